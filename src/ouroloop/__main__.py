@@ -1,0 +1,3 @@
+from ouroloop.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,191 @@
+"""The command line: parse, check, call, and say in one line what went wrong."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+from ouroloop import __version__, stores
+from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten, load_preset, preset_name
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; 0 done, 1 it failed, 2 bad input, 128 + n stopped by signal n."""
+    parser = _parser()
+    options, extra = parser.parse_known_args(arguments)
+    try:
+        options.overrides = _overrides(extra, options)
+        return int(options.run(options))
+    except ConfigError as error:
+        print(f"ouroloop: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ouroloop",
+        description="Model collapse where truth is decidable: run the self-consuming training loop and watch it.",
+        epilog="Presets are the files in experiments/. Any field of a preset can be overridden: --group.field=value.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ouroloop {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=summary, epilog=epilog, allow_abbrev=False)
+
+    run = command(
+        "run",
+        "Run one loop; the same configuration and seed goes on where it stopped.",
+        "Example: ouroloop run laptop --cycle.kind=incremental --cycle.synthetic_proportion=0.25 --seed=3",
+    )
+    run.add_argument("preset", help="name of a file in experiments/, or a path")
+    run.add_argument("--dry-run", action="store_true", help="print the configuration and the model's size, run nothing")
+    run.add_argument("--new", action="store_true", help="start over, even if such a loop exists")
+    run.set_defaults(run=_run)
+
+    sweep = command(
+        "sweep",
+        "Run a study over the synthetic proportion; the same command finishes what is missing.",
+        "Example: ouroloop sweep sweep-laptop --seeds=[1,2,3] --loop.num_generations=25",
+    )
+    sweep.add_argument("preset", help="name of a study in experiments/, or a path")
+    sweep.add_argument("--dry-run", action="store_true", help="print the cells, run nothing")
+    sweep.set_defaults(run=_sweep)
+
+    status = command("status", "What ran, runs, failed and is left.")
+    status.add_argument("study", nargs="?", help="only this study")
+    status.set_defaults(run=_status)
+
+    ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
+    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
+    ui.set_defaults(run=_ui)
+    return parser
+
+
+def _overrides(extra: list[str], options: argparse.Namespace) -> list[str]:
+    if extra and not hasattr(options, "preset"):
+        raise ConfigError(f"unknown argument {extra[0]!r}; see --help")
+    for argument in extra:
+        if not argument.startswith("--") or "=" not in argument:
+            raise ConfigError(f"unknown argument {argument!r}; overrides are written --group.field=value")
+    return [argument.removeprefix("--") for argument in extra]
+
+
+def _catch_signals() -> None:
+    """SIGINT and SIGTERM become one exception; further ones are ignored while open runs are closed."""
+    from ouroloop.track import Interrupted
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = load_preset(options.preset, options.overrides, LoopConfig)
+    if options.dry_run:
+        return _show_loop(config)
+    stores.require_writable()
+
+    from rich.console import Console
+
+    from ouroloop.loop import run_loop
+    from ouroloop.model import transformers_config
+    from ouroloop.track import Interrupted, Store
+    from ouroloop.view import LoopView
+
+    transformers_config(config.model)
+    _catch_signals()
+    console = Console()
+    study = preset_name(options.preset)
+    try:
+        with LoopView(console) as view:
+            run = run_loop(
+                config, Store.open(), name=f"{study}-s{config.seed}", study=study, new=options.new, observer=view
+            )
+    except Interrupted as interrupted:
+        console.print("stopped; the same command goes on from the last finished generation")
+        return 128 + interrupted.signum
+    console.print(view.table())
+    console.print(f"Recorded as run {run.id}. Look at it: [bold]ouroloop ui[/bold] (or make ui)", highlight=False)
+    return 0
+
+
+def _show_loop(config: LoopConfig) -> int:
+    from rich.console import Console
+
+    from ouroloop.model import build_model, num_parameters
+
+    console = Console()
+    for key, value in flatten(config).items():
+        console.print(f"{key} = {value}", highlight=False, markup=False)
+    parameters = num_parameters(build_model(config.model, 0))
+    console.print(f"\n{parameters:,} parameters without position embeddings", highlight=False)
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    config = load_preset(options.preset, options.overrides, StudyConfig)
+    from rich.console import Console
+
+    console = Console()
+    if options.dry_run:
+        from ouroloop.sweep import cells_table
+
+        console.print(cells_table(config))
+        return 0
+    stores.require_writable()
+
+    from ouroloop.model import transformers_config
+    from ouroloop.sweep import run_study, study_table
+    from ouroloop.track import Interrupted, Store
+
+    transformers_config(config.loop.model)
+    _catch_signals()
+    name = preset_name(options.preset)
+    try:
+        failed = run_study(config, name, Store.open(), console)
+    except Interrupted as interrupted:
+        console.print("stopped; the same command finishes what is missing")
+        return 128 + interrupted.signum
+    console.print(study_table(name))
+    console.print("Look at it: [bold]make ui[/bold] (or ouroloop ui)", highlight=False)
+    return 1 if failed else 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ouroloop.sweep import status_table
+
+    Console().print(status_table(options.study))
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    stores.require_writable()
+    from ouroloop.track import Store
+
+    Store.open()
+    print(f"MLflow UI over {stores.tracking_uri()}\n  http://127.0.0.1:{options.port}\nCtrl-C ends it.", flush=True)
+    command = [
+        sys.executable, "-m", "mlflow", "server",
+        "--backend-store-uri", stores.tracking_uri(),
+        "--artifacts-destination", str(stores.runs_folder() / "artifacts"),
+        "--host", "127.0.0.1", "--port", str(options.port), "--workers", "1",
+    ]  # fmt: skip
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    try:
+        return subprocess.run(command, env=os.environ | quiet, check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

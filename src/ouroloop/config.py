@@ -1,0 +1,334 @@
+"""What a loop or a study *is*: frozen, validated, and read from a YAML preset in `experiments/`.
+
+A preset may name a `base`, another preset that it changes; overrides from the command line change it
+further (`--cycle.kind=incremental`). There is one schema and no free-form key. Everything that is
+wrong with what was given ends in one `ConfigError` of one line: what was given, what is allowed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ouroloop.grammar import Initialisation, capacity
+
+PRESET_FOLDER = Path("experiments")
+
+
+class ConfigError(ValueError):
+    """One line for the person who wrote the preset or typed the command."""
+
+
+class DataCycle(StrEnum):
+    """How D_t is put together; the definitions are in `cycle.py`."""
+
+    FULL_SYNTHETIC = "full_synthetic"
+    BALANCED = "balanced"
+    INCREMENTAL = "incremental"
+    EXPANDING = "expanding"
+    FRESH_MIX = "fresh_mix"
+
+    @property
+    def takes_proportion(self) -> bool:
+        return self not in (DataCycle.FULL_SYNTHETIC, DataCycle.BALANCED)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+Proportion = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(gt=0, le=10)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class DataConfig(_Section):
+    num_examples: int = Field(ge=2, le=10_000_000)
+    """m, in expressions: the size of D_0 and of every S_t."""
+    min_depth: int = Field(default=1, ge=1, le=7)
+    max_depth: int = Field(default=5, ge=1, le=7)
+    initialisation: Initialisation = Initialisation.TRUE_ONLY
+
+    @model_validator(mode="after")
+    def _fits_the_grammar(self) -> Self:
+        if self.min_depth > self.max_depth:
+            raise ValueError(f"min_depth {self.min_depth} must be at most max_depth {self.max_depth}")
+        limit = capacity(self.min_depth, self.max_depth, self.initialisation)
+        if self.num_examples > limit:
+            raise ValueError(
+                f"num_examples {self.num_examples:,} must be at most {limit:,}, all the unique "
+                f"expressions of depth {self.min_depth} to {self.max_depth} ({self.initialisation.value})"
+            )
+        return self
+
+    @property
+    def max_length_tokens(self) -> int:
+        """Words of the longest expression: 2^d leaves and three words for each of 2^d - 1 operators."""
+        return int(4 * 2**self.max_depth - 3)
+
+
+class CycleConfig(_Section):
+    kind: DataCycle = DataCycle.FULL_SYNTHETIC
+    synthetic_proportion: Proportion | None = None
+    """λ. Incremental and fresh mix: portion of D_t taken from S_t. Expanding: portion of what is added.
+    Full synthetic and balanced have no λ."""
+
+    @model_validator(mode="after")
+    def _proportion_belongs_to_kind(self) -> Self:
+        if self.kind.takes_proportion and self.synthetic_proportion is None:
+            raise ValueError(f"{self.kind.value} needs cycle.synthetic_proportion, a number from 0 to 1")
+        if not self.kind.takes_proportion and self.synthetic_proportion is not None:
+            raise ValueError(
+                f"{self.kind.value} takes no cycle.synthetic_proportion (given {self.synthetic_proportion:g}); "
+                "leave it out or choose incremental, expanding or fresh_mix"
+            )
+        return self
+
+    @property
+    def proportion_label(self) -> str:
+        """λ as shown in tags; full synthetic is incremental at λ = 1, balanced has none."""
+        if self.kind is DataCycle.FULL_SYNTHETIC:
+            return "1"
+        return "none" if self.synthetic_proportion is None else f"{self.synthetic_proportion:g}"
+
+
+class ModelConfig(_Section):
+    """A causal LM of transformers, built from its configuration and never from a hub."""
+
+    model_type: str = "gpt2"
+    num_layers: int = Field(ge=1, le=200)
+    num_heads: int = Field(ge=1, le=200)
+    hidden_size: int = Field(ge=4, le=65_536)
+    context_length: int = Field(default=256, ge=8, le=65_536)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    options: dict[str, bool | int | float | str] = {}
+    """Further fields of this model type's transformers configuration, e.g. activation_function."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class TrainConfig(_Section):
+    """AdamW with warm-up and a cosine down to `final_learning_rate_ratio`; lowest validation loss wins."""
+
+    num_steps: int = Field(ge=1)
+    batch_tokens: int = Field(ge=16)
+    """Target tokens of a batch. Batches hold expressions of similar length, so a batch of short ones has
+    more rows; 1,536 tokens are about 32 expressions of D_0, 16,384 the paper's 64 blocks of 256."""
+    learning_rate: float = Field(gt=0, le=1)
+    final_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
+    num_warmup_steps: int = Field(default=50, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.99, ge=0, lt=1)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    validate_every: int = Field(ge=1)
+    """Optimizer steps between two validations."""
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    num_threads: int = Field(default=1, ge=1, le=1024)
+    """Threads of torch. Part of what a loop is: another number may round sums differently."""
+
+
+class SamplingConfig(_Section):
+    """Every decoding parameter. There is no top-k and no top-p: both cut tails and would fake a collapse."""
+
+    temperature: Temperature = 0.8
+    max_new_tokens: int = Field(default=200, ge=1, le=1_000)
+    batch_size: int = Field(default=4_096, ge=1)
+    """Expressions sampled at once, which bounds the memory of the key-value cache."""
+
+
+class StageConfig(_Section):
+    """Thresholds on diversity retention r: healthy r >= healthy > onset r >= onset > decline r >= decline."""
+
+    healthy: Proportion = 0.95
+    onset: Proportion = 0.5
+    decline: Proportion = 0.05
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.healthy > self.onset > self.decline:
+            raise ValueError(f"need healthy > onset > decline, got {self.healthy}, {self.onset}, {self.decline}")
+        return self
+
+
+class LoopConfig(_Section):
+    """One self-consuming loop: everything that determines its result, bit for bit."""
+
+    description: str = ""
+    seed: Seed = 0
+    num_generations: int = Field(ge=1, le=100_000)
+    data: DataConfig
+    cycle: CycleConfig = CycleConfig()
+    model: ModelConfig
+    train: TrainConfig
+    sampling: SamplingConfig = SamplingConfig()
+    stages: StageConfig = StageConfig()
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        longest, writes = self.data.max_length_tokens, self.sampling.max_new_tokens
+        if writes < longest:
+            raise ValueError(
+                f"sampling.max_new_tokens {writes} must be at least {longest}, "
+                f"the longest expression of depth {self.data.max_depth}"
+            )
+        if self.model.context_length <= writes:
+            raise ValueError(
+                f"model.context_length {self.model.context_length} must be at least {writes + 1}: "
+                "the start token and sampling.max_new_tokens"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything but the description: equal fingerprints give equal results."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"description"}), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+class StudyConfig(_Section):
+    """A grid of loops that differ in cycle, synthetic proportion, temperature and seed."""
+
+    description: str = ""
+    kind: Literal["grid"] = "grid"
+    cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
+    synthetic_proportions: list[Proportion] = Field(min_length=1)
+    temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
+    loop: LoopConfig
+
+    def loops(self) -> list[LoopConfig]:
+        """The cells, seeds last; a cycle without λ appears once for each temperature and seed."""
+        cells: list[LoopConfig] = []
+        for kind in self.cycles:
+            for proportion in self.synthetic_proportions if kind.takes_proportion else [None]:
+                for temperature in self.temperatures:
+                    for seed in self.seeds:
+                        cycle = CycleConfig(kind=kind, synthetic_proportion=proportion)
+                        sampling = self.loop.sampling.model_copy(update={"temperature": temperature})
+                        cells.append(self.loop.model_copy(update={"cycle": cycle, "sampling": sampling, "seed": seed}))
+        return cells
+
+
+Config = TypeVar("Config", LoopConfig, StudyConfig)
+
+
+def flatten(config: BaseModel) -> dict[str, Any]:
+    """Dotted keys and plain values, as the command line spells them."""
+
+    def walk(prefix: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        flat: dict[str, Any] = {}
+        for key, inner in value.items():
+            flat |= walk(f"{prefix}.{key}" if prefix else key, inner)
+        return flat
+
+    return walk("", config.model_dump(mode="json"))
+
+
+def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Config:
+    """The preset of that name or path with `group.field=value` overrides applied.
+
+    Raises:
+        ConfigError: no such preset, not YAML, an unknown key, a value out of range.
+    """
+    tree = _read(preset)
+    is_study = "loop" in tree
+    if is_study != (kind is StudyConfig):
+        command = "sweep" if is_study else "run"
+        raise ConfigError(f"{preset} is a {'study' if is_study else 'loop'}: use `ouroloop {command} {preset}`")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"cannot read {override!r}; overrides are written --group.field=value")
+        try:
+            _set(tree, key.split("."), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ConfigError(f"cannot read the value of --{override}; it must be a number, a word or a list") from None
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{preset}: {_one_line(error, kind)}") from None
+
+
+def preset_name(preset: str) -> str:
+    return Path(preset).stem
+
+
+def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    path = Path(preset)
+    if not path.suffix:
+        path = PRESET_FOLDER / f"{preset}.yaml"
+    if preset in seen:
+        raise ConfigError(f"{path} is its own base: {' -> '.join((*seen, preset))}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in PRESET_FOLDER.glob("*.yaml"))) or f"none in {PRESET_FOLDER}/"
+        raise ConfigError(f"no preset {preset!r} ({path}); there are: {known}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path} is not valid YAML{where}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold keys and values, as the other presets do")
+    return _with_base(tree, (*seen, preset))
+
+
+def _with_base(tree: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(tree.get("loop"), dict):
+        tree["loop"] = _with_base(tree["loop"], seen)
+    base = tree.pop("base", None)
+    return tree if base is None else _merged(_read(str(base), seen), tree)
+
+
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        inner = merged.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _set(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        inner = tree.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"unknown key {'.'.join(path)!r}: {key} has no fields")
+        tree = inner
+    tree[path[-1]] = value
+
+
+def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; allowed here: {', '.join(_fields_at(kind, first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: got {first['input']!r}, allowed is {message}"
+
+
+def _fields_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    for part in path:
+        inner = kind.model_fields[str(part)].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        kind = inner
+    return list(kind.model_fields)

@@ -1,0 +1,287 @@
+"""The record: study -> loop -> generation as nested MLflow runs, written and read through one client.
+
+A generation counts as done when its run is FINISHED; that is written last, after its samples, model
+and metrics, so a loop can be taken up again from the record alone. Writing a generation a second time
+(after a kill) adds nothing that is there already.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import: nothing calls home
+os.environ["DO_NOT_TRACK"] = "true"
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+import yaml
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset as DatasetEntity,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run as RunEntity,
+    RunTag,
+    ViewType,
+)
+
+from ouroloop import stores
+from ouroloop.config import LoopConfig, flatten
+from ouroloop.cycle import Dataset, DatasetError
+from ouroloop.measure import Sample
+
+EXPERIMENT = "ouroloop"
+_METRICS_PER_BATCH = 1_000  # MLflow refuses more
+_TABLE_ROWS = 200
+_PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
+
+
+class Interrupted(BaseException):
+    """Raised in the main thread by SIGINT or SIGTERM; open runs are closed as KILLED on its way out."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+
+
+@dataclass(frozen=True)
+class Store:
+    """The MLflow experiment of the project."""
+
+    client: MlflowClient
+    experiment_id: str
+
+    @classmethod
+    def open(cls) -> "Store":
+        """Opens the store, or creates it; safe when several processes do so at once.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        stores.require_writable()
+        uri = stores.tracking_uri()
+        with FileLock(stores.runs_folder() / ".store.lock"):  # migrations of a fresh database race
+            client = MlflowClient(uri)
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is not None:
+                return cls(client, experiment.experiment_id)
+            is_remote = uri.startswith(("http://", "https://"))
+            artifacts = None if is_remote else (stores.runs_folder() / "artifacts").as_uri()
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return cls(client, client.create_experiment(EXPERIMENT, artifacts, tags=kind))
+
+    def find(self, **tags: str) -> list["Run"]:
+        """All runs with these `ouroloop.*` tags (`parent` stands for the parent run's id), newest first."""
+        keys = {key: "mlflow.parentRunId" if key == "parent" else f"ouroloop.{key}" for key in tags}
+        query = " and ".join(f"tags.`{keys[key]}` = '{value}'" for key, value in tags.items())
+        found: list[RunEntity] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], query, ViewType.ACTIVE_ONLY, order_by=["attributes.start_time DESC"], page_token=token
+            )
+            found.extend(page)
+            token = page.token
+            if not token:
+                return [Run(self, entity.info.run_id, entity) for entity in found]
+
+    def create(self, name: str, parent: "Run | None", tags: Mapping[str, str]) -> "Run":
+        all_tags = {f"ouroloop.{key}": value for key, value in tags.items()}
+        if parent is not None:
+            all_tags["mlflow.parentRunId"] = parent.id
+        entity = self.client.create_run(self.experiment_id, run_name=name, tags=all_tags)
+        return Run(self, entity.info.run_id, entity)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One MLflow run. `entity` is what it was when it was read or created."""
+
+    store: Store
+    id: str
+    entity: RunEntity
+
+    @property
+    def status(self) -> str:
+        return str(self.entity.info.status)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return dict(self.entity.data.metrics)
+
+    def tag(self, key: str) -> str | None:
+        value: str | None = self.entity.data.tags.get(f"ouroloop.{key}")
+        return value
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The run is RUNNING inside, and afterwards FINISHED, KILLED (interrupted) or FAILED (an error)."""
+        self.store.client.update_run(self.id, status="RUNNING")
+        try:
+            yield
+        except BaseException as error:
+            self.end("FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        self.end("FINISHED")
+
+    def end(self, status: str) -> None:
+        self.store.client.set_terminated(self.id, status)
+
+    def describe(self, markdown: str) -> None:
+        """The text that the MLflow UI shows at the top of the run."""
+        self.store.client.set_tag(self.id, "mlflow.note.content", markdown)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        entities = [Param(key, str(value)) for key, value in params.items()]
+        self.store.client.log_batch(self.id, params=entities)
+
+    def log_tags(self, **tags: str) -> None:
+        entities = [RunTag(f"ouroloop.{key}", value) for key, value in tags.items()]
+        self.store.client.log_batch(self.id, tags=entities)
+
+    def log_series(self, series: Mapping[str, Sequence[tuple[int, float]]], skip_existing: bool = False) -> None:
+        """Metric points (step, value) by key; with `skip_existing`, only steps that are not there yet."""
+        now = int(time.time() * 1000)
+        points = []
+        for key, values in series.items():
+            known = {m.step for m in self.store.client.get_metric_history(self.id, key)} if skip_existing else set()
+            points += [Metric(key, value, now, step) for step, value in values if step not in known]
+        for start in range(0, len(points), _METRICS_PER_BATCH):
+            self.store.client.log_batch(self.id, metrics=points[start : start + _METRICS_PER_BATCH])
+
+    def history(self, key: str) -> list[tuple[int, float]]:
+        points = self.store.client.get_metric_history(self.id, key)
+        return sorted((point.step, point.value) for point in points)
+
+    def log_bytes(self, name: str, content: bytes) -> None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(content)
+            self.store.client.log_artifact(self.id, str(path))
+
+    def log_file(self, path: Path) -> None:
+        self.store.client.log_artifact(self.id, str(path))
+
+    def log_samples(self, sample: Sample) -> None:
+        """The most frequent texts as a table that the UI shows: count, share, verdict, depth, text."""
+        rows = []
+        for text, count in list(sample.counts.items())[:_TABLE_ROWS]:
+            judgement = sample.judgements[text]
+            depth = "" if judgement.depth is None else judgement.depth
+            rows.append([count, count / sample.size, str(judgement.verdict), depth, text])
+        columns = ["count", "share", "verdict", "depth", "expression"]
+        self.log_bytes("samples.json", json.dumps({"columns": columns, "data": rows}).encode())
+        shown = json.dumps([{"path": "samples.json", "type": "table"}])
+        self.store.client.set_tag(self.id, "mlflow.loggedArtifacts", shown)
+
+    def log_dataset(self, name: str, dataset: Dataset) -> None:
+        """The dataset as an artifact with every example's provenance, and as an input with its mixture."""
+        mixture = dataset.mixture()
+        self.log_bytes("training_set.tsv.gz", dataset.to_bytes())
+        entity = DatasetEntity(
+            name=name,
+            digest=dataset.digest()[:36],
+            source_type="local",
+            source=json.dumps({"uri": f"runs:/{self.id}/training_set.tsv.gz"}),
+            schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t} for n, t in _DATASET_COLUMNS]}),
+            profile=json.dumps({"num_rows": len(dataset), "synthetic_share": dataset.synthetic_share, "mixture": mixture}),
+        )
+        inputs = DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+        self.store.client.log_inputs(self.id, datasets=[inputs])
+
+    def log_model(self, name: str, folder: Path, generation: int, tags: Mapping[str, str]) -> None:
+        """A transformers folder as the logged model of this run; one left half-written is replaced."""
+        client = self.store.client
+        query = f"source_run_id = '{self.id}'"
+        for old in client.search_logged_models([self.store.experiment_id], query):
+            client.delete_logged_model(old.model_id)
+        model = client.create_logged_model(
+            self.store.experiment_id, name, self.id, {f"ouroloop.{k}": v for k, v in tags.items()}, model_type="causal-lm"
+        )
+        client.log_model_artifacts(model.model_id, str(folder))
+        client.finalize_logged_model(model.model_id, "READY")
+        client.log_outputs(self.id, [LoggedModelOutput(model.model_id, generation)])
+
+    def read_dataset(self, name: str) -> Dataset:
+        """A dataset artifact of this run.
+
+        Raises:
+            DatasetError: it is missing or damaged.
+        """
+        with TemporaryDirectory() as folder:
+            try:
+                path = self.store.client.download_artifacts(self.id, name, folder)
+            except Exception as error:  # each kind of artifact store raises its own
+                raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error
+            return Dataset.read(Path(path))
+
+
+_DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
+
+
+def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent: Run | None) -> Run:
+    tags = {"level": "loop", "fingerprint": config.fingerprint(), **cell_tags(config, study)}
+    return store.create(name, parent, tags)
+
+
+def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
+    """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
+    environment = _environment()
+    run.describe(_loop_description(config))
+    run.log_params(flatten(config.model_copy(update={"description": ""})))
+    run.log_tags(**{key: value for key, value in environment.items() if key != "packages"})
+    run.log_bytes("environment.json", json.dumps(environment, indent=2).encode())
+    run.log_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+    run.log_bytes("original_data.tsv.gz", original.to_bytes())
+    run.log_series({key: [(0, value)] for key, value in metrics.items()}, skip_existing=True)
+
+
+def _loop_description(config: LoopConfig) -> str:
+    proportion = "" if config.cycle.synthetic_proportion is None else f" at λ = {config.cycle.synthetic_proportion:g}"
+    return (
+        f"**{config.cycle.kind.value}**{proportion}, temperature {config.sampling.temperature:g}, "
+        f"m = {config.data.num_examples:,}, {config.num_generations} generations, seed {config.seed}.\n\n"
+        "The charts run over generations: step 0 is the original data D_0, step t is S_t, sampled from M_t. "
+        "The runs below this one hold each generation's samples, training set and model."
+    )
+
+
+def cell_tags(config: LoopConfig, study: str) -> dict[str, str]:
+    return {
+        "study": study,
+        "cycle": config.cycle.kind.value,
+        "synthetic_proportion": config.cycle.proportion_label,
+        "temperature": f"{config.sampling.temperature:g}",
+        "seed": str(config.seed),
+    }
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "uncommitted_changes": "yes" if _git("status", "--porcelain") else "no",
+        "ouroloop_version": version("ouroloop"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):  # not a checkout, or no git: the record says unknown
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,104 @@
+"""What a text is: True, False or malformed. This module defines truth for the whole project.
+
+A shift-reduce parser over the eight words: one pass, linear in the length of the text, no recursion,
+no exception for any string. Python's `eval` is not the grammar (it accepts `not ( )` and
+`True or ( ) ( )`), and nothing that a model wrote may ever reach it.
+"""
+
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+MAX_TOKENS = 1_024  # five times what a model may write (200); the deepest D_0 has 125
+MAX_DEPTH = 128  # 200 tokens nest 66 deep at most
+_MAX_CHARACTERS = MAX_TOKENS * len("False ")
+
+
+class Verdict(StrEnum):
+    TRUE = "True"
+    FALSE = "False"
+    MALFORMED = "malformed"
+
+
+class Node(NamedTuple):
+    """A parsed expression; `is_level` says whether all its leaves lie equally deep."""
+
+    operator: Literal["constant", "not", "and", "or"]
+    children: "tuple[Node, ...]"
+    value: bool
+    depth: int
+    is_level: bool
+
+
+class Judgement(NamedTuple):
+    verdict: Verdict
+    depth: int | None
+    """Longest path from root to leaf in operators, None when malformed."""
+    num_tokens: int
+    """Words of the text, `<eos>` not counted; of an over-long text, the cap."""
+    is_level: bool
+
+    def is_in_grammar(self, min_depth: int, max_depth: int) -> bool:
+        """Whether the grammar with these depths can derive the text (True or False alike)."""
+        return self.is_level and self.depth is not None and min_depth <= self.depth <= max_depth
+
+
+_CONSTANTS = {
+    "True": Node("constant", (), True, 0, True),
+    "False": Node("constant", (), False, 0, True),
+}
+
+
+def parse(text: str) -> Node | None:
+    """The tree of a well-formed expression, None for every other string.
+
+    Texts over `MAX_TOKENS` words or nested deeper than `MAX_DEPTH` count as malformed.
+    """
+    if len(text) > _MAX_CHARACTERS:
+        return None
+    stack: list[str | Node] = []
+    num_open = 0
+    for token in text.split(" "):
+        if token in _CONSTANTS:
+            stack.append(_CONSTANTS[token])
+        elif token == "(":
+            num_open += 1
+            if num_open > MAX_DEPTH:
+                return None
+            stack.append(token)
+        elif token in ("not", "and", "or"):
+            stack.append(token)
+        elif token == ")":
+            node = _reduce(stack)
+            if node is None:
+                return None
+            num_open -= 1
+            stack.append(node)
+        else:
+            return None
+    match stack:
+        case [Node() as root]:
+            return root
+    return None
+
+
+def _reduce(stack: list[str | Node]) -> Node | None:
+    match stack[-4:]:
+        case [*_, "(", "not", Node() as child]:
+            del stack[-3:]
+            return Node("not", (child,), not child.value, child.depth + 1, child.is_level)
+        case ["(", Node() as left, "and" | "or" as operator, Node() as right]:
+            del stack[-4:]
+            value = (left.value and right.value) if operator == "and" else (left.value or right.value)
+            is_level = left.is_level and right.is_level and left.depth == right.depth
+            return Node(operator, (left, right), value, max(left.depth, right.depth) + 1, is_level)
+    return None
+
+
+def judge(text: str) -> Judgement:
+    """The verdict on any string, with what the measures need to know of its form."""
+    num_tokens = text.count(" ") + 1 if text else 0
+    node = parse(text) if num_tokens <= MAX_TOKENS else None
+    if node is None:
+        return Judgement(Verdict.MALFORMED, None, min(num_tokens, MAX_TOKENS), False)
+    verdict = Verdict.TRUE if node.value else Verdict.FALSE
+    return Judgement(verdict, node.depth, num_tokens, node.is_level)

@@ -1,0 +1,119 @@
+"""What a person sees of a running loop: phase, loss, time left, and the table of generations so far."""
+
+from collections import deque
+from time import monotonic
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ouroloop.config import LoopConfig
+from ouroloop.generation import Observer
+
+_ROWS = 12
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: list[float], highest: float = 1.0) -> str:
+    """A small curve of values from 0 to `highest`, one character each."""
+    levels = (round(min(max(value / highest, 0.0), 1.0) * (len(_BLOCKS) - 1)) for value in values)
+    return "".join(_BLOCKS[level] for level in levels)
+
+
+def percent(metrics: dict[str, float], key: str) -> str:
+    return f"{metrics[key]:.1%}" if key in metrics else "–"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class LoopView(Observer):
+    """A live display on a terminal, one line per generation elsewhere. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"), console=console,
+        )  # fmt: skip
+        self._generations: TaskID = self._progress.add_task("generations", total=1, note="")
+        self._steps: TaskID = self._progress.add_task("", total=1, note="")
+        self._live = Live(self, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._title = ""
+        self._config: LoopConfig | None = None
+        self._rows: list[tuple[int, dict[str, float], bool]] = []
+        self._seconds: deque[float] = deque(maxlen=5)
+        self._started = monotonic()
+
+    def __enter__(self) -> "LoopView":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __rich__(self) -> RenderableType:
+        return Group(self.table(_ROWS), self._progress)
+
+    def loop_started(self, config: LoopConfig, name: str) -> None:
+        self._config, self._title, self._rows = config, name, []
+        self._progress.reset(self._generations, total=config.num_generations, note="")
+        if not self._live:
+            self._console.print(f"{name}: {config.num_generations} generations", highlight=False)
+
+    def generation_started(self, generation: int) -> None:
+        self._started = monotonic()
+        self._progress.update(self._generations, description=f"generation {generation}")
+
+    def phase_started(self, phase: str) -> None:
+        total = self._config.train.num_steps if self._config and phase == "train" else None
+        self._progress.reset(self._steps, total=total, description=f"  {phase}", note="")
+
+    def trained(self, step: int, nats_per_token: float) -> None:
+        self._progress.update(self._steps, completed=step, note=f"loss {nats_per_token:.3f} nats/token")
+
+    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
+        assert self._config is not None
+        self._rows.append((generation, metrics, resumed))
+        if not resumed:
+            self._seconds.append(monotonic() - self._started)
+        left = ""
+        if self._seconds:
+            remaining = self._config.num_generations - generation
+            left = f"{duration(remaining * sum(self._seconds) / len(self._seconds))} left"
+        self._progress.update(self._generations, completed=generation, note=left)
+        if not self._live:
+            self._console.print(
+                f"  generation {generation:>3}/{self._config.num_generations}  correct {percent(metrics, 'correctness'):>6}"
+                f"  errors {percent(metrics, 'error_rate'):>6}  retention {percent(metrics, 'diversity_retention'):>6}"
+                f"  unique {metrics['num_unique']:,.0f}  {'from the record' if resumed else left}",
+                highlight=False,
+            )
+
+    def table(self, rows: int | None = None) -> Table:
+        """The generations so far, the last `rows` of them, with the curve of diversity as caption."""
+        retention = [metrics["diversity_retention"] for _, metrics, _ in self._rows if "diversity_retention" in metrics]
+        title = f"{self._title}" + (f"   …{len(self._rows) - rows} above" if rows and len(self._rows) > rows else "")
+        caption = f"diversity kept  {sparkline(retention[-60:])}" if retention else "diversity kept  –"
+        table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+        for heading in ("t", "correct", "false", "errors", "diversity kept", "unique", "val. nats", "seconds"):
+            table.add_column(heading, justify="right")
+        for generation, metrics, _ in self._rows[-rows:] if rows else self._rows:
+            table.add_row(
+                str(generation),
+                percent(metrics, "correctness"),
+                percent(metrics, "false_rate"),
+                percent(metrics, "error_rate"),
+                percent(metrics, "diversity_retention"),
+                f"{metrics['num_unique']:,.0f}",
+                f"{metrics['validation_nats']:.2f}",
+                f"{metrics['generation_seconds']:.1f}",
+            )
+        return table
