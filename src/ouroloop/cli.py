@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from ouroloop.loop import run_loop
     from ouroloop.model import transformers_config
-    from ouroloop.track import Interrupted, Store
+    from ouroloop.track import Interrupted, Store, close_dead_runs
     from ouroloop.view import LoopView
 
     transformers_config(config.model)
@@ -105,10 +105,11 @@ def _run(options: argparse.Namespace) -> int:
     console = Console()
     study = preset_name(options.preset)
     try:
-        with LoopView(console) as view:
-            run = run_loop(
-                config, Store.open(), name=f"{study}-s{config.seed}", study=study, new=options.new, observer=view
-            )
+        store = Store.open()
+        with stores.locked(study, config.fingerprint()), LoopView(console) as view:
+            close_dead_runs(store)
+            name = f"{study}-s{config.seed}"
+            run = run_loop(config, store, name=name, study=study, new=options.new, observer=view)
     except Interrupted as interrupted:
         console.print("stopped; the same command goes on from the last finished generation")
         return 128 + interrupted.signum
@@ -150,11 +151,12 @@ def _sweep(options: argparse.Namespace) -> int:
     _catch_signals()
     name = preset_name(options.preset)
     try:
-        failed = run_study(config, name, Store.open(), console)
+        store = Store.open()
+        failed = run_study(config, name, store, console)
     except Interrupted as interrupted:
         console.print("stopped; the same command finishes what is missing")
         return 128 + interrupted.signum
-    console.print(study_table(name))
+    console.print(study_table(store, name))
     console.print("Look at it: [bold]make ui[/bold] (or ouroloop ui)", highlight=False)
     return 1 if failed else 0
 

@@ -44,7 +44,7 @@ class _Section(BaseModel):
 
 Proportion = Annotated[float, Field(ge=0, le=1)]
 Temperature = Annotated[float, Field(gt=0, le=10)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class DataConfig(_Section):
@@ -329,6 +329,7 @@ def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
 def _fields_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     for part in path:
         inner = kind.model_fields[str(part)].annotation
-        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
         kind = inner
     return list(kind.model_fields)

@@ -11,8 +11,8 @@ its inputs only. To resume is therefore to walk the loop again and to take S_t f
 is there and intact: the datasets in between are put together anew, which costs no training.
 """
 
-from tempfile import TemporaryDirectory
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from ouroloop.config import LoopConfig

@@ -69,8 +69,8 @@ def build_model(config: ModelConfig, seed: int) -> PreTrainedModel:
 def num_parameters(model: PreTrainedModel) -> int:
     """Trainable parameters without position embeddings, as nanoGPT and the paper count them."""
     positions = getattr(getattr(model, "transformer", None), "wpe", None)
-    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return total - (positions.weight.numel() if positions is not None else 0)
+    total: int = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return total - (int(positions.weight.numel()) if positions is not None else 0)
 
 
 def save_model(model: PreTrainedModel, folder: Path, sampling: SamplingConfig) -> None:

@@ -103,7 +103,7 @@ def _tree(
     counts = np.array([count])
     ids_RL = torch.tensor([start], device=model.device)
 
-    def text(row: int, length: int) -> str:
+    def text(row: int | np.integer, length: int) -> str:
         return " ".join(filter(None, [prompt, decode(prefixes[row, :length])]))
 
     for length in range(config.max_new_tokens):
@@ -126,8 +126,8 @@ def _tree(
         counts = np.empty(len(parents), dtype=np.int64)
         counts[slots] = children_RV[parents, tokens]
         ids_RL = torch.from_numpy(prefixes[: len(parents), length : length + 1].astype(np.int64)).to(model.device)
-    for row, copies in enumerate(counts):
-        yield text(row, config.max_new_tokens), int(copies)
+    for unfinished, copies in enumerate(counts):
+        yield text(unfinished, config.max_new_tokens), int(copies)
 
 
 def _split(

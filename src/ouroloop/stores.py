@@ -2,7 +2,11 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ouroloop.config import ConfigError
 
@@ -37,3 +41,37 @@ def require_writable() -> None:
             pass
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror}; set OUROLOOP_ROOT to another folder") from None
+
+
+def _lock(study: str, fingerprint: str) -> FileLock:
+    folder = runs_folder() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{study}-{fingerprint[:16]}.lock", blocking=False)
+
+
+@contextmanager
+def locked(study: str, fingerprint: str) -> Iterator[None]:
+    """Holds a loop (or, by the fingerprint "study", a study) for this process; a dead process holds nothing.
+
+    Raises:
+        ConfigError: another process of this machine holds it.
+    """
+    lock = _lock(study, fingerprint)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(f"{study} is being run by another process on this machine") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(study: str, fingerprint: str) -> bool:
+    lock = _lock(study, fingerprint)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False

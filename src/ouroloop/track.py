@@ -8,6 +8,7 @@ and metrics, so a loop can be taken up again from the record alone. Writing a ge
 import json
 import os
 import platform
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,18 +28,22 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset as DatasetEntity,
+)
+from mlflow.entities import (
     DatasetInput,
     InputTag,
     LoggedModelOutput,
     Metric,
     Param,
-    Run as RunEntity,
     RunTag,
     ViewType,
 )
+from mlflow.entities import (
+    Run as RunEntity,
+)
 
 from ouroloop import stores
-from ouroloop.config import LoopConfig, flatten
+from ouroloop.config import LoopConfig, StudyConfig, flatten
 from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.measure import Sample
 
@@ -89,12 +94,24 @@ class Store:
         token = None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id], query, ViewType.ACTIVE_ONLY, order_by=["attributes.start_time DESC"], page_token=token
+                [self.experiment_id],
+                query,
+                ViewType.ACTIVE_ONLY,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
             )
             found.extend(page)
             token = page.token
             if not token:
                 return [Run(self, entity.info.run_id, entity) for entity in found]
+
+    def get(self, run_id: str) -> "Run":
+        return Run(self, run_id, self.client.get_run(run_id))
+
+    def running(self) -> list["Run"]:
+        """Every run that is RUNNING according to the record."""
+        entities = self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'", max_results=10_000)
+        return [Run(self, entity.info.run_id, entity) for entity in entities]
 
     def create(self, name: str, parent: "Run | None", tags: Mapping[str, str]) -> "Run":
         all_tags = {f"ouroloop.{key}": value for key, value in tags.items()}
@@ -173,6 +190,11 @@ class Run:
     def log_file(self, path: Path) -> None:
         self.store.client.log_artifact(self.id, str(path))
 
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A JSON artifact that the UI shows as a table; written anew each time."""
+        self.log_bytes(name, json.dumps({"columns": columns, "data": rows}).encode())
+        self.store.client.set_tag(self.id, "mlflow.loggedArtifacts", json.dumps([{"path": name, "type": "table"}]))
+
     def log_samples(self, sample: Sample) -> None:
         """The most frequent texts as a table that the UI shows: count, share, verdict, depth, text."""
         rows = []
@@ -180,10 +202,7 @@ class Run:
             judgement = sample.judgements[text]
             depth = "" if judgement.depth is None else judgement.depth
             rows.append([count, count / sample.size, str(judgement.verdict), depth, text])
-        columns = ["count", "share", "verdict", "depth", "expression"]
-        self.log_bytes("samples.json", json.dumps({"columns": columns, "data": rows}).encode())
-        shown = json.dumps([{"path": "samples.json", "type": "table"}])
-        self.store.client.set_tag(self.id, "mlflow.loggedArtifacts", shown)
+        self.log_table("samples.json", ["count", "share", "verdict", "depth", "expression"], rows)
 
     def log_dataset(self, name: str, dataset: Dataset) -> None:
         """The dataset as an artifact with every example's provenance, and as an input with its mixture."""
@@ -195,7 +214,9 @@ class Run:
             source_type="local",
             source=json.dumps({"uri": f"runs:/{self.id}/training_set.tsv.gz"}),
             schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t} for n, t in _DATASET_COLUMNS]}),
-            profile=json.dumps({"num_rows": len(dataset), "synthetic_share": dataset.synthetic_share, "mixture": mixture}),
+            profile=json.dumps(
+                {"num_rows": len(dataset), "synthetic_share": dataset.synthetic_share, "mixture": mixture}
+            ),
         )
         inputs = DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
         self.store.client.log_inputs(self.id, datasets=[inputs])
@@ -207,7 +228,11 @@ class Run:
         for old in client.search_logged_models([self.store.experiment_id], query):
             client.delete_logged_model(old.model_id)
         model = client.create_logged_model(
-            self.store.experiment_id, name, self.id, {f"ouroloop.{k}": v for k, v in tags.items()}, model_type="causal-lm"
+            self.store.experiment_id,
+            name,
+            self.id,
+            {f"ouroloop.{k}": v for k, v in tags.items()},
+            model_type="causal-lm",
         )
         client.log_model_artifacts(model.model_id, str(folder))
         client.finalize_logged_model(model.model_id, "READY")
@@ -230,8 +255,31 @@ class Run:
 _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
 
 
+def close_dead_runs(store: Store) -> None:
+    """Closes as KILLED the runs that a process of this machine left RUNNING when it died.
+
+    Whoever runs a loop or a study holds its lock; a generation is as alive as its loop.
+    """
+    for run in store.running():
+        level, owner = run.tag("level"), run
+        if level == "generation":
+            owner = store.get(run.entity.data.tags["mlflow.parentRunId"])
+        key = "study" if level == "study" else owner.tag("fingerprint")
+        study, host = owner.tag("study"), owner.tag("host")
+        if host == socket.gethostname() and study and key and not stores.is_locked(study, key):
+            run.end("KILLED")
+
+
+def create_study(store: Store, config: StudyConfig, name: str) -> Run:
+    run = store.create(name, None, {"level": "study", "study": name, "host": socket.gethostname()})
+    run.log_params(flatten(config.model_copy(update={"description": ""})))
+    run.describe(config.description)
+    return run
+
+
 def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent: Run | None) -> Run:
     tags = {"level": "loop", "fingerprint": config.fingerprint(), **cell_tags(config, study)}
+    tags["host"] = socket.gethostname()
     return store.create(name, parent, tags)
 
 

@@ -57,17 +57,17 @@ def parse(text: str) -> Node | None:
         return None
     stack: list[str | Node] = []
     num_open = 0
-    for token in text.split(" "):
-        if token in _CONSTANTS:
-            stack.append(_CONSTANTS[token])
-        elif token == "(":
+    for word in text.split(" "):
+        if word in _CONSTANTS:
+            stack.append(_CONSTANTS[word])
+        elif word == "(":
             num_open += 1
             if num_open > MAX_DEPTH:
                 return None
-            stack.append(token)
-        elif token in ("not", "and", "or"):
-            stack.append(token)
-        elif token == ")":
+            stack.append(word)
+        elif word in ("not", "and", "or"):
+            stack.append(word)
+        elif word == ")":
             node = _reduce(stack)
             if node is None:
                 return None

@@ -55,7 +55,9 @@ class LoopView(Observer):
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -91,10 +93,12 @@ class LoopView(Observer):
         self._progress.update(self._generations, completed=generation, note=left)
         if not self._live:
             self._console.print(
-                f"  generation {generation:>3}/{self._config.num_generations}  correct {percent(metrics, 'correctness'):>6}"
+                f"  generation {generation:>3}/{self._config.num_generations}"
+                f"  correct {percent(metrics, 'correctness'):>6}"
                 f"  errors {percent(metrics, 'error_rate'):>6}  retention {percent(metrics, 'diversity_retention'):>6}"
                 f"  unique {metrics['num_unique']:,.0f}  {'from the record' if resumed else left}",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def table(self, rows: int | None = None) -> Table:
