@@ -52,8 +52,13 @@ def _parser() -> argparse.ArgumentParser:
         "Example: ouroloop sweep sweep-laptop --seeds=[1,2,3] --loop.num_generations=25",
     )
     sweep.add_argument("preset", help="name of a study in experiments/, or a path")
+    sweep.add_argument("--workers", type=_positive, default=1, help="processes that run loops, default 1")
     sweep.add_argument("--dry-run", action="store_true", help="print the cells, run nothing")
     sweep.set_defaults(run=_sweep)
+
+    worker = command("worker", "One more worker for a study, on any machine that reaches its stores.")
+    worker.add_argument("study", help="a study that `ouroloop sweep` has started")
+    worker.set_defaults(run=_worker)
 
     status = command("status", "What ran, runs, failed and is left.")
     status.add_argument("study", nargs="?", help="only this study")
@@ -63,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=5000, help="default: 5000")
     ui.set_defaults(run=_ui)
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _overrides(extra: list[str], options: argparse.Namespace) -> list[str]:
@@ -123,10 +134,10 @@ def _show_loop(config: LoopConfig) -> int:
 
     from ouroloop.model import build_model, num_parameters
 
+    parameters = num_parameters(build_model(config.model, 0))
     console = Console()
     for key, value in flatten(config).items():
         console.print(f"{key} = {value}", highlight=False, markup=False)
-    parameters = num_parameters(build_model(config.model, 0))
     console.print(f"\n{parameters:,} parameters without position embeddings", highlight=False)
     return 0
 
@@ -152,13 +163,27 @@ def _sweep(options: argparse.Namespace) -> int:
     name = preset_name(options.preset)
     try:
         store = Store.open()
-        failed = run_study(config, name, store, console)
+        failed = run_study(config, name, store, console, options.workers)
     except Interrupted as interrupted:
         console.print("stopped; the same command finishes what is missing")
         return 128 + interrupted.signum
     console.print(study_table(store, name))
     console.print("Look at it: [bold]make ui[/bold] (or ouroloop ui)", highlight=False)
     return 1 if failed else 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ouroloop.sweep import work
+    from ouroloop.track import Interrupted, Store
+
+    _catch_signals()
+    try:
+        work(options.study, Store.open(), Console())
+    except Interrupted as interrupted:
+        return 128 + interrupted.signum
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:

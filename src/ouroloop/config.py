@@ -120,9 +120,9 @@ class TrainConfig(_Section):
     """AdamW with warm-up and a cosine down to `final_learning_rate_ratio`; lowest validation loss wins."""
 
     num_steps: int = Field(ge=1)
-    batch_tokens: int = Field(ge=16)
-    """Target tokens of a batch. Batches hold expressions of similar length, so a batch of short ones has
-    more rows; 1,536 tokens are about 32 expressions of D_0, 16,384 the paper's 64 blocks of 256."""
+    batch_size: int = Field(ge=1)
+    """Expressions of a batch, on average: batches hold expressions of similar length and about equally
+    many tokens, so one of short expressions has more rows. num_steps x batch_size / m are the epochs."""
     learning_rate: float = Field(gt=0, le=1)
     final_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
     num_warmup_steps: int = Field(default=50, ge=0)

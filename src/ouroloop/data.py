@@ -24,16 +24,17 @@ class Batch(NamedTuple):
 
 
 def batches_by_length(
-    lengths: npt.NDArray[np.int64], batch_tokens: int, rng: np.random.Generator
+    lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator
 ) -> list[npt.NDArray[np.int64]]:
-    """Row indices in batches of about `batch_tokens`, each of similar lengths, in random order.
+    """Row indices in batches of similar lengths and about equally many tokens, in random order.
 
-    Every row is in exactly one batch. Rows of equal length meet in a new combination each time.
+    Every row is in exactly one batch; a batch has `batch_size` rows on average. Rows of equal length
+    meet in a new combination each time.
     """
     order = rng.permutation(len(lengths))
     order = order[np.argsort(lengths[order], kind="stable")]
     ends = np.cumsum(lengths[order])
-    num_batches = max(1, round(ends[-1] / batch_tokens))
+    num_batches = -(-len(lengths) // batch_size)
     batch_of_row = np.minimum((ends - 1) * num_batches // ends[-1], num_batches - 1)
     batches = np.split(order, np.flatnonzero(np.diff(batch_of_row)) + 1)
     return [batches[i] for i in rng.permutation(len(batches))]
@@ -42,16 +43,16 @@ def batches_by_length(
 class _Batches(IterableDataset[Batch]):
     """Batches of the rows, in epochs that each shuffle anew when `rng` is given, else one fixed pass."""
 
-    def __init__(self, rows: Sequence[npt.NDArray[np.int64]], batch_tokens: int, rng: np.random.Generator | None):
+    def __init__(self, rows: Sequence[npt.NDArray[np.int64]], batch_size: int, rng: np.random.Generator | None):
         self._rows = rows
         self._lengths = np.array([len(row) - 1 for row in rows], dtype=np.int64)
-        self._batch_tokens = batch_tokens
+        self._batch_size = batch_size
         self._rng = rng
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
             rng = self._rng or np.random.default_rng(0)
-            for batch in batches_by_length(self._lengths, self._batch_tokens, rng):
+            for batch in batches_by_length(self._lengths, self._batch_size, rng):
                 yield _collate([self._rows[i] for i in batch])
             if self._rng is None:
                 return
@@ -76,7 +77,7 @@ class MixedDataModule(pl.LightningDataModule):
     """
 
     def __init__(
-        self, dataset: Dataset, *, batch_tokens: int, validation_fraction: float, rng: np.random.Generator
+        self, dataset: Dataset, *, batch_size: int, validation_fraction: float, rng: np.random.Generator
     ) -> None:
         super().__init__()
         if len(dataset) < 2:
@@ -91,7 +92,7 @@ class MixedDataModule(pl.LightningDataModule):
             rows.append(cache[text])
         self.train_rows = [rows[i] for i in order[num_validation:]]
         self.validation_rows = [rows[i] for i in order[:num_validation]]
-        self._batch_tokens = batch_tokens
+        self._batch_size = batch_size
         self._rng = rng
 
     @property
@@ -100,10 +101,10 @@ class MixedDataModule(pl.LightningDataModule):
         return sum(len(row) - 1 for row in self.train_rows)
 
     def train_dataloader(self) -> torch.utils.data.DataLoader[Batch]:
-        batches = _Batches(self.train_rows, self._batch_tokens, self._rng)
+        batches = _Batches(self.train_rows, self._batch_size, self._rng)
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
     def val_dataloader(self) -> torch.utils.data.DataLoader[Batch]:
         # No gradients to keep: larger batches are faster and no less exact
-        batches = _Batches(self.validation_rows, 4 * self._batch_tokens, None)
+        batches = _Batches(self.validation_rows, 4 * self._batch_size, None)
         return torch.utils.data.DataLoader(batches, batch_size=None)

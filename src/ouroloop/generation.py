@@ -67,7 +67,7 @@ def run_generation(
     with phase("train"):
         data = MixedDataModule(
             training_set,
-            batch_tokens=config.train.batch_tokens,
+            batch_size=config.train.batch_size,
             validation_fraction=config.train.validation_fraction,
             rng=stream(config.seed, "split", number),
         )

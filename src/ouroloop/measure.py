@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
@@ -106,8 +107,8 @@ def diversity_levenshtein(counts: Mapping[str, int]) -> Estimate:
     n = sum(counts.values())
     if n < 2:
         raise ValueError(f"{n} text has no pair to measure a distance on")
-    words = ["".join(_CHARACTER.get(word, word) for word in text.split()) for text in counts]
-    weights = np.fromiter(counts.values(), dtype=np.float64, count=len(words))
+    # Shorter texts are the rows: up to 64 tokens a row fits one machine word and is compared many at a time
+    words, weights = _words_by_length(counts)
     to_others = np.zeros(len(words))  # of each distinct text, summed over all sampled ones
     block = max(1, min(_PAIRS_PER_BLOCK // len(words), len(words) // 8))  # an eighth: little below the diagonal
     for start in range(0, len(words), block):
@@ -122,6 +123,13 @@ def diversity_levenshtein(counts: Mapping[str, int]) -> Estimate:
     mean = float(weights @ to_others / n)
     variance = float(weights @ (to_others - mean) ** 2 / (n - 1))
     return Estimate(mean, 2 * float(np.sqrt(variance / n)))
+
+
+def _words_by_length(counts: Mapping[str, int]) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """Each distinct text with a character for every token, the shortest first, and how often it was sampled."""
+    words = {text: "".join(_CHARACTER.get(token, token) for token in text.split()) for text in counts}
+    order = sorted(counts, key=lambda text: (len(words[text]), text))
+    return [words[text] for text in order], np.array([counts[text] for text in order], dtype=np.float64)
 
 
 def _weighted_mean(pairs: Sequence[tuple[float, int]]) -> Estimate:

@@ -28,6 +28,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 _BEAT_SECONDS = int(os.environ.get("OUROLOOP_HEARTBEAT_SECONDS", "20"))
+_MAX_DEATHS = 3
 _BEATS_MISSED = 4  # until a worker counts as dead; on its own machine its lock tells at once
 
 
@@ -134,7 +135,10 @@ class Queue:
             thread.join()
 
     def release_dead(self) -> None:
-        """Fails the trials that a dead process of this machine left RUNNING."""
+        """Gives back to the queue what dead processes of this machine left RUNNING.
+
+        A loop whose worker died `_MAX_DEATHS` times (out of memory, say) is left as FAIL.
+        """
         for trial in self.trials(TrialState.RUNNING):
             if not self._is_dead(trial):
                 continue
@@ -142,6 +146,10 @@ class Queue:
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             except UpdateFinishedTrialError:  # its owner or another starter was faster
                 continue
+            deaths = trial.user_attrs.get("deaths", 0) + 1
+            if deaths < _MAX_DEATHS:
+                kept = {key: value for key, value in trial.user_attrs.items() if key != "host"}
+                self.study.enqueue_trial(_enqueued(trial), user_attrs=kept | {"deaths": deaths})
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         host = trial.user_attrs.get("host")
@@ -151,3 +159,9 @@ class Queue:
         return bool(host == socket.gethostname()) and not stores.is_locked(
             self.study.study_name, trial.user_attrs["cell"]
         )
+
+
+def _enqueued(trial: FrozenTrial) -> dict[str, Any]:
+    """The values that a trial was enqueued with; it may have died before it took them up."""
+    values: dict[str, Any] = trial.system_attrs["fixed_params"]
+    return values

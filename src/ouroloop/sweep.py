@@ -5,17 +5,23 @@ another until none waits. The same command again enqueues only what is missing, 
 stopped goes on in its own run.
 """
 
+import os
+import subprocess
+import sys
+from collections import Counter
 from datetime import datetime
+from time import sleep
 from typing import Any
 
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from ouroloop import stores
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten
-from ouroloop.loop import run_loop
 from ouroloop.queue import Queue
 from ouroloop.track import Interrupted, Run, Store, close_dead_runs, create_study
 from ouroloop.view import LoopView, duration, percent, sparkline
@@ -24,8 +30,8 @@ RETENTION = "diversity_retention"
 _EXTENDABLE = ("cycles", "synthetic_proportions", "temperatures", "seeds")
 
 
-def run_study(config: StudyConfig, name: str, store: Store, console: Console) -> int:
-    """Runs what is missing of the study and returns how many of its loops failed.
+def run_study(config: StudyConfig, name: str, store: Store, console: Console, workers: int = 1) -> int:
+    """Runs what is missing of the study with so many workers; returns how many of its loops failed.
 
     Raises:
         ConfigError: a study of that name was started with another configuration.
@@ -42,7 +48,10 @@ def run_study(config: StudyConfig, name: str, store: Store, console: Console) ->
         run = found[0] if found else create_study(store, config, name)
         queue.study.set_user_attr("run", run.id)
         with run.running():
-            work(name, store, console)
+            if workers == 1:
+                work(name, store, console)
+            else:
+                _work_together(queue, name, console, workers)
             _record_results(run, store, config, name)
         failed = [trial for trial in latest_trials(queue) if trial.state is TrialState.FAIL]
         if failed:
@@ -101,13 +110,15 @@ def work(name: str, store: Store, console: Console) -> None:
     A loop that fails is recorded as FAILED and the next one is taken; an interruption gives the loop
     back, to be gone on with later.
     """
+    from ouroloop.loop import run_loop  # torch and Lightning, which only a worker needs
+
     queue = Queue.load(name)
     if queue is None:
         raise ConfigError(f"no study {name!r}; there are: {', '.join(Queue.names()) or 'none'}")
     parent = store.get(queue.study.user_attrs["run"])
     while (trial := queue.claim()) is not None:
         _suggest_all(trial)
-        loop = LoopConfig.model_validate(trial.user_attrs["loop"])
+        loop = _loop_of(trial)
         try:
             with stores.locked(name, loop.fingerprint()), queue.alive(trial), _TrialView(console, trial) as view:
                 run = run_loop(loop, store, name=loop_name(loop), study=name, parent=parent, observer=view)
@@ -123,9 +134,44 @@ def work(name: str, store: Store, console: Console) -> None:
         queue.study.tell(trial, retention.get(loop.num_generations), state=TrialState.COMPLETE)
 
 
+def _work_together(queue: Queue, name: str, console: Console, workers: int) -> None:
+    """Starts worker processes and watches them; one that dies is replaced as long as loops wait."""
+    folder = stores.runs_folder() / "logs"
+    folder.mkdir(exist_ok=True)
+    # Set before torch is imported: no worker may take the cores of another
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+
+    def start(number: int) -> subprocess.Popen[bytes]:
+        with (folder / f"{name}-worker-{number}.log").open("ab") as log:
+            command = [sys.executable, "-m", "ouroloop", "worker", name]
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+    processes = {number: start(number) for number in range(1, workers + 1)}
+    try:
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            while processes:
+                if console.is_terminal:
+                    live.update(status_table(name, running_only=True))
+                sleep(1)
+                for number, process in list(processes.items()):
+                    if process.poll() is None:
+                        continue
+                    del processes[number]
+                    if process.returncode != 0:
+                        console.print(f"worker {number} ended with {process.returncode}; its log is in {folder}")
+                        queue.release_dead()
+                        if queue.trials(TrialState.WAITING):
+                            processes[number] = start(number)
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait()
+
+
 def _suggest_all(trial: Trial) -> None:
     """Turns the values that the trial was enqueued with into its parameters, so that Optuna can plot them."""
-    loop = LoopConfig.model_validate(trial.user_attrs["loop"])
+    loop = _loop_of(trial)
     for key, value in _parameters(loop).items():
         match value:
             case str():
@@ -178,35 +224,60 @@ def _loops(store: Store, name: str) -> list[Run]:
     return sorted(loops.values(), key=lambda loop: loop.entity.info.run_name)
 
 
-def status_table(name: str | None) -> Table:
-    """What ran, runs, failed and is left, a row for each cell of the study, or of all studies."""
+def status_table(name: str | None, running_only: bool = False) -> Table:
+    """What ran, runs, failed and is left: a row for each cell of the study, or of all studies."""
     names = Queue.names()
     if name is not None and name not in names:
         raise ConfigError(f"no study {name!r}; there are: {', '.join(names) or 'none'}")
-    table = Table(title="studies", title_justify="left")
-    for heading in ("study", "loop", "state", "generation", "diversity kept", "curve", "time left"):
-        table.add_column(heading)
+    table = Table(title="studies", title_justify="left", caption_justify="left")
+    for heading in ("study", "loop", "state", "done", "kept", "by generation"):
+        table.add_column(heading, no_wrap=heading in ("loop", "by generation"))
+    summaries = []
     for study in [name] if name else names:
         queue = Queue.load(study)
         assert queue is not None
-        for trial in latest_trials(queue):
-            loop = LoopConfig.model_validate(trial.user_attrs["loop"])
+        trials = latest_trials(queue)
+        for trial in trials:
+            if running_only and trial.state is not TrialState.RUNNING:
+                continue
             kept = [value for _, value in sorted(trial.intermediate_values.items())]
-            done = max(trial.intermediate_values, default=0)
-            left = ""
-            if trial.state is TrialState.RUNNING and done and trial.datetime_start:
-                elapsed = (datetime.now() - trial.datetime_start).total_seconds()
-                left = duration(elapsed / len(kept) * (loop.num_generations - done))
             table.add_row(
                 study,
-                loop_name(loop),
-                trial.user_attrs.get("error") or _STATES[trial.state],
-                f"{done}/{loop.num_generations}",
+                loop_name(_loop_of(trial)),
+                escape(trial.user_attrs.get("error", "")) or _STATES[trial.state],
+                f"{max(trial.intermediate_values, default=0)}/{_loop_of(trial).num_generations}",
                 f"{kept[-1]:.1%}" if kept else "–",
                 sparkline(kept[-40:]),
-                left,
             )
+        summaries.append(_summary(study, trials))
+    table.caption = "\n".join(summaries)
     return table
+
+
+def _summary(study: str, trials: list[FrozenTrial]) -> str:
+    states = Counter(_STATES[trial.state] for trial in trials)
+    text = f"{study}: " + ", ".join(f"{count} {state}" for state, count in states.items())
+    left = seconds_left(trials)
+    return text if left is None else f"{text}; about {duration(left)} left"
+
+
+def seconds_left(trials: list[FrozenTrial]) -> float | None:
+    """From the pace of the generations so far, shared by the loops that run; None when there is none yet."""
+    now = datetime.now()
+    spent, done, remaining = 0.0, 0, 0
+    for trial in trials:
+        reached = max(trial.intermediate_values, default=0)
+        if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+            remaining += _loop_of(trial).num_generations - reached
+        if trial.datetime_start and trial.state in (TrialState.RUNNING, TrialState.COMPLETE):
+            spent += ((trial.datetime_complete or now) - trial.datetime_start).total_seconds()
+            done += reached
+    num_running = sum(trial.state is TrialState.RUNNING for trial in trials)
+    return spent / done * remaining / num_running if done and num_running else None
+
+
+def _loop_of(trial: FrozenTrial | Trial) -> LoopConfig:
+    return LoopConfig.model_validate(trial.user_attrs["loop"])
 
 
 _STATES = {
@@ -220,9 +291,9 @@ _STATES = {
 
 def study_table(store: Store, name: str) -> Table:
     """The result of each loop of a study."""
-    table = Table(title=f"{name}: the last generation of each loop", title_justify="left")
+    table = Table(title=f"{name}: the last generation of each loop (kept: diversity over D_0's)", title_justify="left")
     table.add_column("loop", no_wrap=True)
-    for heading in ("correct", "errors", "diversity kept", "unique", "half-life"):
+    for heading in ("correct", "errors", "kept", "unique", "half-life"):
         table.add_column(heading, justify="right")
     table.add_column("by generation", no_wrap=True)
     for loop in _loops(store, name):

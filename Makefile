@@ -1,0 +1,72 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv by the targets themselves.
+PYTHON ?= python3
+STUDY ?= sweep-smoke
+PRESET ?= laptop
+WORKERS ?= 1
+PORT ?= 5000
+ARGS ?=
+# On Linux PyPI serves a CUDA build of torch, several GB; this index has the CPU build. Unreachable is no
+# error: pip then takes what its own configuration offers.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+export MLFLOW_DISABLE_TELEMETRY = true
+export DO_NOT_TRACK = true
+export HF_HUB_OFFLINE = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+BIN := .venv/bin
+OUROLOOP := $(BIN)/ouroloop
+
+.DEFAULT_GOAL := help
+.PHONY: help install sweep run ui status test check lint types architecture format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## make .venv and install what running needs
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ouroloop needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --no-deps --retries 0 --timeout 20 --extra-index-url $(TORCH_INDEX) --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+sweep: .venv/.installed ## run a study over the synthetic proportion (STUDY=sweep-smoke WORKERS=1)
+	$(OUROLOOP) sweep $(STUDY) --workers=$(WORKERS) $(ARGS)
+
+run: .venv/.installed ## run one loop (PRESET=laptop, ARGS="--cycle.kind=balanced")
+	$(OUROLOOP) run $(PRESET) $(ARGS)
+
+ui: .venv/.installed ## browse the runs in the MLflow UI, on this machine only (PORT=5000)
+	$(OUROLOOP) ui --port=$(PORT)
+
+status: .venv/.installed ## what ran, runs, failed and is left
+	$(OUROLOOP) status
+
+test: .venv/.installed-dev ## run the default test suite
+	$(BIN)/pytest -n auto $(ARGS)
+
+check: lint types architecture test ## everything that CI runs
+
+lint: .venv/.installed-dev ## style and forbidden calls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed-dev ## static types, strict
+	$(BIN)/mypy
+
+architecture: .venv/.installed-dev ## which module may import which
+	$(BIN)/lint-imports --no-cache
+
+format: .venv/.installed-dev ## mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove caches; never touches mlruns/
+	rm -rf .ruff_cache .mypy_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

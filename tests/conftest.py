@@ -1,0 +1,84 @@
+"""Shared by the tests: a tiny loop, and real MLflow and Optuna stores in a temporary root."""
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from ouroloop.cli import main
+from ouroloop.config import LoopConfig
+
+REPOSITORY = Path(__file__).parent.parent
+
+TINY = {
+    "seed": 5,
+    "num_generations": 3,
+    "data": {"num_examples": 40, "max_depth": 2},
+    "model": {"num_layers": 1, "num_heads": 2, "hidden_size": 16, "context_length": 32},
+    "train": {"num_steps": 12, "batch_size": 8, "learning_rate": 0.01, "num_warmup_steps": 2, "validate_every": 4},
+    "sampling": {"max_new_tokens": 20},
+}
+
+
+@pytest.fixture
+def tiny() -> LoopConfig:
+    """Trains in a fraction of a second, and badly: most of its samples are malformed."""
+    return LoopConfig.model_validate(TINY)
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; making one takes seconds, copying it does not."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh OUROLOOP_ROOT with an empty store."""
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(migrated_store, tmp_path / "mlruns" / "mlflow.db")
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("OUROLOOP_OPTUNA_URL", raising=False)
+    return tmp_path
+
+
+class Done(NamedTuple):
+    """What a command left: exit code and both outputs."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+CommandLine = Callable[..., Done]
+
+
+@pytest.fixture
+def ouroloop(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[CommandLine]:
+    """The command line on the stores of `root`, in this process: importing torch anew takes seconds.
+
+    The tests of signals, kills and workers start processes of their own.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*arguments: str, cwd: Path = REPOSITORY) -> Done:
+        monkeypatch.chdir(cwd)
+        capsys.readouterr()
+        try:
+            returncode = main(list(arguments))
+        except SystemExit as left:
+            returncode = left.code if isinstance(left.code, int) else 1
+        captured = capsys.readouterr()
+        return Done(returncode, captured.out, captured.err)
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

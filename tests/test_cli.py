@@ -1,0 +1,172 @@
+"""The command line as a person types it: real stores, real signals, exit codes and one-line errors."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ouroloop.track import Store
+from tests.conftest import REPOSITORY, TINY, CommandLine
+
+
+@pytest.fixture
+def presets(tmp_path: Path) -> Path:
+    """A working directory with a tiny loop and a tiny study as presets."""
+    folder = tmp_path / "elsewhere"
+    (folder / "experiments").mkdir(parents=True)
+    study = {"synthetic_proportions": [0.0, 1.0], "seeds": [5], "loop": {"base": "tiny"}}
+    (folder / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    (folder / "experiments" / "tiny-study.yaml").write_text(yaml.safe_dump(study))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "no-such-preset"], "no preset 'no-such-preset'"),
+        (["sweep", "no-such-preset"], "no preset 'no-such-preset'"),
+        (
+            ["run", "smoke", "--cycle.knid=balanced"],
+            "unknown key 'cycle.knid'; allowed here: kind, synthetic_proportion",
+        ),
+        (
+            ["run", "smoke", "--cycle.kind=incremental", "--cycle.synthetic_proportion=1.5"],
+            "got 1.5, allowed is less than",
+        ),
+        (["run", "smoke", "--data.num_examples=0"], "data.num_examples: got 0"),
+        (["run", "smoke", "--data.num_examples=50000"], "must be at most 44,315"),
+        (["run", "smoke", "balanced"], "unknown argument 'balanced'"),
+        (["run", "smoke", "--verbose"], "unknown argument '--verbose'"),
+        (["sweep", "sweep-smoke", "--synthetic_proportions=[0, 1.5]"], "synthetic_proportions.1: got 1.5"),
+        (["run", "smoke", "--dry-run", "--model.model_type=no-such"], "model 'no-such'"),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_line(ouroloop: CommandLine, arguments: list[str], message: str) -> None:
+    done = ouroloop(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_read_only_folder_ends_with_2(ouroloop: CommandLine, root: Path) -> None:
+    (root / "mlruns").chmod(0o555)
+    try:
+        done = ouroloop("run", "smoke")
+    finally:
+        (root / "mlruns").chmod(0o755)
+    assert done.returncode == 2
+    assert f"cannot write to {root / 'mlruns'}" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_corrupt_preset_ends_with_2(ouroloop: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "corrupt.yaml"
+    path.write_text("seed: 1\ndata: {num_examples: [}\n")
+    done = ouroloop("run", str(path))
+    assert (done.returncode, done.stderr) == (2, f"ouroloop: {path} is not valid YAML, line 2\n")
+
+
+def test_help_imports_no_machinery() -> None:
+    code = (
+        "import sys; from ouroloop.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(' '.join({'torch', 'mlflow', 'optuna', 'transformers'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "\n"
+    assert all(command in done.stdout for command in ("run", "sweep", "worker", "status", "ui"))
+
+
+def test_dry_run_shows_everything_and_runs_nothing(ouroloop: CommandLine, root: Path) -> None:
+    done = ouroloop("run", "paper", "--dry-run", "--seed=9")
+    assert done.returncode == 0
+    assert "seed = 9" in done.stdout
+    assert "data.num_examples = 10000" in done.stdout
+    assert "10,6" in done.stdout.splitlines()[-1]
+    assert Store.open().find(level="loop") == []
+
+
+def test_a_real_process_runs_a_loop_and_the_same_command_reports_it(
+    ouroloop: CommandLine, presets: Path, root: Path
+) -> None:
+    command = [sys.executable, "-m", "ouroloop", "run", "tiny"]
+    first = subprocess.run(command, cwd=presets, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    assert "generation   3/3" in first.stdout
+    again = ouroloop("run", "tiny", cwd=presets)
+    assert again.stdout.count("from the record") == 3
+    store = Store.open()
+    assert len(store.find(level="loop", study="tiny")) == 1
+    assert ouroloop("run", "tiny", "--new", cwd=presets).returncode == 0
+    assert len(store.find(level="loop", study="tiny")) == 2
+
+
+def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine, presets: Path) -> None:
+    done = ouroloop("sweep", "tiny-study", "--workers=2", cwd=presets)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "incremental-0-T0.8-s5" in done.stdout
+    store = Store.open()
+    (study,) = store.find(level="study", study="tiny-study")
+    assert study.status == "FINISHED"
+    loops = store.find(level="loop", parent=study.id)
+    assert {run.tag("synthetic_proportion") for run in loops} == {"0", "1"}
+    assert all(len(store.find(level="generation", parent=run.id)) == 3 for run in loops)
+    path = store.client.download_artifacts(study.id, "results.json")
+    assert [row[1] for row in json.loads(Path(path).read_text())["data"]] == ["0", "1"]
+
+    status = ouroloop("status", cwd=presets)
+    assert "tiny-study: 2 done" in status.stdout
+    refused = ouroloop("sweep", "tiny-study", "--loop.train.num_steps=13", cwd=presets)
+    assert refused.returncode == 2
+    assert "loop.train.num_steps (12 before, 13 now)" in refused.stderr
+    extended = ouroloop("sweep", "tiny-study", "--synthetic_proportions=[0.0, 0.5, 1.0]", cwd=presets)
+    assert extended.returncode == 0, extended.stderr
+    assert len(Store.open().find(level="loop", study="tiny-study")) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_closes_the_runs_and_the_same_command_goes_on(presets: Path, root: Path, number: int) -> None:
+    command = [sys.executable, "-m", "ouroloop", "run", "tiny", "--num_generations=60"]
+    process = subprocess.Popen(command, cwd=presets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "generation   2/60" in line:
+            break
+    time.sleep(0.1)
+    process.send_signal(number)
+    rest = process.stdout.read()
+    assert process.wait(timeout=30) == 128 + number, rest
+    process.stdout.close()
+    store = Store.open()
+    (run,) = store.find(level="loop", study="tiny")
+    children = store.find(level="generation", parent=run.id)
+    assert run.status == "KILLED"
+    assert {child.status for child in children} <= {"FINISHED", "KILLED"}
+    assert not store.running()
+
+
+def test_a_killed_process_leaves_nothing_running_after_the_next_start(ouroloop: CommandLine, presets: Path) -> None:
+    command = [sys.executable, "-m", "ouroloop", "run", "tiny", "--num_generations=60"]
+    process = subprocess.Popen(command, cwd=presets, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "generation   2/60" in line:
+            break
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert len(Store.open().running()) >= 1
+    assert ouroloop("run", "tiny", cwd=presets).returncode == 0  # another loop: this one is not resumed
+    assert Store.open().running() == []
+
+
+def test_a_study_is_described_by_its_cells(ouroloop: CommandLine) -> None:
+    done = ouroloop("sweep", "sweep-smoke", "--dry-run", cwd=REPOSITORY)
+    assert done.returncode == 0
+    assert "3 loops of 3 generations" in done.stdout

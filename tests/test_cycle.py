@@ -1,0 +1,159 @@
+"""The mixtures: no example may be lost, doubled, or lose its origin."""
+
+import gzip
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ouroloop.config import CycleConfig, DataCycle
+from ouroloop.cycle import (
+    Dataset,
+    DatasetError,
+    Source,
+    expected_synthetic_share,
+    needs_fresh_data,
+    next_dataset,
+    num_synthetic,
+)
+from ouroloop.seeding import stream
+
+
+def texts(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}.{i}" for i in range(count)]
+
+
+def run(cycle: CycleConfig, m: int, generations: int, seed: int = 0) -> list[Dataset]:
+    """D_0 .. D_T with every example's text naming its true origin."""
+    original = Dataset.of(texts("original", m), Source.ORIGINAL, 0)
+    datasets, samples = [original], list[Dataset]()
+    for t in range(1, generations + 1):
+        samples.append(Dataset.of(texts(f"sampled-{t:02d}", m), Source.SAMPLED, t))
+        fresh = Dataset.of(texts(f"fresh-{t:02d}", m), Source.FRESH, t) if needs_fresh_data(cycle, m) else None
+        datasets.append(
+            next_dataset(
+                cycle,
+                original=original,
+                previous=datasets[-1],
+                samples=samples,
+                fresh=fresh,
+                rng=stream(seed, "cycle", t),
+            )
+        )
+    return datasets
+
+
+def cycles() -> st.SearchStrategy[CycleConfig]:
+    with_proportion = st.builds(
+        CycleConfig,
+        kind=st.sampled_from([kind for kind in DataCycle if kind.takes_proportion]),
+        synthetic_proportion=st.floats(0, 1),
+    )
+    return with_proportion | st.builds(
+        CycleConfig, kind=st.sampled_from([kind for kind in DataCycle if not kind.takes_proportion])
+    )
+
+
+@given(cycles(), st.integers(2, 60), st.integers(1, 6))
+def test_sizes_are_exact_and_nothing_is_lost_or_doubled(cycle: CycleConfig, m: int, generations: int) -> None:
+    for t, dataset in enumerate(run(cycle, m, generations)):
+        assert len(dataset) == (m * (t + 1) if cycle.kind is DataCycle.EXPANDING else m)
+        assert len(set(dataset.texts)) == len(dataset)
+        origins = Counter(text.split(".")[0] for text in dataset.texts)
+        assert dataset.mixture() == origins  # what the provenance says is what the texts say
+        assert sum(dataset.mixture().values()) == len(dataset)
+
+
+def test_balanced_takes_equal_parts() -> None:
+    dataset = run(CycleConfig(kind=DataCycle.BALANCED), 100, 6)[-1]
+    assert dataset.mixture() == {"original": 15, "sampled-01": 15} | {f"sampled-{t:02d}": 14 for t in range(2, 7)}
+
+
+def test_expanding_keeps_everything() -> None:
+    cycle = CycleConfig(kind=DataCycle.EXPANDING, synthetic_proportion=0.9)
+    before, after = run(cycle, 50, 2)[-2:]
+    assert after.texts[: len(before)] == before.texts
+    assert after.mixture() == {"original": 50, "fresh-01": 5, "fresh-02": 5, "sampled-01": 45, "sampled-02": 45}
+
+
+@pytest.mark.parametrize(
+    ("cycle", "share"),
+    [
+        (CycleConfig(kind=DataCycle.FULL_SYNTHETIC), lambda t: 1),
+        (CycleConfig(kind=DataCycle.BALANCED), lambda t: t / (t + 1)),
+        (CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=0.25), lambda t: 1 - 0.75**t),
+        (CycleConfig(kind=DataCycle.EXPANDING, synthetic_proportion=0.9), lambda t: 0.9 * t / (1 + t)),
+        (CycleConfig(kind=DataCycle.FRESH_MIX, synthetic_proportion=0.3), lambda t: 0.3),
+    ],
+)
+def test_realised_share_agrees_with_the_closed_form(cycle: CycleConfig, share: Callable[[int], float]) -> None:
+    """Incremental alone is random: which examples of D_{t-1} stay is drawn. There the bound is 5 standard
+    errors of a binomial share, which drawing without replacement stays inside."""
+    m = 1_000
+    for t, dataset in enumerate(run(cycle, m, 12)):
+        expected = share(t) if t else 0.0
+        assert expected_synthetic_share(cycle, t) == pytest.approx(expected)
+        drift = 5 * np.sqrt(expected * (1 - expected) / m) if cycle.kind is DataCycle.INCREMENTAL else 0
+        assert abs(dataset.synthetic_share - expected) <= drift + (t + 1) / m
+
+
+def test_incremental_at_1_is_full_synthetic_bit_for_bit() -> None:
+    full = run(CycleConfig(kind=DataCycle.FULL_SYNTHETIC), 40, 4)
+    incremental = run(CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=1), 40, 4)
+    assert [d.to_bytes() for d in full] == [d.to_bytes() for d in incremental]
+
+
+def test_incremental_at_0_keeps_the_original_data() -> None:
+    datasets = run(CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=0), 40, 3)
+    assert all(dataset.texts == datasets[0].texts for dataset in datasets)
+
+
+@pytest.mark.parametrize("kind", [DataCycle.EXPANDING, DataCycle.FRESH_MIX])
+def test_no_fresh_data_is_needed_at_1(kind: DataCycle) -> None:
+    cycle = CycleConfig(kind=kind, synthetic_proportion=1)
+    assert not needs_fresh_data(cycle, 40)
+    assert "fresh-01" not in run(cycle, 40, 2)[-1].mixture()
+
+
+def test_portions_are_rounded_half_up() -> None:
+    def count(proportion: float) -> int:
+        return num_synthetic(CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=proportion), 10)
+
+    assert [count(p) for p in (0, 0.04, 0.05, 0.25, 0.95, 1)] == [0, 0, 1, 3, 10, 10]
+
+
+def test_provenance_survives_the_disk(tmp_path: Path) -> None:
+    dataset = run(CycleConfig(kind=DataCycle.EXPANDING, synthetic_proportion=0.5), 20, 3)[-1]
+    dataset += Dataset.of([""], Source.SAMPLED, 4)  # a model may write nothing at all
+    path = tmp_path / "dataset.tsv.gz"
+    path.write_bytes(dataset.to_bytes())
+    again = Dataset.read(path)
+    assert again.texts == dataset.texts
+    assert again.mixture() == dataset.mixture()
+    assert again.digest() == dataset.digest()
+
+
+@pytest.mark.parametrize("kept", [0, 10, -20])
+def test_a_truncated_file_is_told_apart(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "dataset.tsv.gz"
+    path.write_bytes(Dataset.of(texts("original", 50), Source.ORIGINAL, 0).to_bytes()[:kept])
+    with pytest.raises(DatasetError, match=r"dataset\.tsv\.gz is damaged"):
+        Dataset.read(path)
+
+
+def test_another_file_is_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.tsv.gz"
+    path.write_bytes(gzip.compress(b"source\tgeneration\ttext\nmartian\t1\tTrue"))
+    with pytest.raises(DatasetError, match="MARTIAN"):
+        Dataset.read(path)
+    with pytest.raises(DatasetError, match="No such file"):
+        Dataset.read(tmp_path / "missing")
+
+
+def test_an_empty_dataset_has_no_share() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        _ = Dataset.of([], Source.ORIGINAL, 0).synthetic_share

@@ -1,0 +1,174 @@
+"""The loop on a real store: what could go wrong is that a resumed loop is not the loop it was."""
+
+from pathlib import Path
+
+import pytest
+
+from ouroloop.config import CycleConfig, DataCycle, LoopConfig
+from ouroloop.generation import Observer
+from ouroloop.loop import run_loop
+from ouroloop.track import Interrupted, Run, Store
+
+TIMES = ("seconds", "tokens_per_second")
+
+
+class StopAfter(Observer):
+    """Interrupts the loop in a phase of a generation, as a signal would."""
+
+    def __init__(self, generation: int, phase: str) -> None:
+        self.wanted, self.generation = (generation, phase), 0
+
+    def generation_started(self, generation: int) -> None:
+        self.generation = generation
+
+    def phase_started(self, phase: str) -> None:
+        if (self.generation, phase) == self.wanted:
+            raise Interrupted(15)
+
+
+def loop(config: LoopConfig, study: str = "test", observer: Observer | None = None, new: bool = False) -> Run:
+    return run_loop(config, Store.open(), name="loop", study=study, observer=observer, new=new)
+
+
+def outcome(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """Every metric history of a loop run but the times."""
+    metrics = run.store.get(run.id).metrics
+    return {key: run.history(key) for key in metrics if not key.endswith(TIMES)}
+
+
+def generations(run: Run) -> list[Run]:
+    return sorted(run.store.find(level="generation", parent=run.id), key=lambda g: int(g.tag("generation") or 0))
+
+
+def sampled(run: Run) -> list[bytes]:
+    return [generation.read_dataset("samples.tsv.gz").to_bytes() for generation in generations(run)]
+
+
+@pytest.mark.usefixtures("root")
+def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
+    run = loop(tiny)
+    again = run.store.get(run.id)
+    assert again.status == "FINISHED"
+    assert {again.tag(key) for key in ("level", "study", "cycle")} == {"loop", "test", "full_synthetic"}
+    assert again.entity.data.params["train.num_steps"] == "12"
+    steps = {key: [step for step, _ in history] for key, history in outcome(run).items()}
+    assert steps["diversity_levenshtein"] == steps["correctness"] == [0, 1, 2, 3]
+    assert steps["validation_nats"] == steps["synthetic_share"] == steps["share_in_training_set"] == [1, 2, 3]
+    assert dict(run.history("synthetic_share")) == {1: 0.0, 2: 1.0, 3: 1.0}
+    for number, child in enumerate(generations(run), 1):
+        assert child.status == "FINISHED"
+        assert child.entity.info.run_name == f"gen-{number:02d}"
+        assert child.tag("stage") in {"healthy", "onset", "decline", "collapsed"}
+        assert child.metrics["correctness"] == dict(run.history("correctness"))[number]
+        assert [step for step, _ in child.history("train_loss_nats_per_token")] == list(range(1, 13))
+        assert [step for step, _ in child.history("validation_loss_nats")] == [4, 8, 12]
+        names = {item.path for item in run.store.client.list_artifacts(child.id)}
+        assert names == {"samples.tsv.gz", "samples.json", "training_set.tsv.gz"}
+        (dataset,) = child.entity.inputs.dataset_inputs
+        assert dataset.dataset.name == f"D_{number - 1:02d}"
+        origin = "original" if number == 1 else f"sampled-{number - 1:02d}"
+        assert f'"mixture": {{"{origin}": 40}}' in dataset.dataset.profile
+        (model,) = child.entity.outputs.model_outputs
+        logged = run.store.client.get_logged_model(model.model_id)
+        assert logged.status == "READY"
+        folder = Path(logged.artifact_location.removeprefix("file://"))
+        assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.usefixtures("root")
+def test_the_same_seed_twice_gives_the_same_loop(tiny: LoopConfig) -> None:
+    first, second = loop(tiny), loop(tiny, new=True)
+    other = loop(tiny.model_copy(update={"seed": 6}))
+    assert first.id != second.id
+    assert outcome(first) == outcome(second) != outcome(other)
+    assert sampled(first) == sampled(second)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(
+    "cycle",
+    [
+        CycleConfig(kind=DataCycle.BALANCED),
+        CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=0.5),
+        CycleConfig(kind=DataCycle.EXPANDING, synthetic_proportion=0.5),
+    ],
+    ids=lambda cycle: cycle.kind.value,
+)
+def test_stopped_anywhere_and_resumed_is_the_undisturbed_loop(tiny: LoopConfig, cycle: CycleConfig) -> None:
+    config = tiny.model_copy(update={"cycle": cycle})
+    undisturbed = loop(config, study="undisturbed")
+    for generation, phase in [(1, "train"), (1, "measure"), (2, "record"), (3, "train"), (3, "sample")]:
+        with pytest.raises(Interrupted):
+            loop(config, study="disturbed", observer=StopAfter(generation, phase))
+        (run,) = Store.open().find(level="loop", study="disturbed")
+        assert run.status == "KILLED"
+        assert generations(run)[generation - 1].status == "KILLED"
+    run = loop(config, study="disturbed")
+    assert run.store.get(run.id).status == "FINISHED"
+    assert len(generations(run)) == 3
+    assert outcome(run) == outcome(undisturbed)
+    assert sampled(run) == sampled(undisturbed)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_finished_loop_is_returned_and_not_run_again(tiny: LoopConfig) -> None:
+    first = loop(tiny)
+
+    class Watcher(Observer):
+        resumed: list[bool] = []  # noqa: RUF012
+
+        def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
+            self.resumed.append(resumed)
+
+    assert loop(tiny, observer=Watcher()).id == first.id
+    assert Watcher.resumed == [True, True, True]
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("damage", ["truncated", "deleted"])
+def test_a_damaged_artifact_costs_just_its_generation(tiny: LoopConfig, damage: str) -> None:
+    undisturbed = loop(tiny, study="undisturbed")
+    with pytest.raises(Interrupted):
+        loop(tiny, observer=StopAfter(3, "train"))
+    (run,) = Store.open().find(level="loop", study="test")
+    second = generations(run)[1]
+    path = Path(second.entity.info.artifact_uri.removeprefix("file://")) / "samples.tsv.gz"
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-30])
+
+    computed: list[int] = []
+
+    class Watcher(Observer):
+        def generation_started(self, generation: int) -> None:
+            computed.append(generation)
+
+    run = loop(tiny, observer=Watcher())
+    assert computed == [2, 3]
+    assert outcome(run) == outcome(undisturbed)
+    assert sampled(run) == sampled(undisturbed)
+
+
+@pytest.mark.usefixtures("root")
+def test_full_synthetic_is_incremental_at_1(tiny: LoopConfig) -> None:
+    incremental = CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=1)
+    full, mixed = loop(tiny), loop(tiny.model_copy(update={"cycle": incremental}))
+    assert full.id != mixed.id
+    assert outcome(full) == outcome(mixed)
+    assert sampled(full) == sampled(mixed)
+
+
+@pytest.mark.usefixtures("root")
+def test_an_error_is_failed_and_not_a_result(tiny: LoopConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> None:
+        raise FloatingPointError("diverged")
+
+    monkeypatch.setattr("ouroloop.generation.sample", explode)
+    with pytest.raises(FloatingPointError):
+        loop(tiny)
+    (run,) = Store.open().find(level="loop", study="test")
+    (child,) = generations(run)
+    assert run.status == child.status == "FAILED"
+    assert "correctness" not in child.metrics
+    assert dict(run.history("correctness")).keys() == {0}

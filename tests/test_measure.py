@@ -1,0 +1,152 @@
+"""The measures against naive ones and known answers; nothing may turn into a score of zero."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ouroloop.config import DataConfig, StageConfig
+from ouroloop.cycle import Dataset, Source
+from ouroloop.grammar import TOKENS, unique_set
+from ouroloop.measure import (
+    CollapseStage,
+    Sample,
+    as_metrics,
+    depth_total_variation,
+    diversity_levenshtein,
+    measure,
+    measure_training_set,
+    stage,
+)
+from ouroloop.seeding import stream
+
+DATA = DataConfig(num_examples=100)
+
+
+def edit_distance(a: list[str], b: list[str]) -> int:
+    """The textbook recurrence, as an independent oracle."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        above, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (x != y))
+    return row[-1]
+
+
+def naive_diversity(texts: list[str]) -> float:
+    distances = []
+    for i, a in enumerate(texts):
+        for b in texts[:i]:
+            longer = max(len(a.split()), len(b.split()))
+            distances.append(edit_distance(a.split(), b.split()) / longer if longer else 0.0)
+    return float(np.mean(distances))
+
+
+token_texts = st.lists(st.sampled_from(TOKENS[:-1]), max_size=8).map(" ".join)
+
+
+@given(st.lists(token_texts, min_size=2, max_size=14))
+def test_diversity_is_the_mean_over_all_pairs(texts: list[str]) -> None:
+    estimate = diversity_levenshtein(Counter(texts))
+    assert estimate.value == pytest.approx(naive_diversity(texts), abs=1e-6)
+    assert 0 <= estimate.value <= 1
+
+
+def test_diversity_of_long_texts_and_many_blocks() -> None:
+    """Over 64 tokens the distance takes another path, and over a few rows the blocks are several."""
+    texts = unique_set(40, stream(1, "data"), min_depth=5) + unique_set(40, stream(2, "data")) * 2
+    assert diversity_levenshtein(Counter(texts)).value == pytest.approx(naive_diversity(texts), abs=1e-6)
+
+
+def test_diversity_known_answers() -> None:
+    assert diversity_levenshtein({"True": 7}) == (0.0, 0.0)
+    assert diversity_levenshtein({"True": 1, "False": 1}).value == 1
+    # n = 4, two of each: 4 of 6 pairs differ
+    assert diversity_levenshtein({"True": 2, "False": 2}).value == pytest.approx(4 / 6)
+
+
+def test_diversity_standard_error_covers() -> None:
+    """Over 200 samples of 60 texts the spread of the estimate is the stated standard error, within 15 %:
+    3 standard errors of a standard deviation from 200 values are 3/sqrt(2·200) = 15 %."""
+    population = unique_set(4_000, stream(3, "data"))
+    rng = stream(4, "test")
+    estimates = [
+        diversity_levenshtein(Counter(population[i] for i in rng.choice(len(population), 60))) for _ in range(200)
+    ]
+    spread = np.std([estimate.value for estimate in estimates], ddof=1)
+    stated = np.mean([estimate.stderr for estimate in estimates])
+    assert stated == pytest.approx(spread, rel=0.15)
+
+
+def test_rates_count_every_text() -> None:
+    original = Sample.of(["( not False )", "( True and True )"])
+    sample = Sample.of(["( not False )"] * 5 + ["( not True )"] * 2 + ["True"] + ["( not"] + [""])
+    measures = measure(sample, original, DATA)
+    assert {key: estimate.value for key, estimate in measures.items()} == pytest.approx(
+        {
+            "correctness": 0.6,
+            "syntactic_correctness": 0.8,
+            "false_rate": 0.2,
+            "error_rate": 0.2,
+            "grammar_membership": 0.5,  # `True` alone is true and not of depth 1 to 5
+            "num_unique": 5,
+            "unique_fraction": 0.5,
+            "mean_length_tokens": (5 * 4 + 2 * 4 + 1 + 2 + 0) / 10,
+            "mean_depth": 7 / 8,
+            "depth_tv": 0.3,
+            "share_in_original": 0.5,
+            "diversity_levenshtein": measures["diversity_levenshtein"].value,
+            "diversity_retention": measures["diversity_levenshtein"].value / original.diversity.value,
+        }
+    )
+    assert measures["correctness"].stderr == pytest.approx(math.sqrt(0.6 * 0.4 / 10))
+
+
+def test_original_data_against_itself() -> None:
+    original = Sample.of(unique_set(300, stream(1, "data")))
+    metrics = as_metrics(measure(original, original, DATA))
+    assert metrics["diversity_retention"] == metrics["correctness"] == metrics["grammar_membership"] == 1
+    assert metrics["depth_tv"] == metrics["error_rate"] == 0
+    assert metrics["share_in_original"] == 1
+
+
+def test_what_cannot_be_computed_is_absent() -> None:
+    one_text = Sample.of(["( not False )"] * 3)
+    garbage = Sample.of(["( (", ") )"])
+    assert "mean_depth" not in measure(garbage, garbage, DATA)
+    assert "diversity_retention" not in measure(garbage, one_text, DATA)
+    metrics = as_metrics(measure(garbage, one_text, DATA))
+    assert metrics["correctness"] == 0  # 0 % correct is a finding
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_nothing_is_not_a_score() -> None:
+    with pytest.raises(ValueError, match="no texts"):
+        Sample.of([])
+    with pytest.raises(ValueError, match="no pair"):
+        diversity_levenshtein({"True": 1})
+
+
+def test_depth_total_variation() -> None:
+    shallow, deep = Sample.of(["( not True )"]), Sample.of(["( not ( not True ) )"])
+    assert depth_total_variation(shallow, shallow) == 0
+    assert depth_total_variation(shallow, deep) == 1
+    assert depth_total_variation(shallow, Sample.of(["( not True )", "("])) == 0.5
+
+
+def test_training_set_measures() -> None:
+    training_set = Dataset.of(["a", "b"], Source.ORIGINAL, 0) + Dataset.of(["c", "c"], Source.SAMPLED, 1)
+    measures = measure_training_set(Sample.of(["c", "c", "c", "d"]), training_set)
+    assert measures["synthetic_share"].value == 0.5
+    assert measures["share_in_training_set"].value == 0.75
+
+
+@pytest.mark.parametrize(
+    ("retention", "expected"),
+    [(1.02, "healthy"), (0.95, "healthy"), (0.949, "onset"), (0.5, "onset"), (0.05, "decline"), (0.0, "collapsed")],
+)
+def test_stages(retention: float, expected: str) -> None:
+    assert stage(retention, StageConfig()) is CollapseStage(expected)

@@ -1,0 +1,71 @@
+"""Any causal LM of transformers, from a configuration alone; saved without pickles, loaded by anyone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ouroloop.config import ConfigError, LoopConfig, ModelConfig, SamplingConfig, load_preset
+from ouroloop.model import build_model, load_model, num_parameters, save_model
+
+SHAPE = {"num_layers": 2, "num_heads": 2, "hidden_size": 16, "context_length": 32}
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gpt_neox", "qwen2"])
+def test_any_model_type(model_type: str) -> None:
+    model = build_model(ModelConfig(model_type=model_type, dropout=0.25, **SHAPE), seed=1)
+    assert model.config.model_type == model_type
+    assert (model.config.num_hidden_layers, model.config.hidden_size, model.config.vocab_size) == (2, 16, 8)
+    assert model(input_ids=torch.tensor([[7, 5, 2]])).logits.shape == (1, 3, 8)
+
+
+def test_dropout_reaches_the_model() -> None:
+    rates = {
+        m.p for m in build_model(ModelConfig(dropout=0.25, **SHAPE), 1).modules() if isinstance(m, torch.nn.Dropout)
+    }
+    assert rates == {0.25}
+
+
+def test_the_papers_model_has_10_6_million_parameters() -> None:
+    config = load_preset("paper", [], LoopConfig).model
+    assert num_parameters(build_model(config, 1)) == pytest.approx(10.6e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "no-such"}, "no-such"),
+        ({"options": {"no_such": 1}}, "gpt2 has no option 'no_such'"),
+        ({"model_type": "t5"}, "t5"),
+    ],
+)
+def test_a_wrong_model_is_refused_in_one_line(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_model(ModelConfig.model_validate(SHAPE | change), 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (build_model(ModelConfig(**SHAPE), seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_the_saved_folder_is_plain_transformers(tmp_path: Path, model_type: str) -> None:
+    model = build_model(ModelConfig(model_type=model_type, **SHAPE), 3).eval()
+    save_model(model, tmp_path, SamplingConfig(temperature=0.7, max_new_tokens=20))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".ckpt"))]
+    ids = AutoTokenizer.from_pretrained(tmp_path)("( not", return_tensors="pt").input_ids
+    stranger = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        assert torch.equal(stranger(input_ids=ids).logits, expected)
+        assert torch.equal(load_model(tmp_path)(input_ids=ids).logits, expected)
+    decoding = stranger.generation_config
+    assert (decoding.do_sample, decoding.temperature, decoding.top_k, decoding.top_p) == (True, 0.7, 0, 1.0)

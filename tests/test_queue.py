@@ -1,0 +1,114 @@
+"""The queue under real processes: every trial once, none lost, whoever dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from optuna.trial import TrialState
+
+from ouroloop import stores
+from ouroloop.config import LoopConfig
+from ouroloop.queue import Queue
+
+WORKER = """
+import sys, time
+from ouroloop.queue import Queue
+from optuna.trial import TrialState
+queue = Queue.load("study")
+while (trial := queue.claim()) is not None:
+    with queue.alive(trial):
+        print(trial.number, flush=True)
+        time.sleep(0.01)
+    queue.study.tell(trial, 0.5, state=TrialState.COMPLETE)
+"""
+
+
+def loops(tiny: LoopConfig, count: int) -> list[LoopConfig]:
+    return [tiny.model_copy(update={"seed": seed}) for seed in range(count)]
+
+
+def queue_of(tiny: LoopConfig, count: int) -> Queue:
+    queue = Queue.create("study")
+    cells = loops(tiny, count)
+    queue.add_missing(cells, [{"seed": cell.seed} for cell in cells])
+    return queue
+
+
+@pytest.mark.usefixtures("root")
+def test_four_workers_take_every_trial_once(tiny: LoopConfig) -> None:
+    queue = queue_of(tiny, 40)
+    command = [sys.executable, "-c", WORKER]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    outputs = [worker.communicate(timeout=100) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4, [error for _, error in outputs]
+    taken = Counter(int(number) for output, _ in outputs for number in output.split())
+    assert taken == dict.fromkeys(range(40), 1)
+    assert sum(bool(output) for output, _ in outputs) > 1
+    assert {trial.state for trial in queue.trials()} == {TrialState.COMPLETE}
+
+
+@pytest.mark.usefixtures("root")
+def test_enqueueing_again_adds_only_what_is_missing(tiny: LoopConfig) -> None:
+    queue = queue_of(tiny, 3)
+    trial = queue.claim()
+    assert trial is not None
+    queue.study.tell(trial, state=TrialState.FAIL)
+    queue_of(tiny, 4)
+    states = [trial.state for trial in queue.trials()]
+    assert states == [TrialState.FAIL, *[TrialState.WAITING] * 4]  # the failed cell again, and the new one
+
+
+@pytest.mark.usefixtures("root")
+def test_what_a_killed_worker_held_goes_back(tiny: LoopConfig) -> None:
+    queue = queue_of(tiny, 1)
+    code = (
+        "import time\nfrom ouroloop import stores\nfrom ouroloop.queue import Queue\n"
+        "queue = Queue.load('study')\ntrial = queue.claim()\n"
+        "with stores.locked('study', trial.user_attrs['cell']), queue.alive(trial):\n"
+        "    print('working', flush=True)\n    time.sleep(60)\n"
+    )
+    for death in (1, 2, 3):
+        worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "working\n"
+        queue.release_dead()
+        assert len(queue.trials(TrialState.RUNNING)) == 1  # alive
+        assert queue.claim() is None
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+        worker.stdout.close()
+        queue.release_dead()
+        assert not queue.trials(TrialState.RUNNING)
+        assert len(queue.trials(TrialState.WAITING)) == (death < 3)  # three deaths are enough
+    assert len(queue.trials(TrialState.FAIL)) == 3
+
+
+@pytest.mark.usefixtures("root")
+def test_a_stale_heartbeat_of_another_machine_goes_back(tiny: LoopConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ouroloop.queue._BEAT_SECONDS", 1)
+    monkeypatch.setattr("ouroloop.queue._BEATS_MISSED", 1)
+    queue = queue_of(tiny, 1)
+    trial = queue.claim()
+    assert trial is not None
+    trial.set_user_attr("host", "elsewhere")
+    queue.release_dead()
+    assert queue.trials(TrialState.RUNNING)  # nobody here can tell whether its process lives
+    time.sleep(2.5)
+    again = queue.claim()
+    assert again is not None
+    assert again.user_attrs["cell"] == trial.user_attrs["cell"]
+
+
+@pytest.mark.usefixtures("root")
+def test_locks_end_with_their_process() -> None:
+    assert not stores.is_locked("study", "loop")
+    with stores.locked("study", "loop"):
+        code = "from ouroloop import stores; print(stores.is_locked('study', 'loop'))"
+        assert (
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
+        )
+    assert not stores.is_locked("study", "loop")

@@ -1,0 +1,146 @@
+"""The sampler against exact probabilities: a model's law over whole texts is a product of softmaxes."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from ouroloop import sample as sampling
+from ouroloop.config import ModelConfig, SamplingConfig
+from ouroloop.grammar import TOKENS
+from ouroloop.model import build_model
+from ouroloop.sample import _assign_slots, sample
+from ouroloop.seeding import stream
+from ouroloop.tokenizer import EOS_ID, encode
+
+
+def model_of(model_type: str = "gpt2", sharpness: float = 8.0) -> PreTrainedModel:
+    """Random weights, scaled up so that its next-token distributions are far from uniform."""
+    shape = ModelConfig(model_type=model_type, num_layers=2, num_heads=2, hidden_size=16, context_length=64)
+    model = build_model(shape, seed=7).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(sharpness)
+    return model
+
+
+def log_probability(model: PreTrainedModel, text: str, temperature: float, ends: bool = True) -> float:
+    """Of one text by itself: no cache, no batch, no sharing."""
+    ids = torch.tensor([encode(text) if ends else encode(text)[:-1]])
+    with torch.no_grad():
+        logits = model(input_ids=ids[:, :-1]).logits[0].double()
+    log_probabilities = torch.log_softmax(logits / temperature, dim=-1)
+    return float(log_probabilities.gather(1, ids[0, 1:, None]).sum())
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+@pytest.mark.parametrize("temperature", [0.8, 1.0])
+def test_frequencies_are_the_exact_probabilities(model_type: str, temperature: float) -> None:
+    """Every text of up to two words, finished or cut off there, is an outcome. Chi-square over outcomes
+    expected at least five times, the rest pooled; 0.1 % false alarms (Wilson-Hilferty), seed fixed."""
+    n = 40_000
+    model = model_of(model_type)
+    config = SamplingConfig(temperature=temperature, max_new_tokens=2, batch_size=15_000)
+    counts = Counter(sample(model, n, config, stream(3, "sampling")))
+    words = TOKENS[:EOS_ID]
+    outcomes = {"": log_probability(model, "", temperature)}
+    outcomes |= {a: log_probability(model, a, temperature) for a in words}
+    outcomes |= {f"{a} {b}": log_probability(model, f"{a} {b}", temperature, ends=False) for a in words for b in words}
+    expected = {text: n * np.exp(value) for text, value in outcomes.items()}
+    assert sum(expected.values()) == pytest.approx(n)
+    assert counts.keys() <= expected.keys()
+    common = [text for text, count in expected.items() if count >= 5]
+    assert len(common) > 15
+    rest = n - sum(expected[text] for text in common)
+    chi_square = sum((counts[text] - expected[text]) ** 2 / expected[text] for text in common)
+    if rest > 1:
+        chi_square += (n - sum(counts[text] for text in common) - rest) ** 2 / rest
+    degrees = len(common)
+    limit = degrees * (1 - 2 / (9 * degrees) + 3.09 * np.sqrt(2 / (9 * degrees))) ** 3
+    assert chi_square < limit
+
+
+def test_long_texts_have_the_right_probabilities_too() -> None:
+    """The mean of log p(text) over sampled texts, less its expectation, through growing and reused slots.
+    The expectation is the entropy, estimated from independent single-text sampling; 4 standard errors."""
+    model, config = model_of(sharpness=5.0), SamplingConfig(temperature=0.9, max_new_tokens=50)
+
+    def mean(texts: list[str]) -> tuple[float, float]:
+        values = [log_probability(model, text, 0.9, ends=len(text.split()) < 50) for text in texts]
+        return float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))
+
+    together = mean(sample(model, 400, config, stream(4, "sampling")))
+    rng = stream(5, "sampling")
+    alone = mean([sample(model, 1, config, rng)[0] for _ in range(150)])
+    assert abs(together[0] - alone[0]) < 4 * np.hypot(together[1], alone[1])
+
+
+def test_a_cached_row_is_evaluated_as_if_it_stood_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every length there is one row per distinct prefix, and its distribution is the one that the
+    prefix has without any cache, also after the cache has grown and its slots were reused."""
+    model = model_of("llama", sharpness=3.0)
+    seen: list[torch.Tensor] = []
+    split = sampling._split
+    monkeypatch.setattr(sampling, "_FIRST_CAPACITY", 3)
+    monkeypatch.setattr(
+        sampling, "_split", lambda logits, *rest: (seen.append(logits.clone()), split(logits, *rest))[1]
+    )
+    texts = sampling.sample(model, 400, SamplingConfig(max_new_tokens=45), stream(6, "sampling"))
+    by_length: dict[int, set[str]] = {}
+    for text in texts:
+        words = text.split()
+        for length in range(min(len(words), 44) + 1):
+            by_length.setdefault(length, set()).add(" ".join(words[:length]))
+    assert len(by_length) > 24  # the cache had to grow from 3 to 6, 12, 24 and more
+    assert [len(logits) for logits in seen] == [len(by_length[length]) for length in range(len(seen))]
+    for length, prefixes in by_length.items():
+        with torch.no_grad():
+            alone = model(input_ids=torch.tensor([encode(text)[:-1] for text in prefixes])).logits[:, -1]
+        alone, cached = (rows[rows[:, 0].sort().indices] for rows in (alone, seen[length]))
+        assert torch.allclose(alone, cached, atol=1e-4)
+
+
+def test_number_of_texts_and_limits() -> None:
+    model = model_of()
+    for count, batch_size in [(1, 1), (7, 3), (100, 4_096)]:
+        texts = sample(model, count, SamplingConfig(max_new_tokens=9, batch_size=batch_size), stream(1, "s"))
+        assert len(texts) == count
+        assert all(len(text.split()) <= 9 for text in texts)
+        assert all(word in TOKENS[:EOS_ID] for text in texts for word in text.split())
+
+
+def test_the_same_stream_gives_the_same_texts() -> None:
+    model, config = model_of(), SamplingConfig(max_new_tokens=20)
+    first, again, other = (sample(model, 200, config, stream(seed, "s")) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_a_prompt_is_continued() -> None:
+    texts = sample(model_of(), 50, SamplingConfig(max_new_tokens=5), stream(1, "s"), prompt="( not")
+    assert all(text.startswith("( not") and len(text.split()) <= 7 for text in texts)
+    assert len(set(texts)) > 1
+
+
+def test_a_diverged_model_is_an_error() -> None:
+    model = model_of()
+    with torch.no_grad():
+        model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        sample(model, 5, SamplingConfig(max_new_tokens=5), stream(1, "s"))
+
+
+def test_slots_are_distinct_and_never_overwrite_a_live_parent() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        rows = int(rng.integers(1, 12))
+        children = rng.integers(0, 4, size=rows)
+        parents = np.repeat(np.arange(rows), children)
+        if not len(parents):
+            continue
+        slots = _assign_slots(parents)
+        assert sorted(slots) == list(range(len(parents)))
+        moved = slots != parents
+        assert not set(slots[moved]) & set(parents[moved])

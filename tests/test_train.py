@@ -1,0 +1,85 @@
+"""Training: the loss is the likelihood and nothing of the padding, and the best weights are kept."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ouroloop.config import ModelConfig, TrainConfig
+from ouroloop.cycle import Dataset, Source
+from ouroloop.data import MixedDataModule
+from ouroloop.grammar import unique_set
+from ouroloop.model import build_model
+from ouroloop.seeding import stream
+from ouroloop.tokenizer import decode, encode
+from ouroloop.train import Training, learning_rate_factor, train
+
+CONFIG = TrainConfig(num_steps=60, batch_size=12, learning_rate=0.01, num_warmup_steps=5, validate_every=10)
+
+
+def nats(model: torch.nn.Module, text: str) -> float:
+    """One unpadded expression by itself: the independent way."""
+    ids = torch.tensor([encode(text)])
+    with torch.no_grad():
+        logits = model(input_ids=ids[:, :-1]).logits
+    return float(F.cross_entropy(logits[0], ids[0, 1:], reduction="sum"))
+
+
+def trained(config: TrainConfig = CONFIG, dropout: float = 0.0) -> tuple[torch.nn.Module, MixedDataModule, Training]:
+    dataset = Dataset.of(unique_set(120, stream(1, "data"), max_depth=3), Source.ORIGINAL, 0)
+    data = MixedDataModule(dataset, batch_size=12, validation_fraction=0.2, rng=stream(1, "split"))
+    shape = ModelConfig(num_layers=1, num_heads=2, hidden_size=32, context_length=64, dropout=dropout)
+    model = build_model(shape, seed=1)
+    return model, data, train(model, data, config, seed=2, report=lambda step, loss: None)
+
+
+def test_the_best_weights_are_put_back_and_their_loss_is_the_likelihood() -> None:
+    """A learning rate that overshoots at the end makes the last validation worse than the best one."""
+    model, data, training = trained(
+        CONFIG.model_copy(update={"final_learning_rate_ratio": 1.0, "num_steps": 300, "learning_rate": 0.05})
+    )
+    texts = [decode(row[1:-1]) for row in data.validation_rows]
+    assert sum(nats(model, text) for text in texts) / len(texts) == pytest.approx(training.validation_nats, rel=1e-4)
+    steps, losses = zip(*training.validation_losses, strict=True)
+    assert training.validation_nats == min(losses) < losses[-1]
+    assert list(steps) == list(range(10, 301, 10))
+
+
+def test_it_learns_and_counts_its_tokens() -> None:
+    model, data, training = trained()
+    assert len(training.train_losses) == 60
+    assert training.train_losses[-1] < 0.7 * training.train_losses[0]
+    assert training.num_tokens == pytest.approx(60 / 8 * data.num_train_tokens, rel=0.01)
+    assert not model.training
+
+
+def test_the_same_seed_trains_the_same_model_dropout_included() -> None:
+    first, again = trained(dropout=0.1), trained(dropout=0.1)
+    assert first[2] == again[2]
+    assert all(torch.equal(a, b) for a, b in zip(first[0].parameters(), again[0].parameters(), strict=True))
+
+
+def test_warm_up_and_cosine_to_a_tenth() -> None:
+    config = TrainConfig(num_steps=110, batch_size=16, learning_rate=1, num_warmup_steps=10, validate_every=10)
+    factors = [learning_rate_factor(step, config) for step in range(111)]
+    assert factors[0] == pytest.approx(1 / 11)
+    assert factors[10] == max(factors) == 1
+    assert factors[60] == pytest.approx(0.55)
+    assert factors[110] == pytest.approx(0.1)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_a_diverged_model_is_an_error_and_not_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "ouroloop.train.LanguageModel._nats_sum", lambda self, batch: self.model.lm_head.weight.sum() * torch.nan
+    )
+    with pytest.raises(FloatingPointError, match="diverged"):
+        trained()
+
+
+def test_progress_is_reported() -> None:
+    seen: list[int] = []
+    dataset = Dataset.of(unique_set(30, stream(1, "data")), Source.ORIGINAL, 0)
+    data = MixedDataModule(dataset, batch_size=12, validation_fraction=0.2, rng=stream(1, "split"))
+    model = build_model(ModelConfig(num_layers=1, num_heads=1, hidden_size=8), seed=1)
+    train(model, data, CONFIG, seed=2, report=lambda step, loss: seen.append(step))
+    assert seen == list(range(1, 61))
