@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import FrameType
 
 from ouroloop import __version__, stores
@@ -63,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", "What ran, runs, failed and is left.")
     status.add_argument("study", nargs="?", help="only this study")
     status.set_defaults(run=_status)
+
+    report = command("report", "Write a study's or loop's curves, picture and samples as files.")
+    report.add_argument("name", metavar="STUDY-or-LOOP", help="a study, the preset of a lone loop, or a run id")
+    report.add_argument("--folder", default="", help="where to, default mlruns/reports/NAME")
+    report.add_argument("--samples", type=_positive, nargs="*", default=[1, 10, 25, 50], help="generations to list")
+    report.set_defaults(run=_report)
 
     ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
     ui.add_argument("--port", type=int, default=5000, help="default: 5000")
@@ -125,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
         console.print("stopped; the same command goes on from the last finished generation")
         return 128 + interrupted.signum
     console.print(view.table())
-    console.print(f"Recorded as run {run.id}. Look at it: [bold]ouroloop ui[/bold] (or make ui)", highlight=False)
+    console.print(f"Recorded as run {run.id}. Look at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -168,7 +175,7 @@ def _sweep(options: argparse.Namespace) -> int:
         console.print("stopped; the same command finishes what is missing")
         return 128 + interrupted.signum
     console.print(study_table(store, name))
-    console.print("Look at it: [bold]make ui[/bold] (or ouroloop ui)", highlight=False)
+    console.print("Look at it: [bold]make ui[/bold]", highlight=False)
     return 1 if failed else 0
 
 
@@ -192,6 +199,19 @@ def _status(options: argparse.Namespace) -> int:
     from ouroloop.sweep import status_table
 
     Console().print(status_table(options.study))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from ouroloop.report import find_loops, write_report
+    from ouroloop.track import Store
+
+    loops = find_loops(Store.open(), options.name)
+    folder = Path(options.folder) if options.folder else stores.runs_folder() / "reports" / options.name
+    for loop in loops:
+        target = folder if len(loops) == 1 else folder / str(loop.entity.info.run_name)
+        write_report(loop, target, options.samples)
+        print(target)
     return 0
 
 

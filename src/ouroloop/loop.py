@@ -17,12 +17,13 @@ from time import perf_counter
 
 from ouroloop.config import LoopConfig
 from ouroloop.cycle import Dataset, DatasetError, Source, needs_fresh_data, next_dataset
+from ouroloop.figure import PANEL_KEYS, loop_png
 from ouroloop.generation import Generation, Observer, run_generation
 from ouroloop.grammar import unique_set
 from ouroloop.measure import Sample, as_metrics, measure
 from ouroloop.model import save_model
 from ouroloop.seeding import stream
-from ouroloop.track import Run, Store, cell_tags, create_loop, record_origin
+from ouroloop.track import Run, Store, cell_tags, create_loop, loop_description, record_origin
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
 
@@ -65,7 +66,23 @@ def run_loop(
             else:
                 samples.append(_generation(config, store, run, child, number, dataset, reference, study, observer))
             dataset = _next(config, number, original, dataset, samples)
+        _record_outcome(run, config)
     return run
+
+
+def _record_outcome(run: Run, config: LoopConfig) -> None:
+    """The loop in one picture and one sentence, for whoever browses the runs."""
+    history = {key: run.history(key) for key in PANEL_KEYS}
+    last = {key: points[-1][1] for key, points in history.items() if points}
+    run.log_bytes("curves.png", loop_png(history, config))
+    parts = [f"{last['diversity_retention']:.1%} of D_0's diversity is left"] if "diversity_retention" in last else []
+    parts += [
+        f"{last['correctness']:.1%} of the samples are True",
+        f"{last['error_rate']:.1%} are malformed",
+        f"{last['num_unique']:,.0f} are distinct",
+    ]
+    headline = f"**After {config.num_generations} generations {', '.join(parts)}.**"
+    run.describe(f"{headline}\n\n{loop_description(config)}")
 
 
 def draw_original(config: LoopConfig) -> Dataset:

@@ -6,6 +6,7 @@ and metrics, so a loop can be taken up again from the record alone. Writing a ge
 """
 
 import json
+import logging
 import os
 import platform
 import socket
@@ -21,6 +22,7 @@ from typing import Any
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import: nothing calls home
 os.environ["DO_NOT_TRACK"] = "true"
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
 import yaml
@@ -46,6 +48,8 @@ from ouroloop import stores
 from ouroloop.config import LoopConfig, StudyConfig, flatten
 from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.measure import Sample
+
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial tables" is no news
 
 EXPERIMENT = "ouroloop"
 _METRICS_PER_BATCH = 1_000  # MLflow refuses more
@@ -187,9 +191,6 @@ class Run:
             path.write_bytes(content)
             self.store.client.log_artifact(self.id, str(path))
 
-    def log_file(self, path: Path) -> None:
-        self.store.client.log_artifact(self.id, str(path))
-
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A JSON artifact that the UI shows as a table; written anew each time."""
         self.log_bytes(name, json.dumps({"columns": columns, "data": rows}).encode())
@@ -251,6 +252,11 @@ class Run:
                 raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error
             return Dataset.read(Path(path))
 
+    def read_text(self, name: str) -> str:
+        """A text artifact of this run."""
+        with TemporaryDirectory() as folder:
+            return Path(self.store.client.download_artifacts(self.id, name, folder)).read_text(encoding="utf-8")
+
 
 _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
 
@@ -286,7 +292,7 @@ def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent:
 def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
     """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
     environment = _environment()
-    run.describe(_loop_description(config))
+    run.describe(loop_description(config))
     run.log_params(flatten(config.model_copy(update={"description": ""})))
     run.log_tags(**{key: value for key, value in environment.items() if key != "packages"})
     run.log_bytes("environment.json", json.dumps(environment, indent=2).encode())
@@ -295,7 +301,7 @@ def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapp
     run.log_series({key: [(0, value)] for key, value in metrics.items()}, skip_existing=True)
 
 
-def _loop_description(config: LoopConfig) -> str:
+def loop_description(config: LoopConfig) -> str:
     proportion = "" if config.cycle.synthetic_proportion is None else f" at λ = {config.cycle.synthetic_proportion:g}"
     return (
         f"**{config.cycle.kind.value}**{proportion}, temperature {config.sampling.temperature:g}, "
