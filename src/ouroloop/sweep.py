@@ -230,8 +230,8 @@ def status_table(name: str | None, running_only: bool = False) -> Table:
     if name is not None and name not in names:
         raise ConfigError(f"no study {name!r}; there are: {', '.join(names) or 'none'}")
     table = Table(title="studies", title_justify="left", caption_justify="left")
-    for heading in ("study", "loop", "state", "done", "kept", "by generation"):
-        table.add_column(heading, no_wrap=heading in ("loop", "by generation"))
+    for heading in ("study", "loop", "state", "done", "kept", "curve"):
+        table.add_column(heading, no_wrap=heading in ("loop", "done", "curve"))
     summaries = []
     for study in [name] if name else names:
         queue = Queue.load(study)
@@ -293,9 +293,9 @@ def study_table(store: Store, name: str) -> Table:
     """The result of each loop of a study."""
     table = Table(title=f"{name}: the last generation of each loop (kept: diversity over D_0's)", title_justify="left")
     table.add_column("loop", no_wrap=True)
-    for heading in ("correct", "errors", "kept", "unique", "half-life"):
-        table.add_column(heading, justify="right")
-    table.add_column("by generation", no_wrap=True)
+    for heading in ("correct", "errors", "kept", "half-life"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("curve", no_wrap=True)
     for loop in _loops(store, name):
         retention = dict(loop.history(RETENTION))
         life = half_life(retention)
@@ -304,7 +304,6 @@ def study_table(store: Store, name: str) -> Table:
             percent(loop.metrics, "correctness"),
             percent(loop.metrics, "error_rate"),
             percent(loop.metrics, RETENTION),
-            f"{loop.metrics['num_unique']:,.0f}" if "num_unique" in loop.metrics else "–",
             f"> {max(retention, default=0)}" if life is None else f"{life}",
             sparkline([kept for _, kept in sorted(retention.items())][-60:]),
         )
