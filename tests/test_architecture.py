@@ -40,6 +40,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
     through_others = {
         "__init__": "a docstring",
         "__main__": "every test of the command line",
+        "figure": "test_report",
         "generation": "test_loop",
         "stores": "test_queue and test_cli",
         "sweep": "test_cli",

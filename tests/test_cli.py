@@ -166,6 +166,15 @@ def test_a_killed_process_leaves_nothing_running_after_the_next_start(ouroloop: 
     assert Store.open().running() == []
 
 
+def test_the_papers_model_takes_real_steps_on_a_cpu(ouroloop: CommandLine) -> None:
+    small = "--num_generations=1 --data.num_examples=64 --train.num_steps=3 --train.validate_every=3"
+    done = ouroloop("run", "paper", *small.split(), "--train.batch_size=8")
+    assert done.returncode == 0, done.stderr
+    (generation,) = Store.open().find(level="generation", study="paper")
+    assert generation.metrics["unique_fraction"] * 64 == generation.metrics["num_unique"]
+    assert [step for step, _ in generation.history("train_loss_nats_per_token")] == [1, 2, 3]
+
+
 def test_a_study_is_described_by_its_cells(ouroloop: CommandLine) -> None:
     done = ouroloop("sweep", "sweep-smoke", "--dry-run", cwd=REPOSITORY)
     assert done.returncode == 0
