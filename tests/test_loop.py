@@ -7,7 +7,8 @@ import pytest
 from ouroloop.config import CycleConfig, DataCycle, LoopConfig
 from ouroloop.generation import Observer
 from ouroloop.loop import run_loop
-from ouroloop.track import Interrupted, Run, Store
+from ouroloop.signals import Interrupted
+from ouroloop.track import Run, Store
 
 TIMES = ("seconds", "tokens_per_second")
 

@@ -2,26 +2,28 @@
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import FrameType
 
 from ouroloop import __version__, stores
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten, load_preset, preset_name
+from ouroloop.signals import Interrupted, catch_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; 0 done, 1 it failed, 2 bad input, 128 + n stopped by signal n."""
-    parser = _parser()
-    options, extra = parser.parse_known_args(arguments)
+    options, extra = _parser().parse_known_args(arguments)
+    catch_signals()
     try:
         options.overrides = _overrides(extra, options)
         return int(options.run(options))
     except ConfigError as error:
         print(f"ouroloop: {error}", file=sys.stderr)
         return 2
+    except Interrupted as interrupted:
+        print("ouroloop: stopped; the same command goes on where it was", file=sys.stderr)
+        return 128 + interrupted.signum
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,45 +94,27 @@ def _overrides(extra: list[str], options: argparse.Namespace) -> list[str]:
     return [argument.removeprefix("--") for argument in extra]
 
 
-def _catch_signals() -> None:
-    """SIGINT and SIGTERM become one exception; further ones are ignored while open runs are closed."""
-    from ouroloop.track import Interrupted
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise Interrupted(signum)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
-
-
 def _run(options: argparse.Namespace) -> int:
     config = load_preset(options.preset, options.overrides, LoopConfig)
     if options.dry_run:
         return _show_loop(config)
     stores.require_writable()
-
     from rich.console import Console
 
-    from ouroloop.loop import run_loop
-    from ouroloop.model import transformers_config
-    from ouroloop.track import Interrupted, Store, close_dead_runs
-    from ouroloop.view import LoopView
+    console = Console()
+    with console.status("loading torch, transformers and MLflow"):
+        from ouroloop.loop import run_loop
+        from ouroloop.model import transformers_config
+        from ouroloop.track import Store, close_dead_runs
+        from ouroloop.view import LoopView
 
     transformers_config(config.model)
-    _catch_signals()
-    console = Console()
     study = preset_name(options.preset)
-    try:
-        store = Store.open()
-        with stores.locked(study, config.fingerprint()), LoopView(console) as view:
-            close_dead_runs(store)
-            name = f"{study}-s{config.seed}"
-            run = run_loop(config, store, name=name, study=study, new=options.new, observer=view)
-    except Interrupted as interrupted:
-        console.print("stopped; the same command goes on from the last finished generation")
-        return 128 + interrupted.signum
+    store = Store.open()
+    with stores.locked(study, config.fingerprint()), LoopView(console) as view:
+        close_dead_runs(store)
+        name = f"{study}-s{config.seed}"
+        run = run_loop(config, store, name=name, study=study, new=options.new, observer=view)
     console.print(view.table())
     console.print(f"Recorded as run {run.id}. Look at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 0
@@ -160,20 +144,15 @@ def _sweep(options: argparse.Namespace) -> int:
         console.print(cells_table(config))
         return 0
     stores.require_writable()
-
-    from ouroloop.model import transformers_config
-    from ouroloop.sweep import run_study, study_table
-    from ouroloop.track import Interrupted, Store
+    with console.status("loading torch, transformers and MLflow"):
+        from ouroloop.model import transformers_config
+        from ouroloop.sweep import run_study, study_table
+        from ouroloop.track import Store
 
     transformers_config(config.loop.model)
-    _catch_signals()
     name = preset_name(options.preset)
-    try:
-        store = Store.open()
-        failed = run_study(config, name, store, console, options.workers)
-    except Interrupted as interrupted:
-        console.print("stopped; the same command finishes what is missing")
-        return 128 + interrupted.signum
+    store = Store.open()
+    failed = run_study(config, name, store, console, options.workers)
     console.print(study_table(store, name))
     console.print("Look at it: [bold]make ui[/bold]", highlight=False)
     return 1 if failed else 0
@@ -183,13 +162,9 @@ def _worker(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ouroloop.sweep import work
-    from ouroloop.track import Interrupted, Store
+    from ouroloop.track import Store
 
-    _catch_signals()
-    try:
-        work(options.study, Store.open(), Console())
-    except Interrupted as interrupted:
-        return 128 + interrupted.signum
+    work(options.study, Store.open(), Console())
     return 0
 
 
@@ -219,8 +194,9 @@ def _ui(options: argparse.Namespace) -> int:
     stores.require_writable()
     from ouroloop.track import Store
 
-    Store.open()
-    print(f"MLflow UI over {stores.tracking_uri()}\n  http://127.0.0.1:{options.port}\nCtrl-C ends it.", flush=True)
+    experiment = Store.open().experiment_id
+    address = f"http://127.0.0.1:{options.port}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    print(f"MLflow UI over {stores.tracking_uri()}\n  {address}\nCtrl-C ends it.", flush=True)
     command = [
         sys.executable, "-m", "mlflow", "server",
         "--backend-store-uri", stores.tracking_uri(),
@@ -228,9 +204,12 @@ def _ui(options: argparse.Namespace) -> int:
         "--host", "127.0.0.1", "--port", str(options.port), "--workers", "1",
     ]  # fmt: skip
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    server = subprocess.Popen(command, env=os.environ | quiet)
     try:
-        return subprocess.run(command, env=os.environ | quiet, check=False).returncode
-    except KeyboardInterrupt:
+        return server.wait()
+    except Interrupted:
+        server.terminate()
+        server.wait()
         return 0
 
 

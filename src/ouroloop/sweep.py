@@ -23,7 +23,8 @@ from rich.table import Table
 from ouroloop import stores
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten
 from ouroloop.queue import Queue
-from ouroloop.track import Interrupted, Run, Store, close_dead_runs, create_study
+from ouroloop.signals import Interrupted
+from ouroloop.track import Run, Store, close_dead_runs, create_study
 from ouroloop.view import LoopView, duration, percent, sparkline
 
 RETENTION = "diversity_retention"

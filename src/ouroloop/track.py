@@ -57,13 +57,6 @@ _TABLE_ROWS = 200
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
 
 
-class Interrupted(BaseException):
-    """Raised in the main thread by SIGINT or SIGTERM; open runs are closed as KILLED on its way out."""
-
-    def __init__(self, signum: int) -> None:
-        self.signum = signum
-
-
 @dataclass(frozen=True)
 class Store:
     """The MLflow experiment of the project."""
