@@ -1,12 +1,14 @@
 """The loop on a real store: what could go wrong is that a resumed loop is not the loop it was."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from ouroloop import stores
 from ouroloop.config import CycleConfig, DataCycle, LoopConfig
 from ouroloop.generation import Observer
-from ouroloop.loop import run_loop
+from ouroloop.loop import keeps_weights, run_loop
 from ouroloop.signals import Interrupted
 from ouroloop.track import Run, Store
 
@@ -25,6 +27,11 @@ class StopAfter(Observer):
     def phase_started(self, phase: str) -> None:
         if (self.generation, phase) == self.wanted:
             raise Interrupted(15)
+
+
+def forget_shared() -> None:
+    """The next loop computes its first generation itself."""
+    shutil.rmtree(stores.runs_folder() / "shared")
 
 
 def loop(config: LoopConfig, study: str = "test", observer: Observer | None = None, new: bool = False) -> Run:
@@ -78,7 +85,9 @@ def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
 
 @pytest.mark.usefixtures("root")
 def test_the_same_seed_twice_gives_the_same_loop(tiny: LoopConfig) -> None:
-    first, second = loop(tiny), loop(tiny, new=True)
+    first = loop(tiny)
+    forget_shared()
+    second = loop(tiny, new=True)
     other = loop(tiny.model_copy(update={"seed": 6}))
     assert first.id != second.id
     assert outcome(first) == outcome(second) != outcome(other)
@@ -98,6 +107,7 @@ def test_the_same_seed_twice_gives_the_same_loop(tiny: LoopConfig) -> None:
 def test_stopped_anywhere_and_resumed_is_the_undisturbed_loop(tiny: LoopConfig, cycle: CycleConfig) -> None:
     config = tiny.model_copy(update={"cycle": cycle})
     undisturbed = loop(config, study="undisturbed")
+    forget_shared()
     for generation, phase in [(1, "train"), (1, "measure"), (2, "record"), (3, "train"), (3, "sample")]:
         with pytest.raises(Interrupted):
             loop(config, study="disturbed", observer=StopAfter(generation, phase))
@@ -154,7 +164,9 @@ def test_a_damaged_artifact_costs_just_its_generation(tiny: LoopConfig, damage: 
 @pytest.mark.usefixtures("root")
 def test_full_synthetic_is_incremental_at_1(tiny: LoopConfig) -> None:
     incremental = CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=1)
-    full, mixed = loop(tiny), loop(tiny.model_copy(update={"cycle": incremental}))
+    full = loop(tiny)
+    forget_shared()
+    mixed = loop(tiny.model_copy(update={"cycle": incremental}))
     assert full.id != mixed.id
     assert outcome(full) == outcome(mixed)
     assert sampled(full) == sampled(mixed)
@@ -173,3 +185,17 @@ def test_an_error_is_failed_and_not_a_result(tiny: LoopConfig, monkeypatch: pyte
     assert run.status == child.status == "FAILED"
     assert "correctness" not in child.metrics
     assert dict(run.history("correctness")).keys() == {0}
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(("policy", "kept"), [("all", [1, 2, 3]), ("last", [3]), ("none", [])])
+def test_weights_are_kept_by_policy(tiny: LoopConfig, policy: str, kept: list[int]) -> None:
+    run = loop(tiny.model_copy(update={"keep_weights": policy}))
+    assert [i for i, child in enumerate(generations(run), 1) if child.entity.outputs.model_outputs] == kept
+
+
+def test_stages_keeps_the_first_of_each_stage_and_the_last(tiny: LoopConfig) -> None:
+    config = tiny.model_copy(update={"keep_weights": "stages", "num_generations": 6})
+    stages = ["healthy", "onset", "onset", "healthy", "decline", "decline"]
+    kept = [t for t, stage in enumerate(stages, 1) if keeps_weights(config, t, stage, stages[: t - 1])]
+    assert kept == [1, 2, 5, 6]

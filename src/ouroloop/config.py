@@ -175,6 +175,8 @@ class LoopConfig(_Section):
     train: TrainConfig
     sampling: SamplingConfig = SamplingConfig()
     stages: StageConfig = StageConfig()
+    keep_weights: Literal["all", "stages", "last", "none"] = "all"
+    """Which M_t are kept: `stages` the first of each collapse stage and the last, for long studies."""
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
@@ -192,8 +194,8 @@ class LoopConfig(_Section):
         return self
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything but the description: equal fingerprints give equal results."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"description"}), sort_keys=True)
+        """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"description", "keep_weights"}), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 

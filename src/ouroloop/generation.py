@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from ouroloop import oracle
 from ouroloop.config import LoopConfig
-from ouroloop.cycle import Dataset, Source
+from ouroloop.cycle import Dataset
 from ouroloop.data import MixedDataModule
 from ouroloop.measure import CollapseStage, Estimate, Sample, measure, measure_training_set, stage
 from ouroloop.model import build_model
@@ -37,34 +37,29 @@ class Observer:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """Everything that generation t >= 1 produced."""
+class Product:
+    """M_t and S_t: what D_{t-1} and the configuration determine, bit for bit (the times excepted)."""
 
-    number: int
     model: PreTrainedModel
     training: Training
-    samples: Dataset
-    sample: Sample
-    measures: dict[str, Estimate]
-    stage: CollapseStage | None
-    """None when D_0 has no diversity to compare with."""
+    texts: list[str]
+    seconds: dict[str, float] = field(compare=False)
+    """Of the phases `train` and `sample`."""
 
 
-def run_generation(
-    config: LoopConfig, number: int, training_set: Dataset, original: Sample, observer: Observer
-) -> Generation:
-    """M_t, S_t and its measures from D_{t-1}; a function of its arguments, bit for bit (times excepted)."""
+@contextmanager
+def timed(seconds: dict[str, float], phase: str, observer: Observer) -> Iterator[None]:
+    observer.phase_started(phase)
+    start = perf_counter()
+    yield
+    seconds[phase] = perf_counter() - start
+
+
+def produce(config: LoopConfig, number: int, training_set: Dataset, observer: Observer) -> Product:
+    """Trains M_t on D_{t-1} and samples S_t from it."""
     torch.set_num_threads(config.train.num_threads)
     seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(name: str) -> Iterator[None]:
-        observer.phase_started(name)
-        start = perf_counter()
-        yield
-        seconds[name] = perf_counter() - start
-
-    with phase("train"):
+    with timed(seconds, "train", observer):
         data = MixedDataModule(
             training_set,
             batch_size=config.train.batch_size,
@@ -73,25 +68,34 @@ def run_generation(
         )
         model = build_model(config.model, torch_seed(config.seed, "init", number))
         training = train(model, data, config.train, torch_seed(config.seed, "dropout", number), observer.trained)
-    with phase("sample"):
-        rng = stream(config.seed, "sampling", number)
-        texts = sample(model, config.data.num_examples, config.sampling, rng)
-    with phase("measure"):
-        sampled = Sample.of(texts)
+    with timed(seconds, "sample", observer):
+        texts = sample(model, config.data.num_examples, config.sampling, stream(config.seed, "sampling", number))
+    return Product(model, training, texts, seconds)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What became of correctness and diversity in one generation."""
+
+    sample: Sample
+    measures: dict[str, Estimate]
+    stage: CollapseStage | None
+    """None when D_0 has no diversity to compare with."""
+
+
+def assess(
+    config: LoopConfig, product: Product, training_set: Dataset, original: Sample, observer: Observer
+) -> Assessment:
+    """Judges and measures S_t; sympy judges some of it too, and has to agree."""
+    seconds = dict(product.seconds)
+    with timed(seconds, "measure", observer):
+        sampled = Sample.of(product.texts)
         oracle.cross_check(islice(sampled.counts, _CROSS_CHECKED))
         measures = measure(sampled, original, config.data) | measure_training_set(sampled, training_set)
-    measures["validation_nats"] = Estimate(training.validation_nats)
-    measures |= {f"{name}_seconds": Estimate(value) for name, value in seconds.items()}
-    num_sampled = sum(len(text.split()) + 1 for text in texts)
-    measures["train_tokens_per_second"] = Estimate(training.num_tokens / seconds["train"])
+    measures["validation_nats"] = Estimate(product.training.validation_nats)
+    measures |= {f"{phase}_seconds": Estimate(value) for phase, value in seconds.items()}
+    num_sampled = sum(len(text.split()) + 1 for text in product.texts)
+    measures["train_tokens_per_second"] = Estimate(product.training.num_tokens / seconds["train"])
     measures["sample_tokens_per_second"] = Estimate(num_sampled / seconds["sample"])
     retention = measures.get("diversity_retention")
-    return Generation(
-        number=number,
-        model=model,
-        training=training,
-        samples=Dataset.of(texts, Source.SAMPLED, number),
-        sample=sampled,
-        measures=measures,
-        stage=stage(retention.value, config.stages) if retention else None,
-    )
+    return Assessment(sampled, measures, stage(retention.value, config.stages) if retention else None)

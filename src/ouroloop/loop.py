@@ -11,6 +11,8 @@ its inputs only. To resume is therefore to walk the loop again and to take S_t f
 is there and intact: the datasets in between are put together anew, which costs no training.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -18,11 +20,12 @@ from time import perf_counter
 from ouroloop.config import LoopConfig
 from ouroloop.cycle import Dataset, DatasetError, Source, needs_fresh_data, next_dataset
 from ouroloop.figure import PANEL_KEYS, loop_png
-from ouroloop.generation import Generation, Observer, run_generation
+from ouroloop.generation import Observer, Product, assess, produce
 from ouroloop.grammar import unique_set
 from ouroloop.measure import Sample, as_metrics, measure
 from ouroloop.model import save_model
 from ouroloop.seeding import stream
+from ouroloop.shared import first_generation
 from ouroloop.track import Run, Store, cell_tags, create_loop, loop_description, record_origin
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
@@ -56,15 +59,17 @@ def run_loop(
     with run.running():
         reference = Sample.of(original.texts)
         record_origin(run, config, original, as_metrics(measure(reference, reference, config.data)))
+        loop = _Loop(config, study, run, reference, observer)
         dataset, samples = original, list[Dataset]()
         for number in range(1, config.num_generations + 1):
             child = finished.get(number)
             recorded = _recorded_samples(child)
             if child is not None and recorded is not None:
                 samples.append(recorded)
+                loop.stages.append(child.tag("stage"))
                 observer.generation_finished(number, child.metrics, resumed=True)
             else:
-                samples.append(_generation(config, store, run, child, number, dataset, reference, study, observer))
+                samples.append(loop.generation(number, dataset, unfinished=child))
             dataset = _next(config, number, original, dataset, samples)
         _record_outcome(run, config)
     return run
@@ -120,48 +125,67 @@ def _recorded_samples(run: Run | None) -> Dataset | None:
         return None
 
 
-def _generation(
-    config: LoopConfig,
-    store: Store,
-    loop: Run,
-    unfinished: Run | None,
-    number: int,
-    training_set: Dataset,
-    reference: Sample,
-    study: str,
-    observer: Observer,
-) -> Dataset:
-    start = perf_counter()
-    observer.generation_started(number)
-    tags = {"level": "generation", "generation": str(number), **cell_tags(config, study)}
-    run = unfinished or store.create(f"gen-{number:02d}", loop, tags)
-    with run.running():
-        generation = run_generation(config, number, training_set, reference, observer)
-        observer.phase_started("record")
-        _record(run, config, generation, training_set)
-        metrics = as_metrics(generation.measures) | {"generation_seconds": perf_counter() - start}
-        again = unfinished is not None
-        run.log_series({key: [(number, value)] for key, value in metrics.items()}, skip_existing=again)
-        loop.log_series({key: [(number, value)] for key, value in metrics.items()}, skip_existing=again)
-        if generation.stage is not None:
-            run.log_tags(stage=generation.stage.value)
-    observer.generation_finished(number, metrics, resumed=False)
-    return generation.samples
+@dataclass
+class _Loop:
+    """What every generation of a loop needs, and the stages that it has been through."""
+
+    config: LoopConfig
+    study: str
+    run: Run
+    reference: Sample
+    """D_0."""
+    observer: Observer
+    stages: list[str | None] = field(default_factory=list)
+
+    def generation(self, number: int, training_set: Dataset, unfinished: Run | None) -> Dataset:
+        """S_t, with everything about M_t and S_t in the record; a run that was begun is taken up."""
+        start = perf_counter()
+        self.observer.generation_started(number)
+        tags = {"level": "generation", "generation": str(number), **cell_tags(self.config, self.study)}
+        run = unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
+        with run.running():
+            product = self._product(number, training_set)
+            assessment = assess(self.config, product, training_set, self.reference, self.observer)
+            self.observer.phase_started("record")
+            samples = Dataset.of(product.texts, Source.SAMPLED, number)
+            run.log_bytes("samples.tsv.gz", samples.to_bytes())
+            run.log_samples(assessment.sample)
+            run.log_dataset(f"D_{number - 1:02d}", training_set)
+            if keeps_weights(self.config, number, assessment.stage, self.stages):
+                with TemporaryDirectory() as folder:
+                    save_model(product.model, Path(folder), self.config.sampling)
+                    run.log_model(f"M_{number:02d}", Path(folder), number, tags={"generation": str(number)})
+            if assessment.stage is not None:
+                run.log_tags(stage=assessment.stage)
+            self.stages.append(assessment.stage)
+            curves = {
+                "train_loss_nats_per_token": _thinned(product.training.train_losses),
+                "validation_loss_nats": product.training.validation_losses,
+            }
+            metrics = as_metrics(assessment.measures) | {"generation_seconds": perf_counter() - start}
+            points = {key: [(number, value)] for key, value in metrics.items()}
+            run.log_series(curves | points, skip_existing=unfinished is not None)
+            self.run.log_series(points, skip_existing=unfinished is not None)
+        self.observer.generation_finished(number, metrics, resumed=False)
+        return samples
+
+    def _product(self, number: int, training_set: Dataset) -> Product:
+        def compute() -> Product:
+            return produce(self.config, number, training_set, self.observer)
+
+        return first_generation(self.config, training_set, compute) if number == 1 else compute()
 
 
-def _record(run: Run, config: LoopConfig, generation: Generation, training_set: Dataset) -> None:
-    number = generation.number
-    run.log_bytes("samples.tsv.gz", generation.samples.to_bytes())
-    run.log_samples(generation.sample)
-    run.log_dataset(f"D_{number - 1:02d}", training_set)
-    with TemporaryDirectory() as folder:
-        save_model(generation.model, Path(folder), config.sampling)
-        run.log_model(f"M_{number:02d}", Path(folder), number, tags={"generation": str(number)})
-    curves = {
-        "train_loss_nats_per_token": _thinned(generation.training.train_losses),
-        "validation_loss_nats": generation.training.validation_losses,
-    }
-    run.log_series(curves, skip_existing=True)
+def keeps_weights(config: LoopConfig, number: int, stage: str | None, earlier: Sequence[str | None]) -> bool:
+    """Whether M_t is kept: `stages` keeps the first model of each collapse stage, and the last one."""
+    match config.keep_weights:
+        case "all":
+            return True
+        case "none":
+            return False
+        case "last":
+            return number == config.num_generations
+    return number == config.num_generations or (stage is not None and stage not in earlier)
 
 
 def _thinned(losses: list[float]) -> list[tuple[int, float]]:

@@ -70,7 +70,7 @@ def _refuse_changes(queue: Queue, config: StudyConfig) -> None:
         key
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
-        and not key.endswith("description")
+        and not key.endswith(("description", "keep_weights"))
         and not (key in _EXTENDABLE and set(old[key]) <= set(new[key]))
     ]
     if changed:

@@ -286,7 +286,7 @@ def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapp
     """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
     environment = _environment()
     run.describe(loop_description(config))
-    run.log_params(flatten(config.model_copy(update={"description": ""})))
+    run.log_params({key: value for key, value in flatten(config).items() if key not in ("description", "keep_weights")})
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
     run.log_tags(**(environment | {"packages": packages}))
     run.log_bytes("environment.json", json.dumps(environment, indent=2).encode())
