@@ -1,11 +1,16 @@
 """The queue under real processes: every trial once, none lost, whoever dies."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -38,8 +43,46 @@ def queue_of(tiny: LoopConfig, count: int) -> Queue:
     return queue
 
 
+def postgresql_programs() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server of our own on a free port of this machine, and the URL of its database."""
+    programs = postgresql_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+    user = "postgres" if os.getuid() == 0 else None  # the server refuses to be root
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        data = Path(folder) / "data"
+        data.mkdir()
+        if user:
+            shutil.chown(data, user)
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+        control = [programs / "pg_ctl", "-D", data, "-w", "-s"]
+        create = [programs / "initdb", "-D", data, "-A", "trust", "-U", "ouroloop"]
+        for command in (create, [*control, "-l", data / "log", "-o", options, "start"]):
+            subprocess.run(command, check=True, user=user, stdout=subprocess.DEVNULL, cwd=data)
+        try:
+            yield f"postgresql+psycopg://ouroloop@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], check=True, user=user, cwd=data)
+
+
 @pytest.mark.usefixtures("root")
-def test_four_workers_take_every_trial_once(tiny: LoopConfig) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_four_workers_take_every_trial_once(
+    tiny: LoopConfig, database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database == "postgresql":
+        monkeypatch.setenv("OUROLOOP_OPTUNA_URL", request.getfixturevalue("postgresql"))
     queue = queue_of(tiny, 40)
     command = [sys.executable, "-c", WORKER]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
@@ -49,6 +92,7 @@ def test_four_workers_take_every_trial_once(tiny: LoopConfig) -> None:
     assert taken == dict.fromkeys(range(40), 1)
     assert sum(bool(output) for output, _ in outputs) > 1
     assert {trial.state for trial in queue.trials()} == {TrialState.COMPLETE}
+    queue._storage.engine.dispose()
 
 
 @pytest.mark.usefixtures("root")
