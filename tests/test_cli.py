@@ -120,8 +120,10 @@ def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine
     path = store.client.download_artifacts(study.id, "results.json")
     assert [row[1] for row in json.loads(Path(path).read_text())["data"]] == ["0", "1"]
 
-    status = ouroloop("status", cwd=presets)
-    assert "tiny-study: 2 done" in status.stdout
+    assert "tiny-study: 2 done" in ouroloop("status", cwd=presets).stdout
+    (record,) = json.loads(ouroloop("status", "tiny-study", "--json", cwd=presets).stdout)
+    assert [(loop["state"], loop["generation"]) for loop in record["loops"]] == [("done", 3)] * 2
+    assert ouroloop("status", "other", cwd=presets).returncode == 2
     refused = ouroloop("sweep", "tiny-study", "--loop.train.num_steps=13", cwd=presets)
     assert refused.returncode == 2
     assert "loop.train.num_steps (12 before, 13 now)" in refused.stderr

@@ -1,6 +1,7 @@
 """The command line: parse, check, call, and say in one line what went wrong."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
     status = command("status", "What ran, runs, failed and is left.")
     status.add_argument("study", nargs="?", help="only this study")
+    status.add_argument("--json", action="store_true", help="for programs instead of people")
     status.set_defaults(run=_status)
 
     report = command("report", "Write a study's or loop's curves, picture and samples as files.")
@@ -169,11 +171,16 @@ def _worker(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    stores.require_writable()
     from rich.console import Console
 
-    from ouroloop.sweep import status_table
+    from ouroloop.sweep import status, status_table
 
-    Console().print(status_table(options.study))
+    studies = status(options.study)
+    if options.json:
+        print(json.dumps(studies, indent=2))
+    else:
+        Console().print(status_table(studies))
     return 0
 
 

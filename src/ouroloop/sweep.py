@@ -152,7 +152,7 @@ def _work_together(queue: Queue, name: str, console: Console, workers: int) -> N
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             while processes:
                 if console.is_terminal:
-                    live.update(status_table(name, running_only=True))
+                    live.update(status_table(status(name), running_only=True))
                 sleep(1)
                 for number, process in list(processes.items()):
                     if process.poll() is None:
@@ -225,41 +225,60 @@ def _loops(store: Store, name: str) -> list[Run]:
     return sorted(loops.values(), key=lambda loop: loop.entity.info.run_name)
 
 
-def status_table(name: str | None, running_only: bool = False) -> Table:
-    """What ran, runs, failed and is left: a row for each cell of the study, or of all studies."""
+def status(name: str | None) -> list[dict[str, Any]]:
+    """What ran, runs, failed and is left, a record for each study: its loops, their states, seconds left.
+
+    Raises:
+        ConfigError: there is no such study.
+    """
     names = Queue.names()
     if name is not None and name not in names:
         raise ConfigError(f"no study {name!r}; there are: {', '.join(names) or 'none'}")
-    table = Table(title="studies", title_justify="left", caption_justify="left")
-    for heading in ("study", "loop", "state", "done", "kept", "curve"):
-        table.add_column(heading, no_wrap=heading in ("loop", "done", "curve"))
-    summaries = []
+    studies = []
     for study in [name] if name else names:
         queue = Queue.load(study)
         assert queue is not None
         trials = latest_trials(queue)
-        for trial in trials:
-            if running_only and trial.state is not TrialState.RUNNING:
+        loops = [
+            {
+                "loop": loop_name(_loop_of(trial)),
+                "state": _STATES[trial.state],
+                "generation": max(trial.intermediate_values, default=0),
+                "num_generations": _loop_of(trial).num_generations,
+                RETENTION: [value for _, value in sorted(trial.intermediate_values.items())],
+                "error": trial.user_attrs.get("error"),
+            }
+            for trial in trials
+        ]
+        studies.append({"study": study, "loops": loops, "seconds_left": seconds_left(trials)})
+    return studies
+
+
+def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> Table:
+    """The records of `status`, a row for each loop."""
+    table = Table(title="studies", title_justify="left", caption_justify="left")
+    for heading in ("study", "loop", "state", "done", "kept", "curve"):
+        table.add_column(heading, no_wrap=heading in ("loop", "done", "curve"))
+    captions = []
+    for study in studies:
+        for loop in study["loops"]:
+            if running_only and loop["state"] != "runs":
                 continue
-            kept = [value for _, value in sorted(trial.intermediate_values.items())]
+            kept = loop[RETENTION]
             table.add_row(
-                study,
-                loop_name(_loop_of(trial)),
-                escape(trial.user_attrs.get("error", "")) or _STATES[trial.state],
-                f"{max(trial.intermediate_values, default=0)}/{_loop_of(trial).num_generations}",
+                study["study"],
+                loop["loop"],
+                escape(loop["error"] or loop["state"]),
+                f"{loop['generation']}/{loop['num_generations']}",
                 f"{kept[-1]:.1%}" if kept else "–",
                 sparkline(kept[-40:]),
             )
-        summaries.append(_summary(study, trials))
-    table.caption = "\n".join(summaries)
+        counts = Counter(loop["state"] for loop in study["loops"])
+        caption = f"{study['study']}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+        left = study["seconds_left"]
+        captions.append(caption if left is None else f"{caption}; about {duration(left)} left")
+    table.caption = "\n".join(captions)
     return table
-
-
-def _summary(study: str, trials: list[FrozenTrial]) -> str:
-    states = Counter(_STATES[trial.state] for trial in trials)
-    text = f"{study}: " + ", ".join(f"{count} {state}" for state, count in states.items())
-    left = seconds_left(trials)
-    return text if left is None else f"{text}; about {duration(left)} left"
 
 
 def seconds_left(trials: list[FrozenTrial]) -> float | None:
