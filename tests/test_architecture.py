@@ -44,7 +44,8 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "generation": "test_loop",
         "signals": "test_cli",
         "stores": "test_queue and test_cli",
-        "sweep": "test_cli",
+        "status": "test_cli",
+        "sweep": "test_cli and test_kills",
         "track": "test_loop",
         "view": "test_cli",
     }

@@ -6,10 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from transformers import PreTrainedModel
 
+from ouroloop import generation
+from ouroloop.config import SamplingConfig
 from ouroloop.track import Store
 from tests.conftest import REPOSITORY, TINY, CommandLine
 
@@ -44,6 +48,11 @@ def presets(tmp_path: Path) -> Path:
         (["run", "smoke", "--verbose"], "unknown argument '--verbose'"),
         (["sweep", "sweep-smoke", "--synthetic_proportions=[0, 1.5]"], "synthetic_proportions.1: got 1.5"),
         (["run", "smoke", "--dry-run", "--model.model_type=no-such"], "model 'no-such'"),
+        (["run", "smoke", "--model.model_type=bert"], "bert"),
+        (["run", "smoke", "--model.options.activation_function=nope"], "nope"),
+        (["sweep", "sweep-smoke", "--workers=0"], "'0' is not a whole number above 0"),
+        (["walk"], "invalid choice: 'walk'"),
+        ([], "required: COMMAND"),
     ],
 )
 def test_bad_input_ends_with_2_and_one_line(ouroloop: CommandLine, arguments: list[str], message: str) -> None:
@@ -130,6 +139,36 @@ def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine
     extended = ouroloop("sweep", "tiny-study", "--synthetic_proportions=[0.0, 0.5, 1.0]", cwd=presets)
     assert extended.returncode == 0, extended.stderr
     assert len(Store.open().find(level="loop", study="tiny-study")) == 3
+
+
+def test_a_loop_that_fails_is_failed_and_the_others_go_on(
+    ouroloop: CommandLine, presets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = generation.sample
+
+    def explode(model: PreTrainedModel, count: int, config: SamplingConfig, *rest: Any) -> list[str]:
+        if config.temperature == 1:
+            raise FloatingPointError("diverged")
+        return real(model, count, config, *rest)
+
+    monkeypatch.setattr(generation, "sample", explode)
+    arguments = ["sweep", "tiny-study", "--temperatures=[0.8, 1.0]", "--synthetic_proportions=[0.5]"]
+    done = ouroloop(*arguments, cwd=presets)
+    assert done.returncode == 1
+    assert "incremental-0.5-T1-s5 failed: FloatingPointError: diverged" in done.stdout
+    store = Store.open()
+    assert {run.tag("temperature"): run.status for run in store.find(level="loop")} == {
+        "0.8": "FINISHED",
+        "1": "FAILED",
+    }
+    assert "0 FAILED" in done.stdout
+    assert "100.0% │   0.0%" not in done.stdout  # D_0 is all correct, and is nobody's result
+    assert [run.status for run in store.find(level="study")] == ["FAILED"]
+    (record,) = json.loads(ouroloop("status", "tiny-study", "--json", cwd=presets).stdout)
+    assert [loop["error"] for loop in record["loops"]] == [None, "FloatingPointError: diverged"]
+    monkeypatch.setattr(generation, "sample", real)
+    assert ouroloop(*arguments, cwd=presets).returncode == 0  # the same command runs just what failed
+    assert {run.status for run in Store.open().find(study="tiny-study")} == {"FINISHED"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -13,6 +13,7 @@ from ouroloop.config import (
     StudyConfig,
     flatten,
     load_preset,
+    preset_name,
 )
 from tests.conftest import REPOSITORY
 
@@ -137,6 +138,26 @@ def test_loops_and_studies_are_not_mixed_up() -> None:
         load_preset("sweep-smoke", [], LoopConfig)
     with pytest.raises(ConfigError, match="smoke is a loop: use `ouroloop run smoke`"):
         load_preset("smoke", [], StudyConfig)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loop.seed=9", r"a study spans loop\.seed: write --seeds=\[9\]"),
+        ("loop.sampling.temperature=1", r"write --temperatures=\[1\]"),
+        ("loop.cycle.kind=balanced", r"write --cycles=\[balanced\]"),
+    ],
+)
+def test_what_a_study_spans_cannot_be_set_below_it(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_preset("sweep-smoke", [override], StudyConfig)
+
+
+def test_deep_nesting_and_odd_names_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the value"):
+        load_preset("smoke", ["num_generations=" + "[" * 5_000], LoopConfig)
+    with pytest.raises(ConfigError, match="a preset is named by letters"):
+        preset_name(str(tmp_path / "it's.yaml"))
 
 
 def test_fingerprint_covers_everything_but_the_description() -> None:

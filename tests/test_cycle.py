@@ -145,6 +145,15 @@ def test_a_truncated_file_is_told_apart(tmp_path: Path, kept: int) -> None:
         Dataset.read(path)
 
 
+def test_a_flipped_byte_is_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.tsv.gz"
+    whole = Dataset.of(texts("original", 50), Source.ORIGINAL, 0).to_bytes()
+    for at in range(12, len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with pytest.raises(DatasetError):
+            Dataset.read(path)
+
+
 def test_another_file_is_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "dataset.tsv.gz"
     path.write_bytes(gzip.compress(b"source\tgeneration\ttext\nmartian\t1\tTrue"))

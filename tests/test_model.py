@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ouroloop.config import ConfigError, LoopConfig, ModelConfig, SamplingConfig, load_preset
 from ouroloop.model import build_model, load_model, num_parameters, save_model
+from ouroloop.sample import require_causal
 
 SHAPE = {"num_layers": 2, "num_heads": 2, "hidden_size": 16, "context_length": 32}
 
@@ -18,6 +19,23 @@ def test_any_model_type(model_type: str) -> None:
     assert model.config.model_type == model_type
     assert (model.config.num_hidden_layers, model.config.hidden_size, model.config.vocab_size) == (2, 16, 8)
     assert model(input_ids=torch.tensor([[7, 5, 2]])).logits.shape == (1, 3, 8)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gpt_neox", "qwen2", "opt", "olmo"])
+def test_what_we_take_for_granted_holds(model_type: str) -> None:
+    """Causal, the same with a cache, and every word's embedding can learn."""
+    model = build_model(ModelConfig(model_type=model_type, dropout=0.25, **SHAPE), 1)
+    require_causal(model)
+    embedding = model.get_input_embeddings()
+    assert embedding.padding_idx is None
+
+
+@pytest.mark.parametrize(
+    ("model_type", "message"), [("bert", "not causal|key-value cache"), ("mamba", "key-value cache")]
+)
+def test_what_is_not_a_causal_lm_with_a_cache_is_refused(model_type: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        require_causal(build_model(ModelConfig(model_type=model_type, **SHAPE), 1))
 
 
 def test_dropout_reaches_the_model() -> None:
@@ -38,6 +56,9 @@ def test_the_papers_model_has_10_6_million_parameters() -> None:
         ({"model_type": "no-such"}, "no-such"),
         ({"options": {"no_such": 1}}, "gpt2 has no option 'no_such'"),
         ({"model_type": "t5"}, "t5"),
+        ({"options": {"vocab_size": 4}}, "'vocab_size' follows from the other fields"),
+        ({"options": {"n_embd": 4}}, "'n_embd' follows from the other fields"),
+        ({"options": {"activation_function": "nope"}}, "cannot be built"),
     ],
 )
 def test_a_wrong_model_is_refused_in_one_line(change: dict[str, object], message: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from ouroloop import stores
-from ouroloop.config import LoopConfig
+from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.queue import Queue
 
 WORKER = """
@@ -134,17 +134,38 @@ def test_what_a_killed_worker_held_goes_back(tiny: LoopConfig) -> None:
 @pytest.mark.usefixtures("root")
 def test_a_stale_heartbeat_of_another_machine_goes_back(tiny: LoopConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ouroloop.queue._BEAT_SECONDS", 1)
-    monkeypatch.setattr("ouroloop.queue._BEATS_MISSED", 1)
+    monkeypatch.setattr("ouroloop.queue._BEATS_MISSED", 2)
     queue = queue_of(tiny, 1)
     trial = queue.claim()
     assert trial is not None
-    trial.set_user_attr("host", "elsewhere")
-    queue.release_dead()
-    assert queue.trials(TrialState.RUNNING)  # nobody here can tell whether its process lives
+    with queue.alive(trial):
+        trial.set_user_attr("place", "elsewhere")
+        time.sleep(2.5)
+        queue.release_dead()
+        assert queue.trials(TrialState.RUNNING)  # its heartbeat goes on
     time.sleep(2.5)
+    queue.release_dead()
     again = queue.claim()
     assert again is not None
     assert again.user_attrs["cell"] == trial.user_attrs["cell"]
+
+
+@pytest.mark.usefixtures("root")
+def test_who_was_taken_for_dead_may_still_finish(tiny: LoopConfig) -> None:
+    queue = queue_of(tiny, 1)
+    trial = queue.claim()
+    assert trial is not None
+    queue.study.tell(trial.number, state=TrialState.FAIL)
+    queue.finish(trial, TrialState.COMPLETE, 0.5)
+    assert [trial.state for trial in queue.trials()] == [TrialState.FAIL]
+
+
+@pytest.mark.usefixtures("root")
+def test_a_store_that_cannot_be_opened_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("nonsense", "sqlite:////no/such/folder/x.db", "oracle://x"):
+        monkeypatch.setenv("OUROLOOP_OPTUNA_URL", url)
+        with pytest.raises(ConfigError, match="cannot open the Optuna store"):
+            Queue.names()
 
 
 @pytest.mark.usefixtures("root")

@@ -21,7 +21,14 @@ def test_a_report_holds_the_record(tiny: LoopConfig, tmp_path: Path) -> None:
     assert [found.id for found in find_loops(store, run.id)] == [loop.id] == [run.id]
     write_report(loop, tmp_path / "report", [1, 3])
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {"config.yaml", "curves.csv", "curves.png", "samples-t01.tsv", "samples-t03.tsv"}
+    assert names == {
+        "config.yaml",
+        "environment.json",
+        "curves.csv",
+        "curves.png",
+        "samples-t01.tsv",
+        "samples-t03.tsv",
+    }
     with (tmp_path / "report" / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["generation"] for row in rows] == ["0", "1", "2", "3"]

@@ -58,6 +58,11 @@ def test_the_same_seed_trains_the_same_model_dropout_included() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first[0].parameters(), again[0].parameters(), strict=True))
 
 
+def test_mixed_precision_trains_too() -> None:
+    _, _, training = trained(CONFIG.model_copy(update={"precision": "bf16-mixed"}))
+    assert training.train_losses[-1] < 0.8 * training.train_losses[0]
+
+
 def test_warm_up_and_cosine_to_a_tenth() -> None:
     config = TrainConfig(num_steps=110, batch_size=16, learning_rate=1, num_warmup_steps=10, validate_every=10)
     factors = [learning_rate_factor(step, config) for step in range(111)]

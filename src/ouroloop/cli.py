@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from ouroloop import __version__, stores
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten, load_preset, preset_name
@@ -14,9 +15,9 @@ from ouroloop.signals import Interrupted, catch_signals
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; 0 done, 1 it failed, 2 bad input, 128 + n stopped by signal n."""
-    options, extra = _parser().parse_known_args(arguments)
     catch_signals()
     try:
+        options, extra = _parser().parse_known_args(arguments)
         options.overrides = _overrides(extra, options)
         return int(options.run(options))
     except ConfigError as error:
@@ -27,8 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + interrupted.signum
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ouroloop",
         description="Model collapse where truth is decidable: run the self-consuming training loop and watch it.",
         epilog="Presets are the files in experiments/. Any field of a preset can be overridden: --group.field=value.",
@@ -106,16 +112,17 @@ def _run(options: argparse.Namespace) -> int:
     console = Console()
     with console.status("loading torch, transformers and MLflow"):
         from ouroloop.loop import run_loop
-        from ouroloop.model import transformers_config
+        from ouroloop.model import build_model
+        from ouroloop.sample import require_causal
         from ouroloop.track import Store, close_dead_runs
         from ouroloop.view import LoopView
 
-    transformers_config(config.model)
+    require_causal(build_model(config.model, 0))
     study = preset_name(options.preset)
     store = Store.open()
+    close_dead_runs(store)
     with stores.locked(study, config.fingerprint()), LoopView(console) as view:
-        close_dead_runs(store)
-        name = f"{study}-s{config.seed}"
+        name = f"{study}-{config.label}"
         run = run_loop(config, store, name=name, study=study, new=options.new, observer=view)
     console.print(view.table())
     console.print(f"Recorded as run {run.id}. Look at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
@@ -141,22 +148,27 @@ def _sweep(options: argparse.Namespace) -> int:
 
     console = Console()
     if options.dry_run:
-        from ouroloop.sweep import cells_table
+        from ouroloop.status import cells_table
 
         console.print(cells_table(config))
         return 0
     stores.require_writable()
     with console.status("loading torch, transformers and MLflow"):
-        from ouroloop.model import transformers_config
-        from ouroloop.sweep import run_study, study_table
+        from ouroloop.model import build_model
+        from ouroloop.report import write_reports
+        from ouroloop.sample import require_causal
+        from ouroloop.status import study_table
+        from ouroloop.sweep import run_study
         from ouroloop.track import Store
 
-    transformers_config(config.loop.model)
+    require_causal(build_model(config.loop.model, 0))
     name = preset_name(options.preset)
     store = Store.open()
     failed = run_study(config, name, store, console, options.workers)
     console.print(study_table(store, name))
-    console.print("Look at it: [bold]make ui[/bold]", highlight=False)
+    folder = stores.runs_folder() / "reports" / name
+    write_reports(store, name, folder, generations=[1, 10, 25, 50])
+    console.print(f"Report: {folder}\nLook at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -174,9 +186,14 @@ def _status(options: argparse.Namespace) -> int:
     stores.require_writable()
     from rich.console import Console
 
-    from ouroloop.sweep import status, status_table
+    from ouroloop.status import lone_loops, status, status_table
+    from ouroloop.track import Store, close_dead_runs
 
     studies = status(options.study)
+    if options.study is None:
+        store = Store.open()
+        close_dead_runs(store)
+        studies += lone_loops(store)
     if options.json:
         print(json.dumps(studies, indent=2))
     else:
@@ -185,15 +202,12 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from ouroloop.report import find_loops, write_report
+    from ouroloop.report import write_reports
     from ouroloop.track import Store
 
-    loops = find_loops(Store.open(), options.name)
     folder = Path(options.folder) if options.folder else stores.runs_folder() / "reports" / options.name
-    for loop in loops:
-        target = folder if len(loops) == 1 else folder / str(loop.entity.info.run_name)
-        write_report(loop, target, options.samples)
-        print(target)
+    for written in write_reports(Store.open(), options.name, folder, options.samples):
+        print(written)
     return 0
 
 

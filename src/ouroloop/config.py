@@ -7,6 +7,7 @@ wrong with what was given ends in one `ConfigError` of one line: what was given,
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -193,6 +194,12 @@ class LoopConfig(_Section):
             )
         return self
 
+    @property
+    def label(self) -> str:
+        """Cycle, proportion, temperature and seed: the name of the loop among its like."""
+        proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
+        return f"{self.cycle.kind.value}{proportion}-T{self.sampling.temperature:g}-s{self.seed}"
+
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
         content = json.dumps(self.model_dump(mode="json", exclude={"description", "keep_weights"}), sort_keys=True)
@@ -211,16 +218,17 @@ class StudyConfig(_Section):
     loop: LoopConfig
 
     def loops(self) -> list[LoopConfig]:
-        """The cells, seeds last; a cycle without λ appears once for each temperature and seed."""
-        cells: list[LoopConfig] = []
+        """The distinct cells, seeds last; a cycle without λ appears once for each temperature and seed."""
+        cells: dict[str, LoopConfig] = {}
         for kind in self.cycles:
             for proportion in self.synthetic_proportions if kind.takes_proportion else [None]:
                 for temperature in self.temperatures:
                     for seed in self.seeds:
                         cycle = CycleConfig(kind=kind, synthetic_proportion=proportion)
                         sampling = self.loop.sampling.model_copy(update={"temperature": temperature})
-                        cells.append(self.loop.model_copy(update={"cycle": cycle, "sampling": sampling, "seed": seed}))
-        return cells
+                        loop = self.loop.model_copy(update={"cycle": cycle, "sampling": sampling, "seed": seed})
+                        cells[loop.fingerprint()] = loop
+        return list(cells.values())
 
 
 Config = TypeVar("Config", LoopConfig, StudyConfig)
@@ -240,6 +248,15 @@ def flatten(config: BaseModel) -> dict[str, Any]:
     return walk("", config.model_dump(mode="json"))
 
 
+# What a study spans, and how it is said there
+_SPANNED = {
+    "loop.seed": "seeds",
+    "loop.cycle.kind": "cycles",
+    "loop.cycle.synthetic_proportion": "synthetic_proportions",
+    "loop.sampling.temperature": "temperatures",
+}
+
+
 def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Config:
     """The preset of that name or path with `group.field=value` overrides applied.
 
@@ -255,9 +272,11 @@ def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Co
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"cannot read {override!r}; overrides are written --group.field=value")
+        if key in _SPANNED:
+            raise ConfigError(f"a study spans {key}: write --{_SPANNED[key]}=[{value}]")
         try:
             _set(tree, key.split("."), yaml.safe_load(value))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             raise ConfigError(f"cannot read the value of --{override}; it must be a number, a word or a list") from None
     try:
         return kind.model_validate(tree)
@@ -266,7 +285,15 @@ def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Co
 
 
 def preset_name(preset: str) -> str:
-    return Path(preset).stem
+    """The name under which a preset's runs are kept.
+
+    Raises:
+        ConfigError: it has characters that a store cannot search for.
+    """
+    name = Path(preset).stem
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ConfigError(f"a preset is named by letters, digits, '_', '.' and '-', not {name!r}")
+    return name
 
 
 def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -282,7 +309,7 @@ def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"no preset {preset!r} ({path}); there are: {known}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path} is not valid YAML{where}") from None

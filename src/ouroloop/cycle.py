@@ -16,6 +16,7 @@ arXiv 2307.01850.
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -116,7 +117,7 @@ class Dataset:
                 np.array([Source[source.upper()] for source, _, _ in rows], dtype=np.uint8),
                 np.array([int(generation) for _, generation, _ in rows], dtype=np.int32),
             )
-        except (OSError, EOFError, UnicodeDecodeError, KeyError, ValueError) as error:
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError, KeyError, ValueError) as error:
             raise DatasetError(f"{path} is damaged: {error}") from error
 
 

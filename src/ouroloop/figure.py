@@ -50,7 +50,7 @@ def loop_png(history: History, config: LoopConfig) -> bytes:
     unique.set(yscale="log", ylim=(0.8, None), title="distinct texts among all sampled", xlabel="generation")
     for axes in (diversity, composition, unique):
         axes.grid(alpha=0.25)
-        axes.set_xlim(0, max(generations))
+        axes.set_xlim(0, max(1, *generations))
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

@@ -26,7 +26,7 @@ from ouroloop.measure import Sample, as_metrics, measure
 from ouroloop.model import save_model
 from ouroloop.seeding import stream
 from ouroloop.shared import first_generation
-from ouroloop.track import Run, Store, cell_tags, create_loop, loop_description, record_origin
+from ouroloop.track import Run, Store, cell_tags, commit, create_loop, loop_description, record_origin
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
 
@@ -59,7 +59,7 @@ def run_loop(
     with run.running():
         reference = Sample.of(original.texts)
         record_origin(run, config, original, as_metrics(measure(reference, reference, config.data)))
-        loop = _Loop(config, study, run, reference, observer)
+        loop = _Loop(config, study, run, reference, observer, recompute=new)
         dataset, samples = original, list[Dataset]()
         for number in range(1, config.num_generations + 1):
             child = finished.get(number)
@@ -135,6 +135,8 @@ class _Loop:
     reference: Sample
     """D_0."""
     observer: Observer
+    recompute: bool
+    """Whether the first generation is computed here, even if another loop began alike."""
     stages: list[str | None] = field(default_factory=list)
 
     def generation(self, number: int, training_set: Dataset, unfinished: Run | None) -> Dataset:
@@ -144,7 +146,8 @@ class _Loop:
         tags = {"level": "generation", "generation": str(number), **cell_tags(self.config, self.study)}
         run = unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
         with run.running():
-            product = self._product(number, training_set)
+            run.log_tags(commit=commit())
+            product, seconds_elsewhere = self._product(number, training_set)
             assessment = assess(self.config, product, training_set, self.reference, self.observer)
             self.observer.phase_started("record")
             samples = Dataset.of(product.texts, Source.SAMPLED, number)
@@ -162,18 +165,25 @@ class _Loop:
                 "train_loss_nats_per_token": _thinned(product.training.train_losses),
                 "validation_loss_nats": product.training.validation_losses,
             }
-            metrics = as_metrics(assessment.measures) | {"generation_seconds": perf_counter() - start}
+            metrics = as_metrics(assessment.measures) | {
+                "generation_seconds": perf_counter() - start + seconds_elsewhere
+            }
             points = {key: [(number, value)] for key, value in metrics.items()}
             run.log_series(curves | points, skip_existing=unfinished is not None)
             self.run.log_series(points, skip_existing=unfinished is not None)
         self.observer.generation_finished(number, metrics, resumed=False)
         return samples
 
-    def _product(self, number: int, training_set: Dataset) -> Product:
+    def _product(self, number: int, training_set: Dataset) -> tuple[Product, float]:
+        """M_t and S_t, and what they took in seconds if another loop had computed them."""
+
         def compute() -> Product:
             return produce(self.config, number, training_set, self.observer)
 
-        return first_generation(self.config, training_set, compute) if number == 1 else compute()
+        if number > 1 or self.recompute:
+            return compute(), 0.0
+        product, is_reused = first_generation(self.config, training_set, compute)
+        return product, sum(product.seconds.values()) if is_reused else 0.0
 
 
 def keeps_weights(config: LoopConfig, number: int, stage: str | None, earlier: Sequence[str | None]) -> bool:

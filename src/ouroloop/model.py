@@ -19,6 +19,7 @@ transformers_logging.disable_progress_bar()
 # Every name under which a causal LM of transformers keeps a dropout rate.
 _DROPOUTS = (
     "attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout", "embed_dropout", "hidden_dropout", "resid_dropout",
+    "dropout", "activation_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
 )  # fmt: skip
 
 
@@ -41,12 +42,17 @@ def transformers_config(config: ModelConfig) -> PretrainedConfig:
             "max_position_embeddings": config.context_length,
             "bos_token_id": EOS_ID,
             "eos_token_id": EOS_ID,
+            "pad_token_id": None,  # an inherited one would freeze the embedding of a word
         }
         if hasattr(built, "intermediate_size"):
             wanted["intermediate_size"] = 4 * config.hidden_size
         if hasattr(built, "num_key_value_heads"):
             wanted["num_key_value_heads"] = config.num_heads
         wanted |= {name: config.dropout for name in _DROPOUTS if hasattr(built, name)}
+        own_names = {built.attribute_map.get(key) for key in wanted}
+        taken = [key for key in config.options if key in wanted.keys() | own_names]
+        if taken:
+            raise ConfigError(f"model.options: {taken[0]!r} follows from the other fields of model")
         return AutoConfig.for_model(config.model_type, **(wanted | config.options))
     except ConfigError:
         raise
@@ -61,8 +67,9 @@ def build_model(config: ModelConfig, seed: int) -> PreTrainedModel:
         torch.manual_seed(seed)
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(built)
-        except ValueError as error:  # a known architecture without a causal LM head
-            raise ConfigError(f"model {config.model_type!r}: {str(error).splitlines()[0]}") from None
+        except (ValueError, KeyError, TypeError, AssertionError) as error:  # no causal LM head, or an impossible option
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(f"model {config.model_type!r} cannot be built: {reason}") from None
     return model
 
 

@@ -19,7 +19,9 @@ def _curves() -> dict[str, list[float]]:
 
 def published_retention(config: LoopConfig) -> list[float] | None:
     """Diversity by generation over that of the run's own D_0; None where the paper ran nothing like it."""
-    is_like = config.sampling.temperature == 0.8 and config.data.initialisation is Initialisation.TRUE_ONLY
+    data = config.data
+    is_like = config.sampling.temperature == 0.8 and data.initialisation is Initialisation.TRUE_ONLY
+    is_like &= (data.min_depth, data.max_depth) == (1, 5)
     kind, proportion = config.cycle.kind, config.cycle.synthetic_proportion
     key = kind.value if proportion is None else f"{kind.value}/{proportion:g}"
     if kind is DataCycle.INCREMENTAL and proportion == 1:

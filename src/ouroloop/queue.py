@@ -1,49 +1,50 @@
 """The queue of a study, kept by Optuna: which loops wait, run, are done, and who holds what.
 
-Any number of workers take from it. A trial is claimed by one conditional update, so it has one owner;
-its owner sends a heartbeat, and a trial whose heartbeat has stopped goes back to the queue. SQLite
-knows no SELECT … FOR UPDATE, so there every transaction takes the write lock when it begins.
+Any number of workers take from it. A trial is claimed by one conditional update, so it has one owner.
+What a dead owner held goes back to the queue: in its own place its lock tells at once that it died,
+elsewhere its heartbeat does, after a while. SQLite knows no SELECT … FOR UPDATE, so there every
+transaction takes the write lock when it begins.
 """
 
 import os
-import socket
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
+from time import time
 from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 
 from ouroloop import stores
-from ouroloop.config import LoopConfig
+from ouroloop.config import ConfigError, LoopConfig
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 _BEAT_SECONDS = int(os.environ.get("OUROLOOP_HEARTBEAT_SECONDS", "20"))
 _MAX_DEATHS = 3
-_BEATS_MISSED = 4  # until a worker counts as dead; on its own machine its lock tells at once
+_BEATS_MISSED = 4  # until a worker of another place counts as dead
 
 
 def open_storage() -> RDBStorage:
-    """Opens the database of `OUROLOOP_OPTUNA_URL`, or creates it; safe in several processes at once."""
+    """Opens the database of `OUROLOOP_OPTUNA_URL`, or creates it; safe in several processes at once.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
     url = stores.optuna_url()
     is_sqlite = url.startswith("sqlite")
+    engine = {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True}
     with FileLock(stores.runs_folder() / ".queue.lock"):
-        storage = RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True},
-            heartbeat_interval=_BEAT_SECONDS,
-            grace_period=_BEATS_MISSED * _BEAT_SECONDS,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True),
-        )
+        try:
+            storage = RDBStorage(url, engine_kwargs=engine)
+        except (SQLAlchemyError, ValueError, ImportError) as error:
+            raise ConfigError(f"cannot open the Optuna store {url}: {str(error).splitlines()[0]}") from None
         if is_sqlite:
             _serialise_transactions(storage)
     return storage
@@ -99,16 +100,15 @@ class Queue:
         }
         for loop, values in zip(loops, params, strict=True):
             if loop.fingerprint() not in present:
+                present.add(loop.fingerprint())
                 attributes = {"cell": loop.fingerprint(), "loop": loop.model_dump(mode="json")}
                 self.study.enqueue_trial(values, user_attrs=attributes)
 
     def claim(self) -> optuna.Trial | None:
         """The next waiting trial, now RUNNING and ours; None when nothing waits."""
-        optuna.storages.fail_stale_trials(self.study)
         for waiting in self.trials(TrialState.WAITING):
             try:
                 if self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
-                    self._storage.record_heartbeat(waiting._trial_id)
                     return optuna.Trial(self.study, waiting._trial_id)
             except UpdateFinishedTrialError:
                 continue
@@ -116,26 +116,31 @@ class Queue:
 
     @contextmanager
     def alive(self, trial: optuna.Trial) -> Iterator[None]:
-        """Sends the trial's heartbeat inside, and marks it with the machine that works on it."""
+        """Marks the trial with our place inside, and sends its heartbeat."""
         stop = Event()
 
         def beat() -> None:
-            while True:
-                self._storage.record_heartbeat(trial._trial_id)
-                if stop.wait(_BEAT_SECONDS):
-                    return
+            while not stop.wait(_BEAT_SECONDS):
+                with suppress(SQLAlchemyError, StorageInternalError, UpdateFinishedTrialError):
+                    trial.set_user_attr("beat", time())  # a database that is busy now may not be at the next beat
 
+        trial.set_user_attr("beat", time())
+        trial.set_user_attr("place", stores.place())
         thread = Thread(target=beat, daemon=True)
         thread.start()
-        trial.set_user_attr("host", socket.gethostname())
         try:
             yield
         finally:
             stop.set()
             thread.join()
 
+    def finish(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
+        """Ends a trial of ours, unless somebody took us for dead and it has ended already."""
+        with suppress(UpdateFinishedTrialError, ValueError):
+            self.study.tell(trial, value, state=state)
+
     def release_dead(self) -> None:
-        """Gives back to the queue what dead processes of this machine left RUNNING.
+        """Gives back to the queue what dead workers left RUNNING.
 
         A loop whose worker died `_MAX_DEATHS` times (out of memory, say) is left as FAIL.
         """
@@ -148,17 +153,16 @@ class Queue:
                 continue
             deaths = trial.user_attrs.get("deaths", 0) + 1
             if deaths < _MAX_DEATHS:
-                kept = {key: value for key, value in trial.user_attrs.items() if key != "host"}
+                kept = {key: trial.user_attrs[key] for key in ("cell", "loop")}
                 self.study.enqueue_trial(_enqueued(trial), user_attrs=kept | {"deaths": deaths})
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
-        host = trial.user_attrs.get("host")
-        if host is None:  # claimed, and not begun: alive for a moment, dead for longer
-            started = trial.datetime_start or datetime.min
-            return (datetime.now() - started).total_seconds() > _BEAT_SECONDS
-        return bool(host == socket.gethostname()) and not stores.is_locked(
-            self.study.study_name, trial.user_attrs["cell"]
-        )
+        if trial.user_attrs.get("place") == stores.place():
+            return not stores.is_locked(self.study.study_name, trial.user_attrs["cell"])
+        # elsewhere, or claimed and not begun: alive until its heartbeat has been missing for long
+        claimed = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+        beat: float = trial.user_attrs.get("beat", claimed)
+        return time() - beat > _BEATS_MISSED * _BEAT_SECONDS
 
 
 def _enqueued(trial: FrozenTrial) -> dict[str, Any]:

@@ -28,18 +28,31 @@ def find_loops(store: Store, name: str) -> list[Run]:
     return list({run.tag("fingerprint"): run for run in loops}.values())
 
 
+def write_reports(store: Store, name: str, folder: Path, generations: list[int]) -> list[Path]:
+    """The report of each loop of a study, or of one loop, and where it is; a folder each if they are several."""
+    loops = find_loops(store, name)
+    written = []
+    for loop in loops:
+        own = f"{loop.entity.info.run_name}-{(loop.tag('fingerprint') or '')[:8]}"
+        target = folder if len(loops) == 1 else folder / own
+        write_report(loop, target, generations)
+        written.append(target)
+    return written
+
+
 def write_report(loop: Run, folder: Path, generations: list[int]) -> None:
-    """`curves.csv`, `curves.png`, `config.yaml`, and `samples-tNN.tsv` for the named generations."""
+    """`curves.csv`, `curves.png`, `config.yaml`, `environment.json`, and `samples-tNN.tsv` as named."""
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(loop)
     history = {key: loop.history(key) for key in sorted(loop.metrics)}
     reached = max(step for step, _ in history["diversity_levenshtein"])
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    (folder / "environment.json").write_text(loop.read_text("environment.json") + "\n")
     (folder / "curves.csv").write_text(_csv(history, reached))
     (folder / "curves.png").write_bytes(loop_png(history, config))
     for child in loop.store.find(level="generation", parent=loop.id):
         number = int(child.tag("generation") or 0)
-        if number in generations:
+        if number in generations and child.status == "FINISHED":
             sample = Sample.of(child.read_dataset("samples.tsv.gz").texts)
             (folder / f"samples-t{number:02d}.tsv").write_text(_most_frequent(sample))
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from ouroloop.config import SamplingConfig
+from ouroloop.config import ConfigError, SamplingConfig
 from ouroloop.tokenizer import EOS_ID, VOCABULARY, decode, encode
 
 _FIRST_CAPACITY = 32  # tokens that the cache has room for at first; doubled when they are used up
@@ -92,6 +92,29 @@ def sample(
     finally:
         model.train(was_training)
     return [texts[i] for i in rng.permutation(len(texts))]
+
+
+@torch.inference_mode()
+def require_causal(model: PreTrainedModel) -> None:
+    """Checks once what training and sampling take for granted of a model.
+
+    Raises:
+        ConfigError: a later token changes what is predicted before it, or the key-value cache changes
+            what is predicted at all.
+    """
+    name = model.config.model_type
+    model.eval()
+    ids_BL = torch.tensor([[EOS_ID, 5, 2, 1, 6, EOS_ID], [EOS_ID, 5, 2, 0, 4, 3]])
+    try:
+        logits_BLV = model(input_ids=ids_BL, use_cache=False).logits
+        cache = Cache(layers=[_SlotLayer(2) for _ in range(model.config.num_hidden_layers)])
+        steps = [model(input_ids=ids_BL[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(6)]
+    except Exception as error:  # whatever its architecture makes of our cache
+        raise ConfigError(f"model {name!r} cannot be sampled with a key-value cache: {type(error).__name__}") from None
+    if not torch.allclose(logits_BLV[0, :3], logits_BLV[1, :3], atol=1e-4):
+        raise ConfigError(f"model {name!r} is not causal: a later token changes what it predicts before")
+    if not torch.allclose(torch.cat(steps, dim=1), logits_BLV, atol=1e-4):
+        raise ConfigError(f"model {name!r} predicts something else with a key-value cache")
 
 
 def _tree(

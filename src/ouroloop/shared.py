@@ -11,6 +11,8 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -27,21 +29,30 @@ from ouroloop.train import Training
 _NOT_YET_RELEVANT = {"description", "num_generations", "cycle", "stages", "keep_weights"}
 
 
-def first_generation(config: LoopConfig, training_set: Dataset, compute: Callable[[], Product]) -> Product:
-    """The product of generation 1, from an earlier loop if one began alike, else computed and kept."""
-    relevant = config.model_dump(mode="json", exclude=_NOT_YET_RELEVANT) | {"training_set": training_set.digest()}
+def first_generation(config: LoopConfig, training_set: Dataset, compute: Callable[[], Product]) -> tuple[Product, bool]:
+    """The product of generation 1, and whether an earlier loop that began alike had computed it."""
+    relevant = config.model_dump(mode="json", exclude=_NOT_YET_RELEVANT)
+    relevant |= {"training_set": training_set.digest(), "code": _code()}
     key = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:32]
     folder = stores.runs_folder() / "shared" / key
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if folder.is_dir():
             try:
-                return _read(folder)
-            except (OSError, ValueError, KeyError):  # damaged: it can be computed again
+                return _read(folder), True
+            except (OSError, ValueError, KeyError, TypeError):  # damaged: it can be computed again
                 shutil.rmtree(folder)
         product = compute()
         _write(product, folder, config)
-        return product
+        return product, False
+
+
+@cache
+def _code() -> str:
+    """Digest of our source and of the packages that compute: another version may round otherwise."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    packages = [version(name) for name in ("torch", "transformers", "pytorch-lightning", "numpy")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources) + repr(packages).encode()).hexdigest()
 
 
 def _write(product: Product, folder: Path, config: LoopConfig) -> None:

@@ -1,6 +1,7 @@
 """Where things are kept: `mlruns/` under `OUROLOOP_ROOT`, unless the environment names other stores."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,11 @@ from ouroloop.config import ConfigError
 def runs_folder() -> Path:
     """`<root>/mlruns`; root is `OUROLOOP_ROOT`, by default the working directory."""
     return Path(os.environ.get("OUROLOOP_ROOT", ".")).resolve() / "mlruns"
+
+
+def place() -> str:
+    """This machine and its folder of runs: within one place, a lock tells whether its holder lives."""
+    return f"{socket.gethostname()}:{runs_folder()}"
 
 
 def tracking_uri() -> str:

@@ -7,14 +7,15 @@ and metrics, so a loop can be taken up again from the record alone. Writing a ge
 
 import json
 import logging
+import math
 import os
 import platform
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +36,7 @@ from mlflow.entities import (
     DatasetInput,
     InputTag,
     LoggedModelOutput,
+    LoggedModelStatus,
     Metric,
     Param,
     RunTag,
@@ -45,7 +47,7 @@ from mlflow.entities import (
 )
 
 from ouroloop import stores
-from ouroloop.config import LoopConfig, StudyConfig, flatten
+from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten
 from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.measure import Sample
 
@@ -69,13 +71,17 @@ class Store:
         """Opens the store, or creates it; safe when several processes do so at once.
 
         Raises:
-            ConfigError: the folder cannot be written.
+            ConfigError: the folder cannot be written, or the store cannot be opened.
         """
         stores.require_writable()
         uri = stores.tracking_uri()
         with FileLock(stores.runs_folder() / ".store.lock"):  # migrations of a fresh database race
-            client = MlflowClient(uri)
-            experiment = client.get_experiment_by_name(EXPERIMENT)
+            try:
+                client = MlflowClient(uri)
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+            except Exception as error:  # each kind of store raises its own
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ConfigError(f"cannot open the MLflow store {uri}: {reason}") from None
             if experiment is not None:
                 return cls(client, experiment.experiment_id)
             is_remote = uri.startswith(("http://", "https://"))
@@ -134,6 +140,11 @@ class Run:
     def metrics(self) -> dict[str, float]:
         return dict(self.entity.data.metrics)
 
+    @property
+    def parent_id(self) -> str | None:
+        parent: str | None = self.entity.data.tags.get("mlflow.parentRunId")
+        return parent
+
     def tag(self, key: str) -> str | None:
         value: str | None = self.entity.data.tags.get(f"ouroloop.{key}")
         return value
@@ -165,12 +176,13 @@ class Run:
         self.store.client.log_batch(self.id, tags=entities)
 
     def log_series(self, series: Mapping[str, Sequence[tuple[int, float]]], skip_existing: bool = False) -> None:
-        """Metric points (step, value) by key; with `skip_existing`, only steps that are not there yet."""
+        """Metric points (step, value) by key, the finite ones; with `skip_existing`, only at new steps."""
         now = int(time.time() * 1000)
         points = []
         for key, values in series.items():
             known = {m.step for m in self.store.client.get_metric_history(self.id, key)} if skip_existing else set()
-            points += [Metric(key, value, now, step) for step, value in values if step not in known]
+            wanted = [(step, value) for step, value in values if step not in known and math.isfinite(value)]
+            points += [Metric(key, value, now, step) for step, value in wanted]
         for start in range(0, len(points), _METRICS_PER_BATCH):
             self.store.client.log_batch(self.id, metrics=points[start : start + _METRICS_PER_BATCH])
 
@@ -220,6 +232,8 @@ class Run:
         client = self.store.client
         query = f"source_run_id = '{self.id}'"
         for old in client.search_logged_models([self.store.experiment_id], query):
+            if old.status == LoggedModelStatus.READY:  # of an earlier attempt, and the same bit for bit
+                return
             client.delete_logged_model(old.model_id)
         model = client.create_logged_model(
             self.store.experiment_id,
@@ -229,8 +243,8 @@ class Run:
             model_type="causal-lm",
         )
         client.log_model_artifacts(model.model_id, str(folder))
-        client.finalize_logged_model(model.model_id, "READY")
         client.log_outputs(self.id, [LoggedModelOutput(model.model_id, generation)])
+        client.finalize_logged_model(model.model_id, "READY")
 
     def read_dataset(self, name: str) -> Dataset:
         """A dataset artifact of this run.
@@ -255,22 +269,25 @@ _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "s
 
 
 def close_dead_runs(store: Store) -> None:
-    """Closes as KILLED the runs that a process of this machine left RUNNING when it died.
+    """Closes as KILLED the runs that a process of this place left RUNNING when it died.
 
     Whoever runs a loop or a study holds its lock; a generation is as alive as its loop.
     """
     for run in store.running():
         level, owner = run.tag("level"), run
         if level == "generation":
-            owner = store.get(run.entity.data.tags["mlflow.parentRunId"])
+            owner = store.get(run.parent_id or run.id)
         key = "study" if level == "study" else owner.tag("fingerprint")
-        study, host = owner.tag("study"), owner.tag("host")
-        if host == socket.gethostname() and study and key and not stores.is_locked(study, key):
+        study = owner.tag("study")
+        if owner.tag("place") == stores.place() and study and key and not stores.is_locked(study, key):
             run.end("KILLED")
 
 
 def create_study(store: Store, config: StudyConfig, name: str) -> Run:
-    run = store.create(name, None, {"level": "study", "study": name, "host": socket.gethostname()})
+    axes: dict[str, Sequence[object]] = {"cycle": config.cycles, "seed": config.seeds}
+    axes["synthetic_proportion"] = config.synthetic_proportions
+    tags = {key: ",".join(f"{value}" for value in values) for key, values in axes.items()}
+    run = store.create(name, None, {"level": "study", "study": name, "place": stores.place(), **tags})
     run.log_params(flatten(config.model_copy(update={"description": ""})))
     run.describe(config.description)
     return run
@@ -278,7 +295,6 @@ def create_study(store: Store, config: StudyConfig, name: str) -> Run:
 
 def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent: Run | None) -> Run:
     tags = {"level": "loop", "fingerprint": config.fingerprint(), **cell_tags(config, study)}
-    tags["host"] = socket.gethostname()
     return store.create(name, parent, tags)
 
 
@@ -288,7 +304,7 @@ def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapp
     run.describe(loop_description(config))
     run.log_params({key: value for key, value in flatten(config).items() if key not in ("description", "keep_weights")})
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
-    run.log_tags(**(environment | {"packages": packages}))
+    run.log_tags(**(environment | {"packages": packages, "place": stores.place()}))
     run.log_bytes("environment.json", json.dumps(environment, indent=2).encode())
     run.log_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     run.log_bytes("original_data.tsv.gz", original.to_bytes())
@@ -315,10 +331,16 @@ def cell_tags(config: LoopConfig, study: str) -> dict[str, str]:
     }
 
 
+@cache
+def commit() -> str:
+    return _git("rev-parse", "HEAD") or "unknown"
+
+
 def _environment() -> dict[str, Any]:
+    changes = _git("status", "--porcelain")
     return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "uncommitted_changes": "yes" if _git("status", "--porcelain") else "no",
+        "commit": commit(),
+        "uncommitted_changes": "unknown" if changes is None else "yes" if changes else "no",
         "ouroloop_version": version("ouroloop"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -326,10 +348,10 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str) -> str | None:
     folder = Path(__file__).parent
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):  # not a checkout, or no git: the record says unknown
-        return ""
+        return None
     return done.stdout.strip()

@@ -79,7 +79,7 @@ class LanguageModel(pl.LightningModule):
             ],
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
-            fused=True,
+            fused=config.precision == "32-true",  # Lightning cannot clip a fused one under mixed precision
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -158,6 +158,7 @@ def train(
         accelerator=config.accelerator,
         devices=1,
         precision=config.precision,
+        deterministic="warn" if torch.cuda.is_available() else None,
         max_steps=config.num_steps,
         gradient_clip_val=config.gradient_clip,
         val_check_interval=min(config.validate_every, config.num_steps),
@@ -171,6 +172,6 @@ def train(
     )
     model.train()
     trainer.fit(module, datamodule=data)
-    model.eval()
+    model.to(trainer.strategy.root_device).eval()  # Lightning takes it back to the CPU
     losses = torch.stack(module.train_losses).tolist()
     return Training(best.nats, losses, module.validation_losses, module.num_tokens)

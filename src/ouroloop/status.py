@@ -1,0 +1,179 @@
+"""Where studies stand: what ran, runs, failed and is left, and what came of it."""
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+from optuna import Trial
+from optuna.trial import FrozenTrial, TrialState
+from rich.markup import escape
+from rich.table import Table
+
+from ouroloop.config import ConfigError, LoopConfig, StudyConfig
+from ouroloop.queue import Queue
+from ouroloop.track import Run, Store
+from ouroloop.view import duration, percent, sparkline
+
+RETENTION = "diversity_retention"
+
+
+def loop_of(trial: FrozenTrial | Trial) -> LoopConfig:
+    return LoopConfig.model_validate(trial.user_attrs["loop"])
+
+
+def latest_trials(queue: Queue) -> list[FrozenTrial]:
+    """One trial for each cell, the newest, in the order in which the cells were first enqueued."""
+    return list({trial.user_attrs["cell"]: trial for trial in queue.trials()}.values())
+
+
+def half_life(retention: dict[int, float]) -> int | None:
+    """The first generation that keeps less than half of D_0's diversity; None if it was not reached."""
+    return next((t for t, kept in sorted(retention.items()) if kept < 0.5), None)
+
+
+def newest_loops(store: Store, name: str) -> list[Run]:
+    """The loop runs of a study, the newest for each cell, in order of cycle, proportion and seed."""
+    newest_last = reversed(store.find(level="loop", study=name))
+    loops = {loop.tag("fingerprint"): loop for loop in newest_last}
+    return sorted(loops.values(), key=lambda loop: loop.entity.info.run_name)
+
+
+def lone_loops(store: Store) -> list[dict[str, Any]]:
+    """Loops that no study holds, as records like those of `status`: a study of their own for each preset."""
+    by_preset: dict[str, list[dict[str, Any]]] = {}
+    for run in store.find(level="loop"):
+        if run.parent_id is None:
+            retention = dict(run.history(RETENTION))
+            by_preset.setdefault(run.tag("study") or "", []).append(
+                {
+                    "loop": run.entity.info.run_name,
+                    "state": _RUN_STATES[run.status],
+                    "generation": reached_generation(run),
+                    "num_generations": int(run.entity.data.params.get("num_generations", 0)),
+                    RETENTION: [kept for t, kept in sorted(retention.items()) if t > 0],
+                    "error": None,
+                }
+            )
+    return [{"study": preset, "loops": loops, "seconds_left": None} for preset, loops in by_preset.items()]
+
+
+def status(name: str | None) -> list[dict[str, Any]]:
+    """What ran, runs, failed and is left, a record for each study: its loops, their states, seconds left.
+
+    Raises:
+        ConfigError: there is no such study.
+    """
+    names = Queue.names()
+    if name is not None and name not in names:
+        raise ConfigError(f"no study {name!r}; there are: {', '.join(names) or 'none'}")
+    studies = []
+    for study in [name] if name else names:
+        queue = Queue.load(study)
+        assert queue is not None
+        trials = latest_trials(queue)
+        loops = [
+            {
+                "loop": loop_of(trial).label,
+                "state": _STATES[trial.state],
+                "generation": max(trial.intermediate_values, default=0),
+                "num_generations": loop_of(trial).num_generations,
+                RETENTION: [value for _, value in sorted(trial.intermediate_values.items())],
+                "error": trial.user_attrs.get("error"),
+            }
+            for trial in trials
+        ]
+        studies.append({"study": study, "loops": loops, "seconds_left": seconds_left(trials)})
+    return studies
+
+
+def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> Table:
+    """The records of `status`, a row for each loop."""
+    table = Table(title="studies", title_justify="left", caption_justify="left")
+    for heading in ("study", "loop", "state", "done", "kept", "curve"):
+        table.add_column(heading, no_wrap=heading in ("loop", "done", "curve"))
+    captions = []
+    for study in studies:
+        for loop in study["loops"]:
+            if running_only and loop["state"] != "runs":
+                continue
+            kept = loop[RETENTION]
+            table.add_row(
+                study["study"],
+                loop["loop"],
+                escape(loop["error"] or loop["state"]),
+                f"{loop['generation']}/{loop['num_generations']}",
+                f"{kept[-1]:.1%}" if kept else "–",
+                sparkline(kept[-40:]),
+            )
+        counts = Counter(loop["state"] for loop in study["loops"])
+        caption = f"{study['study']}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+        left = study["seconds_left"]
+        captions.append(caption if left is None else f"{caption}; about {duration(left)} left")
+    table.caption = "\n".join(captions)
+    return table
+
+
+def seconds_left(trials: list[FrozenTrial]) -> float | None:
+    """From the pace of the generations so far, shared by the loops that run; None when there is none yet."""
+    now = datetime.now()
+    spent, done, remaining = 0.0, 0, 0
+    for trial in trials:
+        reached = max(trial.intermediate_values, default=0)
+        if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+            remaining += loop_of(trial).num_generations - reached
+        if trial.datetime_start and trial.state in (TrialState.RUNNING, TrialState.COMPLETE):
+            spent += ((trial.datetime_complete or now) - trial.datetime_start).total_seconds()
+            done += reached
+    num_running = sum(trial.state is TrialState.RUNNING for trial in trials)
+    return spent / done * remaining / num_running if done and num_running else None
+
+
+_RUN_STATES = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
+_STATES = {
+    TrialState.WAITING: "waits",
+    TrialState.RUNNING: "runs",
+    TrialState.COMPLETE: "done",
+    TrialState.FAIL: "stopped",
+    TrialState.PRUNED: "pruned",
+}
+
+
+def study_table(store: Store, name: str) -> Table:
+    """The result of each loop of a study, at the last generation that it reached."""
+    table = Table(
+        title=f"{name}: the last generation t of each loop (kept: diversity over D_0's)", title_justify="left"
+    )
+    table.add_column("loop", no_wrap=True)
+    for heading in ("t", "correct", "errors", "kept", "half-life"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("curve", no_wrap=True)
+    for loop in newest_loops(store, name):
+        retention = dict(loop.history(RETENTION))
+        reached, life = reached_generation(loop), half_life(retention)
+        metrics = loop.metrics if reached else {}  # those of step 0 are D_0's, not a result
+        table.add_row(
+            loop.entity.info.run_name,
+            f"{reached}" if loop.status == "FINISHED" else f"{reached} {loop.status}",
+            percent(metrics, "correctness"),
+            percent(metrics, "error_rate"),
+            percent(metrics, RETENTION),
+            f"> {reached}" if life is None else f"{life}",
+            sparkline([kept for _, kept in sorted(retention.items())][-60:]),
+        )
+    return table
+
+
+def reached_generation(loop: Run) -> int:
+    """The last generation that is on record, 0 for D_0 alone."""
+    return max((step for step, _ in loop.history("correctness")), default=0)
+
+
+def cells_table(config: StudyConfig) -> Table:
+    """What a study would run."""
+    loops = config.loops()
+    table = Table(title=f"{len(loops)} loops of {config.loop.num_generations} generations", title_justify="left")
+    table.add_column("loop")
+    table.add_column("fingerprint")
+    for loop in loops:
+        table.add_row(loop.label, loop.fingerprint()[:12])
+    return table
