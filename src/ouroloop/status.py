@@ -6,6 +6,7 @@ from typing import Any
 
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -140,11 +141,10 @@ _STATES = {
 
 def study_table(store: Store, name: str) -> Table:
     """The result of each loop of a study, at the last generation that it reached."""
-    table = Table(
-        title=f"{name}: the last generation t of each loop (kept: diversity over D_0's)", title_justify="left"
-    )
+    title = f"{name}: the last generation t of each loop (kept: diversity over D_0's)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("loop", no_wrap=True)
-    for heading in ("t", "correct", "errors", "kept", "half-life"):
+    for heading in ("t", "true", "errors", "kept", "half at t"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("curve", no_wrap=True)
     for loop in newest_loops(store, name):
@@ -153,7 +153,7 @@ def study_table(store: Store, name: str) -> Table:
         metrics = loop.metrics if reached else {}  # those of step 0 are D_0's, not a result
         table.add_row(
             loop.entity.info.run_name,
-            f"{reached}" if loop.status == "FINISHED" else f"{reached} {loop.status}",
+            f"{reached}" if loop.status == "FINISHED" else f"{reached} {_RUN_STATES[loop.status]}",
             percent(metrics, "correctness"),
             percent(metrics, "error_rate"),
             percent(metrics, RETENTION),
