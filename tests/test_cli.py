@@ -219,4 +219,4 @@ def test_the_papers_model_takes_real_steps_on_a_cpu(ouroloop: CommandLine) -> No
 def test_a_study_is_described_by_its_cells(ouroloop: CommandLine) -> None:
     done = ouroloop("sweep", "sweep-smoke", "--dry-run", cwd=REPOSITORY)
     assert done.returncode == 0
-    assert "3 loops of 3 generations" in done.stdout
+    assert "3 loops of 8 generations" in done.stdout

@@ -105,6 +105,10 @@ def test_rates_count_every_text() -> None:
     assert measures["correctness"].stderr == pytest.approx(math.sqrt(0.6 * 0.4 / 10))
 
 
+def test_the_most_frequent_come_first_and_then_the_first_sampled() -> None:
+    assert list(Sample.of(["c", "b", "a", "b", "a", "d"]).counts.items()) == [("b", 2), ("a", 2), ("c", 1), ("d", 1)]
+
+
 def test_original_data_against_itself() -> None:
     original = Sample.of(unique_set(300, stream(1, "data")))
     metrics = as_metrics(measure(original, original, DATA))

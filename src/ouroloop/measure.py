@@ -52,6 +52,8 @@ def stage(retention: float, thresholds: StageConfig) -> CollapseStage:
 class Sample:
     """Texts sampled from one model, reduced to distinct ones with counts and judgements.
 
+    The most frequent come first, and among equals the first sampled: the head is a fair sample.
+
     Raises:
         ValueError: on no texts. Nothing sampled is not "0 % correct".
     """
@@ -62,7 +64,7 @@ class Sample:
     def of(cls, texts: Sequence[str]) -> "Sample":
         if not texts:
             raise ValueError("no texts: there is nothing to measure")
-        return cls(dict(sorted(Counter(texts).items(), key=lambda item: (-item[1], item[0]))))
+        return cls(dict(Counter(texts).most_common()))
 
     @cached_property
     def judgements(self) -> dict[str, Judgement]:

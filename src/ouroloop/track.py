@@ -216,7 +216,7 @@ class Run:
         self.log_bytes("training_set.tsv.gz", dataset.to_bytes())
         entity = DatasetEntity(
             name=name,
-            digest=dataset.digest()[:36],
+            digest=dataset.digest()[:12],
             source_type="local",
             source=json.dumps({"uri": f"runs:/{self.id}/training_set.tsv.gz"}),
             schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t} for n, t in _DATASET_COLUMNS]}),
