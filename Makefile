@@ -18,7 +18,7 @@ BIN := .venv/bin
 OUROLOOP := $(BIN)/ouroloop
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep run ui status test check lint types architecture format clean
+.PHONY: help install sweep run ui status report test check lint types architecture format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ ui: .venv/.installed ## browse the runs in the MLflow UI, on this machine only (
 
 status: .venv/.installed ## what ran, runs, failed and is left
 	$(OUROLOOP) status
+
+report: .venv/.installed ## a study's or loop's curves and samples as files (STUDY=sweep-smoke)
+	$(OUROLOOP) report $(STUDY)
 
 test: .venv/.installed-dev ## run the default test suite
 	$(BIN)/pytest -n auto $(ARGS)
