@@ -92,13 +92,16 @@ class Dataset:
 
     def to_bytes(self) -> bytes:
         """Gzipped table with a header, one example a line; equal datasets give equal bytes."""
+        return gzip.compress(self._table(), compresslevel=6, mtime=0)
+
+    def digest(self) -> str:
+        return hashlib.sha256(self._table()).hexdigest()
+
+    def _table(self) -> bytes:
         lines = ["source\tgeneration\ttext"]
         for text, source, generation in zip(self.texts, self.sources, self.generations, strict=True):
             lines.append(f"{Source(source).name.lower()}\t{generation}\t{text}")
-        return gzip.compress("\n".join(lines).encode(), compresslevel=6, mtime=0)
-
-    def digest(self) -> str:
-        return hashlib.sha256(gzip.decompress(self.to_bytes())).hexdigest()
+        return "\n".join(lines).encode()
 
     @classmethod
     def read(cls, path: Path) -> Self:

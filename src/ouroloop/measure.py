@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +83,15 @@ class Sample:
         """Share of all sampled texts that are among `texts`, with the binomial standard error."""
         share = sum(self.counts[text] for text in texts) / self.size
         return Estimate(share, float(np.sqrt(share * (1 - share) / self.size)))
+
+    def most_frequent(self, limit: int) -> list[tuple[int, float, str, int | str, str]]:
+        """Rows of (count, share, verdict, depth or "", text), the head of the sample."""
+        rows: list[tuple[int, float, str, int | str, str]] = []
+        for text, count in islice(self.counts.items(), limit):
+            judgement = self.judgements[text]
+            depth = "" if judgement.depth is None else judgement.depth
+            rows.append((count, count / self.size, str(judgement.verdict), depth, text))
+        return rows
 
     def with_verdict(self, *verdicts: Verdict) -> list[str]:
         return [text for text, judgement in self.judgements.items() if judgement.verdict in verdicts]

@@ -78,8 +78,6 @@ def _csv(history: dict[str, list[tuple[int, float]]], reached: int) -> str:
 
 def _most_frequent(sample: Sample) -> str:
     lines = ["count\tshare\tverdict\tdepth\texpression"]
-    for text, count in list(sample.counts.items())[:_MOST_FREQUENT]:
-        judgement = sample.judgements[text]
-        depth = "" if judgement.depth is None else judgement.depth
-        lines.append(f"{count}\t{count / sample.size:.4f}\t{judgement.verdict}\t{depth}\t{text}")
+    for count, share, verdict, depth, text in sample.most_frequent(_MOST_FREQUENT):
+        lines.append(f"{count}\t{share:.4f}\t{verdict}\t{depth}\t{text}")
     return "\n".join(lines) + "\n"

@@ -150,7 +150,7 @@ def study_table(store: Store, name: str) -> Table:
     for loop in newest_loops(store, name):
         retention = dict(loop.history(RETENTION))
         reached, life = reached_generation(loop), half_life(retention)
-        metrics = loop.metrics if reached else {}  # those of step 0 are D_0's, not a result
+        metrics = last_metrics(loop)
         table.add_row(
             loop.entity.info.run_name,
             f"{reached}" if loop.status == "FINISHED" else f"{reached} {_RUN_STATES[loop.status]}",
@@ -161,6 +161,11 @@ def study_table(store: Store, name: str) -> Table:
             sparkline([kept for _, kept in sorted(retention.items())][-60:]),
         )
     return table
+
+
+def last_metrics(loop: Run) -> dict[str, float]:
+    """The metrics of the last generation; none before the first, since those of step 0 are D_0's."""
+    return loop.metrics if reached_generation(loop) else {}
 
 
 def reached_generation(loop: Run) -> int:

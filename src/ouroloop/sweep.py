@@ -25,6 +25,7 @@ from ouroloop.signals import Interrupted
 from ouroloop.status import (
     RETENTION,
     half_life,
+    last_metrics,
     latest_trials,
     loop_of,
     newest_loops,
@@ -215,12 +216,13 @@ def _record_results(run: Run, store: Store, config: StudyConfig, name: str) -> N
     for loop in newest_loops(store, name):
         retention = dict(loop.history(RETENTION))
         seconds = sum(value for _, value in loop.history("generation_seconds"))
-        reached = reached_generation(loop)
-        metrics = loop.metrics if reached else {}  # those of step 0 are D_0's, not a result
+        metrics = last_metrics(loop)
         last = [metrics.get(key, "") for key in ("correctness", "error_rate", RETENTION, "num_unique")]
         tags = [loop.tag(key) for key in ("cycle", "synthetic_proportion", "temperature", "seed")]
         life = half_life(retention)
-        rows.append([*tags, loop.status, reached, *last, "" if life is None else life, round(seconds / 60, 2)])
+        rows.append(
+            [*tags, loop.status, reached_generation(loop), *last, "" if life is None else life, round(seconds / 60, 2)]
+        )
     run.log_table("results.json", columns, rows)
     table: list[list[Any]] = [columns, ["---"] * len(columns), *rows]
     lines = [f"| {' | '.join(str(value) for value in row)} |" for row in table]

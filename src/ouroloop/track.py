@@ -203,11 +203,7 @@ class Run:
 
     def log_samples(self, sample: Sample) -> None:
         """The most frequent texts as a table that the UI shows: count, share, verdict, depth, text."""
-        rows = []
-        for text, count in list(sample.counts.items())[:_TABLE_ROWS]:
-            judgement = sample.judgements[text]
-            depth = "" if judgement.depth is None else judgement.depth
-            rows.append([count, count / sample.size, str(judgement.verdict), depth, text])
+        rows = sample.most_frequent(_TABLE_ROWS)
         self.log_table("samples.json", ["count", "share", "verdict", "depth", "expression"], rows)
 
     def log_dataset(self, name: str, dataset: Dataset) -> None:
@@ -294,8 +290,8 @@ def create_study(store: Store, config: StudyConfig, name: str) -> Run:
 
 
 def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent: Run | None) -> Run:
-    tags = {"level": "loop", "fingerprint": config.fingerprint(), **cell_tags(config, study)}
-    return store.create(name, parent, tags)
+    tags = {"level": "loop", "fingerprint": config.fingerprint(), "place": stores.place()}
+    return store.create(name, parent, tags | cell_tags(config, study))
 
 
 def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
