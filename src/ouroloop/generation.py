@@ -63,6 +63,7 @@ def produce(config: LoopConfig, number: int, training_set: Dataset, observer: Ob
         data = MixedDataModule(
             training_set,
             batch_size=config.train.batch_size,
+            batching=config.train.batching,
             validation_fraction=config.train.validation_fraction,
             rng=stream(config.seed, "split", number),
         )
