@@ -91,6 +91,11 @@ def test_mixed_precision_trains_too() -> None:
     assert training.train_losses[-1] < 0.8 * training.train_losses[0]
 
 
+def test_the_strategy_reaches_the_trainer_and_changes_no_bit() -> None:
+    """A distributed one on a single process: the same sums."""
+    assert trained(CONFIG.model_copy(update={"strategy": "ddp"}))[2] == trained()[2]
+
+
 def test_warm_up_and_cosine_to_a_tenth() -> None:
     config = TrainConfig(num_steps=110, batch_size=16, learning_rate=1, num_warmup_steps=10, validate_every=10)
     factors = [learning_rate_factor(step, config) for step in range(111)]

@@ -144,6 +144,8 @@ class TrainConfig(_Section):
     entropy of the validation set, which no model can go below; 0 for never."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Lightning's, on one device of one process; `fsdp` is for models that need its sharding or offloading."""
     compile: bool = False
     num_threads: int = Field(default=1, ge=1, le=1024)
     """Threads of torch. Part of what a loop is: another number may round sums differently."""

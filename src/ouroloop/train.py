@@ -166,6 +166,7 @@ def train(
     trainer = pl.Trainer(
         accelerator=config.accelerator,
         devices=1,
+        strategy=config.strategy,
         precision=config.precision,
         deterministic="warn" if torch.cuda.is_available() else None,
         max_steps=config.num_steps,
