@@ -29,6 +29,7 @@ os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 import yaml
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import (
     Dataset as DatasetEntity,
 )
@@ -111,6 +112,10 @@ class Store:
     def get(self, run_id: str) -> "Run":
         return Run(self, run_id, self.client.get_run(run_id))
 
+    def download(self, uri: str, folder: Path) -> Path:
+        """An artifact, by its address, as a file or folder inside `folder`."""
+        return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=stores.tracking_uri()))
+
     def running(self) -> list["Run"]:
         """Every run that is RUNNING according to the record."""
         entities = self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'", max_results=10_000)
@@ -144,6 +149,18 @@ class Run:
     def parent_id(self) -> str | None:
         parent: str | None = self.entity.data.tags.get("mlflow.parentRunId")
         return parent
+
+    @property
+    def model_id(self) -> str | None:
+        """The logged model of a generation, M_t; None when its weights were not kept."""
+        outputs = self.entity.outputs.model_outputs if self.entity.outputs else []
+        return str(outputs[-1].model_id) if outputs else None
+
+    @property
+    def mixture(self) -> dict[str, int]:
+        """Of a generation's training set, examples by origin; empty before that is recorded."""
+        inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []
+        return dict(json.loads(inputs[0].dataset.profile or "{}").get("mixture", {})) if inputs else {}
 
     def tag(self, key: str) -> str | None:
         value: str | None = self.entity.data.tags.get(f"ouroloop.{key}")
