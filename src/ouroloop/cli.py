@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -83,6 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--samples", type=_positive, nargs="*", default=[1, 10, 25, 50], help="generations to list")
     report.set_defaults(run=_report)
 
+    _add_model_commands(command)
+
+    ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
+    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
+    ui.set_defaults(run=_ui)
+    return parser
+
+
+def _add_model_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     register = command("register", "Register each cell's models at the stages of its collapse, under stable names.")
     register.add_argument(
         "study", help="a study, or the preset of lone loops; again after more seeds, it brings up to date"
@@ -116,11 +126,6 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--temperature", type=_temperature, default=1.0, help="of both models' softmax, default 1")
     compare.add_argument("--json", action="store_true", help="everything, for programs")
     compare.set_defaults(run=_compare)
-
-    ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
-    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
-    ui.set_defaults(run=_ui)
-    return parser
 
 
 def _positive(text: str) -> int:
@@ -270,7 +275,7 @@ def _register(options: argparse.Namespace) -> int:
     from ouroloop.registry import register
     from ouroloop.track import Store
 
-    rows = register(Store.open(), options.study)
+    rows = register(Store.existing(), options.study)
     print_listing(Console(), ("model", "alias", "version", "outcome"), rows, f"{options.study}: registered models")
     return 0
 
@@ -300,7 +305,7 @@ def _compare(options: argparse.Namespace) -> int:
     left_out: list[str] = []
     match options.models:
         case [study]:
-            comparisons, left_out = compare_study(Store.open(), study, options.temperature)
+            comparisons, left_out = compare_study(Store.existing(), study, options.temperature)
         case [before, after]:
             comparisons = [compare(find_model(before), find_model(after), options.temperature)]
         case _:

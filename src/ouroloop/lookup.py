@@ -92,7 +92,7 @@ def _located(name: str) -> Iterator[tuple[Path, Run | None]]:
             raise ConfigError(f"no folder {name!r}; a model is {FORMS}")
         yield folder, None
         return
-    store = Store.open()
+    store = Store.existing()
     with TemporaryDirectory() as aside:
         try:
             uri, run = _address(store, name)

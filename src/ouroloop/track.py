@@ -90,6 +90,18 @@ class Store:
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return cls(client, client.create_experiment(EXPERIMENT, artifacts, tags=kind))
 
+    @classmethod
+    def existing(cls) -> "Store":
+        """Opens the store to read from it.
+
+        Raises:
+            ConfigError: there is none, or it cannot be opened.
+        """
+        kind, _, path = stores.tracking_uri().partition(":///")
+        if kind == "sqlite" and not Path(path).is_file():
+            raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
+        return cls.open()
+
     def find(self, **tags: str) -> list["Run"]:
         """All runs with these `ouroloop.*` tags (`parent` stands for the parent run's id), newest first."""
         keys = {key: "mlflow.parentRunId" if key == "parent" else f"ouroloop.{key}" for key in tags}
