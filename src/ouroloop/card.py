@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from math import sqrt
 from textwrap import dedent
 
-from ouroloop.config import LoopConfig, StageConfig
+from pydantic import BaseModel
+
+from ouroloop.config import LoopConfig, StageConfig, flatten
 from ouroloop.cycle import Source
 from ouroloop.measure import CollapseStage
 
@@ -56,8 +58,7 @@ def model_card(
         # {name}@{stage}
 
         M_{generation} of a self-consuming training loop on logic expressions ({cycle.kind.value}{proportion}): the
-        first model whose texts are in the stage **{stage}**. A {config.model.model_type} of
-        {config.model.num_layers} layers of width {config.model.hidden_size}, trained from scratch."""
+        first model whose texts are in the stage **{stage}**. Trained from scratch: {_settings(config.model)}."""
     loading = f"""\
         ## How to load it
 
@@ -79,6 +80,10 @@ def model_card(
     parts = [dedent(introduction), _trained_on(generation, mixture), _writes(config, generation, metrics)]
     which = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     return "\n\n".join([*parts, f"## Which model this is\n\n{which}", dedent(loading)]) + "\n"
+
+
+def _settings(section: BaseModel) -> str:
+    return ", ".join(f"{key} {value}" for key, value in flatten(section).items())
 
 
 def _trained_on(generation: int, mixture: Mapping[str, int]) -> str:

@@ -299,12 +299,14 @@ class _Registration:
 
     def _make_loadable(self, model_id: str, card: str) -> None:
         """Adds to the folder of a logged model what MLflow needs to load it, and its card."""
-        config = self._cell.representative.config
+        location = self._client.get_logged_model(model_id).artifact_location
         with TemporaryDirectory() as aside:
-            location = self._client.get_logged_model(model_id).artifact_location
-            plain = json.loads(self._store.download(f"{location}/config.json", Path(aside)).read_text())
+            plain, tokenizer = (
+                json.loads(self._store.download(f"{location}/{name}", Path(aside)).read_text())
+                for name in ("config.json", "tokenizer_config.json")
+            )
             folder = Path(aside) / "added"
-            write_mlflow_model(folder, model_id, plain["architectures"][0], config.model.context_length)
+            write_mlflow_model(folder, model_id, plain["architectures"][0], tokenizer["model_max_length"])
             (folder / "README.md").write_text(card, encoding="utf-8")
             self._client.log_model_artifacts(model_id, str(folder))
 
