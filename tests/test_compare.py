@@ -80,8 +80,7 @@ def test_a_model_has_lost_nothing_to_itself() -> None:
 
 @pytest.mark.usefixtures("collapsing")
 def test_folders_are_compared_on_the_grammar() -> None:
-    """Their 32 positions have room for trees up to depth 3, of at most 29 words; all of the first two depths'
-    110 True ones or not, the draw is the same each time."""
+    """Their 32 positions have room for trees up to depth 3, of at most 29 words."""
     comparison = compare(find_model(str(folder_of())), find_model(str(folder_of("ouroloop-incremental-1.00-T0.1"))))
     assert comparison.reference == "2,000 True expressions drawn from the grammar, depth 1 to 3"
     assert set(comparison.depths) == {1, 2, 3}

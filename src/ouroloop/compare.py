@@ -177,6 +177,7 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
         f"together have probability {total['mass_before']:.3g} -> {total['mass_after']:.3g}.",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
     keys = ("depth", "num_expressions", "mean_nats_before", "mean_nats_after", "mean_change_nats", "mass_before",
             "mass_after", "share_fell_10x", "share_fell_1000x")  # fmt: skip

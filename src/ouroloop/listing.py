@@ -17,20 +17,18 @@ def verdict_and_depth(text: str) -> tuple[str, int | str]:
     return str(judgement.verdict), "" if judgement.depth is None else judgement.depth
 
 
-def print_listing(
-    console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str, caption: str = ""
-) -> None:
-    """Fractions get two decimals on a terminal and all of them in a pipe, where title and caption are left out."""
+def print_listing(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
+    """Fractions get three digits on a terminal and all of them in a pipe, which gets no title either."""
     if not console.is_terminal:
         for row in [columns, *rows]:
             print(*row, sep="\t", file=console.file)
         return
     # Text, not markup: what a model wrote may look like some
-    table = Table(title=Text(title), caption=Text(caption), title_justify="left", caption_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for column, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
         is_number = all(isinstance(value, int | float) or value == "" for value in values)
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        shown = (f"{value:.2f}" if isinstance(value, float) else str(value) for value in row)
+        shown = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)
         table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in shown))
     console.print(table)

@@ -250,6 +250,7 @@ class _Registration:
                 generation.id,
                 tags=tags,
                 description=card,
+                await_creation_for=0,  # it is there at once, except on Databricks
                 model_id=generation.model_id,
             )
             known = json.loads(model.tags.get("mlflow.modelVersions", "[]"))
