@@ -237,12 +237,20 @@ def test_an_alias_of_another_loop_does_not_stay_behind() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_what_is_skipped_is_said_with_its_reason() -> None:
+def test_what_is_skipped_is_said_with_its_reason(ouroloop: CommandLine) -> None:
     store = Store.open()
     (run,) = loops("none", [3], store, keep_weights="none")
     outcomes = {entry.alias: entry.outcome for entry in register(store, "none")}
     assert outcomes["healthy"] == "skipped: the weights of M_1 were not kept (keep_weights: none)"
     assert store.client.search_registered_models() == []
+
+    (kept,) = loops("lost", [3], store)
+    (generation,) = [g for g in store.find(level="generation", parent=kept.id) if g.tag("generation") == "1"]
+    assert generation.model_id is not None
+    store.client.delete_logged_model(generation.model_id)
+    done = ouroloop("register", "lost")
+    assert done.returncode == 1
+    assert "failed: M_1: " in done.stdout
 
     run.end("KILLED")
     assert [entry.outcome for entry in register(store, "none")] == ["skipped: the loop is not finished (KILLED)"]

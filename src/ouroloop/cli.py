@@ -277,7 +277,7 @@ def _register(options: argparse.Namespace) -> int:
 
     rows = register(Store.existing(), options.study)
     print_listing(Console(), ("model", "alias", "version", "outcome"), rows, f"{options.study}: registered models")
-    return 0
+    return 1 if any(row.outcome.startswith("failed") for row in rows) else 0
 
 
 def _sample(options: argparse.Namespace) -> int:

@@ -225,7 +225,10 @@ class _Registration:
                 return Entry(name, alias, "", f"skipped: {found.reason}")
             self._client.delete_registered_model_alias(name, alias)  # it was another loop's
             return Entry(name, alias, "", f"removed from version {before}: {found.reason}")
-        version, is_changed = self._version(found.stage, found.generation)
+        try:
+            version, is_changed = self._version(found.stage, found.generation)
+        except (MlflowException, OSError) as error:
+            return Entry(name, alias, "", f"failed: M_{found.number}: {str(error).splitlines()[0]}")
         number = str(version.version)
         if before == number:
             return Entry(name, alias, number, "updated" if is_changed else "unchanged")
