@@ -18,7 +18,7 @@ BIN := .venv/bin
 OUROLOOP := $(BIN)/ouroloop
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep run ui status report bench test check lint types architecture format clean
+.PHONY: help install sweep run ui status register report bench test check lint types architecture format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ report: .venv/.installed ## a study's or loop's curves and samples as files (STU
 
 bench: .venv/.installed ## ours against stock on this machine (ARGS=--quick for two minutes, ARGS=--loop for all)
 	$(BIN)/python experiments/bench.py $(ARGS)
+
+register: .venv/.installed ## register the models of each collapse stage (STUDY=sweep-smoke)
+	$(OUROLOOP) register $(STUDY)
 
 test: .venv/.installed-dev ## run the default test suite
 	$(BIN)/pytest -n auto $(ARGS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from ouroloop.cli import main
 from ouroloop.config import LoopConfig
@@ -21,6 +22,15 @@ TINY = {
     "train": {"num_steps": 12, "batch_size": 8, "learning_rate": 0.01, "num_warmup_steps": 2, "validate_every": 4},
     "sampling": {"max_new_tokens": 20},
 }
+
+COLLAPSING = {
+    "cycles": ["incremental"],
+    "synthetic_proportions": [0.5, 1.0],
+    "temperatures": [0.1],
+    "seeds": [1, 2],
+    "loop": TINY | {"keep_weights": "stages", "stages": {"healthy": 0.3, "onset": 0.2, "decline": 0.1}},
+}
+del COLLAPSING["loop"]["seed"]  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -48,6 +58,34 @@ def root(tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("OUROLOOP_OPTUNA_URL", raising=False)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def collapsing_root(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
+    """A root with a study of two cells and two seeds, run by the command line and registered: nearly greedy
+    sampling makes its loops collapse in three generations."""
+    root = tmp_path_factory.mktemp("collapsing")
+    (root / "mlruns").mkdir()
+    shutil.copy(migrated_store, root / "mlruns" / "mlflow.db")
+    (root / "collapsing.yaml").write_text(yaml.safe_dump(COLLAPSING))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUROLOOP_ROOT", str(root))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("OUROLOOP_OPTUNA_URL", raising=False)
+        assert main(["sweep", str(root / "collapsing.yaml")]) == 0
+        assert main(["register", "collapsing"]) == 0
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return root
+
+
+@pytest.fixture
+def collapsing(root: Path, collapsing_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stores of `collapsing_root`, to be read and not changed; for other tools by MLflow's own variable."""
+    monkeypatch.setenv("OUROLOOP_ROOT", str(collapsing_root))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{collapsing_root / 'mlruns' / 'mlflow.db'}")
+    return collapsing_root
 
 
 class Done(NamedTuple):

@@ -42,6 +42,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "__main__": "every test of the command line",
         "figure": "test_report",
         "generation": "test_loop",
+        "listing": "test_lookup and test_compare",
         "signals": "test_cli",
         "stores": "test_queue and test_cli",
         "status": "test_cli",

@@ -31,3 +31,15 @@ def test_auto_tokenizer_agrees(tmp_path: Path) -> None:
     for text in ["", "( not", *unique_set(50, stream(1, "data"))]:
         assert tokenizer(text).input_ids == encode(text)[:-1]  # a prompt is open at its end
         assert tokenizer.decode(encode(text), skip_special_tokens=True) == text
+
+
+def test_one_that_continues_decodes_what_can_be_joined_to_a_prompt(tmp_path: Path) -> None:
+    build_tokenizer(64, continues=True).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    text = "( not ( True and False ) )"
+    ids = encode(text)
+    for split in (2, 3, 7):
+        prompt, rest = decode(ids[1:split]), tokenizer.decode(ids[split:], skip_special_tokens=True)
+        assert prompt + rest == text
+        assert tokenizer(prompt).input_ids == ids[:split]
+    assert tokenizer.decode([EOS_ID], skip_special_tokens=True) == ""

@@ -5,12 +5,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from ouroloop import __version__, stores
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten, load_preset, preset_name
 from ouroloop.signals import Interrupted, catch_signals
+
+_MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,16 +84,70 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--samples", type=_positive, nargs="*", default=[1, 10, 25, 50], help="generations to list")
     report.set_defaults(run=_report)
 
+    _add_model_commands(command)
+
     ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
     ui.add_argument("--port", type=int, default=5000, help="default: 5000")
     ui.set_defaults(run=_ui)
     return parser
 
 
+def _add_model_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    register = command("register", "Register each cell's models at the stages of its collapse, under stable names.")
+    register.add_argument(
+        "study", help="a study, or the preset of lone loops; again after more seeds, it brings up to date"
+    )
+    register.set_defaults(run=_register)
+
+    sample = command(
+        "sample",
+        "Expressions from a model, each with its verdict: a table, or tab-separated lines in a pipe.",
+        "Example: ouroloop sample models:/ouroloop-incremental-0.25@onset -n 20 --prompt='( not'",
+    )
+    sample.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
+    sample.add_argument("-n", type=_positive, default=20, help="how many, default 20")
+    sample.add_argument("--temperature", type=_temperature, help="default: the one at which its loop sampled")
+    sample.add_argument("--prompt", default="", help="words that every expression begins with")
+    sample.add_argument("--seed", type=_seed, default=0, help="the same seed, the same expressions; default 0")
+    sample.set_defaults(run=_sample)
+
+    compare = command(
+        "compare",
+        "What the second model can no longer write: the expressions of D_0 whose probability fell most.",
+        "Example: ouroloop compare models:/ouroloop-incremental-0.25@healthy models:/ouroloop-incremental-0.25@onset",
+    )
+    compare.add_argument(
+        "models",
+        metavar="STUDY-or-MODEL",
+        nargs="+",
+        help=f"a study: its cells' first stage and last; or two models, {_MODEL_HELP}",
+    )
+    compare.add_argument("-n", type=_positive, default=20, help="how many expressions to list, default 20")
+    compare.add_argument("--temperature", type=_temperature, default=1.0, help="of both models' softmax, default 1")
+    compare.add_argument("--json", action="store_true", help="everything, for programs")
+    compare.set_defaults(run=_compare)
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to 10")
+    return value
 
 
 def _overrides(extra: list[str], options: argparse.Namespace) -> list[str]:
@@ -208,6 +265,58 @@ def _report(options: argparse.Namespace) -> int:
     folder = Path(options.folder) if options.folder else stores.runs_folder() / "reports" / options.name
     for written in write_reports(Store.open(), options.name, folder, options.samples):
         print(written)
+    return 0
+
+
+def _register(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ouroloop.listing import print_listing
+    from ouroloop.registry import register
+    from ouroloop.track import Store
+
+    rows = register(Store.existing(), options.study)
+    print_listing(Console(), ("model", "alias", "version", "outcome"), rows, f"{options.study}: registered models")
+    return 1 if any(row.outcome.startswith("failed") for row in rows) else 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ouroloop.listing import print_listing, verdict_and_depth
+    from ouroloop.lookup import find_model
+
+    found = find_model(options.model)
+    temperature = options.temperature or found.sampling.temperature
+    texts = found.write(options.n, temperature, options.prompt, options.seed)
+    rows = [(*verdict_and_depth(text), text) for text in texts]
+    title = f"{len(texts)} expressions from {found.name} at temperature {temperature:g}"
+    print_listing(Console(), ("verdict", "depth", "expression"), rows, title)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ouroloop.compare import compare, compare_study, print_comparison
+    from ouroloop.lookup import find_model
+    from ouroloop.track import Store
+
+    left_out: list[str] = []
+    match options.models:
+        case [study]:
+            comparisons, left_out = compare_study(Store.existing(), study, options.temperature)
+        case [before, after]:
+            comparisons = [compare(find_model(before), find_model(after), options.temperature)]
+        case _:
+            raise ConfigError(f"compare takes a study or two models, not {len(options.models)} names")
+    if options.json:
+        print(json.dumps([comparison.record(options.n) for comparison in comparisons], indent=2))
+    else:
+        for comparison in comparisons:
+            print_comparison(Console(), comparison, options.n)
+    for reason in left_out:
+        print(reason, file=sys.stderr)
     return 0
 
 

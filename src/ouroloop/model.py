@@ -112,5 +112,5 @@ def save_model(model: PreTrainedModel, folder: Path, sampling: SamplingConfig) -
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
     return model.eval()

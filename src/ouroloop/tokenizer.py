@@ -25,18 +25,21 @@ def decode(ids: Sequence[int] | Iterable[int]) -> str:
     return " ".join(TOKENS[i] for i in ids)
 
 
-def build_tokenizer(context_length: int) -> "PreTrainedTokenizerFast":
+def build_tokenizer(context_length: int, continues: bool = False) -> "PreTrainedTokenizerFast":
     """The same mapping as a transformers tokenizer, which `AutoTokenizer` loads from the saved folder.
 
-    A prompt gets the start symbol in front and no end symbol: a model goes on writing it.
+    A prompt gets the start symbol in front and no end symbol: a model goes on writing it. One that
+    `continues` puts a space before each decoded word: a transformers pipeline decodes what follows its
+    prompt by itself and joins the two as they are.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordLevel(vocab=VOCABULARY))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{EOS} $A", special_tokens=[(EOS, EOS_ID)])
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)  # joins words by single spaces
+    between_words = decoders.WordPiece(prefix="##", cleanup=False)  # single spaces
+    tokenizer.decoder = decoders.Replace(Regex("^"), " ") if continues else between_words
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=EOS,

@@ -29,6 +29,7 @@ os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 import yaml
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import (
     Dataset as DatasetEntity,
 )
@@ -89,6 +90,18 @@ class Store:
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return cls(client, client.create_experiment(EXPERIMENT, artifacts, tags=kind))
 
+    @classmethod
+    def existing(cls) -> "Store":
+        """Opens the store to read from it.
+
+        Raises:
+            ConfigError: there is none, or it cannot be opened.
+        """
+        kind, _, path = stores.tracking_uri().partition(":///")
+        if kind == "sqlite" and not Path(path).is_file():
+            raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
+        return cls.open()
+
     def find(self, **tags: str) -> list["Run"]:
         """All runs with these `ouroloop.*` tags (`parent` stands for the parent run's id), newest first."""
         keys = {key: "mlflow.parentRunId" if key == "parent" else f"ouroloop.{key}" for key in tags}
@@ -110,6 +123,10 @@ class Store:
 
     def get(self, run_id: str) -> "Run":
         return Run(self, run_id, self.client.get_run(run_id))
+
+    def download(self, uri: str, folder: Path) -> Path:
+        """An artifact, by its address, as a file or folder inside `folder`."""
+        return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=stores.tracking_uri()))
 
     def running(self) -> list["Run"]:
         """Every run that is RUNNING according to the record."""
@@ -144,6 +161,18 @@ class Run:
     def parent_id(self) -> str | None:
         parent: str | None = self.entity.data.tags.get("mlflow.parentRunId")
         return parent
+
+    @property
+    def model_id(self) -> str | None:
+        """The logged model of a generation, M_t; None when its weights were not kept."""
+        outputs = self.entity.outputs.model_outputs if self.entity.outputs else []
+        return str(outputs[-1].model_id) if outputs else None
+
+    @property
+    def mixture(self) -> dict[str, int]:
+        """Of a generation's training set, examples by origin; empty before that is recorded."""
+        inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []
+        return dict(json.loads(inputs[0].dataset.profile or "{}").get("mixture", {})) if inputs else {}
 
     def tag(self, key: str) -> str | None:
         value: str | None = self.entity.data.tags.get(f"ouroloop.{key}")

@@ -1,0 +1,124 @@
+"""Two models side by side, against log-probabilities computed one text at a time."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ouroloop.compare import Comparison, compare, print_comparison
+from ouroloop.config import LoopConfig
+from ouroloop.lookup import find_model
+from ouroloop.loop import run_loop
+from ouroloop.track import Store
+from tests.conftest import CommandLine
+from tests.test_lookup import NAME, folder_of, rows
+from tests.test_sample import log_probability
+
+BEFORE, AFTER = f"models:/{NAME}@healthy", f"models:/{NAME}@collapsed"
+
+
+@pytest.mark.usefixtures("collapsing")
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_numbers_are_the_models_own(ouroloop: CommandLine, temperature: float) -> None:
+    done = ouroloop("compare", BEFORE, AFTER, f"--temperature={temperature}", "--json", "-n", "7")
+    (record,) = json.loads(done.stdout)
+    before, after = find_model(BEFORE), find_model(AFTER)
+    assert before.generation is not None
+    loop = before.generation.store.get(before.generation.parent_id or "")
+    texts = loop.read_dataset("original_data.tsv.gz").texts
+    nats = np.array([[log_probability(m.model, x, temperature) for x in texts] for m in (before, after)])
+    change = nats[1] - nats[0]
+    assert (record["before"], record["after"], record["temperature"]) == (BEFORE, AFTER, temperature)
+    assert record["expressions_from"] == f"D_0 of {loop.entity.info.run_name}"
+    summary = record["summary"]
+    assert summary["num_expressions"] == len(texts) == 40
+    assert [summary["mean_nats_before"], summary["mean_nats_after"]] == pytest.approx(nats.mean(axis=1), abs=1e-4)
+    assert summary["share_fell_10x"] == np.mean(np.exp(change) < 0.1)
+    assert summary["share_rose_10x"] == np.mean(np.exp(change) > 10)
+    assert summary["mass_after"] == pytest.approx(np.exp(nats[1]).sum(), rel=1e-3)
+    assert sum(row["num_expressions"] for row in record["by_depth"]) == 40
+    for row in record["by_depth"]:
+        of_depth = [i for i, text in enumerate(texts) if (text.count("(") > 1) == (row["depth"] == 2)]
+        assert row["mean_change_nats"] == pytest.approx(change[of_depth].mean(), abs=1e-4)
+    assert len(record["fell_most"]) == 7
+    for row, i in zip(record["fell_most"], np.argsort(change)[:7], strict=True):
+        assert row["change_nats"] == pytest.approx(change[i], abs=1e-4)
+        assert row["change_nats"] == pytest.approx(row["nats_after"] - row["nats_before"])
+        assert (row["verdict"], row["expression"] in texts) == ("True", True)
+
+
+@pytest.mark.usefixtures("collapsing")
+def test_a_study_compares_each_cells_first_stage_with_its_last(ouroloop: CommandLine) -> None:
+    done = ouroloop("compare", "collapsing", "--json")
+    assert done.returncode == 0
+    records = json.loads(done.stdout)
+    assert [record["before"].partition(" ")[0] for record in records] == [
+        "ouroloop-incremental-0.50-T0.1@healthy",
+        "ouroloop-incremental-1.00-T0.1@healthy",
+    ]
+    assert all("@collapsed (M_" in record["after"] for record in records)
+    (by_name,) = json.loads(ouroloop("compare", BEFORE, AFTER, "--json").stdout)
+    assert by_name["summary"] == records[0]["summary"]
+
+    header, *lines = rows(ouroloop("compare", "collapsing", "-n", "3").stdout)
+    assert header[:4] == ["before", "after", "verdict", "depth"]
+    assert len({line[0] for line in lines if line != header}) == 2
+
+
+@pytest.mark.usefixtures("collapsing")
+def test_a_model_has_lost_nothing_to_itself() -> None:
+    model = find_model(BEFORE)
+    comparison = compare(model, model)
+    assert (comparison.change == 0).all()
+    assert comparison.fell_most(5) == []
+    summary = comparison.summary()
+    assert summary["share_fell_10x"] == summary["share_rose_10x"] == summary["mean_change_nats"] == 0
+
+
+@pytest.mark.usefixtures("collapsing")
+def test_folders_are_compared_on_the_grammar() -> None:
+    """Their 32 positions have room for trees up to depth 3, of at most 29 words."""
+    comparison = compare(find_model(str(folder_of())), find_model(str(folder_of("ouroloop-incremental-1.00-T0.1"))))
+    assert comparison.reference == "2,000 True expressions drawn from the grammar, depth 1 to 3"
+    assert set(comparison.depths) == {1, 2, 3}
+
+
+def comparison() -> Comparison:
+    texts = ["( not False )", "( True or False )", "( True and ( not False ) )"]
+    return Comparison("[a]", "[b]", "D_0", 1.0, texts, np.log([0.5, 0.2, 0.1]), np.log([0.04, 0.3, 0.00001]))
+
+
+def test_what_is_shown_on_a_terminal_is_what_was_computed() -> None:
+    output = StringIO()
+    print_comparison(Console(file=output, force_terminal=True, width=120, color_system=None), comparison(), 5)
+    shown = output.getvalue()
+    assert "[a]  ->  [b]" in shown
+    assert "fell more than 10x for 66.7%, more than 1,000x for 33.3%; it rose more than 10x for 0.0%" in shown
+    lines = [line for line in shown.splitlines() if "( " in line]
+    assert ["( True and ( not False ) )" in lines[0], "( not False )" in lines[1], len(lines)] == [True, True, 2]
+    assert "-9.21" in lines[0]  # log(0.00001 / 0.1)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b", "c"], "compare takes a study or two models, not 3 names"),
+        (["no-such-study"], "no study or preset 'no-such-study' has run"),
+        (["a", "b"], "no folder 'a'"),
+    ],
+)
+def test_bad_input_is_one_line(ouroloop: CommandLine, names: list[str], message: str) -> None:
+    done = ouroloop("compare", *names)
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, "")
+    assert message in done.stderr
+
+
+@pytest.mark.usefixtures("root")
+def test_a_study_of_one_stage_says_why_there_is_nothing(tiny: LoopConfig, ouroloop: CommandLine, root: Path) -> None:
+    run_loop(tiny.model_copy(update={"num_generations": 1}), Store.open(), name="one", study="one")
+    done = ouroloop("compare", "one", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    assert "needs the weights of two stages and has those of 1" in done.stderr
