@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from ouroloop.grammar import Initialisation, capacity
 
@@ -98,9 +99,16 @@ class CycleConfig(_Section):
         return "none" if self.synthetic_proportion is None else f"{self.synthetic_proportion:g}"
 
 
+class EmpiricalConfig(_Section):
+    """The ideal learner: M_t is its training set, resampled at the temperature. It has nothing to train."""
+
+    kind: Literal["empirical"]
+
+
 class ModelConfig(_Section):
     """A causal LM of transformers, built from its configuration and never from a hub."""
 
+    kind: Literal["transformers"] = "transformers"
     model_type: str = "gpt2"
     num_layers: int = Field(ge=1, le=200)
     num_heads: int = Field(ge=1, le=200)
@@ -164,6 +172,20 @@ class StageConfig(_Section):
         return self
 
 
+def _model_kind(value: Any) -> Any:
+    return value.get("kind", "transformers") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+Model = Annotated[
+    Annotated[ModelConfig, Tag("transformers")] | Annotated[EmpiricalConfig, Tag("empirical")],
+    Discriminator(
+        _model_kind,
+        custom_error_type="model_kind",
+        custom_error_message="a model whose kind is 'transformers' or 'empirical'",
+    ),
+]
+
+
 class LoopConfig(_Section):
     """One self-consuming loop: everything that determines its result, bit for bit."""
 
@@ -172,12 +194,26 @@ class LoopConfig(_Section):
     num_generations: int = Field(ge=1, le=100_000)
     data: DataConfig
     cycle: CycleConfig = CycleConfig()
-    model: ModelConfig
-    train: TrainConfig
+    model: Model
+    train: TrainConfig | None = None
+    """What a network needs and the ideal learner has no use for."""
     sampling: SamplingConfig = SamplingConfig()
     stages: StageConfig = StageConfig()
+    exact_every: int = Field(default=25, ge=1)
+    """Generations between two exact evaluations of all expressions of depth 1 to 3, seconds for a network; t = 1
+    is one. In between, what is asked of depth 3 is estimated, with a standard error."""
     keep_weights: Literal["all", "stages", "last", "none"] = "all"
     """Which M_t are kept: `stages` the first of each collapse stage and the last, for long studies."""
+
+    @model_validator(mode="after")
+    def _train_belongs_to_model(self) -> Self:
+        if self.model.kind == "transformers" and self.train is None:
+            raise ValueError("train is missing: a network needs train.num_steps and so on")
+        if self.model.kind == "empirical" and self.train is not None:
+            raise ValueError(
+                "model.kind empirical trains nothing; leave train out, or write train: null (--train=null)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
@@ -187,7 +223,7 @@ class LoopConfig(_Section):
                 f"sampling.max_new_tokens {writes} must be at least {longest}, "
                 f"the longest expression of depth {self.data.max_depth}"
             )
-        if self.model.context_length <= writes:
+        if isinstance(self.model, ModelConfig) and self.model.context_length <= writes:
             raise ValueError(
                 f"model.context_length {self.model.context_length} must be at least {writes + 1}: "
                 "the start token and sampling.max_new_tokens"
@@ -196,9 +232,12 @@ class LoopConfig(_Section):
 
     @property
     def label(self) -> str:
-        """Cycle, proportion, temperature and seed: the name of the loop among its like."""
+        """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among its like."""
         proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
-        return f"{self.cycle.kind.value}{proportion}-T{self.sampling.temperature:g}-s{self.seed}"
+        initialisation = self.data.initialisation
+        start = "" if initialisation is Initialisation.TRUE_ONLY else f"-{initialisation.value}"
+        learner = "" if self.model.kind == "transformers" else f"-{self.model.kind}"
+        return f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}-s{self.seed}"
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
@@ -207,27 +246,46 @@ class LoopConfig(_Section):
 
 
 class StudyConfig(_Section):
-    """A grid of loops that differ in cycle, synthetic proportion, temperature and seed."""
+    """A grid of loops that differ in cycle, synthetic proportion, initialisation, temperature and seed."""
 
     description: str = ""
     kind: Literal["grid"] = "grid"
     cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
-    synthetic_proportions: list[Proportion] = Field(min_length=1)
+    synthetic_proportions: list[Proportion] | dict[DataCycle, list[Proportion]]
+    """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}."""
+    initialisations: list[Initialisation] = Field(default=[Initialisation.TRUE_ONLY], min_length=1)
     temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
     loop: LoopConfig
 
+    @model_validator(mode="after")
+    def _every_cycle_has_its_proportion(self) -> Self:
+        lacking = [kind.value for kind in self.cycles if kind.takes_proportion and not self.proportions(kind)]
+        if lacking:
+            raise ValueError(f"{lacking[0]} needs synthetic_proportions, numbers from 0 to 1")
+        return self
+
+    def proportions(self, kind: DataCycle) -> Sequence[float | None]:
+        """λ of the cells of this cycle; None for a cycle that has no λ."""
+        if not kind.takes_proportion:
+            return [None]
+        spanned = self.synthetic_proportions
+        return spanned.get(kind, []) if isinstance(spanned, dict) else spanned
+
     def loops(self) -> list[LoopConfig]:
-        """The distinct cells, seeds last; a cycle without λ appears once for each temperature and seed."""
+        """The distinct cells, seeds last; a cycle without λ appears once for each start, temperature and seed."""
         cells: dict[str, LoopConfig] = {}
         for kind in self.cycles:
-            for proportion in self.synthetic_proportions if kind.takes_proportion else [None]:
-                for temperature in self.temperatures:
-                    for seed in self.seeds:
-                        cycle = CycleConfig(kind=kind, synthetic_proportion=proportion)
-                        sampling = self.loop.sampling.model_copy(update={"temperature": temperature})
-                        loop = self.loop.model_copy(update={"cycle": cycle, "sampling": sampling, "seed": seed})
-                        cells[loop.fingerprint()] = loop
+            arms = product(self.proportions(kind), self.initialisations, self.temperatures, self.seeds)
+            for proportion, initialisation, temperature, seed in arms:
+                change = {
+                    "cycle": CycleConfig(kind=kind, synthetic_proportion=proportion),
+                    "data": self.loop.data.model_copy(update={"initialisation": initialisation}),
+                    "sampling": self.loop.sampling.model_copy(update={"temperature": temperature}),
+                    "seed": seed,
+                }
+                loop = self.loop.model_copy(update=change)
+                cells[loop.fingerprint()] = loop
         return list(cells.values())
 
 
@@ -253,6 +311,7 @@ _SPANNED = {
     "loop.seed": "seeds",
     "loop.cycle.kind": "cycles",
     "loop.cycle.synthetic_proportion": "synthetic_proportions",
+    "loop.data.initialisation": "initialisations",
     "loop.sampling.temperature": "temperatures",
 }
 
@@ -268,6 +327,7 @@ def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Co
     if is_study != (kind is StudyConfig):
         command = "sweep" if is_study else "run"
         raise ConfigError(f"{preset} is a {'study' if is_study else 'loop'}: use `ouroloop {command} {preset}`")
+    change: dict[str, Any] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
@@ -275,11 +335,11 @@ def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Co
         if key in _SPANNED:
             raise ConfigError(f"a study spans {key}: write --{_SPANNED[key]}=[{value}]")
         try:
-            _set(tree, key.split("."), yaml.safe_load(value))
+            _set(change, key.split("."), yaml.safe_load(value))
         except (yaml.YAMLError, RecursionError):
             raise ConfigError(f"cannot read the value of --{override}; it must be a number, a word or a list") from None
     try:
-        return kind.model_validate(tree)
+        return kind.model_validate(_merged(tree, change))
     except ValidationError as error:
         raise ConfigError(f"{preset}: {_one_line(error, kind)}") from None
 
@@ -325,11 +385,16 @@ def _with_base(tree: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
     return tree if base is None else _merged(_read(str(base), seen), tree)
 
 
-def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """`base` with what `change` says; a section of another kind takes nothing over, its fields being others."""
     merged = dict(base)
     for key, value in change.items():
         inner = merged.get(key)
-        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        if isinstance(value, dict) and isinstance(inner, str | int | float):
+            raise ConfigError(f"unknown key '{path}{key}.{next(iter(value))}': {path}{key} has no fields")
+        if isinstance(value, dict) and isinstance(inner, dict) and value.get("kind") in (None, inner.get("kind")):
+            value = _merged(inner, value, f"{path}{key}.")
+        merged[key] = value
     return merged
 
 
@@ -342,9 +407,12 @@ def _set(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
     tree[path[-1]] = value
 
 
+_KINDS: dict[str | int, type[BaseModel]] = {"transformers": ModelConfig, "empirical": EmpiricalConfig}
+
+
 def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"] if part not in _KINDS)
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}; allowed here: {', '.join(_fields_at(kind, first['loc'][:-1]))}"
     if first["type"] == "missing":
@@ -357,8 +425,10 @@ def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
 
 def _fields_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     for part in path:
-        inner = kind.model_fields[str(part)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
-        kind = inner
+        if part in _KINDS:
+            kind = _KINDS[part]
+            continue
+        annotation = kind.model_fields[str(part)].annotation
+        candidates = [annotation, *get_args(annotation)]  # a section, or a section or None
+        kind = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), kind)
     return list(kind.model_fields)

@@ -109,7 +109,7 @@ def of_unique_set(law: Law, num_examples: int) -> dict[str, Estimate]:
     """
     forms, log_q = law.forms, law.unique_set_log_probabilities(num_examples)
     return _exact(law, forms, log_q) | {
-        "entropy_nats": Estimate(float(-np.sum(forms.count * np.exp(log_q) * log_q))),
+        "entropy_nats": Estimate(float(-np.sum(forms.num * np.exp(log_q) * log_q))),
         "grammar_entropy_nats": Estimate(law.entropy_nats),
         "grammar_num_unique": Estimate(law.expected_unique(num_examples)),
     }
@@ -117,8 +117,8 @@ def of_unique_set(law: Law, num_examples: int) -> dict[str, Estimate]:
 
 def _exact(law: Law, forms: Forms, log_m: Array) -> dict[str, Estimate]:
     """From M's log-probability of one expression of each form; what M gives elsewhere lies off the support."""
-    p, m = forms.count * np.exp(forms.log_p), forms.count * np.exp(log_m)
-    all_p = law.forms.count * np.exp(law.forms.log_p)
+    p, m = forms.num * np.exp(forms.log_p), forms.num * np.exp(log_m)
+    all_p = law.forms.num * np.exp(law.forms.log_p)
     everything = _parts(law, law.forms.depth, law.forms.log_p)
     measures = {
         key: float(np.minimum(p, m)[part].sum() / all_p[everything[key]].sum())

@@ -24,4 +24,3 @@ def resample(law: Mapping[str, float], count: int, rng: np.random.Generator) -> 
     texts, probabilities = list(law), np.fromiter(law.values(), dtype=np.float64)
     drawn = rng.choice(len(texts), size=count, p=probabilities / probabilities.sum())
     return [texts[i] for i in drawn]
-

@@ -33,7 +33,7 @@ class Forms(NamedTuple):
     """Expressions that are equally probable: one entry for each depth, number of operators and of leaves."""
 
     depth: npt.NDArray[np.int64]
-    count: Array
+    num: Array
     """Expressions of this form that have the label."""
     log_p: Array
     """Of each one, in nats."""
@@ -89,7 +89,8 @@ class Law:
 
     def _log_p(self, operators: Array, leaves: Array) -> Array:
         given = np.log(len(self.depths)) - np.log(2 / self.num_labels)
-        return -operators * np.log(3) - leaves * np.log(2) - given
+        log_p: Array = -operators * np.log(3) - leaves * np.log(2) - given
+        return log_p
 
     @cached_property
     def forms(self) -> Forms:
@@ -106,18 +107,18 @@ class Law:
     def entropy_nats(self) -> float:
         """18.97 bits for True expressions of depth 1 to 5."""
         forms = self.forms
-        return float(-np.sum(forms.count * np.exp(forms.log_p) * forms.log_p))
+        return float(-np.sum(forms.num * np.exp(forms.log_p) * forms.log_p))
 
     def expected_unique(self, num_draws: int) -> float:
         """Distinct expressions among so many independent draws, in expectation."""
         forms = self.forms
-        return float(np.sum(forms.count * -np.expm1(num_draws * np.log1p(-np.exp(forms.log_p)))))
+        return float(np.sum(forms.num * -np.expm1(num_draws * np.log1p(-np.exp(forms.log_p)))))
 
     def rarest(self, share: float) -> float:
         """The log p up to which expressions are the rarest ones, together of at least this probability."""
         forms = self.forms
         order = np.argsort(forms.log_p, kind="stable")
-        cumulative = np.cumsum((forms.count * np.exp(forms.log_p))[order])
+        cumulative = np.cumsum((forms.num * np.exp(forms.log_p))[order])
         return float(forms.log_p[order][np.searchsorted(cumulative, share * (1 - 1e-12))])
 
     def unique_set_log_probabilities(self, num_examples: int) -> Array:
@@ -130,10 +131,10 @@ class Law:
         low, high = np.log(num_examples), np.log(num_examples) + 500.0
         for _ in range(200):  # bisection on log n
             middle = (low + high) / 2
-            size = np.sum(forms.count * -np.expm1(-np.exp(middle + forms.log_p)))
+            size = np.sum(forms.num * -np.expm1(-np.exp(middle + forms.log_p)))
             low, high = (middle, high) if size < num_examples else (low, middle)
         inclusion = -np.expm1(-np.exp(high + forms.log_p))
-        log_q: Array = np.log(inclusion) - np.log(np.sum(forms.count * inclusion))
+        log_q: Array = np.log(inclusion) - np.log(np.sum(forms.num * inclusion))
         return log_q
 
     def all_of_depth(self, depth: int) -> Stratum:

@@ -1,7 +1,6 @@
 """How probable a model finds a text: the exact counterpart of `sample.py`, which draws from the same law."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from ouroloop.sample import _assign_slots, _SlotLayer
 from ouroloop.tokenizer import EOS_ID, VOCABULARY, encode
 
 _TOKENS_AT_ONCE = 16_384  # bounds the memory of a forward pass
+_MAX_STRETCH = 1.15  # of the shortest row of a batch, to the longest
 _TEXTS_AT_ONCE = 1_024  # bounds the memory of the key-value cache
 
 Nats = npt.NDArray[np.float64]
@@ -37,37 +37,51 @@ def log_probabilities_at(
 ) -> Nats:
     """The same at several temperatures, [temperature, text]; a text of `cut_at` words was cut off before `<eos>`.
 
-    Rows of a batch are equally long, so nothing is padded; a text that stands twice is evaluated once.
+    Batches are of similar lengths, so little is padded; a text that stands twice is evaluated once.
     """
-    by_length: dict[int, dict[str, list[int]]] = defaultdict(dict)
-    for text in texts:
-        ids = encode(text)
+    rows: dict[str, list[int]] = {text: encode(text) for text in texts}
+    for ids in rows.values():
         if len(ids) - 2 == cut_at:
             ids.pop()
-        by_length[len(ids) - 1][text] = ids
-    longest, limit = max(by_length, default=0), model.config.max_position_embeddings
+    longest, limit = max(map(len, rows.values()), default=1) - 1, model.config.max_position_embeddings
     if longest > limit:
         raise ValueError(f"a text of {longest - 1} words does not fit a model with {limit} positions")
     was_training = model.training
     model.eval()
     nats: dict[str, list[float]] = {}
     try:
-        for length, rows in sorted(by_length.items()):
-            distinct, size = sorted(rows), max(1, _TOKENS_AT_ONCE // length)
-            for batch in (distinct[start : start + size] for start in range(0, len(distinct), size)):
-                ids_BL = torch.tensor([rows[text] for text in batch], device=model.device)
-                nats |= zip(batch, _score(model, ids_BL, temperatures), strict=True)
+        for batch in _batches(rows):
+            nats |= zip(batch, _score(model, [rows[text] for text in batch], temperatures), strict=True)
     finally:
         model.train(was_training)
     return np.array([nats[text] for text in texts], dtype=np.float64).reshape(len(texts), len(temperatures)).T
 
 
-def _score(model: PreTrainedModel, ids_BL: Tensor, temperatures: Sequence[float]) -> list[list[float]]:
+def _batches(rows: Mapping[str, Sequence[int]]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in sorted(rows, key=lambda text: (len(rows[text]), text)):
+        length = len(rows[text])
+        if batch and (length * (len(batch) + 1) > _TOKENS_AT_ONCE or length > _MAX_STRETCH * len(rows[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
+
+
+def _score(model: PreTrainedModel, rows: Sequence[Sequence[int]], temperatures: Sequence[float]) -> list[list[float]]:
+    ids_BL = torch.full((len(rows), max(map(len, rows))), EOS_ID)
+    is_text_BL = torch.zeros(ids_BL.shape, dtype=torch.bool)
+    for i, ids in enumerate(rows):  # padded on the right, where causality alone keeps it out of what counts
+        ids_BL[i, : len(ids)] = torch.tensor(ids)
+        is_text_BL[i, : len(ids)] = True
+    ids_BL, is_text_BL = ids_BL.to(model.device), is_text_BL.to(model.device)
     logits_BLV = model(input_ids=ids_BL[:, :-1], use_cache=False).logits
-    nats_BT = torch.stack(
-        [_steps(logits_BLV, t).gather(-1, ids_BL[:, 1:, None]).sum(dim=(1, 2)) for t in temperatures], dim=1
-    )
-    values: list[list[float]] = _finite(nats_BT).cpu().tolist()
+    nats_TB = []
+    for temperature in temperatures:
+        nats_BL = _steps(logits_BLV, temperature).gather(-1, ids_BL[:, 1:, None]).squeeze(-1)
+        nats_TB.append(nats_BL.where(is_text_BL[:, 1:], 0.0).sum(dim=1))
+    values: list[list[float]] = _finite(torch.stack(nats_TB, dim=1)).cpu().tolist()
     return values
 
 

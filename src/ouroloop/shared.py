@@ -56,6 +56,8 @@ def _code() -> str:
 
 
 def _write(product: Product, folder: Path, config: LoopConfig) -> None:
+    assert product.model is not None
+    assert product.training is not None
     aside = Path(mkdtemp(prefix=".writing-", dir=folder.parent))
     save_model(product.model, aside / "model", config.sampling)
     weights = (aside / "model" / "model.safetensors").read_bytes()
