@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from ouroloop import __version__, stores
-from ouroloop.config import ConfigError, LoopConfig, ModelConfig, StudyConfig, flatten, load_preset, preset_name
+from ouroloop.config import ConfigError, LoopConfig, ModelConfig, StudyConfig, flatten
+from ouroloop.preset import load_preset, preset_name
 from ouroloop.signals import Interrupted, catch_signals
 
 

@@ -93,6 +93,7 @@ def _plain_mean(values: Array) -> Estimate:
 
 def of_finite_law(law: Law, probabilities: Mapping[str, float], sample: Sample) -> dict[str, Estimate]:
     """The same measures, exact, of an M that is a list of texts with probabilities; `sample` has judged them."""
+    probabilities = {text: p for text, p in probabilities.items() if p > 0}
     on = [text for text in probabilities if law.supports(sample.judgements[text])]
     depth = np.array([sample.judgements[text].depth for text in on], dtype=np.int64)
     forms = Forms(depth, np.ones(len(on)), law.log_probabilities(on))

@@ -26,7 +26,7 @@ from ouroloop.model import load_model, save_model
 from ouroloop.train import Training
 
 # What a loop may differ in and still have the same M_1 and S_1
-_NOT_YET_RELEVANT = {"description", "num_generations", "cycle", "stages", "keep_weights"}
+_NOT_YET_RELEVANT = {"description", "num_generations", "cycle", "stages", "exact_every", "keep_weights"}
 
 
 def first_generation(config: LoopConfig, training_set: Dataset, compute: Callable[[], Product]) -> tuple[Product, bool]:
