@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 MODULES = sorted((REPOSITORY / "src" / "ouroloop").glob("*.py"))
-SCIENCE = ["grammar", "verify", "oracle", "seeding", "config", "cycle", "tokenizer", "measure", "law", "divergence",
+SCIENCE = ["grammar", "verify", "oracle", "seeding", "config", "preset", "cycle", "tokenizer", "measure", "law", "divergence",
            "ideal"]  # fmt: skip
 
 
