@@ -194,8 +194,8 @@ class LoopConfig(_Section):
     sampling: SamplingConfig = SamplingConfig()
     stages: StageConfig = StageConfig()
     exact_every: int = Field(default=25, ge=1)
-    """Generations between two exact evaluations of all expressions of depth 1 to 3, seconds for a network; t = 1
-    is one. In between, what is asked of depth 3 is estimated, with a standard error."""
+    """Generations from one exact evaluation of all expressions of depth 1 to 3 to the next: seconds for a network.
+    In between, what is asked of depth 3 is estimated, with a standard error."""
     keep_weights: Literal["all", "stages", "last", "none"] = "all"
     """Which M_t are kept: `stages` the first of each collapse stage and the last, for long studies."""
 

@@ -35,8 +35,7 @@ def measure_model(
             return log_probabilities_of_tree(model, texts, [temperature, 1.0])
         return log_probabilities_at(model, texts, [temperature, 1.0], cut_at=config.sampling.max_new_tokens)
 
-    is_exact = number == 1 or number % config.exact_every == 0
-    strata = held_out(law, config.seed, enumerated=3 if is_exact else 2)
+    strata = held_out(law, config.seed, enumerated=2 if number % config.exact_every else 3)
     at_temperature, at_1 = zip(*(score(stratum.texts) for stratum in strata), strict=True)
     scored = texts[:_SCORED]
     measures = reverse(law, sample, scored, score(scored)[0]) | forward(law, strata, at_temperature)
