@@ -10,8 +10,8 @@ import pytest
 from tests.conftest import REPOSITORY
 
 MODULES = sorted((REPOSITORY / "src" / "ouroloop").glob("*.py"))
-SCIENCE = ["grammar", "verify", "oracle", "seeding", "config", "preset", "cycle", "tokenizer", "measure", "law", "divergence",
-           "ideal"]  # fmt: skip
+SCIENCE = ["grammar", "verify", "oracle", "seeding", "config", "preset", "cycle", "tokenizer", "measure"]
+SCIENCE += ["law", "divergence", "ideal"]
 
 
 def test_the_science_imports_no_machinery() -> None:
