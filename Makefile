@@ -18,7 +18,7 @@ BIN := .venv/bin
 OUROLOOP := $(BIN)/ouroloop
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep run ui status report test check lint types architecture format clean
+.PHONY: help install sweep run ui status report bench test check lint types architecture format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ status: .venv/.installed ## what ran, runs, failed and is left
 
 report: .venv/.installed ## a study's or loop's curves and samples as files (STUDY=sweep-smoke)
 	$(OUROLOOP) report $(STUDY)
+
+bench: .venv/.installed ## ours against stock on this machine (ARGS=--quick for two minutes, ARGS=--loop for all)
+	$(BIN)/python experiments/bench.py $(ARGS)
 
 test: .venv/.installed-dev ## run the default test suite
 	$(BIN)/pytest -n auto $(ARGS)

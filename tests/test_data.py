@@ -1,5 +1,9 @@
 """From texts to batches: every row once, nothing of the padding in the loss."""
 
+import math
+from collections.abc import Iterator
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,14 +17,16 @@ from ouroloop.tokenizer import EOS_ID, decode
 
 
 def rows_of(batch: Batch) -> list[str]:
-    texts = []
-    for ids, labels in zip(batch.ids_BL.tolist(), batch.labels_BL.tolist(), strict=True):
+    texts, num_tokens = [], 0
+    counts = [int(count) for count in batch.counts_B]
+    for ids, labels, count in zip(batch.ids_BL.tolist(), batch.labels_BL.tolist(), counts, strict=True):
         length = sum(label >= 0 for label in labels)
         assert labels[length:] == [-100] * (len(labels) - length)  # padding is a tail, and masked
         assert ids[0] == labels[length - 1] == EOS_ID
         assert ids[1:length] == labels[: length - 1]  # the model predicts the next token
-        texts.append(decode(labels[: length - 1]))
-    assert batch.num_tokens == int((batch.labels_BL >= 0).sum())
+        texts += count * [decode(labels[: length - 1])]
+        num_tokens += count * length
+    assert (batch.num_tokens, batch.num_expressions) == (num_tokens, len(texts))
     return texts
 
 
@@ -40,36 +46,59 @@ def test_batches_hold_similar_lengths() -> None:
     assert padded / lengths.sum() < 1.03
 
 
-@pytest.fixture
-def module() -> MixedDataModule:
+def make(batching: Literal["length", "random"]) -> MixedDataModule:
     texts = unique_set(100, stream(1, "data"))
     dataset = Dataset.of(texts, Source.ORIGINAL, 0) + Dataset.of(texts[:20], Source.SAMPLED, 1)
-    return MixedDataModule(dataset, batch_size=7, validation_fraction=0.1, rng=stream(1, "split"))
+    return MixedDataModule(dataset, batch_size=7, batching=batching, validation_fraction=0.1, rng=stream(1, "split"))
 
 
-def test_split_is_90_to_10_and_keeps_every_row(module: MixedDataModule) -> None:
-    assert (len(module.train_rows), len(module.validation_rows)) == (108, 12)
-    texts = [decode(row[1:-1]) for row in [*module.train_rows, *module.validation_rows]]
-    original = unique_set(100, stream(1, "data"))
-    assert sorted(texts) == sorted(original + original[:20])
+@pytest.fixture
+def module() -> MixedDataModule:
+    return make("length")
 
 
-def test_an_epoch_has_every_training_row_once_and_the_next_is_shuffled_anew(module: MixedDataModule) -> None:
+def epoch(batches: Iterator[Batch]) -> list[str]:
+    texts: list[str] = []
+    while len(texts) < 108:
+        texts += rows_of(next(batches))
+    assert len(texts) == 108
+    return texts
+
+
+@pytest.mark.parametrize("batching", ["length", "random"])
+def test_split_is_90_to_10_keeps_every_row_and_shuffles_each_epoch_anew(batching: Literal["length", "random"]) -> None:
+    module = make(batching)
     batches = iter(module.train_dataloader())
-    epochs = []
-    for _ in range(2):
-        texts: list[str] = []
-        while len(texts) < len(module.train_rows):
-            texts += rows_of(next(batches))
-        assert sorted(texts) == sorted(decode(row[1:-1]) for row in module.train_rows)
-        epochs.append(texts)
-    assert epochs[0] != epochs[1]
+    first, second = epoch(batches), epoch(batches)
+    assert first != second
+    assert sorted(first) == sorted(second)
+    validation = [text for batch in module.val_dataloader() for text in rows_of(batch)]
+    original = unique_set(100, stream(1, "data"))
+    assert sorted(first + validation) == sorted(original + original[:20])
+    assert module.num_train_tokens == sum(len(text.split()) + 1 for text in first)
 
 
 def test_validation_is_one_fixed_pass(module: MixedDataModule) -> None:
     first, second = ([text for b in module.val_dataloader() for text in rows_of(b)] for _ in range(2))
     assert first == second
-    assert sorted(first) == sorted(decode(row[1:-1]) for row in module.validation_rows)
+
+
+def test_what_a_collapsed_dataset_repeats_is_evaluated_once() -> None:
+    dataset = Dataset.of(["True"] * 90 + ["( not False )"] * 10, Source.SAMPLED, 3)
+    module = MixedDataModule(dataset, batch_size=20, validation_fraction=0.2, rng=stream(1, "split"))
+    batches = [batch for batch, _ in zip(module.train_dataloader(), range(4), strict=False)]
+    assert all(len(batch.ids_BL) <= 2 for batch in batches)
+    assert sum(batch.num_expressions for batch in batches) == 80
+
+
+def test_the_validation_entropy_is_that_of_its_repetitions() -> None:
+    single = Dataset.of(["True"] * 50, Source.SAMPLED, 3)
+    assert (
+        MixedDataModule(single, batch_size=4, validation_fraction=0.2, rng=stream(1, "s")).validation_entropy_nats == 0
+    )
+    distinct = Dataset.of(unique_set(50, stream(1, "data")), Source.ORIGINAL, 0)
+    module = MixedDataModule(distinct, batch_size=4, validation_fraction=0.2, rng=stream(1, "s"))
+    assert module.validation_entropy_nats == pytest.approx(math.log(10))
 
 
 def test_one_example_cannot_be_split() -> None:

@@ -11,7 +11,7 @@ from ouroloop.grammar import unique_set
 from ouroloop.model import build_model
 from ouroloop.seeding import stream
 from ouroloop.tokenizer import decode, encode
-from ouroloop.train import Training, learning_rate_factor, train
+from ouroloop.train import LanguageModel, Training, learning_rate_factor, train
 
 CONFIG = TrainConfig(num_steps=60, batch_size=12, learning_rate=0.01, num_warmup_steps=5, validate_every=10)
 
@@ -37,11 +37,39 @@ def test_the_best_weights_are_put_back_and_their_loss_is_the_likelihood() -> Non
     model, data, training = trained(
         CONFIG.model_copy(update={"final_learning_rate_ratio": 1.0, "num_steps": 300, "learning_rate": 0.05})
     )
-    texts = [decode(row[1:-1]) for row in data.validation_rows]
+    labels = [labels for batch in data.val_dataloader() for labels in batch.labels_BL.tolist()]
+    texts = [decode([i for i in row if i >= 0][:-1]) for row in labels]
     assert sum(nats(model, text) for text in texts) / len(texts) == pytest.approx(training.validation_nats, rel=1e-4)
     steps, losses = zip(*training.validation_losses, strict=True)
     assert training.validation_nats == min(losses) < losses[-1]
     assert list(steps) == list(range(10, 301, 10))
+
+
+def test_a_repeated_expression_weighs_as_often_as_it_is_there() -> None:
+    model = build_model(ModelConfig(num_layers=1, num_heads=2, hidden_size=32, context_length=64), seed=1)
+    texts = ["( not False )", "( not False )", "( True or False )", "True", "True", "True"]
+    data = MixedDataModule(
+        Dataset.of(texts * 2, Source.SAMPLED, 1), batch_size=12, validation_fraction=0.01, rng=stream(1, "split")
+    )
+    batch = next(iter(data.train_dataloader()))
+    loss = LanguageModel(model, CONFIG).training_step(batch, 0)
+    seen = [
+        (decode([i for i in row if i >= 0][:-1]), int(n))
+        for row, n in zip(batch.labels_BL.tolist(), batch.counts_B, strict=True)
+    ]
+    assert sum(n for _, n in seen) == 11
+    expected = sum(n * nats(model, text) for text, n in seen) / sum(n * (len(text.split()) + 1) for text, n in seen)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_ends_when_nothing_is_left_to_gain() -> None:
+    model = build_model(ModelConfig(num_layers=1, num_heads=2, hidden_size=32, context_length=64), seed=1)
+    dataset = Dataset.of(["( not False )"] * 100, Source.SAMPLED, 9)
+    data = MixedDataModule(dataset, batch_size=12, validation_fraction=0.2, rng=stream(1, "split"))
+    config = CONFIG.model_copy(update={"num_steps": 400, "stop_gap_nats": 0.05})
+    training = train(model, data, config, seed=2, report=lambda step, loss: None)
+    assert len(training.train_losses) < 400
+    assert training.validation_nats <= 0.05 < training.validation_losses[-2][1]
 
 
 def test_it_learns_and_counts_its_tokens() -> None:

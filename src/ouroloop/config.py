@@ -109,6 +109,9 @@ class ModelConfig(_Section):
     hidden_size: int = Field(ge=4, le=65_536)
     context_length: int = Field(default=256, ge=8, le=65_536)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    position_initialisation: Literal["normal", "sinusoidal"] = "normal"
+    """Of a learned table of positions: the library's random one, or waves of equal size, from which shifts
+    can be read before any training."""
     options: dict[str, bool | int | float | str] = {}
     """Further fields of this model type's transformers configuration, e.g. activation_function."""
 
@@ -126,6 +129,8 @@ class TrainConfig(_Section):
     batch_size: int = Field(ge=1)
     """Expressions of a batch, on average: batches hold expressions of similar length and about equally
     many tokens, so one of short expressions has more rows. num_steps x batch_size / m are the epochs."""
+    batching: Literal["length", "random"] = "length"
+    """Whether batches hold expressions of similar length, or `batch_size` random ones with much padding."""
     learning_rate: float = Field(gt=0, le=1)
     final_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
     num_warmup_steps: int = Field(default=50, ge=0)
@@ -136,6 +141,9 @@ class TrainConfig(_Section):
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     validate_every: int = Field(ge=1)
     """Optimizer steps between two validations."""
+    stop_gap_nats: float = Field(default=0.0, ge=0)
+    """Training ends before its steps once the validation loss is so close, in nats per expression, to the
+    entropy of the validation set, which no model can go below; 0 for never."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False

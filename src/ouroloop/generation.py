@@ -85,6 +85,7 @@ def _train_and_sample(config: LoopConfig, number: int, training_set: Dataset, ob
         data = MixedDataModule(
             training_set,
             batch_size=config.train.batch_size,
+            batching=config.train.batching,
             validation_fraction=config.train.validation_fraction,
             rng=stream(config.seed, "split", number),
         )

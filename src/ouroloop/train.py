@@ -1,7 +1,9 @@
 """From D_{t-1} to M_t: the Lightning module around the LM, and one call that trains it.
 
-Early stopping is by keeping: training always runs its steps, since the loss stands still for long
-before the brackets are learned, and the weights of the lowest validation loss are put back.
+The weights of the lowest validation loss are put back at the end. Patience would be no reason to stop,
+since the loss stands still for long before the brackets are learned; the one safe reason is that there
+is nothing left to gain: no model comes below the entropy of the validation set, and on a collapsed
+dataset that floor is soon reached.
 """
 
 import logging
@@ -48,9 +50,10 @@ class LanguageModel(pl.LightningModule):
     def _nats_sum(self, batch: Batch) -> Tensor:
         # Rows are padded on the right, so causality alone keeps padding out of every real position.
         logits_BLV = self.model(input_ids=batch.ids_BL, use_cache=False).logits
-        return F.cross_entropy(
-            logits_BLV.flatten(0, 1).float(), batch.labels_BL.flatten(), ignore_index=-100, reduction="sum"
+        nats_BL = F.cross_entropy(
+            logits_BLV.float().transpose(1, 2), batch.labels_BL, ignore_index=-100, reduction="none"
         )
+        return nats_BL.sum(dim=1) @ batch.counts_B
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self._nats_sum(batch) / batch.num_tokens
@@ -63,7 +66,7 @@ class LanguageModel(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._validation_sum += float(self._nats_sum(batch))
-        self._num_validated += len(batch.ids_BL)
+        self._num_validated += batch.num_expressions
 
     def on_validation_epoch_end(self) -> None:
         self.validation_losses.append((self.global_step, self._validation_sum / self._num_validated))
@@ -95,10 +98,14 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 class BestWeights(pl.Callback):
-    """Keeps the weights of the lowest validation loss, in memory, and puts them back at the end."""
+    """Keeps the weights of the lowest validation loss, in memory, and puts them back at the end.
 
-    def __init__(self) -> None:
+    A loss of at most `enough_nats` ends the training.
+    """
+
+    def __init__(self, enough_nats: float) -> None:
         self.nats = math.inf
+        self._enough_nats = enough_nats
         self._weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -107,6 +114,7 @@ class BestWeights(pl.Callback):
         if nats < self.nats:  # never true of NaN: a diverged model is not chosen
             self.nats = nats
             self._weights = {name: weight.clone() for name, weight in module.state_dict().items()}
+        trainer.should_stop = nats <= self._enough_nats
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self._weights:
@@ -153,7 +161,8 @@ def train(
         FloatingPointError: no validation loss was finite.
     """
     torch.manual_seed(seed)
-    module, best = LanguageModel(model, config), BestWeights()
+    module = LanguageModel(model, config)
+    best = BestWeights(data.validation_entropy_nats + config.stop_gap_nats if config.stop_gap_nats else -math.inf)
     trainer = pl.Trainer(
         accelerator=config.accelerator,
         devices=1,

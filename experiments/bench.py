@@ -1,0 +1,472 @@
+"""Ours against stock, alternating in one run on the same threads: medians and ratios, as a table and as JSON.
+
+Stock is the plain way with the same libraries, as a user would write it: `generate` at its best batch size
+with its cache on, the default GPT-2 configuration, a Trainer with default flags, padded random batches, a
+Python loop over rapidfuzz. Ratios are of neighbouring measurements, so a noisy machine slows both.
+
+    make bench ARGS=--quick       under two minutes, without the training of whole models by the plain recipe
+    make bench                    every row but the last
+    make bench ARGS=--loop        also one laptop loop of 50 generations, and generations of 500 to 16,000
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from rapidfuzz.distance import Levenshtein
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from ouroloop import stores
+from ouroloop.config import LoopConfig, load_preset
+from ouroloop.cycle import Dataset, Source
+from ouroloop.data import MixedDataModule
+from ouroloop.generation import Observer, produce
+from ouroloop.grammar import unique_set
+from ouroloop.loop import draw_original, run_loop
+from ouroloop.measure import diversity_levenshtein
+from ouroloop.model import build_model
+from ouroloop.sample import sample
+from ouroloop.seeding import stream, torch_seed
+from ouroloop.tokenizer import EOS_ID, encode
+from ouroloop.track import Store
+from ouroloop.train import train
+
+RESULTS = Path(__file__).parent / "results" / "bench.json"
+THREADS = 1
+PAIRS = 5
+SECONDS = "seconds"
+PACKAGES = ("torch", "transformers", "pytorch-lightning", "rapidfuzz", "numpy")
+
+
+@dataclass
+class Row:
+    what: str
+    unit: str
+    ours: list[float]
+    stock: list[float]
+    wanted: str
+    note: str = ""
+    is_race: bool = True
+    """Whether fewer are better; otherwise the ratio is ours over the other."""
+
+    @property
+    def ratios(self) -> list[float]:
+        """In each pair: how many times faster ours was, or for a share or growth, ours over the other."""
+        pairs = zip(self.ours, self.stock, strict=True)
+        return [theirs / ours if self.is_race else ours / theirs for ours, theirs in pairs]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = perf_counter()
+    work()
+    return perf_counter() - start
+
+
+def alternate(ours: Callable[[], float], stock: Callable[[], float], pairs: int) -> tuple[list[float], list[float]]:
+    """Measurements of both, the one that goes first changing from pair to pair."""
+    results: tuple[list[float], list[float]] = ([], [])
+    for pair in range(pairs):
+        for which in (0, 1) if pair % 2 == 0 else (1, 0):
+            results[which].append((ours, stock)[which]())
+    return results
+
+
+# ---------------------------------------------------------------------- sampling
+
+
+def generate(model: PreTrainedModel, count: int, batch_size: int) -> None:
+    start = torch.full((batch_size, 1), EOS_ID)
+    for _ in range(math.ceil(count / batch_size)):
+        model.generate(
+            start,
+            attention_mask=torch.ones_like(start),
+            do_sample=True,
+            temperature=0.8,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=200,
+            eos_token_id=EOS_ID,
+            pad_token_id=EOS_ID,
+            use_cache=True,
+        )
+
+
+def sampling_row(what: str, model: PreTrainedModel, config: LoopConfig, pairs: int, wanted: str) -> Row:
+    """Seconds for m texts; stock draws as few whole batches as it takes, and is scaled to m."""
+    count = config.data.num_examples
+    speed = {size: seconds(lambda s=size: generate(model, s, s)) / size for size in (128, 512, 1_024)}
+    best = min(speed, key=lambda size: speed[size])
+    rng = stream(config.seed, "bench")
+    ours, stock = alternate(
+        lambda: seconds(lambda: sample(model, count, config.sampling, rng)),
+        lambda: seconds(lambda: generate(model, best, best)) * count / best,
+        pairs,
+    )
+    return Row(what, SECONDS, ours, stock, wanted, f"{count:,} texts; generate at its best batch size, {best}")
+
+
+def collapsed_model(config: LoopConfig) -> PreTrainedModel:
+    """Trained on 16 distinct expressions, the first of them half of the data, the second a quarter, ..."""
+    texts = unique_set(16, stream(config.seed, "bench", 1), min_depth=4, max_depth=5)
+    copies = [max(1, config.data.num_examples >> (i + 1)) for i in range(16)]
+    repeated = [text for text, n in zip(texts, copies, strict=True) for _ in range(n)]
+    return produce(config, 1, Dataset.of(repeated, Source.SAMPLED, 1), Observer()).model
+
+
+# ---------------------------------------------------------------------- training
+
+
+class StockModel(pl.LightningModule):
+    def __init__(self, config: LoopConfig) -> None:
+        super().__init__()
+        shape = config.model
+        self.model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=8,
+                n_positions=shape.context_length,
+                n_embd=shape.hidden_size,
+                n_layer=shape.num_layers,
+                n_head=shape.num_heads,
+                bos_token_id=EOS_ID,
+                eos_token_id=EOS_ID,
+            )
+        )
+
+    def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
+        loss = self.model(**batch).loss
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1.2e-3)
+
+
+def padded(texts: list[str]) -> dict[str, torch.Tensor]:
+    rows = [torch.tensor(encode(text)) for text in texts]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=EOS_ID)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+
+
+def stock_tokens_per_second(config: LoopConfig, texts: list[str], steps: int) -> float:
+    """Real tokens: padding is work but no yield."""
+    loader = DataLoader(texts, batch_size=32, shuffle=True, collate_fn=padded)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        model = StockModel(config)
+        trainer = pl.Trainer(max_steps=steps, default_root_dir=folder)
+        start = perf_counter()
+        trainer.fit(model, loader)
+        spent = perf_counter() - start
+    tokens_per_text = sum(len(text.split()) + 1 for text in texts) / len(texts)
+    return steps * 32 * tokens_per_text / spent
+
+
+def our_tokens_per_second(config: LoopConfig, texts: list[str], steps: int) -> float:
+    data = MixedDataModule(
+        Dataset.of(texts, Source.ORIGINAL, 0),
+        batch_size=config.train.batch_size,
+        validation_fraction=0.01,
+        rng=stream(config.seed, "bench"),
+    )
+    plan = config.train.model_copy(update={"num_steps": steps, "validate_every": steps})
+    model = build_model(config.model, 1)
+    start = perf_counter()
+    return train(model, data, plan, 1, lambda step, loss: None).num_tokens / (perf_counter() - start)
+
+
+def training_rows(config: LoopConfig, pairs: int, steps: int) -> list[Row]:
+    texts = list(draw_original(config).texts)
+    ours, stock = alternate(
+        lambda: our_tokens_per_second(config, texts, steps * 32 // config.train.batch_size),
+        lambda: stock_tokens_per_second(config, texts, steps),
+        pairs,
+    )
+    unit = "tokens/s"
+    layers, width = config.model.num_layers, config.model.hidden_size
+    lengths = np.array([len(text.split()) + 1 for text in texts])
+    attention = 12 * layers * width * float((lengths**2).sum() / lengths.sum()) / 2  # causal: half of the square
+    flops = 6 * 12 * layers * width**2 + attention
+    peak = [peak_flops() for _ in ours]
+    used = [speed * flops for speed in ours]
+    share = median(a / b for a, b in zip(used, peak, strict=True))
+    return [
+        Row(
+            "training, same shape and threads",
+            unit,
+            ours,
+            stock,
+            "≥ 2",
+            f"batches of {config.train.batch_size} and 32",
+            is_race=False,
+        ),
+        Row(
+            "its share of the peak of matrix products",
+            "FLOP/s",
+            used,
+            peak,
+            "stated",
+            f"{share:.0%} of {median(peak) / 1e9:.0f} GFLOP/s, {flops / 1e6:.2f} MFLOP a token",
+            is_race=False,
+        ),
+    ]
+
+
+def peak_flops() -> float:
+    """The best of products as large as those of training."""
+    speeds = []
+    for rows, inner, columns in ((800, 96, 384), (800, 384, 96), (1_024, 1_024, 1_024)):
+        a, b = torch.randn(rows, inner), torch.randn(inner, columns)
+        flops = 2 * rows * inner * columns
+        repeats = max(1, int(2e9 / flops))
+        speeds += [flops * repeats / seconds(lambda a=a, b=b, n=repeats: [a @ b for _ in range(n)]) for _ in range(5)]
+    return max(speeds)
+
+
+def quality_row(config: LoopConfig, plain: LoopConfig, pairs: int) -> Row:
+    """Seconds until the lowest validation loss of the plain recipe, each pair with a seed of its own.
+
+    The plain recipe is given without the overheads of stock code: our own trainer runs it.
+    """
+    ours: list[float] = []
+    stock: list[float] = []
+    reached = []
+    for seed in range(1, pairs + 1):
+        goal, spent = time_to_nats(plain.model_copy(update={"seed": seed}), -math.inf)
+        stock.append(spent)
+        nats, spent = time_to_nats(config.model_copy(update={"seed": seed}), goal)
+        ours.append(spent)
+        reached.append(f"{nats:.2f} against {goal:.2f}")
+    return Row("until the plain recipe's validation loss", SECONDS, ours, stock, "≥ 2", "; ".join(reached) + " nats")
+
+
+def time_to_nats(config: LoopConfig, goal: float) -> tuple[float, float]:
+    """(lowest validation loss, seconds until the goal was first met or the lowest loss reached)."""
+    data = MixedDataModule(
+        draw_original(config),
+        batch_size=config.train.batch_size,
+        batching=config.train.batching,
+        validation_fraction=config.train.validation_fraction,
+        rng=stream(config.seed, "split", 1),
+    )
+    model = build_model(config.model, torch_seed(config.seed, "init", 1))
+    start = perf_counter()
+    reports: list[tuple[int, float]] = []
+    training = train(model, data, config.train, 1, lambda step, loss: reports.append((step, perf_counter() - start)))
+    total = perf_counter() - start
+    step = next((at for at, nats in training.validation_losses if nats <= goal), None)
+    if step is None:
+        step = min(training.validation_losses, key=lambda point: point[1])[0]
+    return training.validation_nats, next((spent for at, spent in reports if at >= step), total)
+
+
+# ---------------------------------------------------------------------- measuring
+
+
+def diversity_rows(config: LoopConfig, pairs: int) -> list[Row]:
+    texts = unique_set(10_000, stream(config.seed, "bench", 2))
+    words = [text.split() for text in texts]
+    part = 40_000
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(0, len(words), size=(part, 2)).tolist()
+
+    def stock() -> float:
+        spent = seconds(lambda: sum(Levenshtein.normalized_distance(words[i], words[j]) for i, j in chosen) / part)
+        return spent * math.comb(len(words), 2) / part
+
+    counts = dict.fromkeys(texts, 1)
+    ours, theirs = alternate(lambda: seconds(lambda: diversity_levenshtein(counts)), stock, pairs)
+    collapsed = Counter(texts[i] for i in rng.integers(0, 100, size=10_000))
+    once = [seconds(lambda: diversity_levenshtein(collapsed)) for _ in range(pairs)]
+    few = [text.split() for text in collapsed.elements()]
+    both = f"all pairs on all cores; the Python loop from {part:,} random pairs of them"
+    start = perf_counter()
+    for i, j in chosen:
+        Levenshtein.normalized_distance(few[i], few[j])
+    slow = (perf_counter() - start) * math.comb(10_000, 2) / part
+    return [
+        Row("diversity of 10,000 distinct expressions", SECONDS, ours, theirs, "≥ 20, ours < 5 s", both),
+        Row("the same of 100 distinct ones", SECONDS, once, [slow] * pairs, "ours < 0.05 s", both),
+    ]
+
+
+# ---------------------------------------------------------------------- whole loops
+
+
+class Recorder(Observer):
+    """Each generation's metrics, and the resident memory at its end in MB."""
+
+    def __init__(self) -> None:
+        self.generations: list[dict[str, float]] = []
+        self.memory: list[float] = []
+
+    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
+        self.generations.append(metrics)
+        kilobytes = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, check=True)
+        self.memory.append(int(kilobytes.stdout) / 1_000)
+
+
+def recorded_loop(*overrides: str) -> Recorder:
+    """A laptop loop in a store of its own."""
+    recorder = Recorder()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["OUROLOOP_ROOT"] = folder
+        stores.require_writable()
+        config = load_preset("laptop", overrides, LoopConfig)
+        run_loop(config, Store.open(), name="bench", study="bench", observer=recorder)
+    return recorder
+
+
+def outside_row(generations: list[dict[str, float]]) -> Row:
+    outside = [g["generation_seconds"] - g["train_seconds"] - g["sample_seconds"] for g in generations]
+    total = [g["generation_seconds"] for g in generations]
+    share = median(a / b for a, b in zip(outside, total, strict=True))
+    return Row(
+        "a generation's time outside training and sampling",
+        SECONDS,
+        outside,
+        total,
+        "≤ 5 %",
+        f"{share:.1%}",
+        is_race=False,
+    )
+
+
+def loop_rows() -> list[Row]:
+    start = perf_counter()
+    loop = recorded_loop()
+    minutes = [(perf_counter() - start) / 60]
+    sizes, times = (500, 2_000, 16_000), []
+    for size in sizes:
+        steps = 2_250 * size // 2_000
+        run = recorded_loop(
+            "num_generations=1",
+            f"data.num_examples={size}",
+            f"train.num_steps={steps}",
+            f"train.validate_every={steps // 10}",
+        )
+        times.append(run.generations[0]["generation_seconds"])
+    slope = float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+    return [
+        Row("a laptop loop of 50 generations", "minutes", minutes, [], "aim: < 4", "full synthetic, one thread"),
+        Row("resident memory, generation 50 and 5", "MB", loop.memory[49:], loop.memory[4:5], "≤ 1.05", is_race=False),
+        Row(
+            "a generation at m = 16,000 and 500",
+            SECONDS,
+            times[-1:],
+            times[:1],
+            "slope ≤ 1.1",
+            f"log-log slope {slope:.2f} over m = 500, 2,000 and 16,000, equal epochs",
+            is_race=False,
+        ),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="under two minutes: less work, and no plain recipe")
+    parser.add_argument("--loop", action="store_true", help="also a whole loop, its memory, and larger datasets")
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    config, plain = load_preset("laptop", [], LoopConfig), load_preset("laptop-plain", [], LoopConfig)
+    console = Console()
+    rows: list[Row] = []
+    with console.status("measuring") as status:
+        for title, measurement in _plan(config, plain, options):
+            status.update(title)
+            rows += measurement()
+    console.print(_table(rows))
+    RESULTS.write_text(json.dumps(_record(rows, options), indent=2, ensure_ascii=False) + "\n")
+    console.print(f"written to {RESULTS}", highlight=False)
+
+
+def _plan(
+    config: LoopConfig, plain: LoopConfig, options: argparse.Namespace
+) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    quick = options.quick
+    if quick:
+        steps = {"num_steps": 200, "num_warmup_steps": 20, "validate_every": 50}
+        config = config.model_copy(update={"train": config.train.model_copy(update=steps)})
+
+    def sampling() -> list[Row]:
+        first = produce(config, 1, draw_original(config), Observer()).model
+        few = "of M_1" if not quick else "of M_1 after 200 steps"
+        return [sampling_row(f"sampling {few}", first, config, PAIRS, "≥ 4")]
+
+    def collapsed() -> list[Row]:
+        return [sampling_row("sampling a collapsed model", collapsed_model(config), config, PAIRS, "≥ 40")]
+
+    def outside() -> list[Row]:
+        generations = recorded_loop("num_generations=3").generations
+        return [outside_row(generations)]
+
+    yield "sampling", sampling
+    yield "sampling a collapsed model", collapsed
+    yield "training", lambda: training_rows(config, PAIRS, steps=20 if quick else 100)
+    yield "diversity", lambda: diversity_rows(config, PAIRS)
+    if not quick:
+        yield "outside training and sampling", outside
+        yield "time to quality", lambda: [quality_row(config, plain, PAIRS)]
+    if options.loop:
+        yield "whole loops", loop_rows
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(title=f"ours against stock, {THREADS} thread, medians of {PAIRS} pairs", title_justify="left")
+    for heading in ("what", "unit", "ours", "stock", "ratio", "wanted", ""):
+        table.add_column(heading, justify="right" if heading in ("ours", "stock", "ratio") else "left")
+    for row in rows:
+        ratio = f"{median(row.ratios):,.2f} ({min(row.ratios):,.2f}–{max(row.ratios):,.2f})" if row.stock else "–"
+        stock = f"{median(row.stock):,.4g}" if row.stock else "–"
+        table.add_row(row.what, row.unit, f"{median(row.ours):,.4g}", stock, ratio, row.wanted, row.note)
+    return table
+
+
+def _record(rows: list[Row], options: argparse.Namespace) -> dict[str, object]:
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}",
+        "load_average": os.getloadavg(),
+        "threads": THREADS,
+        "quick": options.quick,
+        "versions": {
+            name: version(name) for name in ("torch", "transformers", "pytorch-lightning", "rapidfuzz", "numpy")
+        },
+        "rows": [asdict(row) | ({"ratio": median(row.ratios)} if row.stock else {}) for row in rows],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    main()
