@@ -10,13 +10,34 @@ import pytest
 from tests.conftest import REPOSITORY
 
 MODULES = sorted((REPOSITORY / "src" / "ouroloop").glob("*.py"))
-SCIENCE = ["grammar", "verify", "oracle", "seeding", "config", "cycle", "tokenizer", "measure"]
+SCIENCE = ["grammar", "verify", "oracle", "seeding", "config", "preset", "cycle", "tokenizer", "measure"]
+SCIENCE += ["law", "divergence", "ideal"]
 
 
 def test_the_science_imports_no_machinery() -> None:
     code = f"import sys, {', '.join(f'ouroloop.{name}' for name in SCIENCE)}; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "mlflow", "optuna", "transformers", "pytorch_lightning", "rich"} & set(loaded)
+
+
+def test_the_ideal_learner_runs_without_torch() -> None:
+    code = """if True:
+        import sys
+        from ouroloop.config import LoopConfig
+        from ouroloop.cycle import Dataset, Source
+        from ouroloop.generation import Observer, assess, produce
+        from ouroloop.measure import Sample
+        model = {"kind": "empirical"}
+        config = LoopConfig.model_validate({"num_generations": 1, "data": {"num_examples": 2}, "model": model})
+        texts = ["( not False )", "( True and True )"]
+        training_set = Dataset.of(texts, Source.ORIGINAL, 0)
+        product = produce(config, 1, training_set, Observer())
+        print(assess(config, 1, product, training_set, Sample.of(texts), Observer()).measures["entropy_nats"].value)
+        sys.exit(" ".join({"torch", "pytorch_lightning", "transformers", "mlflow"} & sys.modules.keys()))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "\n"
+    assert float(done.stdout) == pytest.approx(0.6931, abs=1e-4)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
@@ -43,6 +64,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "figure": "test_report",
         "generation": "test_loop",
         "listing": "test_lookup and test_compare",
+        "preset": "test_config",
         "signals": "test_cli",
         "stores": "test_queue and test_cli",
         "status": "test_cli",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from transformers import PreTrainedModel
 
-from ouroloop import generation
+from ouroloop import sample as sampling
 from ouroloop.config import SamplingConfig
 from ouroloop.track import Store
 from tests.conftest import REPOSITORY, TINY, CommandLine
@@ -101,6 +101,29 @@ def test_dry_run_shows_everything_and_runs_nothing(ouroloop: CommandLine, root: 
     assert Store.open().find(level="loop") == []
 
 
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (REPOSITORY / "experiments").glob("fig*.yaml")))
+def test_every_figure_can_be_run(ouroloop: CommandLine, preset: str) -> None:
+    done = ouroloop("sweep", preset, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert " loops of " in done.stdout
+
+
+def test_a_study_of_the_ideal_learner(ouroloop: CommandLine, presets: Path) -> None:
+    """Through sweep, status, report and resume; there is no network to wait for and none to record."""
+    study = {"base": "tiny-study", "loop": {"model": {"kind": "empirical"}, "train": None}}
+    (presets / "experiments" / "tiny-ideal.yaml").write_text(yaml.safe_dump(study))
+    first = ouroloop("sweep", "tiny-ideal", cwd=presets)
+    assert first.returncode == 0, first.stderr
+    loops = Store.open().find(level="loop", study="tiny-ideal")
+    assert [loop.status for loop in loops] == ["FINISHED"] * 2
+    assert {loop.tag("model") for loop in loops} == {"empirical"}
+    again = ouroloop("sweep", "tiny-ideal", cwd=presets)
+    assert again.returncode == 0
+    assert len(Store.open().find(level="loop", study="tiny-ideal")) == 2
+    assert "2 done" in ouroloop("status", "tiny-ideal", cwd=presets).stdout
+    assert ouroloop("report", "tiny-ideal", cwd=presets).returncode == 0
+
+
 def test_a_real_process_runs_a_loop_and_the_same_command_reports_it(
     ouroloop: CommandLine, presets: Path, root: Path
 ) -> None:
@@ -144,14 +167,14 @@ def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine
 def test_a_loop_that_fails_is_failed_and_the_others_go_on(
     ouroloop: CommandLine, presets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = generation.sample
+    real = sampling.sample
 
     def explode(model: PreTrainedModel, count: int, config: SamplingConfig, *rest: Any) -> list[str]:
         if config.temperature == 1:
             raise FloatingPointError("diverged")
         return real(model, count, config, *rest)
 
-    monkeypatch.setattr(generation, "sample", explode)
+    monkeypatch.setattr(sampling, "sample", explode)
     arguments = ["sweep", "tiny-study", "--temperatures=[0.8, 1.0]", "--synthetic_proportions=[0.5]"]
     done = ouroloop(*arguments, cwd=presets)
     assert done.returncode == 1
@@ -166,7 +189,7 @@ def test_a_loop_that_fails_is_failed_and_the_others_go_on(
     assert [run.status for run in store.find(level="study")] == ["FAILED"]
     (record,) = json.loads(ouroloop("status", "tiny-study", "--json", cwd=presets).stdout)
     assert [loop["error"] for loop in record["loops"]] == [None, "FloatingPointError: diverged"]
-    monkeypatch.setattr(generation, "sample", real)
+    monkeypatch.setattr(sampling, "sample", real)
     assert ouroloop(*arguments, cwd=presets).returncode == 0  # the same command runs just what failed
     assert {run.status for run in Store.open().find(study="tiny-study")} == {"FINISHED"}
 

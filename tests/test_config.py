@@ -4,17 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ouroloop.config import (
-    PRESET_FOLDER,
-    ConfigError,
-    CycleConfig,
-    DataCycle,
-    LoopConfig,
-    StudyConfig,
-    flatten,
-    load_preset,
-    preset_name,
-)
+from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig, StudyConfig, flatten
+from ouroloop.preset import PRESET_FOLDER, load_preset, preset_name
 from tests.conftest import REPOSITORY
 
 PRESETS = sorted(path.stem for path in (REPOSITORY / PRESET_FOLDER).glob("*.yaml"))
@@ -27,7 +18,8 @@ def _in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_valid(preset: str) -> None:
-    kind = StudyConfig if "\nloop:" in Path(f"experiments/{preset}.yaml").read_text() else LoopConfig
+    is_study = "\nloop:" in (text := Path(f"experiments/{preset}.yaml").read_text()) or "\nbase:" in text
+    kind = StudyConfig if is_study else LoopConfig
     config = load_preset(preset, [], kind)
     assert config.description.endswith(".")
 
@@ -89,6 +81,15 @@ def test_overrides_are_typed() -> None:
         (["sampling.temperature=0"], "sampling.temperature: got 0, allowed is greater than 0"),
         (["sampling.temperature=.inf"], "sampling.temperature: got inf"),
         (["stages.onset=0.99"], "need healthy > onset > decline"),
+        (["model.kind=sideways"], "allowed is a model whose kind is 'transformers' or 'empirical'"),
+        (["model=3"], "model: got 3, allowed is a model"),
+        (["model.num_layer=3"], "unknown key 'model.num_layer'; allowed here: kind, model_type, num_layers"),
+        (["model.kind=empirical"], "empirical trains nothing; leave train out, or write train: null"),
+        (["train=null"], "train is missing"),
+        (
+            ["model.kind=empirical", "train=null", "model.num_layers=3"],
+            "unknown key 'model.num_layers'; allowed here: k",
+        ),
         (["seed.x=3"], "unknown key 'seed.x': seed has no fields"),
         (["=3"], "cannot read '=3'"),
         (["num_generations=[1"], "cannot read the value of --num_generations"),
@@ -178,3 +179,46 @@ def test_cells_of_a_grid() -> None:
     assert len(loops) == 2 * 2 * 2 + 2 * 2  # balanced has no proportion, so it appears once
     assert len({loop.fingerprint() for loop in loops}) == len(loops)
     assert {loop.cycle.proportion_label for loop in loops} == {"0", "1", "none"}
+
+
+def test_the_ideal_learner_takes_nothing_over_from_a_network() -> None:
+    config = load_preset("laptop", ["model.kind=empirical", "train=null"], LoopConfig)
+    assert config.model.model_dump() == {"kind": "empirical"}
+    assert config.label == "full_synthetic-empirical-T0.8-s1"
+    assert config.fingerprint() != load_preset("laptop", [], LoopConfig).fingerprint()
+
+
+FIGURES = {"fig3-4": 12, "fig5": 15, "fig6": 15, "fig7": 3, "fig8-9": 15}
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_has_its_twins(figure: str) -> None:
+    """The same cells at the paper's scale, of the ideal learner and (the first two) at temperature 1."""
+
+    def cells(preset: str) -> list[tuple[object, ...]]:
+        return [(c.cycle, c.data.initialisation, c.seed, c.num_generations) for c in study(preset).loops()]
+
+    def study(preset: str) -> StudyConfig:
+        return load_preset(preset, [], StudyConfig)
+
+    twins = ["paper", "ideal", *(["t1", "t1-ideal"] if figure in ("fig3-4", "fig5") else [])]
+    assert len(cells(figure)) == FIGURES[figure]
+    assert len(study(figure).seeds) >= 3
+    for twin in twins:
+        assert cells(f"{figure}-{twin}") == cells(figure)
+        loop = study(f"{figure}-{twin}").loops()[0]
+        assert loop.sampling.temperature == (1.0 if "t1" in twin else 0.8)
+        assert (loop.model.kind == "empirical") == ("ideal" in twin)
+        if twin == "paper":
+            paper = load_preset("paper", [], LoopConfig)
+            assert (loop.data, loop.model, loop.train) == (paper.data, paper.model, paper.train)
+
+
+def test_figure_3_runs_each_cycle_at_its_own_proportion() -> None:
+    cells = {
+        loop.cycle.kind.value: loop.cycle.synthetic_proportion
+        for loop in load_preset("fig3-4", [], StudyConfig).loops()
+    }
+    assert cells == {"full_synthetic": None, "balanced": None, "incremental": 0.1, "expanding": 0.9}
+    with pytest.raises(ConfigError, match="fresh_mix needs synthetic_proportions"):
+        load_preset("fig3-4", ["cycles=[fresh_mix]"], StudyConfig)

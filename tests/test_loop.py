@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ouroloop import stores
-from ouroloop.config import CycleConfig, DataCycle, LoopConfig
+from ouroloop.config import CycleConfig, DataCycle, EmpiricalConfig, LoopConfig
 from ouroloop.generation import Observer
 from ouroloop.loop import keeps_weights, run_loop
 from ouroloop.signals import Interrupted
@@ -62,6 +62,9 @@ def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
     steps = {key: [step for step, _ in history] for key, history in outcome(run).items()}
     assert steps["diversity_levenshtein"] == steps["correctness"] == [0, 1, 2, 3]
     assert steps["validation_nats"] == steps["synthetic_share"] == steps["share_in_training_set"] == [1, 2, 3]
+    assert steps["entropy_nats"] == steps["coverage"] == [0, 1, 2, 3]
+    assert steps["grammar_entropy_nats"] == [0]
+    assert steps["kl_forward_t1_nats"] == steps["coverage_tail_10"][1:] == [1, 2, 3]
     assert dict(run.history("synthetic_share")) == {1: 0.0, 2: 1.0, 3: 1.0}
     for number, child in enumerate(generations(run), 1):
         assert child.status == "FINISHED"
@@ -122,6 +125,28 @@ def test_stopped_anywhere_and_resumed_is_the_undisturbed_loop(tiny: LoopConfig, 
 
 
 @pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("kind", [DataCycle.FULL_SYNTHETIC, DataCycle.INCREMENTAL])
+def test_the_ideal_learner_runs_resumes_and_trains_nothing(tiny: LoopConfig, kind: DataCycle) -> None:
+    cycle = CycleConfig(kind=kind, synthetic_proportion=0.5 if kind.takes_proportion else None)
+    ideal = {"model": EmpiricalConfig(kind="empirical"), "train": None, "cycle": cycle, "num_generations": 5}
+    config = tiny.model_copy(update=ideal)
+    undisturbed = loop(config, study="undisturbed")
+    for generation, phase in [(1, "sample"), (2, "measure"), (4, "record")]:
+        with pytest.raises(Interrupted):
+            loop(config, study="disturbed", observer=StopAfter(generation, phase))
+    run = loop(config, study="disturbed")
+    assert outcome(run) == outcome(undisturbed)
+    assert sampled(run) == sampled(undisturbed)
+    keys = outcome(run).keys()
+    assert {"coverage", "coverage_depth_1_3", "entropy_nats", "kl_reverse_nats"} <= keys
+    assert not keys & {"validation_nats", "kl_forward_t1_nats", "coverage_stderr", "entropy_nats_stderr"}
+    assert [t for t, _ in run.history("kl_forward_nats")] == [0]  # of the law of D_0; M_t leaves most of P out
+    assert dict(run.history("correctness"))[5] == 1
+    assert not any(child.entity.outputs.model_outputs for child in generations(run))
+    assert not (stores.runs_folder() / "shared").exists()
+
+
+@pytest.mark.usefixtures("root")
 def test_a_finished_loop_is_returned_and_not_run_again(tiny: LoopConfig) -> None:
     first = loop(tiny)
 
@@ -177,7 +202,7 @@ def test_an_error_is_failed_and_not_a_result(tiny: LoopConfig, monkeypatch: pyte
     def explode(*_: object) -> None:
         raise FloatingPointError("diverged")
 
-    monkeypatch.setattr("ouroloop.generation.sample", explode)
+    monkeypatch.setattr("ouroloop.sample.sample", explode)
     with pytest.raises(FloatingPointError):
         loop(tiny)
     (run,) = Store.open().find(level="loop", study="test")

@@ -9,7 +9,7 @@ from ouroloop import score
 from ouroloop.config import SamplingConfig
 from ouroloop.grammar import TOKENS, enumerate_expressions
 from ouroloop.sample import sample
-from ouroloop.score import log_probabilities
+from ouroloop.score import log_probabilities, log_probabilities_at, log_probabilities_of_tree
 from ouroloop.seeding import stream
 from ouroloop.tokenizer import EOS_ID
 from tests.test_sample import log_probability, model_of
@@ -76,3 +76,21 @@ def test_what_cannot_be_scored_is_an_error_and_not_a_number() -> None:
     log_probabilities(model_of(), ["True " * 63])
     with pytest.raises(FloatingPointError):
         log_probabilities(diverged(model_of()), ["True"])
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_a_tree_of_prefixes_scores_as_its_texts_do(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several pieces, whose caches grow and reuse their slots."""
+    model = model_of(model_type, sharpness=3.0)
+    texts = [*(text for text, _ in enumerate_expressions(2)), "", "True", ") ) or", "( not " * 20 + "True"]
+    expected = log_probabilities_at(model, texts, [0.8, 1.0])
+    for piece in (1_000, 50):
+        monkeypatch.setattr(score, "_TEXTS_AT_ONCE", piece)
+        assert log_probabilities_of_tree(model, texts, [0.8, 1.0]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_text_that_was_cut_off_has_no_end() -> None:
+    model = model_of()
+    texts = ["( not", "( not True", "( not True )"]
+    nats = log_probabilities_at(model, texts, [0.8], cut_at=3)[0]
+    assert nats == pytest.approx([log_probability(model, t, 0.8, ends=len(t.split()) != 3) for t in texts], abs=1e-4)

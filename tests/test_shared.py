@@ -25,6 +25,8 @@ def never() -> Product:
 
 
 def same(first: Product, second: Product) -> bool:
+    assert first.model is not None
+    assert second.model is not None
     weights = zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
     return (
         first.texts == second.texts and first.training == second.training and all(torch.equal(a, b) for a, b in weights)

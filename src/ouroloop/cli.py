@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from ouroloop import __version__, stores
-from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten, load_preset, preset_name
+from ouroloop.config import ConfigError, LoopConfig, ModelConfig, StudyConfig, flatten
+from ouroloop.preset import load_preset, preset_name
 from ouroloop.signals import Interrupted, catch_signals
 
 _MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
@@ -167,14 +168,12 @@ def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     console = Console()
-    with console.status("loading torch, transformers and MLflow"):
+    with console.status("loading libraries"):
         from ouroloop.loop import run_loop
-        from ouroloop.model import build_model
-        from ouroloop.sample import require_causal
         from ouroloop.track import Store, close_dead_runs
         from ouroloop.view import LoopView
 
-    require_causal(build_model(config.model, 0))
+        _check_model(config)
     study = preset_name(options.preset)
     store = Store.open()
     close_dead_runs(store)
@@ -186,16 +185,27 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_model(config: LoopConfig) -> None:
+    """Before anything is recorded; torch is imported for a network only."""
+    if isinstance(config.model, ModelConfig):
+        from ouroloop.model import build_model
+        from ouroloop.sample import require_causal
+
+        require_causal(build_model(config.model, 0))
+
+
 def _show_loop(config: LoopConfig) -> int:
     from rich.console import Console
 
-    from ouroloop.model import build_model, num_parameters
+    size = "no network: the model is its training set"
+    if isinstance(config.model, ModelConfig):
+        from ouroloop.model import build_model, num_parameters
 
-    parameters = num_parameters(build_model(config.model, 0))
+        size = f"{num_parameters(build_model(config.model, 0)):,} parameters without position embeddings"
     console = Console()
     for key, value in flatten(config).items():
         console.print(f"{key} = {value}", highlight=False, markup=False)
-    console.print(f"\n{parameters:,} parameters without position embeddings", highlight=False)
+    console.print(f"\n{size}", highlight=False)
     return 0
 
 
@@ -210,15 +220,13 @@ def _sweep(options: argparse.Namespace) -> int:
         console.print(cells_table(config))
         return 0
     stores.require_writable()
-    with console.status("loading torch, transformers and MLflow"):
-        from ouroloop.model import build_model
+    with console.status("loading libraries"):
         from ouroloop.report import write_reports
-        from ouroloop.sample import require_causal
         from ouroloop.status import study_table
         from ouroloop.sweep import run_study
         from ouroloop.track import Store
 
-    require_causal(build_model(config.loop.model, 0))
+        _check_model(config.loop)
     name = preset_name(options.preset)
     store = Store.open()
     failed = run_study(config, name, store, console, options.workers)

@@ -1,24 +1,19 @@
-"""What a loop or a study *is*: frozen, validated, and read from a YAML preset in `experiments/`.
+"""What a loop or a study *is*: frozen and validated, one schema and no free-form key.
 
-A preset may name a `base`, another preset that it changes; overrides from the command line change it
-further (`--cycle.kind=incremental`). There is one schema and no free-form key. Everything that is
-wrong with what was given ends in one `ConfigError` of one line: what was given, what is allowed.
+Everything that is wrong with what was given ends in one `ConfigError` of one line: what was given,
+what is allowed. Knows nothing about files: `preset.py` reads them.
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from itertools import product
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ouroloop.grammar import Initialisation, capacity
-
-PRESET_FOLDER = Path("experiments")
 
 
 class ConfigError(ValueError):
@@ -98,9 +93,16 @@ class CycleConfig(_Section):
         return "none" if self.synthetic_proportion is None else f"{self.synthetic_proportion:g}"
 
 
+class EmpiricalConfig(_Section):
+    """The ideal learner: M_t is its training set, resampled at the temperature. It has nothing to train."""
+
+    kind: Literal["empirical"]
+
+
 class ModelConfig(_Section):
     """A causal LM of transformers, built from its configuration and never from a hub."""
 
+    kind: Literal["transformers"] = "transformers"
     model_type: str = "gpt2"
     num_layers: int = Field(ge=1, le=200)
     num_heads: int = Field(ge=1, le=200)
@@ -174,6 +176,20 @@ class StageConfig(_Section):
         return self
 
 
+def _model_kind(value: Any) -> Any:
+    return value.get("kind", "transformers") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+Model = Annotated[
+    Annotated[ModelConfig, Tag("transformers")] | Annotated[EmpiricalConfig, Tag("empirical")],
+    Discriminator(
+        _model_kind,
+        custom_error_type="model_kind",
+        custom_error_message="a model whose kind is 'transformers' or 'empirical'",
+    ),
+]
+
+
 class LoopConfig(_Section):
     """One self-consuming loop: everything that determines its result, bit for bit."""
 
@@ -182,12 +198,26 @@ class LoopConfig(_Section):
     num_generations: int = Field(ge=1, le=100_000)
     data: DataConfig
     cycle: CycleConfig = CycleConfig()
-    model: ModelConfig
-    train: TrainConfig
+    model: Model
+    train: TrainConfig | None = None
+    """What a network needs and the ideal learner has no use for."""
     sampling: SamplingConfig = SamplingConfig()
     stages: StageConfig = StageConfig()
+    exact_every: int = Field(default=25, ge=1)
+    """Generations from one exact evaluation of all expressions of depth 1 to 3 to the next: seconds for a network.
+    In between, what is asked of depth 3 is estimated, with a standard error."""
     keep_weights: Literal["all", "stages", "last", "none"] = "all"
     """Which M_t are kept: `stages` the first of each collapse stage and the last, for long studies."""
+
+    @model_validator(mode="after")
+    def _train_belongs_to_model(self) -> Self:
+        if self.model.kind == "transformers" and self.train is None:
+            raise ValueError("train is missing: a network needs train.num_steps and so on")
+        if self.model.kind == "empirical" and self.train is not None:
+            raise ValueError(
+                "model.kind empirical trains nothing; leave train out, or write train: null (--train=null)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
@@ -197,7 +227,7 @@ class LoopConfig(_Section):
                 f"sampling.max_new_tokens {writes} must be at least {longest}, "
                 f"the longest expression of depth {self.data.max_depth}"
             )
-        if self.model.context_length <= writes:
+        if isinstance(self.model, ModelConfig) and self.model.context_length <= writes:
             raise ValueError(
                 f"model.context_length {self.model.context_length} must be at least {writes + 1}: "
                 "the start token and sampling.max_new_tokens"
@@ -206,9 +236,12 @@ class LoopConfig(_Section):
 
     @property
     def label(self) -> str:
-        """Cycle, proportion, temperature and seed: the name of the loop among its like."""
+        """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among its like."""
         proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
-        return f"{self.cycle.kind.value}{proportion}-T{self.sampling.temperature:g}-s{self.seed}"
+        initialisation = self.data.initialisation
+        start = "" if initialisation is Initialisation.TRUE_ONLY else f"-{initialisation.value}"
+        learner = "" if self.model.kind == "transformers" else f"-{self.model.kind}"
+        return f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}-s{self.seed}"
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
@@ -216,32 +249,54 @@ class LoopConfig(_Section):
         return hashlib.sha256(content.encode()).hexdigest()
 
 
+Proportions = Annotated[
+    Annotated[list[Proportion], Tag("all")] | Annotated[dict[DataCycle, list[Proportion]], Tag("each")],
+    Discriminator(lambda value: "each" if isinstance(value, dict) else "all"),
+]
+
+
 class StudyConfig(_Section):
-    """A grid of loops that differ in cycle, synthetic proportion, temperature and seed."""
+    """A grid of loops that differ in cycle, synthetic proportion, initialisation, temperature and seed."""
 
     description: str = ""
     kind: Literal["grid"] = "grid"
     cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
-    synthetic_proportions: list[Proportion] = Field(min_length=1)
+    synthetic_proportions: Proportions = []
+    """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}."""
+    initialisations: list[Initialisation] = Field(default=[Initialisation.TRUE_ONLY], min_length=1)
     temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
     loop: LoopConfig
 
+    @model_validator(mode="after")
+    def _every_cycle_has_its_proportion(self) -> Self:
+        lacking = [kind.value for kind in self.cycles if kind.takes_proportion and not self.proportions(kind)]
+        if lacking:
+            raise ValueError(f"{lacking[0]} needs synthetic_proportions, numbers from 0 to 1")
+        return self
+
+    def proportions(self, kind: DataCycle) -> Sequence[float | None]:
+        """λ of the cells of this cycle; None for a cycle that has no λ."""
+        if not kind.takes_proportion:
+            return [None]
+        spanned = self.synthetic_proportions
+        return spanned.get(kind, []) if isinstance(spanned, dict) else spanned
+
     def loops(self) -> list[LoopConfig]:
-        """The distinct cells, seeds last; a cycle without λ appears once for each temperature and seed."""
+        """The distinct cells, seeds last; a cycle without λ appears once for each start, temperature and seed."""
         cells: dict[str, LoopConfig] = {}
         for kind in self.cycles:
-            for proportion in self.synthetic_proportions if kind.takes_proportion else [None]:
-                for temperature in self.temperatures:
-                    for seed in self.seeds:
-                        cycle = CycleConfig(kind=kind, synthetic_proportion=proportion)
-                        sampling = self.loop.sampling.model_copy(update={"temperature": temperature})
-                        loop = self.loop.model_copy(update={"cycle": cycle, "sampling": sampling, "seed": seed})
-                        cells[loop.fingerprint()] = loop
+            arms = product(self.proportions(kind), self.initialisations, self.temperatures, self.seeds)
+            for proportion, initialisation, temperature, seed in arms:
+                change = {
+                    "cycle": CycleConfig(kind=kind, synthetic_proportion=proportion),
+                    "data": self.loop.data.model_copy(update={"initialisation": initialisation}),
+                    "sampling": self.loop.sampling.model_copy(update={"temperature": temperature}),
+                    "seed": seed,
+                }
+                loop = self.loop.model_copy(update=change)
+                cells[loop.fingerprint()] = loop
         return list(cells.values())
-
-
-Config = TypeVar("Config", LoopConfig, StudyConfig)
 
 
 def flatten(config: BaseModel) -> dict[str, Any]:
@@ -256,119 +311,3 @@ def flatten(config: BaseModel) -> dict[str, Any]:
         return flat
 
     return walk("", config.model_dump(mode="json"))
-
-
-# What a study spans, and how it is said there
-_SPANNED = {
-    "loop.seed": "seeds",
-    "loop.cycle.kind": "cycles",
-    "loop.cycle.synthetic_proportion": "synthetic_proportions",
-    "loop.sampling.temperature": "temperatures",
-}
-
-
-def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Config:
-    """The preset of that name or path with `group.field=value` overrides applied.
-
-    Raises:
-        ConfigError: no such preset, not YAML, an unknown key, a value out of range.
-    """
-    tree = _read(preset)
-    is_study = "loop" in tree
-    if is_study != (kind is StudyConfig):
-        command = "sweep" if is_study else "run"
-        raise ConfigError(f"{preset} is a {'study' if is_study else 'loop'}: use `ouroloop {command} {preset}`")
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"cannot read {override!r}; overrides are written --group.field=value")
-        if key in _SPANNED:
-            raise ConfigError(f"a study spans {key}: write --{_SPANNED[key]}=[{value}]")
-        try:
-            _set(tree, key.split("."), yaml.safe_load(value))
-        except (yaml.YAMLError, RecursionError):
-            raise ConfigError(f"cannot read the value of --{override}; it must be a number, a word or a list") from None
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{preset}: {_one_line(error, kind)}") from None
-
-
-def preset_name(preset: str) -> str:
-    """The name under which a preset's runs are kept.
-
-    Raises:
-        ConfigError: it has characters that a store cannot search for.
-    """
-    name = Path(preset).stem
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ConfigError(f"a preset is named by letters, digits, '_', '.' and '-', not {name!r}")
-    return name
-
-
-def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    path = Path(preset)
-    if not path.suffix:
-        path = PRESET_FOLDER / f"{preset}.yaml"
-    if preset in seen:
-        raise ConfigError(f"{path} is its own base: {' -> '.join((*seen, preset))}")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in PRESET_FOLDER.glob("*.yaml"))) or f"none in {PRESET_FOLDER}/"
-        raise ConfigError(f"no preset {preset!r} ({path}); there are: {known}") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path} is not valid YAML{where}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold keys and values, as the other presets do")
-    return _with_base(tree, (*seen, preset))
-
-
-def _with_base(tree: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
-    if isinstance(tree.get("loop"), dict):
-        tree["loop"] = _with_base(tree["loop"], seen)
-    base = tree.pop("base", None)
-    return tree if base is None else _merged(_read(str(base), seen), tree)
-
-
-def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in change.items():
-        inner = merged.get(key)
-        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _set(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for key in path[:-1]:
-        inner = tree.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"unknown key {'.'.join(path)!r}: {key} has no fields")
-        tree = inner
-    tree[path[-1]] = value
-
-
-def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; allowed here: {', '.join(_fields_at(kind, first['loc'][:-1]))}"
-    if first["type"] == "missing":
-        return f"{where} is missing"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if first["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    return f"{where}: got {first['input']!r}, allowed is {message}"
-
-
-def _fields_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    for part in path:
-        inner = kind.model_fields[str(part)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
-        kind = inner
-    return list(kind.model_fields)

@@ -1,23 +1,25 @@
-"""One generation: train M_t from scratch on D_{t-1}, sample S_t, judge and measure it."""
+"""One generation: train M_t from scratch on D_{t-1}, sample S_t, judge and measure it. Imports torch when it must."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
-
-import torch
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from ouroloop import oracle
-from ouroloop.config import LoopConfig
+from ouroloop.config import LoopConfig, ModelConfig
 from ouroloop.cycle import Dataset
-from ouroloop.data import MixedDataModule
+from ouroloop.divergence import of_finite_law
+from ouroloop.ideal import resample, resampling_law
+from ouroloop.law import Law
 from ouroloop.measure import CollapseStage, Estimate, Sample, measure, measure_training_set, stage
-from ouroloop.model import build_model
-from ouroloop.sample import sample
 from ouroloop.seeding import stream, torch_seed
-from ouroloop.train import Training, train
+
+if TYPE_CHECKING:  # torch takes seconds to import, and the ideal learner has no use for it
+    from transformers import PreTrainedModel
+
+    from ouroloop.train import Training
 
 _CROSS_CHECKED = 100  # distinct texts a generation that sympy judges too
 
@@ -40,8 +42,9 @@ class Observer:
 class Product:
     """M_t and S_t: what D_{t-1} and the configuration determine, bit for bit (the times excepted)."""
 
-    model: PreTrainedModel
-    training: Training
+    model: "PreTrainedModel | None"
+    """None for the ideal learner, whose model is its training set."""
+    training: "Training | None"
     texts: list[str]
     seconds: dict[str, float] = field(compare=False)
     """Of the phases `train` and `sample`."""
@@ -56,7 +59,26 @@ def timed(seconds: dict[str, float], phase: str, observer: Observer) -> Iterator
 
 
 def produce(config: LoopConfig, number: int, training_set: Dataset, observer: Observer) -> Product:
-    """Trains M_t on D_{t-1} and samples S_t from it."""
+    """Trains M_t on D_{t-1}, if it is of a kind that is trained, and samples S_t from it."""
+    if config.model.kind == "transformers":
+        return _train_and_sample(config, number, training_set, observer)
+    seconds: dict[str, float] = {}
+    with timed(seconds, "sample", observer):
+        law = resampling_law(training_set.texts, config.sampling.temperature)
+        texts = resample(law, config.data.num_examples, stream(config.seed, "sampling", number))
+    return Product(None, None, texts, seconds)
+
+
+def _train_and_sample(config: LoopConfig, number: int, training_set: Dataset, observer: Observer) -> Product:
+    import torch
+
+    from ouroloop.data import MixedDataModule
+    from ouroloop.model import build_model
+    from ouroloop.sample import sample
+    from ouroloop.train import train
+
+    assert isinstance(config.model, ModelConfig)
+    assert config.train is not None
     torch.set_num_threads(config.train.num_threads)
     seconds: dict[str, float] = {}
     with timed(seconds, "train", observer):
@@ -85,7 +107,7 @@ class Assessment:
 
 
 def assess(
-    config: LoopConfig, product: Product, training_set: Dataset, original: Sample, observer: Observer
+    config: LoopConfig, number: int, product: Product, training_set: Dataset, original: Sample, observer: Observer
 ) -> Assessment:
     """Judges and measures S_t; sympy judges some of it too, and has to agree."""
     seconds = dict(product.seconds)
@@ -93,10 +115,24 @@ def assess(
         sampled = Sample.of(product.texts)
         oracle.cross_check(islice(sampled.counts, _CROSS_CHECKED))
         measures = measure(sampled, original, config.data) | measure_training_set(sampled, training_set)
-    measures["validation_nats"] = Estimate(product.training.validation_nats)
+        measures |= _measure_law(config, number, product, training_set, sampled)
+    if product.training is not None:
+        measures["validation_nats"] = Estimate(product.training.validation_nats)
+        measures["train_tokens_per_second"] = Estimate(product.training.num_tokens / seconds["train"])
     measures |= {f"{phase}_seconds": Estimate(value) for phase, value in seconds.items()}
     num_sampled = sum(len(text.split()) + 1 for text in product.texts)
-    measures["train_tokens_per_second"] = Estimate(product.training.num_tokens / seconds["train"])
     measures["sample_tokens_per_second"] = Estimate(num_sampled / seconds["sample"])
     retention = measures.get("diversity_retention")
     return Assessment(sampled, measures, stage(retention.value, config.stages) if retention else None)
+
+
+def _measure_law(
+    config: LoopConfig, number: int, product: Product, training_set: Dataset, sampled: Sample
+) -> dict[str, Estimate]:
+    """How far the law of M_t at the sampling temperature is from the grammar's."""
+    if product.model is not None:
+        from ouroloop.likelihood import measure_model
+
+        return measure_model(config, number, product.model, product.texts, sampled)
+    probabilities = resampling_law(training_set.texts, config.sampling.temperature)
+    return of_finite_law(Law.of(config.data), probabilities, Sample.of(training_set.texts))

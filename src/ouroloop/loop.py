@@ -19,13 +19,13 @@ from time import perf_counter
 
 from ouroloop.config import LoopConfig
 from ouroloop.cycle import Dataset, DatasetError, Source, needs_fresh_data, next_dataset
+from ouroloop.divergence import of_unique_set
 from ouroloop.figure import PANEL_KEYS, loop_png
 from ouroloop.generation import Observer, Product, assess, produce
 from ouroloop.grammar import unique_set
+from ouroloop.law import Law
 from ouroloop.measure import Sample, as_metrics, measure
-from ouroloop.model import save_model
 from ouroloop.seeding import stream
-from ouroloop.shared import first_generation
 from ouroloop.track import Run, Store, cell_tags, commit, create_loop, loop_description, record_origin
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
@@ -58,7 +58,9 @@ def run_loop(
         return run
     with run.running():
         reference = Sample.of(original.texts)
-        record_origin(run, config, original, as_metrics(measure(reference, reference, config.data)))
+        measures = measure(reference, reference, config.data)
+        measures |= of_unique_set(Law.of(config.data), config.data.num_examples)
+        record_origin(run, config, original, as_metrics(measures))
         loop = _Loop(config, study, run, reference, observer, recompute=new)
         dataset, samples = original, list[Dataset]()
         for number in range(1, config.num_generations + 1):
@@ -148,23 +150,27 @@ class _Loop:
         with run.running():
             run.log_tags(commit=commit())
             product, seconds_elsewhere = self._product(number, training_set)
-            assessment = assess(self.config, product, training_set, self.reference, self.observer)
+            assessment = assess(self.config, number, product, training_set, self.reference, self.observer)
             self.observer.phase_started("record")
             samples = Dataset.of(product.texts, Source.SAMPLED, number)
             run.log_bytes("samples.tsv.gz", samples.to_bytes())
             run.log_samples(assessment.sample)
             run.log_dataset(f"D_{number - 1:02d}", training_set)
-            if keeps_weights(self.config, number, assessment.stage, self.stages):
+            if product.model is not None and keeps_weights(self.config, number, assessment.stage, self.stages):
+                from ouroloop.model import save_model
+
                 with TemporaryDirectory() as folder:
                     save_model(product.model, Path(folder), self.config.sampling)
                     run.log_model(f"M_{number:02d}", Path(folder), number, tags={"generation": str(number)})
             if assessment.stage is not None:
                 run.log_tags(stage=assessment.stage)
             self.stages.append(assessment.stage)
-            curves = {
-                "train_loss_nats_per_token": _thinned(product.training.train_losses),
-                "validation_loss_nats": product.training.validation_losses,
-            }
+            curves = {}
+            if product.training is not None:
+                curves = {
+                    "train_loss_nats_per_token": _thinned(product.training.train_losses),
+                    "validation_loss_nats": product.training.validation_losses,
+                }
             metrics = as_metrics(assessment.measures) | {
                 "generation_seconds": perf_counter() - start + seconds_elsewhere
             }
@@ -180,8 +186,10 @@ class _Loop:
         def compute() -> Product:
             return produce(self.config, number, training_set, self.observer)
 
-        if number > 1 or self.recompute:
+        if number > 1 or self.recompute or self.config.model.kind == "empirical":
             return compute(), 0.0
+        from ouroloop.shared import first_generation
+
         product, is_reused = first_generation(self.config, training_set, compute)
         return product, sum(product.seconds.values()) if is_reused else 0.0
 

@@ -26,7 +26,7 @@ from ouroloop.model import load_model, save_model
 from ouroloop.train import Training
 
 # What a loop may differ in and still have the same M_1 and S_1
-_NOT_YET_RELEVANT = {"description", "num_generations", "cycle", "stages", "keep_weights"}
+_NOT_YET_RELEVANT = {"description", "num_generations", "cycle", "stages", "exact_every", "keep_weights"}
 
 
 def first_generation(config: LoopConfig, training_set: Dataset, compute: Callable[[], Product]) -> tuple[Product, bool]:
@@ -56,6 +56,8 @@ def _code() -> str:
 
 
 def _write(product: Product, folder: Path, config: LoopConfig) -> None:
+    assert product.model is not None
+    assert product.training is not None
     aside = Path(mkdtemp(prefix=".writing-", dir=folder.parent))
     save_model(product.model, aside / "model", config.sampling)
     weights = (aside / "model" / "model.safetensors").read_bytes()

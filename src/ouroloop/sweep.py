@@ -37,7 +37,8 @@ from ouroloop.track import Run, Store, close_dead_runs, create_study
 from ouroloop.view import LoopView
 
 _MAX_REPLACED = 10  # workers, for each one asked for: some deaths are bad luck, more are a fault
-_CHANGEABLE = ("cycles", "synthetic_proportions", "temperatures", "seeds", "description", "keep_weights")
+_CHANGEABLE = {"cycles", "synthetic_proportions", "initialisations", "temperatures", "seeds", "description",
+               "keep_weights"}  # fmt: skip
 
 
 def run_study(config: StudyConfig, name: str, store: Store, console: Console, workers: int = 1) -> int:
@@ -79,7 +80,7 @@ def _refuse_changes(queue: Queue, config: StudyConfig) -> None:
     before = queue.study.user_attrs.get("config")
     if before is not None:
         old, new = flatten(StudyConfig.model_validate(before)), flatten(config)
-        fixed = [key for key in sorted(old.keys() | new.keys()) if not key.endswith(_CHANGEABLE)]
+        fixed = [key for key in sorted(old.keys() | new.keys()) if not _CHANGEABLE & set(key.split("."))]
         changed = [key for key in fixed if old.get(key) != new.get(key)]
         if changed:
             shown = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)

@@ -309,10 +309,9 @@ def close_dead_runs(store: Store) -> None:
 
 
 def create_study(store: Store, config: StudyConfig, name: str) -> Run:
-    axes: dict[str, Sequence[object]] = {"cycle": config.cycles, "seed": config.seeds}
-    axes["synthetic_proportion"] = config.synthetic_proportions
-    tags = {key: ",".join(f"{value}" for value in values) for key, values in axes.items()}
-    run = store.create(name, None, {"level": "study", "study": name, "place": stores.place(), **tags})
+    cells = [cell_tags(loop, name) for loop in config.loops()]
+    tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]}
+    run = store.create(name, None, {"level": "study", "place": stores.place(), **tags})
     run.log_params(flatten(config.model_copy(update={"description": ""})))
     run.describe(config.description)
     return run
@@ -352,6 +351,8 @@ def cell_tags(config: LoopConfig, study: str) -> dict[str, str]:
         "cycle": config.cycle.kind.value,
         "synthetic_proportion": config.cycle.proportion_label,
         "temperature": f"{config.sampling.temperature:g}",
+        "initialisation": config.data.initialisation.value,
+        "model": config.model.kind,
         "seed": str(config.seed),
     }
 

@@ -75,7 +75,7 @@ class LoopView(Observer):
         self._progress.update(self._generations, description=f"generation {generation}")
 
     def phase_started(self, phase: str) -> None:
-        total = self._config.train.num_steps if self._config and phase == "train" else None
+        total = self._config.train.num_steps if self._config and self._config.train and phase == "train" else None
         self._progress.reset(self._steps, total=total, description=f"  {phase}", note="")
 
     def trained(self, step: int, nats_per_token: float) -> None:
@@ -117,7 +117,7 @@ class LoopView(Observer):
                 percent(metrics, "error_rate"),
                 percent(metrics, "diversity_retention"),
                 f"{metrics['num_unique']:,.0f}",
-                f"{metrics['validation_nats']:.2f}",
+                f"{metrics['validation_nats']:.2f}" if "validation_nats" in metrics else "–",
                 f"{metrics['generation_seconds']:.1f}",
             )
         return table

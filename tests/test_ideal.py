@@ -1,0 +1,53 @@
+"""The ideal learner against population genetics: drift at temperature 1, sharpening below."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ouroloop.ideal import resample, resampling_law
+from ouroloop.seeding import stream
+
+
+def heterozygosity(texts: list[str]) -> float:
+    """Probability that two draws with replacement differ."""
+    counts = np.array(list(Counter(texts).values()))
+    return float(1 - np.sum((counts / counts.sum()) ** 2))
+
+
+def test_heterozygosity_falls_by_1_minus_1_over_m() -> None:
+    """Wright-Fisher: E[H_t] = (1 - 1/m)^(t+1) from m distinct texts; 200 replicates at m = 100, 3 standard errors."""
+    m, replicates = 100, 200
+    kept = np.empty((replicates, 61))
+    for replicate in range(replicates):
+        texts, rng = [f"{i}" for i in range(m)], stream(replicate, "test")
+        for t in range(61):
+            kept[replicate, t] = heterozygosity(texts)
+            texts = resample(resampling_law(texts, 1.0), m, rng)
+    assert kept[:, 0] == pytest.approx(1 - 1 / m)
+    for t in (1, 5, 20, 60):
+        stderr = kept[:, t].std(ddof=1) / np.sqrt(replicates)
+        assert abs(kept[:, t].mean() - (1 - 1 / m) ** (t + 1)) < 3 * stderr, t
+
+
+@pytest.mark.parametrize(("temperature", "expected"), [(1.0, [0.6, 0.3, 0.1]), (0.5, [36 / 46, 9 / 46, 1 / 46])])
+def test_counts_to_the_power_of_1_over_t(temperature: float, expected: list[float]) -> None:
+    law = resampling_law(["b"] * 3 + ["a"] * 6 + ["c"], temperature)
+    assert list(law) == ["b", "a", "c"]
+    assert [law["a"], law["b"], law["c"]] == pytest.approx(expected)
+    n = 20_000
+    drawn = Counter(resample(law, n, stream(1, "test")))
+    for text, p in law.items():
+        assert abs(drawn[text] / n - p) < 4 * np.sqrt(p * (1 - p) / n)
+
+
+def test_extreme_temperatures_stay_finite() -> None:
+    law = resampling_law(["a"] * 10_000 + ["b"], 0.001)
+    assert law == {"a": 1.0, "b": 0.0}
+    assert resample(law, 3, stream(1, "test")) == ["a"] * 3
+
+
+def test_the_same_stream_gives_the_same_texts() -> None:
+    law = resampling_law([f"{i}" for i in range(50)], 0.8)
+    first, again, other = (resample(law, 50, stream(seed, "test")) for seed in (1, 1, 2))
+    assert first == again != other
