@@ -75,10 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs instead of people")
     status.set_defaults(run=_status)
 
-    report = command("report", "Write a study's or loop's curves, picture and samples as files.")
+    report = command("report", "Write what a study or loop found as one HTML page, with its figures and data.")
     report.add_argument("name", metavar="STUDY-or-LOOP", help="a study, the preset of a lone loop, or a run id")
     report.add_argument("--folder", default="", help="where to, default mlruns/reports/NAME")
-    report.add_argument("--samples", type=_positive, nargs="*", default=[1, 10, 25, 50], help="generations to list")
     report.set_defaults(run=_report)
 
     ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
@@ -155,7 +154,7 @@ def _sweep(options: argparse.Namespace) -> int:
     stores.require_writable()
     with console.status("loading torch, transformers and MLflow"):
         from ouroloop.model import build_model
-        from ouroloop.report import write_reports
+        from ouroloop.report import write_report
         from ouroloop.sample import require_causal
         from ouroloop.status import study_table
         from ouroloop.sweep import run_study
@@ -166,9 +165,8 @@ def _sweep(options: argparse.Namespace) -> int:
     store = Store.open()
     failed = run_study(config, name, store, console, options.workers)
     console.print(study_table(store, name))
-    folder = stores.runs_folder() / "reports" / name
-    write_reports(store, name, folder, generations=[1, 10, 25, 50])
-    console.print(f"Report: {folder}\nLook at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
+    page = write_report(store, name, stores.runs_folder() / "reports" / name)
+    console.print(f"Report: {page}\nRuns: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -202,12 +200,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from ouroloop.report import write_reports
+    from ouroloop.report import write_report
     from ouroloop.track import Store
 
     folder = Path(options.folder) if options.folder else stores.runs_folder() / "reports" / options.name
-    for written in write_reports(Store.open(), options.name, folder, options.samples):
-        print(written)
+    print(write_report(Store.open(), options.name, folder))
     return 0
 
 

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ouroloop.config import LoopConfig
-from ouroloop.paper import published_retention
+from ouroloop.paper import Published, published
 
 History = Mapping[str, Sequence[tuple[int, float]]]
 """Metric key -> (generation, value), as the loop run holds it."""
@@ -43,7 +43,7 @@ def loop_png(history: History, config: LoopConfig) -> bytes:
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     diversity, composition, unique = figure.subplots(1, 3)
-    _diversity(diversity, history, published_retention(config))
+    _diversity(diversity, history, published(config))
     _composition(composition, history)
     generations, values = _series(history, "num_unique")
     unique.plot(generations, values, color=_LINE, marker=".")
@@ -61,15 +61,15 @@ def _series(history: History, key: str) -> tuple[list[int], list[float]]:
     return [generation for generation, _ in points], [value for _, value in points]
 
 
-def _diversity(axes: Axes, history: History, published: Sequence[float] | None) -> None:
+def _diversity(axes: Axes, history: History, paper: Published | None) -> None:
     generations, values = _series(history, "diversity_retention")
     errors = dict(history.get("diversity_retention_stderr", []))
     low = [value - 1.96 * errors.get(t, 0.0) for t, value in zip(generations, values, strict=True)]
     high = [value + 1.96 * errors.get(t, 0.0) for t, value in zip(generations, values, strict=True)]
     axes.fill_between(generations, low, high, color=_LINE, alpha=0.25, linewidth=0)
     axes.plot(generations, values, color=_LINE, marker=".", label="this loop")
-    if published is not None:
-        shown = published[: max(generations) + 1]
+    if paper is not None:
+        shown = paper.retention[: max(generations) + 1]
         axes.plot(range(len(shown)), shown, color=_PAPER, linestyle="--", label="paper, one run at m = 10,000")
         axes.legend(frameon=False, fontsize=8)
     axes.set(ylim=(0, None), title="edit-distance diversity, portion of D_0's", xlabel="generation")
