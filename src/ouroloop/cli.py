@@ -211,9 +211,9 @@ def _report(options: argparse.Namespace) -> int:
 def _ui(options: argparse.Namespace) -> int:
     stores.require_writable()
     from ouroloop.track import Store
+    from ouroloop.ui import prepare
 
-    experiment = Store.open().experiment_id
-    address = f"http://127.0.0.1:{options.port}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    address = f"http://127.0.0.1:{options.port}{prepare(Store.open())}"
     print(f"MLflow UI over {stores.tracking_uri()}\n  {address}\nCtrl-C ends it.", flush=True)
     command = [
         sys.executable, "-m", "mlflow", "server",

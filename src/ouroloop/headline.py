@@ -14,13 +14,14 @@ def headline(outcome: Outcome) -> list[str]:
         return [_scope(outcome), "Diversity retention could not be computed: D_0 has no diversity.", _truth(outcome)]
     most, least = max(kept, key=lambda cell: kept[cell][1].mean), min(kept, key=lambda cell: kept[cell][1].mean)
     sentence = f"{_scope(outcome)}: after {kept[least][0]} generations "
+    sentence += f"{kept[least][1].mean:.1%} of D_0's diversity is left"
     if most == least:
-        sentence += f"{_share(kept[least][1])} of D_0's diversity is left"
+        sentence += _uncertainty(kept[least][1])
     else:
         later = "" if kept[most][0] == kept[least][0] else f" after {kept[most][0]}"
         sentence += (
-            f"{_share(kept[least][1])} of D_0's diversity is left at {least}, "
-            f"and {_share(kept[most][1])}{later} at {most}"
+            f" at {least}{_uncertainty(kept[least][1])}, and {kept[most][1].mean:.1%}{later} at {most}"
+            f"{_uncertainty(kept[most][1])}"
         )
     return [f"{sentence}.", _halving(outcome), _truth(outcome, least)]
 
@@ -37,8 +38,8 @@ def _scope(outcome: Outcome) -> str:
     measured = [loop for loops in outcome.cells.values() for loop in loops]
     seeds = {len(loops) for loops in outcome.cells.values()}
     if len(measured) == 1:
-        return f"One loop ({next(iter(outcome.cells))}), one seed"
-    per_cell = "one seed" if seeds == {1} else f"{_range(sorted(seeds))} seeds"
+        return f"One loop ({next(iter(outcome.cells))}), one seed, so no interval over seeds"
+    per_cell = "one seed (so no intervals)" if seeds == {1} else f"{_range(sorted(seeds))} seeds"
     if len(outcome.cells) == 1:
         return f"{len(measured)} loops ({next(iter(outcome.cells))}), {per_cell}"
     return f"{len(measured)} loops, {len(outcome.cells)} settings with {per_cell} each"
@@ -51,11 +52,11 @@ def _at_end(loops: Sequence[Loop], key: str) -> tuple[int, Interval] | None:
     return (last, interval(values)) if values else None
 
 
-def _share(kept: Interval) -> str:
-    mean = f"{kept.mean:.1%}"
+def _uncertainty(kept: Interval) -> str:
+    """In brackets; nothing for one seed, which the first words of the sentence say."""
     if kept.low is None or kept.high is None:
-        return f"{mean} (one seed, no interval)"
-    return f"{mean} (95 % interval {max(0.0, kept.low):.1%} to {kept.high:.1%}, n = {kept.num_seeds})"
+        return ""
+    return f" (95% interval {max(0.0, kept.low):.1%} to {kept.high:.1%}, n = {kept.num_seeds} seeds)"
 
 
 def _halving(outcome: Outcome) -> str:
@@ -67,10 +68,12 @@ def _halving(outcome: Outcome) -> str:
     if not halved:
         fewest = min(reached for own in lives.values() for _, reached in own)
         return f"No loop has lost half of it, over {fewest} generations or more."
+    word = "" if len(lives) == 1 else "soonest, "
     soonest = min(halved, key=lambda cell: sum(halved[cell]) / len(halved[cell]))
     at = "" if len(lives) == 1 else f" at {soonest}"
-    portion = "" if len(lives[soonest]) == 1 else f", in {len(halved[soonest])} of {len(lives[soonest])} seeds"
-    sentence = f"Half of it was gone {'' if len(lives) == 1 else 'soonest '}at generation {_range(sorted(halved[soonest]))}{at}{portion}"
+    some, every = len(halved[soonest]), len(lives[soonest])
+    portion = "" if every == 1 else f", in all {every} seeds" if some == every else f", in {some} of {every} seeds"
+    sentence = f"Half of it was gone {word}at generation {_range(sorted(halved[soonest]))}{at}{portion}"
     safe = [cell for cell, own in lives.items() if own and cell not in halved]
     if safe:
         sentence += f"; no loop lost half at {', '.join(safe)}"
@@ -84,16 +87,25 @@ def _truth(outcome: Outcome, cell: str | None = None) -> str:
     first = [value for loop in loops if isinstance(value := loop.at("correctness", 1), float)]
     end, malformed = _at_end(loops, "correctness"), _at_end(loops, "error_rate")
     assert end is not None
-    sentence = f"The share of True texts{at} went from {sum(first) / len(first):.1%} at generation 1 to {end[1].mean:.1%} at {end[0]}"
+    sentence = (
+        f"The share of True texts{at} went from {sum(first) / len(first):.1%} at generation 1 "
+        f"to {end[1].mean:.1%} at {end[0]}"
+    )
     if malformed:
         sentence += f", with {malformed[1].mean:.1%} malformed"
-    everyone = [loop for own in outcome.cells.values() for loop in own]
-    single = [loop for loop in everyone if loop.at("num_unique", loop.reached) == 1]
-    if single:
-        false = sum(loop.at("correctness", loop.reached) == 0 for loop in single)
-        what = f"{false} of these are not True" if false else "all of these are True"
-        sentence += f"; {len(single)} of {len(everyone)} loops ended in one single text, {what}"
-    return f"{sentence}."
+    return f"{sentence}{_single(outcome)}."
+
+
+def _single(outcome: Outcome) -> str:
+    """How many loops wrote one and the same text in the end, and whether it was a True one."""
+    loops = [loop for own in outcome.cells.values() for loop in own]
+    single = [loop for loop in loops if loop.at("num_unique", loop.reached) == 1]
+    others = sum(loop.at("correctness", loop.reached) == 0 for loop in single)
+    if not single:
+        return ""
+    if len(loops) == 1:
+        return f"; in the end a single text is left, {'which is not True' if others else 'a True one'}"
+    return f"; {len(single)} of {len(loops)} loops ended in a single text, {others} of them in one that is not True"
 
 
 def _range(values: Sequence[int]) -> str:

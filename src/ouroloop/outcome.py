@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 from scipy.special import stdtrit
 
-from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.cycle import DatasetError
 from ouroloop.measure import Sample
 from ouroloop.paper import Published, published
@@ -159,8 +159,9 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
     several_temperatures = len({run.tag("temperature") for run in runs}) > 1
     labels = {}
     for run, own in zip(runs, params, strict=True):
-        kind, proportion = run.tag("cycle") or "", own.get("cycle.synthetic_proportion", "None")
-        parts = [f"λ = {float(proportion):g}"] if proportion != "None" else []
+        kind = run.tag("cycle") or ""
+        has_proportion = kind in {cycle.value for cycle in DataCycle if cycle.takes_proportion}
+        parts = [f"λ = {run.tag('synthetic_proportion')}"] if has_proportion else []
         if several_kinds or not parts:
             parts.insert(0, kind.replace("_", " "))
         if several_temperatures:

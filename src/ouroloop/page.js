@@ -7,8 +7,7 @@ const records = name => DATA.tables[name].rows.map(row =>
 const by = (rows, key) => Map.groupBy ? Map.groupBy(rows, row => row[key])
   : rows.reduce((groups, row) => groups.set(row[key], [...(groups.get(row[key]) || []), row]), new Map());
 const isNumber = value => typeof value === "number";
-const percent = value => value === 0 || value >= 0.1 ? `${(100 * value).toFixed(1)} %`
-  : value >= 0.001 ? `${(100 * value).toFixed(2)} %` : `${(100 * value).toPrecision(1)} %`;
+const percent = value => `${value === 0 || value >= 0.1 ? (100 * value).toFixed(1) : value >= 0.001 ? (100 * value).toFixed(2) : (100 * value).toPrecision(1)}%`;
 const section = name => document.getElementById(name);
 
 function node(tag, attributes = {}, ...children) {
@@ -180,7 +179,7 @@ function drawSeries(one, X, Y, y) {
   if (line.length > 1) {
     drawn.push(node("path", { class: one.kind === "paper" ? "published" : "mean", d: path(line, p => p.y), stroke: one.color, "stroke-dasharray": one.kind === "paper" ? undefined : one.dash }));
   }
-  if (one.kind === "paper") return drawn;
+  if (one.kind === "paper") return one.points.length > 1 ? drawn : [mark({ ...one, mark: 3, open: true }, X(one.points[0].x), Y(one.points[0].y), 4)];
   const every = one.everyMark ? 1 : Math.max(1, Math.ceil(one.points.length / 12));
   one.points.forEach((p, i) => {
     if (p.unmarked || (!p.single && (i + one.mark) % every && i !== one.points.length - 1)) return;
@@ -266,7 +265,7 @@ figure("retention", (box, rows) => {
     title: x => `generation ${x}`,
     axes: () => ({
       x: { label: "generation", from: 0, to: last, whole: true },
-      y: { log, from: log ? floor : 0, to: Math.max(1, ...rows.map(row => row.highest)), format: value => log && value === floor ? `≤ ${100 * value} %` : `${Number((100 * value).toPrecision(6))} %` },
+      y: { log, from: log ? floor : 0, to: Math.max(1, ...rows.map(row => row.highest)), format: value => log && value === floor ? `≤ ${100 * value}%` : `${Number((100 * value).toPrecision(6))}%` },
     }),
   };
   const controls = node("div", { class: "controls" });
@@ -294,7 +293,7 @@ figure("half_life", (box, rows) => {
     }).filter(p => isFinite(p.y)).sort((a, b) => a.x - b.x);
     series.push({ name, kind: "line", ...look(i), everyMark: true, points: [...medians, ...points] });
     const paper = [...by(own.filter(row => isNumber(row.paper) && isNumber(row.proportion)), "proportion")].map(([x, cell]) => ({ x, y: cell[0].paper, title: "the paper", text: `generation ${cell[0].paper}` }));
-    if (paper.length > 1) series.push({ name: `paper, ${name}`, kind: "paper", ...look(i), points: paper.sort((a, b) => a.x - b.x) });
+    if (paper.length) series.push({ name: `paper, ${name}`, kind: "paper", ...look(i), points: paper.sort((a, b) => a.x - b.x) });
   });
   const distinct = [...new Set(known)].sort((a, b) => a - b), hidden = new Set();
   const gaps = distinct.every((value, i) => !i || value - distinct[i - 1] > (distinct.at(-1) - distinct[0]) * 0.07);
@@ -328,8 +327,8 @@ figure("unique", (box, rows) => {
   const spec = {
     label: "Share of distinct texts against diversity kept", series, hidden, nearest: "xy", height: () => 300,
     axes: () => ({
-      x: { label: "diversity kept", from: Math.max(1, ...rows.map(row => row.diversity_retention)), to: 0, ticks: [1, 0.75, 0.5, 0.25, 0], format: value => `${100 * value} %` },
-      y: { log, from: log ? 10 ** Math.floor(Math.log10(lowest)) : 0, to: 1, format: value => `${Number((100 * value).toPrecision(3))} %` },
+      x: { label: "diversity kept", from: Math.max(1, ...rows.map(row => row.diversity_retention)), to: 0, ticks: [1, 0.75, 0.5, 0.25, 0], format: value => `${100 * value}%` },
+      y: { log, from: log ? 10 ** Math.floor(Math.log10(lowest)) : 0, to: 1, format: value => `${Number((100 * value).toPrecision(3))}%` },
     }),
   };
   const controls = node("div", { class: "controls" });
@@ -355,7 +354,7 @@ figure("composition", (box, rows) => {
     const one = node("div", {}, node("div", { class: "chart" }, node("b", { class: "name" }, cell)));
     multiples.append(one);
     chart(one, { label: `Composition by generation, ${cell}`, series, hidden: new Set(), bare: true, ordered: true, height: () => by(rows, "cell").size > 1 ? 150 : 240, title: x => `generation ${x}`,
-      axes: () => ({ x: { from: 0, to: last, whole: true }, y: { from: 0, to: 1, format: value => `${100 * value} %` } }) });
+      axes: () => ({ x: { from: 0, to: last, whole: true }, y: { from: 0, to: 1, format: value => `${100 * value}%` } }) });
   }
   if (by(rows, "cell").size === 1) multiples.style.gridTemplateColumns = "1fr";
 });
@@ -364,7 +363,7 @@ figure("depth", (box, rows) => {
   const loops = by(rows, "loop"), holder = node("div", { class: "chart", tabindex: 0, role: "application", "aria-label": "Depth by generation. Arrow keys read the values." });
   const tip = node("div", { class: "tip", "aria-live": "polite", hidden: true });
   const choice = chooser("Loop", [...loops.keys()], draw);
-  box.append(node("div", { class: "controls" }, choice, node("span", { class: "right" }, "0 ", node("span", { class: "scale" }), " 100 %")), holder);
+  box.append(node("div", { class: "controls" }, choice, node("span", { class: "right" }, "0 ", node("span", { class: "scale" }), " 100%")), holder);
   let cells = [], at = -1;
   function draw() {
     const own = loops.get(choice.value), end = Math.max(1, ...own.map(row => row.generation)), isDepth = depth => depth !== "malformed";
@@ -373,7 +372,7 @@ figure("depth", (box, rows) => {
     if (own.some(row => !isDepth(row.depth))) levels.push("malformed");
     const width = Math.max(holder.clientWidth, 200), left = 74, step = (width - left - 4) / (end + 1), size = levels.length > 12 ? 14 : 26;
     const svg = node("svg", { viewBox: `0 0 ${width} ${levels.length * size + 42}`, height: levels.length * size + 42, "aria-hidden": true });
-    levels.forEach((level, i) => svg.append(node("text", { x: left - 8, y: i * size + size / 2 + 4, "text-anchor": "end" }, level)));
+    levels.forEach((level, i) => svg.append(node("text", { x: left - 8, y: i * size + size / 2 + 4, "text-anchor": "end" }, isDepth(level) ? `depth ${level}` : level)));
     for (const value of ticks({ from: 0, to: end, whole: true }, width / 90)) svg.append(node("text", { x: left + (value + 0.5) * step, y: levels.length * size + 17, "text-anchor": "middle" }, String(value)));
     svg.append(node("text", { x: left + (width - left) / 2, y: levels.length * size + 36, "text-anchor": "middle" }, "generation"));
     cells = own.filter(row => row.share > 0).map(row => ({ row, x: left + row.generation * step, y: levels.indexOf(row.depth) * size }));
@@ -486,6 +485,6 @@ figure("expressions", (box, rows) => {
       [show(row.error_rate, percent), true], [show(row.num_unique, value => value.toLocaleString("en")), true],
       [row.half_life === "" ? (row.generation ? `> ${row.generation}` : "–") : row.half_life, true], [row.minutes, true],
     ]))), node("p", { class: "about" }, facts.spent));
-  const settings = Object.entries(facts.configuration).map(([key, value]) => [[key, false, node("td", { class: "key" }, key)], [value, false]]);
-  section("configuration").append(node("div", { class: "scroll", tabindex: 0 }, table(["setting", "value"], settings)));
+  section("configuration").append(node("dl", {}, ...Object.entries(facts.configuration).map(([key, value]) =>
+    node("div", { class: value.length > 24 ? "long" : undefined }, node("dt", {}, key), node("dd", {}, value)))));
 }

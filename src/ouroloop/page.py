@@ -26,7 +26,7 @@ def page(title: str, sentences: list[str], facts: Mapping[str, Any], tables: Map
     compact = {name: _compact(table) for name, table in tables.items()}
     filled = {
         "TITLE": html.escape(title),
-        "VERDICT": "\n  ".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences),
+        "VERDICT": "\n  ".join(f"<p>{html.escape(sentence).replace('D_0', 'D<sub>0</sub>')}</p>" for sentence in sentences),
         "SCRIPT-HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "STYLE": _part("page.css"),
         "SCRIPT": script,

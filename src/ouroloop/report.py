@@ -68,7 +68,8 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
 
 def _configuration(outcome: Outcome) -> dict[str, str]:
     """Every parameter with its value, or with all those that the loops have."""
-    return _joined([loop.run.entity.data.params for loop in outcome.loops])
+    joined = _joined([loop.run.entity.data.params for loop in outcome.loops])
+    return {key: values for key, values in joined.items() if values}
 
 
 def _software(outcome: Outcome) -> dict[str, str]:

@@ -90,6 +90,9 @@ class Store:
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return cls(client, client.create_experiment(EXPERIMENT, artifacts, tags=kind))
 
+    def tag_experiment(self, key: str, value: str) -> None:
+        self.client.set_experiment_tag(self.experiment_id, key, value)
+
     def find(self, **tags: str) -> list["Run"]:
         """All runs with these `ouroloop.*` tags (`parent` stands for the parent run's id), newest first."""
         keys = {key: "mlflow.parentRunId" if key == "parent" else f"ouroloop.{key}" for key in tags}

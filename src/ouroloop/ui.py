@@ -1,0 +1,106 @@
+"""The MLflow UI as a daily tool: which columns and charts it opens with.
+
+MLflow keeps a saved view as a tag of the experiment: a name, and the state of the page, deflated. Ours have
+fixed names, so writing them again changes nothing; they stand in the menu "Views" of the runs page.
+"""
+
+import base64
+import json
+import zlib
+from typing import Any
+
+from ouroloop.track import Store
+
+_PREFIX = "mlflow.sharedViewState."
+_TREE, _LOOPS = "ouroloop-tree", "ouroloop-loops"
+
+_CELL = [f"tags.`ouroloop.{key}`" for key in ("cycle", "synthetic_proportion", "temperature", "seed", "stage")]
+_MEASURES = ("diversity_retention", "correctness", "error_rate", "num_unique", "depth_tv", "synthetic_share")
+_CHARTS = {
+    "The paper's figures 4 to 6: diversity": ("diversity_retention", "diversity_levenshtein"),
+    "Figure 3: what is sampled": ("correctness", "false_rate", "error_rate"),
+    "Figure 7: distinct texts, and form": ("num_unique", "mean_depth", "mean_length_tokens", "depth_tv"),
+    "Training": ("validation_nats", "synthetic_share", "generation_seconds"),
+}
+
+_ABOUT = """The self-consuming loop on logic expressions: **study → loop → generation**, each below the one before it.
+
+A loop's *Model metrics* run over generations and are the paper's figures. A generation's *Artifacts* hold what its
+model wrote (`samples.json`), and its dataset is the training set with the origin of every example. The menu **Views**
+has the tree, and all loops over each other.
+"""
+
+
+def prepare(store: Store) -> str:
+    """Writes the views and the description of the experiment; returns the page to open, after the server's address."""
+    views = {
+        _TREE: ("1 Studies, loops and generations", _state("")),
+        _LOOPS: ("2 Loops over each other", _state("tags.`ouroloop.level` = 'loop'") | _charts()),
+    }
+    store.tag_experiment("mlflow.note.content", _ABOUT)
+    for key, (name, state) in views.items():
+        packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+        envelope = {"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
+        store.tag_experiment(_PREFIX + key, json.dumps(envelope))
+    return f"/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_TREE}"
+
+
+def _state(query: str) -> dict[str, Any]:
+    columns = [*_CELL, *(f"metrics.`{key}`" for key in _MEASURES)]
+    return {
+        "searchFilter": query,
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": {},
+        "runsHiddenMode": "SHOW_ALL",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": False,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+
+
+def _charts() -> dict[str, Any]:
+    sections, charts = [], []
+    for number, (title, keys) in enumerate(_CHARTS.items()):
+        place = f"section-{number}"
+        sections.append(
+            {"uuid": place, "name": title, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+        )
+        charts += [_line_chart(key, place) for key in keys]
+    return {"compareRunCharts": charts, "compareRunSections": sections, "isAccordionReordered": True}
+
+
+def _line_chart(key: str, section: str) -> dict[str, Any]:
+    return {
+        "uuid": f"{section}-{key}",
+        "type": "LINE",
+        "runsCountToCompare": 40,
+        "metricSectionId": section,
+        "deleted": False,
+        "isGenerated": False,
+        "metricKey": key,
+        "selectedMetricKeys": [key],
+        "lineSmoothness": 0,
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "range": {},
+        "xAxisKey": "step",
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "ignoreOutliers": False,
+        "useGlobalXaxisKey": False,
+        "useGlobalLineSmoothing": True,
+        "selectedYAxisMetricKey": "metric",
+    }
