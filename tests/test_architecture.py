@@ -45,6 +45,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "generation": "test_loop",
         "signals": "test_cli",
         "stores": "test_queue and test_cli",
+        "observer": "test_loop",
         "outcome": "test_report and test_headline",
         "status": "test_cli",
         "table": "test_report",

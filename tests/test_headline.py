@@ -41,7 +41,10 @@ def test_a_study_says_most_and_least_with_intervals_and_seeds() -> None:
     first, second, third = headline(
         outcome(
             *(loop("λ = 0.1", seed, [1.0, 0.9, 0.8 + seed / 100]) for seed in (1, 2, 3)),
-            *(loop("λ = 1", seed, [1.0, 0.4 if seed == 1 else 0.6, 0.1], num_unique=1.0, correctness=0.0) for seed in (1, 2, 3)),
+            *(
+                loop("λ = 1", seed, [1.0, 0.4 if seed == 1 else 0.6, 0.1], num_unique=1.0, correctness=0.0)
+                for seed in (1, 2, 3)
+            ),
         )
     )
     assert first == (

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from ouroloop.page import page, shortened
 from ouroloop.table import Table
 
-HOSTILE = ["<script>alert(1)</script>", "</script>", "<!--", "]]>", "{{SCRIPT}}", "{{TITLE}}", "\u2028", "&lt;b&gt;", "'\"`"]
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script>",
+    "<!--",
+    "]]>",
+    "{{SCRIPT}}",
+    "{{TITLE}}",
+    "\u2028",
+    "&lt;b&gt;",
+    "'\"`",
+]
 COLUMNS = ("loop", "generation", "rank", "count", "share", "verdict", "depth", "expression")
 
 

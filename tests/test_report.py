@@ -10,8 +10,8 @@ import pytest
 
 from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig
 from ouroloop.figure import PANEL_KEYS, loop_png
-from ouroloop.generation import Observer
 from ouroloop.loop import run_loop
+from ouroloop.observer import Observer
 from ouroloop.outcome import read_outcome
 from ouroloop.report import write_report
 from ouroloop.signals import Interrupted
@@ -83,7 +83,11 @@ def test_a_study_in_every_state(tiny: LoopConfig, tmp_path: Path) -> None:
     assert (finished[0].entity.info.run_name, "2") not in by_depth  # its samples are lost, and it is left out
     measured = rows(folder / "metrics.csv")
     assert measured[0]["validation_nats"] == ""  # D_0 has none, and that is not 0
-    assert {row["loop"] for row in measured} == {"incremental-0.5-T0.8-s5", "incremental-1-T0.8-s5", "incremental-1-T0.8-s6"}
+    assert {row["loop"] for row in measured} == {
+        "incremental-0.5-T0.8-s5",
+        "incremental-1-T0.8-s5",
+        "incremental-1-T0.8-s6",
+    }
     facts = embedded(path)["facts"]
     assert facts["progress"] == "1 failed, 2 finished, 1 killed"
     assert facts["configuration"]["cycle.synthetic_proportion"] == "0.5, 1.0"
@@ -116,7 +120,9 @@ def test_a_loop_without_retention(tiny: LoopConfig, tmp_path: Path) -> None:
     store = Store.open()
     run = create_loop(store, tiny, "flat", "flat", None)
     child = store.create("gen-01", run, {"level": "generation", "generation": "1", **cell_tags(tiny, "flat")})
-    run.log_series({"correctness": [(0, 1.0), (1, 0.0)], "false_rate": [(0, 0.0), (1, 0.0)], "error_rate": [(0, 0.0), (1, 1.0)]})
+    run.log_series(
+        {"correctness": [(0, 1.0), (1, 0.0)], "false_rate": [(0, 0.0), (1, 0.0)], "error_rate": [(0, 0.0), (1, 1.0)]}
+    )
     child.end("FINISHED")
     path = write_report(store, "flat", tmp_path)
     assert embedded(path)["tables"]["retention"]["rows"] == []

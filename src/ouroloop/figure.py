@@ -1,4 +1,4 @@
-"""A loop as a picture: how much diversity is left, what the model writes, how many texts are distinct."""
+"""A loop or a generation as a picture, for whoever browses the runs."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ouroloop.config import LoopConfig
+from ouroloop.measure import Sample
 from ouroloop.paper import Published, published
 
 History = Mapping[str, Sequence[tuple[int, float]]]
@@ -81,3 +82,21 @@ def _composition(axes: Axes, history: History) -> None:
     axes.stackplot(generations, parts, labels=["True", "False", "malformed"], colors=[_TRUE, _FALSE, _MALFORMED])
     axes.set(ylim=(0, 1), title="what is sampled", xlabel="generation")
     axes.legend(loc="lower left", fontsize=8)
+
+
+def depths_png(sample: Sample, original: Sample, name: str) -> bytes:
+    """Shares of texts by depth beside D_0's; malformed ones stand to the right."""
+    ours, theirs = sample.depth_shares(), original.depth_shares()
+    levels = sorted(ours.keys() | theirs.keys(), key=lambda depth: (depth is None, depth))
+    figure = Figure(figsize=(5, 2.8))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for shares, label, shift, color in ((theirs, "D_0", -0.2, _MALFORMED), (ours, name, 0.2, _LINE)):
+        places = [place + shift for place in range(len(levels))]
+        axes.bar(places, [shares.get(depth, 0.0) for depth in levels], 0.4, label=label, color=color)
+    axes.set_xticks(range(len(levels)), ["malformed" if depth is None else f"{depth}" for depth in levels])
+    axes.set(ylim=(0, 1), title="depth of the expressions, share of all texts")
+    axes.legend(frameon=False)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    return buffer.getvalue()

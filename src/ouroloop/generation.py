@@ -15,25 +15,12 @@ from ouroloop.cycle import Dataset
 from ouroloop.data import MixedDataModule
 from ouroloop.measure import CollapseStage, Estimate, Sample, measure, measure_training_set, stage
 from ouroloop.model import build_model
+from ouroloop.observer import Observer
 from ouroloop.sample import sample
 from ouroloop.seeding import stream, torch_seed
 from ouroloop.train import Training, train
 
 _CROSS_CHECKED = 100  # distinct texts a generation that sympy judges too
-
-
-class Observer:
-    """What a loop tells whoever watches; this one does not look."""
-
-    def loop_started(self, config: LoopConfig, name: str) -> None: ...
-
-    def generation_started(self, generation: int) -> None: ...
-
-    def phase_started(self, phase: str) -> None: ...
-
-    def trained(self, step: int, nats_per_token: float) -> None: ...
-
-    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None: ...
 
 
 @dataclass(frozen=True)

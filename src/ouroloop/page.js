@@ -37,15 +37,17 @@ const mark = (series, x, y, r = 3.4, open = series.open) => node("path", {
   class: "mark", d: MARKS[series.mark || 0](r), transform: `translate(${x} ${y})`, stroke: series.color, fill: open ? "var(--card)" : series.color,
 });
 
+const keyOf = one => one.kind === "paper" ? "the paper" : one.name;
 function legend(series, hidden, redraw) {
-  const keys = series.map(one => node("button", {
-    type: "button", "aria-pressed": String(!hidden.has(one.name)),
+  const last = one => one.kind === "paper";
+  const keys = [...by([...series].sort((a, b) => last(a) - last(b)).map(one => ({ one, key: keyOf(one) })), "key")].map(([key, [{ one }]]) => node("button", {
+    type: "button", "aria-pressed": "true",
     onclick: event => {
-      if (!hidden.delete(one.name)) hidden.add(one.name);
-      event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(one.name)));
+      if (!hidden.delete(key)) hidden.add(key);
+      event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(key)));
       redraw();
     },
-  }, sample(one), one.name));
+  }, sample(one.kind === "paper" ? { ...one, color: "var(--ink)" } : one), key));
   return node("div", { class: "legend", role: "group", "aria-label": "Show or hide" }, ...keys);
 }
 const sample = one => node("svg", { viewBox: "0 0 30 12", "aria-hidden": true },
@@ -84,13 +86,13 @@ function chart(box, spec) {
 
   function draw() {
     const { x, y } = spec.axes();
-    const shown = spec.series.filter(one => !spec.hidden.has(one.name));
+    const shown = spec.series.filter(one => !spec.hidden.has(keyOf(one)));
     const width = Math.max(plot.clientWidth, 200), height = spec.height(width);
     const named = spec.named && width > 640 ? shown.filter(one => one.kind !== "paper") : [];
     const margin = { left: 50, right: named.length && named.length < 10 ? 130 : 12, top: 8, bottom: spec.bare ? 24 : 42 };
     const X = scale(x, margin.left, width - margin.right), Y = scale(y, height - margin.bottom, margin.top);
     const grid = node("g", { class: "grid" });
-    for (const value of ticks(y, spec.bare ? 2 : 5)) {
+    for (const value of ticks(y, spec.bare ? 2 : 6)) {
       grid.append(node("line", { x1: margin.left, x2: width - margin.right, y1: Y(value), y2: Y(value) }),
         node("text", { x: margin.left - 7, y: Y(value) + 4, "text-anchor": "end" }, axisText(y)(value)));
     }

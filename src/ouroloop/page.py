@@ -26,7 +26,7 @@ def page(title: str, sentences: list[str], facts: Mapping[str, Any], tables: Map
     compact = {name: _compact(table) for name, table in tables.items()}
     filled = {
         "TITLE": html.escape(title),
-        "VERDICT": "\n  ".join(f"<p>{html.escape(sentence).replace('D_0', 'D<sub>0</sub>')}</p>" for sentence in sentences),
+        "VERDICT": "\n  ".join(f"<p>{_typeset(sentence)}</p>" for sentence in sentences),
         "SCRIPT-HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "STYLE": _part("page.css"),
         "SCRIPT": script,
@@ -34,6 +34,10 @@ def page(title: str, sentences: list[str], facts: Mapping[str, Any], tables: Map
     }
     # One pass: what is filled in is not looked at again
     return re.sub(r"{{([A-Z-]+)}}", lambda gap: filled[gap[1]], _part("page.html"))
+
+
+def _typeset(sentence: str) -> str:
+    return html.escape(sentence).replace("D_0", "D<sub>0</sub>").replace(" = ", "\u00a0=\u00a0")
 
 
 def shortened(expressions: Table) -> Table:

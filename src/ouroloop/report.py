@@ -7,7 +7,7 @@ import yaml
 
 from ouroloop.gallery import pictures
 from ouroloop.headline import headline, progress
-from ouroloop.outcome import Outcome, read_outcome
+from ouroloop.outcome import RETENTION, Outcome, read_outcome
 from ouroloop.page import page, shortened
 from ouroloop.table import figure_tables, loops, metrics
 from ouroloop.track import Store
@@ -40,11 +40,27 @@ def write_report(store: Store, name: str, folder: Path) -> Path:
 
 
 def _log(outcome: Outcome, folder: Path) -> None:
-    """The page and the pictures as artifacts of the study's run, or of the lone loop's."""
-    runs = [outcome.study] if outcome.study else [loop.run for loop in outcome.loops[:1] if len(outcome.loops) == 1]
-    for run in runs:
+    """The page and the pictures as artifacts of the study's run, or of the lone loop's; the study says its finding."""
+    lone = outcome.loops[0].run if len(outcome.loops) == 1 else None
+    run = outcome.study or lone
+    if run is not None:
         for path in [folder / "report.html", *sorted(folder.glob("*.png"))]:
             run.log_bytes(f"report/{path.name}", path.read_bytes())
+    if outcome.study:
+        outcome.study.describe(_description(outcome))
+
+
+def _description(outcome: Outcome) -> str:
+    """Markdown. Names and numbers only: no text of a model is in it."""
+    columns = ("loop", "state", "generation", RETENTION, "correctness", "error_rate", "num_unique", "half_life")
+    table = loops(outcome)
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    for row in table.rows:
+        values = dict(zip(table.columns, row, strict=True))
+        lines.append(" | ".join(f"{v:.4g}" if isinstance(v, float) else f"{v}" for v in map(values.get, columns)))
+    finding = [f"**{sentence}**" for sentence in headline(outcome)]
+    where = "The whole report is under *Artifacts*: `report/report.html`."
+    return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines)])
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import: nothing calls home
 os.environ["DO_NOT_TRACK"] = "true"
@@ -45,7 +47,6 @@ from mlflow.entities import (
 from mlflow.entities import (
     Run as RunEntity,
 )
-from mlflow.utils.file_utils import local_file_uri_to_path
 
 from ouroloop import stores
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten
@@ -226,7 +227,7 @@ class Run:
                 {"num_rows": len(dataset), "synthetic_share": dataset.synthetic_share, "mixture": mixture}
             ),
         )
-        inputs = DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+        inputs = DatasetInput(entity, [InputTag("mlflow.data.context", f"{dataset.synthetic_share:.0%} synthetic")])
         self.store.client.log_inputs(self.id, datasets=[inputs])
 
     def log_model(self, name: str, folder: Path, generation: int, tags: Mapping[str, str]) -> None:
@@ -272,9 +273,9 @@ class Run:
     @contextmanager
     def _artifact(self, name: str) -> Iterator[Path]:
         """An artifact as a file: where it lies if that is on this machine, else a copy."""
-        place = self.entity.info.artifact_uri
-        if place.startswith("file:"):
-            yield Path(local_file_uri_to_path(place)) / name
+        place = urlsplit(self.entity.info.artifact_uri)
+        if place.scheme == "file":
+            yield Path(url2pathname(place.path)) / name
             return
         with TemporaryDirectory() as folder:
             try:

@@ -14,8 +14,19 @@ from ouroloop.track import Store
 _PREFIX = "mlflow.sharedViewState."
 _TREE, _LOOPS = "ouroloop-tree", "ouroloop-loops"
 
-_CELL = [f"tags.`ouroloop.{key}`" for key in ("cycle", "synthetic_proportion", "temperature", "seed", "stage")]
-_MEASURES = ("diversity_retention", "correctness", "error_rate", "num_unique", "depth_tv", "synthetic_share")
+_COLUMNS = {  # and their widths in pixels
+    "metrics.`diversity_retention`": 150,
+    "metrics.`correctness`": 110,
+    "metrics.`error_rate`": 100,
+    "metrics.`num_unique`": 110,
+    "tags.`ouroloop.stage`": 120,
+    "metrics.`synthetic_share`": 130,
+    "tags.`ouroloop.cycle`": 130,
+    "tags.`ouroloop.synthetic_proportion`": 220,
+    "tags.`ouroloop.temperature`": 170,
+    "tags.`ouroloop.seed`": 120,
+    "attributes.`Dataset`": 260,
+}
 _CHARTS = {
     "The paper's figures 4 to 6: diversity": ("diversity_retention", "diversity_levenshtein"),
     "Figure 3: what is sampled": ("correctness", "false_rate", "error_rate"),
@@ -33,9 +44,10 @@ has the tree, and all loops over each other.
 
 def prepare(store: Store) -> str:
     """Writes the views and the description of the experiment; returns the page to open, after the server's address."""
+    expanded = {study.id: True for study in store.find(level="study")}
     views = {
-        _TREE: ("1 Studies, loops and generations", _state("")),
-        _LOOPS: ("2 Loops over each other", _state("tags.`ouroloop.level` = 'loop'") | _charts()),
+        _TREE: ("1 Studies, loops and generations", _state("", expanded)),
+        _LOOPS: ("2 Loops over each other", _state("tags.`ouroloop.level` = 'loop'", expanded) | _charts()),
     }
     store.tag_experiment("mlflow.note.content", _ABOUT)
     for key, (name, state) in views.items():
@@ -45,19 +57,20 @@ def prepare(store: Store) -> str:
     return f"/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_TREE}"
 
 
-def _state(query: str) -> dict[str, Any]:
-    columns = [*_CELL, *(f"metrics.`{key}`" for key in _MEASURES)]
+def _state(query: str, expanded: dict[str, bool]) -> dict[str, Any]:
+    """Descending by level: all studies and loops come before the many generations, of which pages are loaded."""
     return {
         "searchFilter": query,
-        "orderByKey": "attributes.start_time",
+        "orderByKey": "tags.`ouroloop.level`",
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": columns,
-        "columnOrder": columns,
-        "columnWidths": {},
+        "selectedColumns": list(_COLUMNS),
+        "columnOrder": list(_COLUMNS),
+        "columnWidths": _COLUMNS,
+        "runsExpanded": expanded,
         "runsHiddenMode": "SHOW_ALL",
         "viewMaximized": False,
         "runListHidden": False,
