@@ -44,7 +44,7 @@ class Site(NamedTuple):
         return self.store.find(level=level, study=study)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Iterator[Site]:
     """The MLflow UI and the reports of a tiny sweep, and of a loop whose models wrote hostile texts."""
     root = tmp_path_factory.mktemp("site")
@@ -99,8 +99,8 @@ def hostile_loop(store: Store) -> None:
     config = LoopConfig.model_validate(TINY)
     original, written = Sample.of(["( not False )", "True"]), Sample.of(HOSTILE)
     run = create_loop(store, config, "hostile", "hostile", None)
-    record_origin(run, config, Dataset.of(list(original.counts), Source.ORIGINAL, 0),
-                  as_metrics(measure(original, original, config.data)))  # fmt: skip
+    dataset = Dataset.of(list(original.counts), Source.ORIGINAL, 0)
+    record_origin(run, config, dataset, as_metrics(measure(original, original, config.data)))
     tags = {"level": "generation", "generation": "1", **cell_tags(config, "hostile")}
     child = store.create("gen-01", run, tags)
     points = {key: [(1, value)] for key, value in as_metrics(measure(written, original, config.data)).items()}
@@ -112,7 +112,7 @@ def hostile_loop(store: Store) -> None:
         one.end("FINISHED")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # fmt: skip
@@ -128,10 +128,15 @@ def tab(chromium: Any) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     problems: list[str] = []
-    # MLflow's pages ask for things that a store without GenAI does not have, and log the 404
-    own = "the server responded with a status of 404"
-    opened.on("console", lambda m: problems.append(m.text) if m.type == "error" and own not in m.text else None)
-    opened.on("pageerror", lambda error: problems.append(str(error)))
+    # What MLflow's own pages log: they ask for a user that a store without accounts does not have, and resize late
+    tolerated = ("the server responded with a status of 404", "ResizeObserver loop")
+
+    def complain(text: str) -> None:
+        if opened.url.startswith("file:") or not any(noise in text for noise in tolerated):
+            problems.append(text)
+
+    opened.on("console", lambda message: complain(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: complain(str(error)))
     opened.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
     local = ("http://127.0.0.1", "file:", "data:", "blob:")
     opened.on("request", lambda request: None if request.url.startswith(local) else problems.append(request.url))
@@ -177,9 +182,9 @@ def test_the_report_shows_what_each_generation_wrote(site: Site, tab: Any) -> No
     assert tab.inner_text("#expressions output") == "generation 1"
     last = tab.locator("#expressions select option").last.get_attribute("value")
     tab.locator("#expressions select").select_option(last)
-    sample = next(loop for loop in site.runs("loop", "tiny") if loop.entity.info.run_name == last)
-    texts = next(run for run in site.runs("generation", "tiny")
-                 if run.parent_id == sample.id and run.tag("generation") == "3").read_dataset("samples.tsv.gz").texts  # fmt: skip
+    loop = next(run for run in site.runs("loop", "tiny") if run.entity.info.run_name == last)
+    of_loop = (run for run in site.runs("generation", "tiny") if run.parent_id == loop.id)
+    texts = next(run for run in of_loop if run.tag("generation") == "3").read_dataset("samples.tsv.gz").texts
     assert rows.first.locator(".expression").inner_text() in {*texts, "nothing"}
     tab.locator("#depth .chart").press("ArrowRight")
     assert "original data" in tab.locator("#depth .tip").inner_text()
@@ -229,6 +234,13 @@ def test_the_run_tree_has_three_levels(site: Site, tab: Any) -> None:
     assert {"diversity_retention", "correctness"} <= {header.strip() for header in headers}
 
 
+def test_the_loops_lie_over_each_other(site: Site, tab: Any) -> None:
+    tab.goto(site.address.replace("ouroloop-tree", "ouroloop-loops&compareRunsMode=CHART"))
+    card = tab.locator('[data-testid="experiment-view-compare-runs-card"]', has_text="diversity_retention").first
+    card.locator("path.js-line").nth(3).wait_for(state="attached")  # two proportions, two seeds
+    tab.get_by_text("Figure 3: what is sampled").wait_for()
+
+
 def test_a_loops_chart_is_the_figure(site: Site, tab: Any) -> None:
     (loop, *_) = site.runs("loop", "tiny")
     tab.goto(f"{site.address.split('#')[0]}#/experiments/{site.store.experiment_id}/runs/{loop.id}/model-metrics")
@@ -252,3 +264,15 @@ def test_the_sample_table_renders(site: Site, tab: Any, study: str) -> None:
         tab.get_by_text("gen-01").first.wait_for()
         tab.get_by_text("**[x]").or_(tab.get_by_text("x", exact=True)).first.wait_for()  # the description is there
         assert tab.locator('[href^="javascript"], [onerror]').count() == 0
+
+
+def test_a_registered_model_shows_its_aliases(site: Site, tab: Any) -> None:
+    """One model per cell, with an alias for each stage that it went through."""
+    if main(["register", "tiny"]) == 2:
+        pytest.skip("this version has no `ouroloop register`")
+    (model, *_) = site.store.client.search_registered_models()
+    aliases = site.store.client.get_registered_model(model.name).aliases
+    assert aliases
+    tab.goto(f"{site.address.split('#')[0]}#/models/{model.name}")
+    for alias in aliases:
+        tab.get_by_text(alias, exact=False).first.wait_for()

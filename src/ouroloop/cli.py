@@ -213,8 +213,8 @@ def _ui(options: argparse.Namespace) -> int:
     from ouroloop.track import Store
     from ouroloop.ui import prepare
 
-    address = f"http://127.0.0.1:{options.port}{prepare(Store.open())}"
-    print(f"MLflow UI over {stores.tracking_uri()}\n  {address}\nCtrl-C ends it.", flush=True)
+    tree, loops = (f"http://127.0.0.1:{options.port}{page}" for page in prepare(Store.open()))
+    print(f"MLflow UI over {stores.tracking_uri()}\n  {tree}\n  {loops}\nCtrl-C ends it.", flush=True)
     command = [
         sys.executable, "-m", "mlflow", "server",
         "--backend-store-uri", stores.tracking_uri(),

@@ -164,7 +164,10 @@ def _depth(rows: list[Row]) -> Figure:
     loops = _by(rows, "loop")
     wide = min(3, len(loops))
     tall = -(-len(loops) // wide)
-    figure = _figure(max(6.0, 4.0 * wide), 2.2 * tall + 0.4)
+    width, height = max(6.0, 4.0 * wide), 2.2 * tall
+    figure = Figure(figsize=(width, height))  # a fixed layout: fitting one to 36 panels takes seconds
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(0.8 / width, 0.4 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.25, hspace=0.4)
     grid = figure.subplots(tall, wide, squeeze=False)
     for axes in grid.flat[len(loops) :]:
         axes.remove()
@@ -175,5 +178,6 @@ def _depth(rows: list[Row]) -> Figure:
             shares[levels.index(row["depth"])][row["generation"]] = row["share"]
         axes.imshow(shares, aspect="auto", cmap=_HEAT, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
         axes.set_yticks(range(len(levels)), levels, fontsize=7)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(f"{name}: depth by generation", fontsize=9)
+        axes.tick_params(axis="x", labelsize=7)
     return figure

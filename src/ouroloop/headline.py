@@ -39,10 +39,10 @@ def _scope(outcome: Outcome) -> str:
     seeds = {len(loops) for loops in outcome.cells.values()}
     if len(measured) == 1:
         return f"One loop ({next(iter(outcome.cells))}), one seed, so no interval over seeds"
-    per_cell = "one seed (so no intervals)" if seeds == {1} else f"{_range(sorted(seeds))} seeds"
+    per_cell = "one seed each, so no intervals" if seeds == {1} else f"{_range(sorted(seeds))} seeds each"
     if len(outcome.cells) == 1:
-        return f"{len(measured)} loops ({next(iter(outcome.cells))}), {per_cell}"
-    return f"{len(measured)} loops, {len(outcome.cells)} settings with {per_cell} each"
+        return f"{len(measured)} loops ({next(iter(outcome.cells))}), {len(measured)} seeds"
+    return f"{len(measured)} loops, {len(outcome.cells)} settings with {per_cell}"
 
 
 def _at_end(loops: Sequence[Loop], key: str) -> tuple[int, Interval] | None:

@@ -8,6 +8,7 @@ standard errors of a single loop do not.
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -174,10 +175,8 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
 def _read_loop(run: Run, cell: str, children: Sequence[Run]) -> Loop:
     history = {key: dict(run.history(key)) for key in sorted(run.metrics)}
     written = {int(child.tag("generation") or 0): _written(child) for child in children if child.status == "FINISHED"}
-    try:
+    with suppress(DatasetError):
         written[0] = _summary(Sample.of(run.read_dataset("original_data.tsv.gz").texts))
-    except DatasetError:
-        pass
     try:
         config = LoopConfig.model_validate(yaml.safe_load(run.read_text("config.yaml")))
     except (DatasetError, ValidationError, yaml.YAMLError):

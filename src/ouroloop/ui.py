@@ -34,6 +34,10 @@ _CHARTS = {
     "Training": ("validation_nats", "synthetic_share", "generation_seconds"),
 }
 
+# The UI nests runs only in the order in which they were started
+_BY_START = {"orderByKey": "attributes.start_time", "orderByAsc": False}
+_BY_RETENTION = {"orderByKey": "metrics.`diversity_retention`", "orderByAsc": True}
+
 _ABOUT = """The self-consuming loop on logic expressions: **study → loop → generation**, each below the one before it.
 
 A loop's *Model metrics* run over generations and are the paper's figures. A generation's *Artifacts* hold what its
@@ -42,27 +46,25 @@ has the tree, and all loops over each other.
 """
 
 
-def prepare(store: Store) -> str:
-    """Writes the views and the description of the experiment; returns the page to open, after the server's address."""
+def prepare(store: Store) -> tuple[str, str]:
+    """Writes the views and the description of the experiment; returns the pages of the tree and of the loops."""
     expanded = {study.id: True for study in store.find(level="study")}
     views = {
-        _TREE: ("1 Studies, loops and generations", _state("", expanded)),
-        _LOOPS: ("2 Loops over each other", _state("tags.`ouroloop.level` = 'loop'", expanded) | _charts()),
+        _TREE: ("1 Studies, loops and generations", _state("", _BY_START) | {"runsExpanded": expanded}),
+        _LOOPS: ("2 Loops over each other", _state("tags.`ouroloop.level` = 'loop'", _BY_RETENTION) | _charts()),
     }
     store.tag_experiment("mlflow.note.content", _ABOUT)
     for key, (name, state) in views.items():
         packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
         envelope = {"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
         store.tag_experiment(_PREFIX + key, json.dumps(envelope))
-    return f"/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_TREE}"
+    page = f"/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey="
+    return f"{page}{_TREE}", f"{page}{_LOOPS}&compareRunsMode=CHART"
 
 
-def _state(query: str, expanded: dict[str, bool]) -> dict[str, Any]:
-    """Descending by level: all studies and loops come before the many generations, of which pages are loaded."""
-    return {
+def _state(query: str, order: dict[str, Any]) -> dict[str, Any]:
+    return order | {
         "searchFilter": query,
-        "orderByKey": "tags.`ouroloop.level`",
-        "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
@@ -70,7 +72,6 @@ def _state(query: str, expanded: dict[str, bool]) -> dict[str, Any]:
         "selectedColumns": list(_COLUMNS),
         "columnOrder": list(_COLUMNS),
         "columnWidths": _COLUMNS,
-        "runsExpanded": expanded,
         "runsHiddenMode": "SHOW_ALL",
         "viewMaximized": False,
         "runListHidden": False,
