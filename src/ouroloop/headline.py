@@ -31,6 +31,8 @@ def progress(outcome: Outcome) -> str:
     states = [loop.run.status.lower() for loop in outcome.loops]
     if set(states) == {"finished"}:
         return ""
+    if len(states) == 1:
+        return states[0]
     return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 
 

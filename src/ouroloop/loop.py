@@ -194,8 +194,8 @@ def _generation_headline(number: int, assessment: Assessment, training_set: Data
     kept = assessment.measures.get("diversity_retention")
     stage = "" if kept is None else f"; {kept.value:.1%} of D_0's diversity is left (**{assessment.stage}**)"
     return (
-        f"Of {assessment.sample.size:,} texts {rates['correctness']} are True, {rates['error_rate']} malformed{stage}.\n\n"
-        f"M_{number} was trained on D_{number - 1}: {len(training_set):,} examples, "
+        f"Of {assessment.sample.size:,} texts {rates['correctness']} are True, {rates['error_rate']} malformed{stage}."
+        f"\n\nM_{number} was trained on D_{number - 1}: {len(training_set):,} examples, "
         f"{training_set.synthetic_share:.1%} of them written by models. `samples.json` shows what it writes."
     )
 
