@@ -48,9 +48,8 @@ has the tree, and all loops over each other.
 
 def prepare(store: Store) -> tuple[str, str]:
     """Writes the views and the description of the experiment; returns the pages of the tree and of the loops."""
-    expanded = {study.id: True for study in store.find(level="study")}
     views = {
-        _TREE: ("1 Studies, loops and generations", _state("", _BY_START) | {"runsExpanded": expanded}),
+        _TREE: ("1 Studies, loops and generations", _state("", _BY_START)),
         _LOOPS: ("2 Loops over each other", _state("tags.`ouroloop.level` = 'loop'", _BY_RETENTION) | _charts()),
     }
     store.tag_experiment("mlflow.note.content", _ABOUT)
