@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroloop.page import page, shortened
+from ouroloop.page import fitted, page
 from ouroloop.table import Table
 
 HOSTILE = [
@@ -92,11 +92,14 @@ def test_a_page_asks_for_nothing() -> None:
     assert "default-src 'none'" in html
 
 
-def test_many_long_texts_are_shortened_to_the_most_frequent() -> None:
-    long = "( not True ) " * 1000
-    rows = [("loop", t, rank, 1, 0.1, "True", 1, long) for t in range(100) for rank in range(1, 11)]
-    kept = shortened(Table(COLUMNS, rows)).rows
-    assert {row[2] for row in kept} == {1}
-    assert len(kept) == 100
-    few = Table(COLUMNS, rows[:20])
-    assert shortened(few) == few
+def test_a_long_study_still_fits() -> None:
+    """36 loops of 400 generations: fewer texts, then fewer generations, but never without the last one."""
+    text = "( not True ) " * 15
+    rows = [(f"loop-{k}", t, rank, 1, 0.1, "True", 1, text) for k in range(36) for t in range(401) for rank in (1, 2)]
+    kept = fitted({"expressions": Table(COLUMNS, rows)})
+    assert {row[2] for row in kept["expressions"].rows} == {1}
+    assert {row[0] for row in kept["expressions"].rows} == {f"loop-{k}" for k in range(36)}
+    assert {0, 400} <= {row[1] for row in kept["expressions"].rows} < set(range(401))
+    assert len(page("title", [], {}, kept)) < 3_000_000
+    few = {"expressions": Table(COLUMNS, rows[:20])}
+    assert fitted(few) == few

@@ -3,19 +3,23 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
 
-from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig
+from ouroloop.config import ConfigError, CycleConfig, DataConfig, DataCycle, LoopConfig
 from ouroloop.figure import PANEL_KEYS, loop_png
-from ouroloop.loop import run_loop
+from ouroloop.loop import draw_original, run_loop
+from ouroloop.measure import Sample, as_metrics, measure
 from ouroloop.observer import Observer
 from ouroloop.outcome import read_outcome
 from ouroloop.report import write_report
 from ouroloop.signals import Interrupted
-from ouroloop.track import Run, Store, cell_tags, create_loop
+from ouroloop.track import Run, Store, cell_tags, create_loop, record_origin
 from tests.conftest import CommandLine
 
 FIGURES = ["retention", "half_life", "composition", "unique", "depth"]
@@ -128,6 +132,40 @@ def test_a_loop_without_retention(tiny: LoopConfig, tmp_path: Path) -> None:
     assert embedded(path)["tables"]["retention"]["rows"] == []
     assert "could not be computed" in path.read_text()
     assert not (tmp_path / "retention.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("root")
+def test_36_loops_of_50_generations_take_less_than_20_seconds(tiny: LoopConfig, tmp_path: Path) -> None:
+    """As a study leaves them, but for the models: what is sampled is D_0, ever less of it."""
+    store = Store.open()
+    config = tiny.model_copy(update={"data": DataConfig(num_examples=200), "num_generations": 50})
+    for proportion in range(12):
+        for seed in range(3):
+            record(store, incremental(config, proportion / 11, seed), "big")
+    command = [sys.executable, "-m", "ouroloop", "report", "big", f"--folder={tmp_path / 'report'}"]
+    start = perf_counter()
+    subprocess.run(command, check=True)
+    assert perf_counter() - start < 20
+    assert (tmp_path / "report" / "report.html").stat().st_size < 5_000_000
+
+
+def record(store: Store, config: LoopConfig, study: str) -> None:
+    original = draw_original(config)
+    reference = Sample.of(original.texts)
+    run = create_loop(store, config, config.label, study, None)
+    record_origin(run, config, original, as_metrics(measure(reference, reference, config.data)))
+    for t in range(1, config.num_generations + 1):
+        sampled = Sample.of(list(original.texts[: 201 - 4 * t]) * 4)
+        points = {key: [(t, value)] for key, value in as_metrics(measure(sampled, reference, config.data)).items()}
+        child = store.create(
+            f"gen-{t:02d}", run, {"level": "generation", "generation": str(t), **cell_tags(config, study)}
+        )
+        child.log_samples(sampled)
+        for one in (run, child):
+            one.log_series(points)
+        child.end("FINISHED")
+    run.end("FINISHED")
 
 
 def test_the_picture_is_the_same_every_time(tiny: LoopConfig) -> None:

@@ -162,22 +162,23 @@ def _unique(rows: list[Row]) -> Figure:
 
 def _depth(rows: list[Row]) -> Figure:
     loops = _by(rows, "loop")
+    levels = sorted({row["depth"] for row in rows}, key=lambda level: (level == "malformed", level.zfill(4)))
+    length = 1 + max(_column(rows, "generation"))
     wide = min(3, len(loops))
     tall = -(-len(loops) // wide)
-    width, height = max(6.0, 4.0 * wide), 2.2 * tall
+    width, height = max(6.0, 4.0 * wide), 2.0 * tall + 0.3
     figure = Figure(figsize=(width, height))  # a fixed layout: fitting one to 36 panels takes seconds
     FigureCanvasAgg(figure)
-    figure.subplots_adjust(0.8 / width, 0.4 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.25, hspace=0.4)
-    grid = figure.subplots(tall, wide, squeeze=False)
+    figure.subplots_adjust(0.9 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.05, hspace=0.3)
+    grid = figure.subplots(tall, wide, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(loops) :]:
         axes.remove()
     for axes, (name, own) in zip(grid.flat, loops, strict=False):
-        levels = sorted({row["depth"] for row in own}, key=lambda level: (level == "malformed", level.zfill(4)))
-        shares = [[0.0] * (1 + max(_column(own, "generation"))) for _ in levels]
+        shares = [[0.0] * length for _ in levels]
         for row in own:
             shares[levels.index(row["depth"])][row["generation"]] = row["share"]
         axes.imshow(shares, aspect="auto", cmap=_HEAT, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
         axes.set_yticks(range(len(levels)), levels, fontsize=7)
-        axes.set_title(f"{name}: depth by generation", fontsize=9)
-        axes.tick_params(axis="x", labelsize=7)
+        axes.set_title(name, fontsize=9)
+    figure.supxlabel("generation", fontsize=9)
     return figure

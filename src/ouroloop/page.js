@@ -4,8 +4,13 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const records = name => DATA.tables[name].rows.map(row =>
   Object.fromEntries(row.map((value, i) => [DATA.tables[name].columns[i], value])));
-const by = (rows, key) => Map.groupBy ? Map.groupBy(rows, row => row[key])
-  : rows.reduce((groups, row) => groups.set(row[key], [...(groups.get(row[key]) || []), row]), new Map());
+function by(rows, key) {
+  const groups = new Map();
+  for (const row of rows) groups.has(row[key]) ? groups.get(row[key]).push(row) : groups.set(row[key], [row]);
+  return groups;
+}
+const max = values => values.reduce((a, b) => Math.max(a, b), -Infinity);  // Math.max(...) overflows on long loops
+const min = values => values.reduce((a, b) => Math.min(a, b), Infinity);
 const isNumber = value => typeof value === "number";
 const percent = value => `${value === 0 || value >= 0.1 ? (100 * value).toFixed(1) : value >= 0.001 ? (100 * value).toFixed(2) : (100 * value).toPrecision(1)}%`;
 const section = name => document.getElementById(name);
@@ -246,7 +251,7 @@ function segments(label, options, chosen, choose) {
 
 const CELLS = [...new Set(["retention", "composition", "half_life"].flatMap(name => records(name).map(row => row.cell)))];
 const lookOf = cell => look(CELLS.indexOf(cell));
-const last = Math.max(1, ...["retention", "composition"].flatMap(name => records(name).map(row => row.generation)));
+const last = max([1, ...["retention", "composition"].flatMap(name => records(name).map(row => row.generation))]);
 
 figure("retention", (box, rows) => {
   const series = [], hidden = new Set();
@@ -260,14 +265,14 @@ figure("retention", (box, rows) => {
     if (paper.length) series.push({ name: `paper, ${cell}`, kind: "paper", ...lookOf(cell), points: paper.map(row => ({ x: row.generation, y: row.paper, text: percent(row.paper) })) });
   }
   const positive = rows.map(row => row.mean).filter(value => value > 0);
-  const floor = 10 ** Math.floor(Math.log10(Math.max(1e-4, Math.min(0.1, ...positive))));
+  const floor = 10 ** Math.floor(Math.log10(Math.max(1e-4, min([0.1, ...positive]))));
   let log = false;
   const spec = {
     label: "Diversity retention by generation", series, hidden, named: true, height: width => width < 560 ? 280 : 380,
     title: x => `generation ${x}`,
     axes: () => ({
       x: { label: "generation", from: 0, to: last, whole: true },
-      y: { log, from: log ? floor : 0, to: Math.max(1, ...rows.map(row => row.highest)), format: value => log && value === floor ? `≤ ${100 * value}%` : `${Number((100 * value).toPrecision(6))}%` },
+      y: { log, from: log ? floor : 0, to: max([1, ...rows.map(row => row.highest)]), format: value => log && value === floor ? `≤ ${100 * value}%` : `${Number((100 * value).toPrecision(6))}%` },
     }),
   };
   const controls = node("div", { class: "controls" });
@@ -279,8 +284,8 @@ figure("retention", (box, rows) => {
 figure("half_life", (box, rows) => {
   const withoutProportion = rows.some(row => !isNumber(row.proportion));
   const known = rows.map(row => row.proportion).filter(isNumber);
-  const pad = Math.max(0.04, (Math.max(...known) - Math.min(...known)) * 0.07);
-  const aside = known.length ? Math.max(...known) + 2 * pad : 0;
+  const pad = Math.max(0.04, (max(known) - min(known)) * 0.07);
+  const aside = known.length ? max(known) + 2 * pad : 0;
   const place = row => isNumber(row.proportion) ? row.proportion : aside;
   const groupName = row => row.cell.split(", ").filter(part => !part.startsWith("λ = ")).join(", ") || row.cycle;
   const groups = by(rows.map(row => ({ ...row, group: groupName(row) })), "group"), series = [];
@@ -303,8 +308,8 @@ figure("half_life", (box, rows) => {
   const spec = {
     label: "Half-life of diversity against the synthetic proportion", series, hidden, nearest: "xy", height: () => 300,
     axes: () => ({
-      x: { label: "synthetic proportion λ", from: (known.length ? Math.min(...known) : 0) - pad, to: Math.max(aside * withoutProportion, ...known) + pad, ticks: marks, format: value => withoutProportion && value === aside ? "no λ" : String(value) },
-      y: { from: 0, to: Math.max(...rows.map(row => Math.max(row.reached, row.half_life || 0, row.paper || 0))), whole: true },
+      x: { label: "synthetic proportion λ", from: (known.length ? min(known) : 0) - pad, to: max([aside * withoutProportion, ...known]) + pad, ticks: marks, format: value => withoutProportion && value === aside ? "no λ" : String(value) },
+      y: { from: 0, to: max(rows.map(row => Math.max(row.reached, row.half_life || 0, row.paper || 0))), whole: true },
     }),
   };
   const controls = node("div", { class: "controls" });
@@ -324,12 +329,12 @@ figure("unique", (box, rows) => {
       x: row.paper_diversity_retention, y: row.paper_unique_fraction, title: `generation ${row.generation}`, text: `${percent(row.paper_diversity_retention)}, ${Math.round(1e4 * row.paper_unique_fraction).toLocaleString("en")} distinct`,
     })) });
   }
-  const lowest = Math.min(0.1, ...series.flatMap(one => one.points.map(p => p.y)));
+  const lowest = min([0.1, ...series.flatMap(one => one.points.map(p => p.y))]);
   let log = true;
   const spec = {
     label: "Share of distinct texts against diversity kept", series, hidden, nearest: "xy", height: () => 300,
     axes: () => ({
-      x: { label: "diversity kept", from: Math.max(1, ...rows.map(row => row.diversity_retention)), to: 0, ticks: [1, 0.75, 0.5, 0.25, 0], format: value => `${100 * value}%` },
+      x: { label: "diversity kept", from: max([1, ...rows.map(row => row.diversity_retention)]), to: 0, ticks: [1, 0.75, 0.5, 0.25, 0], format: value => `${100 * value}%` },
       y: { log, from: log ? 10 ** Math.floor(Math.log10(lowest)) : 0, to: 1, format: value => `${Number((100 * value).toPrecision(3))}%` },
     }),
   };
@@ -368,8 +373,8 @@ figure("depth", (box, rows) => {
   box.append(node("div", { class: "controls" }, choice, node("span", { class: "right" }, "0 ", node("span", { class: "scale" }), " 100%")), holder);
   let cells = [], at = -1;
   function draw() {
-    const own = loops.get(choice.value), end = Math.max(1, ...own.map(row => row.generation)), isDepth = depth => depth !== "malformed";
-    const deepest = Math.max(0, ...own.map(row => row.depth).filter(isDepth).map(Number));
+    const own = loops.get(choice.value), end = max([1, ...own.map(row => row.generation)]), isDepth = depth => depth !== "malformed";
+    const deepest = max([0, ...own.map(row => row.depth).filter(isDepth).map(Number)]);
     const levels = [...Array(deepest + 1).keys()].map(String).filter(d => d !== "0" || own.some(row => row.depth === "0"));
     if (own.some(row => !isDepth(row.depth))) levels.push("malformed");
     const width = Math.max(holder.clientWidth, 200), left = 74, step = (width - left - 4) / (end + 1), size = levels.length > 12 ? 14 : 26;

@@ -10,14 +10,15 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from ouroloop.outcome import MOST_FREQUENT
 from ouroloop.table import Table
 
-_MAX_TEXT_CHARACTERS = 2_500_000  # of model text on a page, so that it stays under 5 MB
+# Of each table, so that all together stay under 5 MB
+_MAX_TEXT, _MAX_NUMBERS = 2_100_000, 680_000
 
 
 def page(title: str, sentences: list[str], facts: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
@@ -40,14 +41,31 @@ def _typeset(sentence: str) -> str:
     return html.escape(sentence).replace("D_0", "D<sub>0</sub>").replace(" = ", "\u00a0=\u00a0")
 
 
-def shortened(expressions: Table) -> Table:
-    """The table with as many texts of each generation as fit on a page, at least the most frequent one."""
-    rank, text = expressions.columns.index("rank"), expressions.columns.index("expression")
-    for most in range(MOST_FREQUENT, 1, -1):
-        rows = [row for row in expressions.rows if row[rank] <= most]
-        if sum(len(row[text]) for row in rows) <= _MAX_TEXT_CHARACTERS:
-            return Table(expressions.columns, rows)
-    return Table(expressions.columns, [row for row in expressions.rows if row[rank] == 1])
+def fitted(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """The tables as far as they fit on a page: fewer texts of each generation, then fewer generations."""
+    return {name: _fitted(table) for name, table in tables.items()}
+
+
+def _fitted(table: Table) -> Table:
+    if "generation" not in table.columns:
+        return table
+    generation = table.columns.index("generation")
+    rows, last, every = table.rows, max((row[generation] for row in table.rows), default=0), 1
+    limit = _MAX_TEXT if "rank" in table.columns else _MAX_NUMBERS
+    if "rank" in table.columns:
+        rank, most = table.columns.index("rank"), MOST_FREQUENT
+        while most > 1 and _size(rows) > limit:
+            most -= 1
+            rows = [row for row in rows if row[rank] <= most]
+    while _size(rows) > limit and every < last:
+        every *= 2
+        rows = [row for row in rows if row[generation] % every == 0 or row[generation] == last]
+    return Table(table.columns, rows)
+
+
+def _size(rows: Sequence[tuple[Any, ...]]) -> int:
+    """Of the rows as JSON, about: a number takes six characters."""
+    return sum(len(value) + 3 if isinstance(value, str) else 6 for row in rows for value in row)
 
 
 def _compact(table: Table) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import yaml
 from ouroloop.gallery import pictures
 from ouroloop.headline import headline, progress
 from ouroloop.outcome import RETENTION, Outcome, read_outcome
-from ouroloop.page import page, shortened
+from ouroloop.page import fitted, page
 from ouroloop.table import figure_tables, loops, metrics
 from ouroloop.track import Store
 from ouroloop.view import duration
@@ -25,8 +25,7 @@ def write_report(store: Store, name: str, folder: Path) -> Path:
     """
     outcome = read_outcome(store, name)
     figures = figure_tables(outcome)
-    shown = {**figures, "expressions": shortened(figures["expressions"]), "loops": loops(outcome)}
-    content = page(name, headline(outcome), _facts(outcome), shown)
+    content = page(name, headline(outcome), _facts(outcome), fitted({**figures, "loops": loops(outcome)}))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     path.write_text(content, encoding="utf-8")

@@ -15,6 +15,7 @@ _PREFIX = "mlflow.sharedViewState."
 _TREE, _LOOPS = "ouroloop-tree", "ouroloop-loops"
 
 _COLUMNS = {  # and their widths in pixels
+    "attributes.`Run Name`": 250,
     "metrics.`diversity_retention`": 150,
     "metrics.`correctness`": 110,
     "metrics.`error_rate`": 100,
