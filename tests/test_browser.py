@@ -68,7 +68,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Iter
         try:
             assert main(["sweep", str(preset)]) == 0  # while the server starts
             hostile_loop(Store.open())
-            assert main(["report", "hostile"]) == 0
+            poor_loops(Store.open())
+            for name in ("hostile", "flat", "empty"):
+                assert main(["report", name]) == 0
             assert server.stdout is not None
             address = next(line.strip() for line in server.stdout if "http://" in line)
             wait_for(f"http://127.0.0.1:{port}/health", server)
@@ -110,6 +112,16 @@ def hostile_loop(store: Store) -> None:
     for one in (run, child):
         one.log_series(points)
         one.end("FINISHED")
+
+
+def poor_loops(store: Store) -> None:
+    """A loop whose D_0 has no diversity to compare with, and one that failed before it recorded anything."""
+    config = LoopConfig.model_validate(TINY)
+    create_loop(store, config, "empty", "empty", None).end("FAILED")
+    flat = create_loop(store, config, "flat", "flat", None)
+    shares = {"correctness": (1.0, 0.4), "false_rate": (0.0, 0.1), "error_rate": (0.0, 0.5)}
+    flat.log_series({key: list(enumerate(values)) for key, values in shares.items()})
+    flat.end("KILLED")
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +215,15 @@ def test_the_report_fits_a_phone_and_the_night(site: Site, tab: Any, width: int,
     colors = tab.evaluate("(e => [e.color, e.backgroundColor])(getComputedStyle(document.body))")
     ink, paper = (sum(map(int, color.removeprefix("rgb(").removesuffix(")").split(", "))) for color in colors)
     assert (ink < paper) == (scheme == "light")
+
+
+@pytest.mark.parametrize(("name", "said"), [("flat", "could not be computed"), ("empty", "No generation has been")])
+def test_a_report_of_next_to_nothing_says_so(site: Site, tab: Any, name: str, said: str) -> None:
+    open_report(tab, site, name)
+    assert said in tab.inner_text("#verdict")
+    assert tab.locator("#retention .absent").is_visible()
+    assert tab.locator("#composition .chart path.area").count() == (3 if name == "flat" else 0)
+    assert tab.locator("#loops tbody tr").count() == 1  # the script went on to the end
 
 
 def test_hostile_texts_are_shown_and_not_run(site: Site, tab: Any) -> None:
