@@ -124,7 +124,7 @@ def read_outcome(store: Store, name: str) -> Outcome:
         ConfigError: there is none.
     """
     newest_last = reversed(store.find(level="loop"))
-    found = {run.tag("fingerprint"): run for run in newest_last if name in (run.tag("study"), run.id)}
+    found = {run.tag("fingerprint") or run.id: run for run in newest_last if name in (run.tag("study"), run.id)}
     if not found:
         raise ConfigError(f"no study or loop {name!r}; `ouroloop status` lists the studies, the MLflow UI every run")
     runs = sorted(found.values(), key=_order)

@@ -12,7 +12,10 @@ function by(rows, key) {
 const max = values => values.reduce((a, b) => Math.max(a, b), -Infinity);  // Math.max(...) overflows on long loops
 const min = values => values.reduce((a, b) => Math.min(a, b), Infinity);
 const isNumber = value => typeof value === "number";
-const percent = value => `${value === 0 || value >= 0.1 ? (100 * value).toFixed(1) : value >= 0.001 ? (100 * value).toFixed(2) : (100 * value).toPrecision(1)}%`;
+function percent(share) {
+  const value = 100 * share;
+  return `${value === 0 || value >= 10 ? value.toFixed(1) : value >= 0.1 ? value.toFixed(2) : value.toPrecision(1)}%`;
+}
 const section = name => document.getElementById(name);
 
 function node(tag, attributes = {}, ...children) {
@@ -55,8 +58,9 @@ function legend(series, hidden, redraw) {
   }, sample(one.kind === "paper" ? { ...one, color: "var(--ink)" } : one), key));
   return node("div", { class: "legend", role: "group", "aria-label": "Show or hide" }, ...keys);
 }
-const sample = one => node("svg", { viewBox: "0 0 30 12", "aria-hidden": true },
-  node("path", { d: "M1 6H29", class: one.kind === "paper" ? "published" : "mean", stroke: one.color, "stroke-dasharray": one.kind === "paper" ? undefined : one.dash }),
+const stroke = (one, d) => one.kind === "paper" ? node("path", { d, class: "published", stroke: one.color })
+  : node("path", { d, class: "mean", stroke: one.color, "stroke-dasharray": one.dash });
+const sample = one => node("svg", { viewBox: "0 0 30 12", "aria-hidden": true }, stroke(one, "M1 6H29"),
   ...(one.kind === "paper" ? [] : [mark(one, 15, 6, 3.2)]));
 
 // ---- axes --------------------------------------------------------------------------------------------------------
@@ -130,7 +134,8 @@ function chart(box, spec) {
     }
     const rows = spec.ordered ? found : [...found].sort((a, b) => b.p.y - a.p.y);
     tip.replaceChildren(node("b", {}, spec.nearest === "xy" ? found[0].p.title : spec.title(target)),
-      ...rows.slice(0, 14).map(({ one, p }) => node("div", {}, node("i", { style: `background:${one.color}` }), node("span", {}, one.name), node("span", {}, p.text))));
+      ...rows.slice(0, 14).map(({ one, p }) => node("div", {},
+        node("i", { style: `background:${one.color}` }), node("span", {}, one.name), node("span", {}, p.text))));
     if (rows.length > 14) tip.append(node("small", {}, `and ${rows.length - 14} more`));
     place(tip, X(found.length ? found[0].p.x : target), spec.nearest === "xy" ? Y(found[0].p.y) : margin.top + 6, geometry.width);
   }
@@ -184,7 +189,7 @@ function drawSeries(one, X, Y, y) {
   if (one.kind === "area") return drawn;
   const line = one.points.filter(p => !p.single);
   if (line.length > 1) {
-    drawn.push(node("path", { class: one.kind === "paper" ? "published" : "mean", d: path(line, p => p.y), stroke: one.color, "stroke-dasharray": one.kind === "paper" ? undefined : one.dash }));
+    drawn.push(stroke(one, path(line, p => p.y)));
   }
   if (one.kind === "paper") return one.points.length > 1 ? drawn : [mark({ ...one, mark: 3, open: true }, X(one.points[0].x), Y(one.points[0].y), 4)];
   const every = one.everyMark ? 1 : Math.max(1, Math.ceil(one.points.length / 12));
@@ -224,9 +229,14 @@ function dataBelow(box, name, files) {
   });
   box.append(details);
 }
-const table = (columns, rows) => node("table", {},
-  node("thead", {}, node("tr", {}, ...columns.map((column, i) => node("th", { scope: "col", class: rows.length && rows[0][i][1] ? "number" : undefined }, column.replaceAll("_", " "))))),
-  node("tbody", {}, ...rows.map(row => node("tr", {}, ...row.map(([value, isRight, cell]) => cell || node("td", { class: isRight ? "number" : undefined }, String(value)))))));
+/** A table of [value, whether it is a number, the cell if it is made already]. */
+function table(columns, rows) {
+  const style = isRight => ({ class: isRight ? "number" : undefined });
+  const heading = (column, i) => node("th", { scope: "col", ...style(rows.length && rows[0][i][1]) }, column.replaceAll("_", " "));
+  const cell = ([value, isRight, made]) => made || node("td", style(isRight), String(value));
+  return node("table", {}, node("thead", {}, node("tr", {}, ...columns.map(heading))),
+    node("tbody", {}, ...rows.map(row => node("tr", {}, ...row.map(cell)))));
+}
 
 function figure(name, draw) {
   const box = section(name), rows = records(name);
@@ -236,15 +246,15 @@ function figure(name, draw) {
     dataBelow(box, name, name === "expressions" ? [`${name}.csv`] : [`${name}.csv`, `${name}.png`]);
   }
 }
-function segments(label, options, chosen, choose) {
-  const buttons = options.map(option => node("button", {
-    type: "button", "aria-pressed": String(option === chosen),
+function scaleToggle(what, isLog, choose) {
+  const buttons = ["linear", "log"].map(option => node("button", {
+    type: "button", "aria-pressed": String((option === "log") === isLog),
     onclick: event => {
       for (const one of buttons) one.setAttribute("aria-pressed", String(one === event.currentTarget));
-      choose(option);
+      choose(option === "log");
     },
   }, option));
-  return node("div", { class: "segments", role: "group", "aria-label": label }, ...buttons);
+  return node("div", { class: "segments right", role: "group", "aria-label": `Scale of the axis of ${what}` }, ...buttons);
 }
 
 // ---- the figures -------------------------------------------------------------------------------------------------
@@ -262,7 +272,8 @@ figure("retention", (box, rows) => {
       text: `${percent(row.mean)}${isNumber(row.interval_low) ? ` (${percent(row.interval_low)} – ${percent(row.interval_high)}, n = ${row.seeds})` : ""}`,
     })) });
     const paper = own.filter(row => isNumber(row.paper));
-    if (paper.length) series.push({ name: `paper, ${cell}`, kind: "paper", ...lookOf(cell), points: paper.map(row => ({ x: row.generation, y: row.paper, text: percent(row.paper) })) });
+    const published = paper.map(row => ({ x: row.generation, y: row.paper, text: percent(row.paper) }));
+    if (paper.length) series.push({ name: `paper, ${cell}`, kind: "paper", ...lookOf(cell), points: published });
   }
   const positive = rows.map(row => row.mean).filter(value => value > 0);
   const floor = 10 ** Math.floor(Math.log10(Math.max(1e-4, min([0.1, ...positive]))));
@@ -272,13 +283,16 @@ figure("retention", (box, rows) => {
     title: x => `generation ${x}`,
     axes: () => ({
       x: { label: "generation", from: 0, to: last, whole: true },
-      y: { log, from: log ? floor : 0, to: max([1, ...rows.map(row => row.highest)]), format: value => log && value === floor ? `≤ ${100 * value}%` : `${Number((100 * value).toPrecision(6))}%` },
+      y: {
+        log, from: log ? floor : 0, to: max([1, ...rows.map(row => row.highest)]),
+        format: value => `${log && value === floor ? "≤ " : ""}${Number((100 * value).toPrecision(6))}%`,
+      },
     }),
   };
   const controls = node("div", { class: "controls" });
   box.append(controls);
   const draw = chart(box, spec);
-  controls.append(legend(series, hidden, draw), node("span", { class: "right" }, segments("Scale of the diversity axis", ["linear", "log"], "linear", option => { log = option === "log"; draw(); })));
+  controls.append(legend(series, hidden, draw), scaleToggle("diversity", log, isLog => { log = isLog; draw(); }));
 });
 
 figure("half_life", (box, rows) => {
@@ -299,7 +313,8 @@ figure("half_life", (box, rows) => {
       return { x, y: (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2, unmarked: true, skip: true };
     }).filter(p => isFinite(p.y)).sort((a, b) => a.x - b.x);
     series.push({ name, kind: "line", ...look(i), everyMark: true, points: [...medians, ...points] });
-    const paper = [...by(own.filter(row => isNumber(row.paper) && isNumber(row.proportion)), "proportion")].map(([x, cell]) => ({ x, y: cell[0].paper, title: "the paper", text: `generation ${cell[0].paper}` }));
+    const published = by(own.filter(row => isNumber(row.paper) && isNumber(row.proportion)), "proportion");
+    const paper = [...published].map(([x, [{ paper: y }]]) => ({ x, y, title: "the paper", text: `generation ${y}` }));
     if (paper.length) series.push({ name: `paper, ${name}`, kind: "paper", ...look(i), points: paper.sort((a, b) => a.x - b.x) });
   });
   const distinct = [...new Set(known)].sort((a, b) => a - b), hidden = new Set();
@@ -308,7 +323,10 @@ figure("half_life", (box, rows) => {
   const spec = {
     label: "Half-life of diversity against the synthetic proportion", series, hidden, nearest: "xy", height: () => 300,
     axes: () => ({
-      x: { label: "synthetic proportion λ", from: (known.length ? min(known) : 0) - pad, to: max([aside * withoutProportion, ...known]) + pad, ticks: marks, format: value => withoutProportion && value === aside ? "no λ" : String(value) },
+      x: {
+        label: "synthetic proportion λ", from: (known.length ? min(known) : 0) - pad, to: max([aside * withoutProportion, ...known]) + pad,
+        ticks: marks, format: value => withoutProportion && value === aside ? "no λ" : String(value),
+      },
       y: { from: 0, to: max(rows.map(row => Math.max(row.reached, row.half_life || 0, row.paper || 0))), whole: true },
     }),
   };
@@ -322,11 +340,12 @@ figure("unique", (box, rows) => {
   for (const [cell, own] of by(rows, "cell")) {
     series.push({ name: cell, kind: "line", ...lookOf(cell), points: own.map(row => ({
       x: row.diversity_retention, y: row.unique_fraction, title: `generation ${row.generation}`,
-      text: `${percent(row.diversity_retention)} of diversity, ${Math.round(row.num_unique).toLocaleString("en")} distinct`,
+      text: `${percent(row.diversity_retention)} of diversity, ${percent(row.unique_fraction)} distinct`,
     })) });
     const paper = own.filter(row => isNumber(row.paper_unique_fraction));
     if (paper.length) series.push({ name: `paper, ${cell}`, kind: "paper", ...lookOf(cell), points: paper.map(row => ({
-      x: row.paper_diversity_retention, y: row.paper_unique_fraction, title: `generation ${row.generation}`, text: `${percent(row.paper_diversity_retention)}, ${Math.round(1e4 * row.paper_unique_fraction).toLocaleString("en")} distinct`,
+      x: row.paper_diversity_retention, y: row.paper_unique_fraction, title: `generation ${row.generation}`,
+      text: `${percent(row.paper_diversity_retention)} of diversity, ${percent(row.paper_unique_fraction)} distinct`,
     })) });
   }
   const lowest = min([0.1, ...series.flatMap(one => one.points.map(p => p.y))]);
@@ -334,14 +353,17 @@ figure("unique", (box, rows) => {
   const spec = {
     label: "Share of distinct texts against diversity kept", series, hidden, nearest: "xy", height: () => 300,
     axes: () => ({
-      x: { label: "diversity kept", from: max([1, ...rows.map(row => row.diversity_retention)]), to: 0, ticks: [1, 0.75, 0.5, 0.25, 0], format: value => `${100 * value}%` },
+      x: {
+        label: "diversity kept", from: max([1, ...rows.map(row => row.diversity_retention)]), to: 0,
+        ticks: [1, 0.75, 0.5, 0.25, 0], format: value => `${100 * value}%`,
+      },
       y: { log, from: log ? 10 ** Math.floor(Math.log10(lowest)) : 0, to: 1, format: value => `${Number((100 * value).toPrecision(3))}%` },
     }),
   };
   const controls = node("div", { class: "controls" });
   box.append(controls);
   const draw = chart(box, spec);
-  controls.append(legend(series, hidden, draw), node("span", { class: "right" }, segments("Scale of the axis of distinct texts", ["linear", "log"], "log", option => { log = option === "log"; draw(); })));
+  controls.append(legend(series, hidden, draw), scaleToggle("distinct texts", log, isLog => { log = isLog; draw(); }));
 });
 
 const PARTS = ["True", "False", "malformed"];
@@ -349,7 +371,8 @@ figure("composition", (box, rows) => {
   const swatch = part => node("span", { class: "key" }, node("span", { class: "swatch", style: `background:var(--${part.toLowerCase()})` }), part);
   const hasPaper = rows.some(row => isNumber(row.paper_True));
   const paperKey = hasPaper ? [node("span", { class: "key" }, sample({ kind: "paper", color: "var(--ink)" }), "paper, upper end of True")] : [];
-  const multiples = node("div", { class: "multiples" });
+  const isLone = by(rows, "cell").size === 1;
+  const multiples = node("div", { class: isLone ? "" : "multiples" });
   box.append(node("div", { class: "controls" }, node("div", { class: "legend" }, ...PARTS.map(swatch), ...paperKey)), multiples);
   for (const [cell, own] of by(rows, "cell")) {
     const series = PARTS.map((part, k) => ({ name: part, kind: "area", color: `var(--${part.toLowerCase()})`, points: own.map(row => {
@@ -357,30 +380,41 @@ figure("composition", (box, rows) => {
       return { x: row.generation, y: low + row[part], low, high: low + row[part], text: percent(row[part]) };
     }) }));
     const paper = own.filter(row => isNumber(row.paper_True));
-    if (paper.length) series.push({ name: "paper, True", kind: "paper", color: "var(--ink)", points: paper.map(row => ({ x: row.generation, y: row.paper_True, text: percent(row.paper_True) })) });
+    const published = paper.map(row => ({ x: row.generation, y: row.paper_True, text: percent(row.paper_True) }));
+    if (paper.length) series.push({ name: "paper, True", kind: "paper", color: "var(--ink)", points: published });
     const one = node("div", {}, node("div", { class: "chart" }, node("b", { class: "name" }, cell)));
     multiples.append(one);
-    chart(one, { label: `Composition by generation, ${cell}`, series, hidden: new Set(), bare: true, ordered: true, height: () => by(rows, "cell").size > 1 ? 150 : 240, title: x => `generation ${x}`,
-      axes: () => ({ x: { from: 0, to: last, whole: true }, y: { from: 0, to: 1, format: value => `${100 * value}%` } }) });
+    chart(one, {
+      label: `Composition by generation, ${cell}`, series, hidden: new Set(), bare: true, ordered: true,
+      height: () => isLone ? 240 : 150, title: x => `generation ${x}`,
+      axes: () => ({ x: { from: 0, to: last, whole: true }, y: { from: 0, to: 1, format: value => `${100 * value}%` } }),
+    });
   }
-  if (by(rows, "cell").size === 1) multiples.style.gridTemplateColumns = "1fr";
 });
 
+const isDepth = level => level !== "malformed";
+const depthName = level => isDepth(level) ? `depth ${level}` : level;
 figure("depth", (box, rows) => {
-  const loops = by(rows, "loop"), holder = node("div", { class: "chart", tabindex: 0, role: "application", "aria-label": "Depth by generation. Arrow keys read the values." });
+  const loops = by(rows, "loop");
+  const holder = node("div", {
+    class: "chart", tabindex: 0, role: "application", "aria-label": "Depth by generation. Arrow keys read the values.",
+  });
   const tip = node("div", { class: "tip", "aria-live": "polite", hidden: true });
   const choice = chooser("Loop", [...loops.keys()], draw);
   box.append(node("div", { class: "controls" }, choice, node("span", { class: "right" }, "0 ", node("span", { class: "scale" }), " 100%")), holder);
   let cells = [], at = -1;
   function draw() {
-    const own = loops.get(choice.value), end = max([1, ...own.map(row => row.generation)]), isDepth = depth => depth !== "malformed";
+    const own = loops.get(choice.value), end = max([1, ...own.map(row => row.generation)]);
     const deepest = max([0, ...own.map(row => row.depth).filter(isDepth).map(Number)]);
     const levels = [...Array(deepest + 1).keys()].map(String).filter(d => d !== "0" || own.some(row => row.depth === "0"));
     if (own.some(row => !isDepth(row.depth))) levels.push("malformed");
     const width = Math.max(holder.clientWidth, 200), left = 74, step = (width - left - 4) / (end + 1), size = levels.length > 12 ? 14 : 26;
     const svg = node("svg", { viewBox: `0 0 ${width} ${levels.length * size + 42}`, height: levels.length * size + 42, "aria-hidden": true });
-    levels.forEach((level, i) => svg.append(node("text", { x: left - 8, y: i * size + size / 2 + 4, "text-anchor": "end" }, isDepth(level) ? `depth ${level}` : level)));
-    for (const value of ticks({ from: 0, to: end, whole: true }, width / 90)) svg.append(node("text", { x: left + (value + 0.5) * step, y: levels.length * size + 17, "text-anchor": "middle" }, String(value)));
+    levels.forEach((level, i) => svg.append(
+      node("text", { x: left - 8, y: i * size + size / 2 + 4, "text-anchor": "end" }, depthName(level))));
+    for (const value of ticks({ from: 0, to: end, whole: true }, width / 90)) {
+      svg.append(node("text", { x: left + (value + 0.5) * step, y: levels.length * size + 17, "text-anchor": "middle" }, String(value)));
+    }
     svg.append(node("text", { x: left + (width - left) / 2, y: levels.length * size + 36, "text-anchor": "middle" }, "generation"));
     cells = own.filter(row => row.share > 0).map(row => ({ row, x: left + row.generation * step, y: levels.indexOf(row.depth) * size }));
     for (const { row, x, y } of cells) {
@@ -396,7 +430,8 @@ figure("depth", (box, rows) => {
     tip.hidden = i < 0;
     if (i < 0) return;
     const { row, x, y } = cells[i];
-    tip.replaceChildren(node("b", {}, row.generation ? `generation ${row.generation}` : "D₀, the original data"), `${row.depth === "malformed" ? "malformed" : `depth ${row.depth}`}: ${percent(row.share)}`);
+    const when = row.generation ? `generation ${row.generation}` : "D₀, the original data";
+    tip.replaceChildren(node("b", {}, when), `${depthName(row.depth)}: ${percent(row.share)}`);
     place(tip, x + holder.drawn.step, y, holder.drawn.width);
   }
   const follow = event => {
