@@ -75,7 +75,8 @@ def test_a_damaged_one_is_computed_again(
 def test_two_processes_compute_it_once() -> None:
     code = f"""
 from ouroloop.config import LoopConfig
-from ouroloop.observer import Observer, produce
+from ouroloop.generation import produce
+from ouroloop.observer import Observer
 from ouroloop.loop import draw_original
 from ouroloop.shared import first_generation
 config = LoopConfig.model_validate({TINY!r})
