@@ -48,7 +48,7 @@ ui: .venv/.installed ## browse the runs in the MLflow UI, on this machine only (
 status: .venv/.installed ## what ran, runs, failed and is left
 	$(OUROLOOP) status
 
-report: .venv/.installed ## a study's or loop's curves and samples as files (STUDY=sweep-smoke)
+report: .venv/.installed ## what a study or loop found as one HTML page (STUDY=sweep-smoke)
 	$(OUROLOOP) report $(STUDY)
 
 bench: .venv/.installed ## ours against stock on this machine (ARGS=--quick for two minutes, ARGS=--loop for all)

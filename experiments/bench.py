@@ -42,11 +42,12 @@ from ouroloop import stores
 from ouroloop.config import LoopConfig, load_preset
 from ouroloop.cycle import Dataset, Source
 from ouroloop.data import MixedDataModule
-from ouroloop.generation import Observer, produce
+from ouroloop.generation import produce
 from ouroloop.grammar import unique_set
 from ouroloop.loop import draw_original, run_loop
 from ouroloop.measure import diversity_levenshtein
 from ouroloop.model import build_model
+from ouroloop.observer import Observer
 from ouroloop.sample import sample
 from ouroloop.seeding import stream, torch_seed
 from ouroloop.tokenizer import EOS_ID, encode

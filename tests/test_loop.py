@@ -7,8 +7,8 @@ import pytest
 
 from ouroloop import stores
 from ouroloop.config import CycleConfig, DataCycle, EmpiricalConfig, LoopConfig
-from ouroloop.generation import Observer
 from ouroloop.loop import keeps_weights, run_loop
+from ouroloop.observer import Observer
 from ouroloop.signals import Interrupted
 from ouroloop.track import Run, Store
 
@@ -74,7 +74,7 @@ def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
         assert [step for step, _ in child.history("train_loss_nats_per_token")] == list(range(1, 13))
         assert [step for step, _ in child.history("validation_loss_nats")] == [4, 8, 12]
         names = {item.path for item in run.store.client.list_artifacts(child.id)}
-        assert names == {"samples.tsv.gz", "samples.json", "training_set.tsv.gz"}
+        assert names == {"samples.tsv.gz", "samples.json", "depths.json", "depths.png", "training_set.tsv.gz"}
         (dataset,) = child.entity.inputs.dataset_inputs
         assert dataset.dataset.name == f"D_{number - 1:02d}"
         origin = "original" if number == 1 else f"sampled-{number - 1:02d}"

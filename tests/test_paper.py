@@ -3,7 +3,8 @@
 import pytest
 
 from ouroloop.config import CycleConfig, DataConfig, DataCycle, LoopConfig
-from ouroloop.paper import published_retention
+from ouroloop.grammar import Initialisation
+from ouroloop.paper import published
 
 
 def like(tiny: LoopConfig, kind: DataCycle, proportion: float | None = None) -> LoopConfig:
@@ -22,16 +23,59 @@ def like(tiny: LoopConfig, kind: DataCycle, proportion: float | None = None) -> 
 )
 def test_end_of_the_curves(tiny: LoopConfig, kind: DataCycle, proportion: float | None, end: float) -> None:
     deep = tiny.model_copy(update={"data": DataConfig(num_examples=40)})
-    curve = published_retention(like(deep, kind, proportion))
-    assert curve is not None
-    assert (len(curve), curve[0]) == (51, 1)
-    assert curve[50] == pytest.approx(end, abs=0.001)
+    paper = published(like(deep, kind, proportion))
+    assert paper is not None
+    assert (len(paper.retention), paper.retention[0]) == (51, 1)
+    assert paper.retention[50] == pytest.approx(end, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("kind", "proportion", "true_at_50"),
+    [
+        (DataCycle.FULL_SYNTHETIC, None, 1.0),
+        (DataCycle.INCREMENTAL, 0.1, 0.9878),
+        (DataCycle.BALANCED, None, 0.9839),
+        (DataCycle.EXPANDING, 0.9, 0.9775),
+    ],
+)
+def test_composition_starts_from_d_0(
+    tiny: LoopConfig, kind: DataCycle, proportion: float | None, true_at_50: float
+) -> None:
+    deep = tiny.model_copy(update={"data": DataConfig(num_examples=40)})
+    paper = published(like(deep, kind, proportion))
+    assert paper is not None
+    assert paper.composition is not None
+    assert (len(paper.composition), paper.composition[0]) == (51, (1.0, 0.0, 0.0))
+    assert paper.composition[50][0] == true_at_50
+    assert all(sum(shares) == pytest.approx(1) for shares in paper.composition)
+
+
+def test_distinct_texts_of_the_full_synthetic_loop(tiny: LoopConfig) -> None:
+    """As the paper's appendix B says: falling by t = 10, fewer than ten at t = 21, one from t = 39 on."""
+    deep = tiny.model_copy(update={"data": DataConfig(num_examples=40)})
+    paper = published(deep)
+    assert paper is not None
+    assert paper.unique_fraction is not None
+    counts = [round(10_000 * share) for share in paper.unique_fraction]
+    assert (counts[0], counts[15], counts[39:]) == (10_000, 408, [1] * 12)
+    assert counts[21] < 10
+    balanced = published(like(deep, DataCycle.BALANCED))
+    assert balanced is not None
+    assert balanced.unique_fraction is None
+
+
+def test_appendix_c_started_from_false(tiny: LoopConfig) -> None:
+    data = DataConfig(num_examples=40, initialisation=Initialisation.FALSE_ONLY)
+    paper = published(tiny.model_copy(update={"data": data}))
+    assert paper is not None
+    assert paper.composition is not None
+    assert (len(paper.retention), paper.composition[0]) == (11, (0.0, 1.0, 0.0))
 
 
 def test_what_the_paper_did_not_run_has_no_curve(tiny: LoopConfig) -> None:
     deep = tiny.model_copy(update={"data": DataConfig(num_examples=40)})
     warmer = deep.model_copy(update={"sampling": tiny.sampling.model_copy(update={"temperature": 1.0})})
-    assert published_retention(warmer) is None
-    assert published_retention(like(tiny, DataCycle.FULL_SYNTHETIC)) is None  # depth 1 and 2 only
-    assert published_retention(like(deep, DataCycle.INCREMENTAL, 0.3)) is None
-    assert published_retention(like(deep, DataCycle.FRESH_MIX, 0.5)) is None
+    assert published(warmer) is None
+    assert published(like(tiny, DataCycle.FULL_SYNTHETIC)) is None  # depth 1 and 2 only
+    assert published(like(deep, DataCycle.INCREMENTAL, 0.3)) is None
+    assert published(like(deep, DataCycle.FRESH_MIX, 0.5)) is None

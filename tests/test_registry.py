@@ -11,10 +11,11 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ouroloop.config import ConfigError, CycleConfig, LoopConfig, SamplingConfig
-from ouroloop.generation import Observer, produce
+from ouroloop.generation import produce
 from ouroloop.grammar import TOKENS
 from ouroloop.lookup import find_model
 from ouroloop.loop import draw_original, run_loop
+from ouroloop.observer import Observer
 from ouroloop.registry import find_cells, register, registered_name
 from ouroloop.score import log_probabilities
 from ouroloop.status import half_life

@@ -1,42 +1,171 @@
-"""What leaves the store must be what is in it."""
+"""What leaves the store must be what is in it, whatever state the loops are in."""
 
 import csv
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import pytest
 
-from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.config import ConfigError, CycleConfig, DataConfig, DataCycle, LoopConfig
 from ouroloop.figure import PANEL_KEYS, loop_png
-from ouroloop.loop import run_loop
-from ouroloop.report import find_loops, write_report
-from ouroloop.track import Store
+from ouroloop.loop import draw_original, run_loop
+from ouroloop.measure import Sample, as_metrics, measure
+from ouroloop.observer import Observer
+from ouroloop.outcome import read_outcome
+from ouroloop.report import write_report
+from ouroloop.signals import Interrupted
+from ouroloop.track import Run, Store, cell_tags, create_loop, record_origin
 from tests.conftest import CommandLine
+
+FIGURES = ["retention", "half_life", "composition", "unique", "depth"]
+
+
+def incremental(config: LoopConfig, proportion: float, seed: int) -> LoopConfig:
+    cycle = CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=proportion)
+    return config.model_copy(update={"cycle": cycle, "seed": seed})
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def embedded(page: Path) -> dict[str, Any]:
+    text = page.read_text()
+    start = text.index('id="data">') + len('id="data">')
+    data: dict[str, Any] = json.loads(text[start : text.index("</script>", start)])
+    return data
+
+
+class Stop(Observer):
+    def generation_started(self, generation: int) -> None:
+        if generation == 2:
+            raise Interrupted(15)
 
 
 @pytest.mark.usefixtures("root")
-def test_a_report_holds_the_record(tiny: LoopConfig, tmp_path: Path) -> None:
+def test_a_study_in_every_state(tiny: LoopConfig, tmp_path: Path) -> None:
     store = Store.open()
-    run = store.get(run_loop(tiny, store, name="loop", study="test").id)
-    (loop,) = find_loops(store, "test")
-    assert [found.id for found in find_loops(store, run.id)] == [loop.id] == [run.id]
-    write_report(loop, tmp_path / "report", [1, 3])
-    names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {
-        "config.yaml",
-        "environment.json",
-        "curves.csv",
-        "curves.png",
-        "samples-t01.tsv",
-        "samples-t03.tsv",
+    parent = store.create("test", None, {"level": "study", "study": "test"})
+
+    def loop(config: LoopConfig, observer: Observer | None = None) -> Run:
+        return run_loop(config, store, name=config.label, study="test", parent=parent, observer=observer)
+
+    finished = [store.get(loop(incremental(tiny, 1.0, seed)).id) for seed in (5, 6)]
+    with pytest.raises(Interrupted):
+        loop(incremental(tiny, 0.5, 5), Stop())
+    create_loop(store, incremental(tiny, 0.0, 5), "began", "test", parent).end("FAILED")  # before it recorded anything
+    lost = next(run for run in store.find(level="generation", parent=finished[0].id) if run.tag("generation") == "2")
+    shutil.rmtree(lost.entity.info.artifact_uri.removeprefix("file://"))
+
+    path = write_report(store, "test", tmp_path / "report")
+    folder = path.parent
+    assert {file.name for file in folder.iterdir()} == {
+        "report.html", "loops.csv", "metrics.csv", "expressions.csv", "configuration.yaml",
+        *(f"{name}.{kind}" for name in FIGURES for kind in ("csv", "png")),
+    }  # fmt: skip
+    assert [(row["cell"], row["state"], row["generation"]) for row in rows(folder / "loops.csv")] == [
+        ("λ = 0", "failed", "0"), ("λ = 0.5", "killed", "1"), ("λ = 1", "finished", "3"), ("λ = 1", "finished", "3"),
+    ]  # fmt: skip
+    kept = {(row["cell"], row["generation"]): row for row in rows(folder / "retention.csv")}
+    ends = [run.metrics["diversity_retention"] for run in finished]
+    assert float(kept["λ = 1", "3"]["mean"]) == pytest.approx(sum(ends) / 2)
+    assert (float(kept["λ = 1", "3"]["lowest"]), float(kept["λ = 1", "3"]["highest"])) == (min(ends), max(ends))
+    assert kept["λ = 0.5", "1"]["interval_low"] == ""  # one seed
+    shares = rows(folder / "composition.csv")
+    assert all(sum(float(row[part]) for part in ("True", "False", "malformed")) == pytest.approx(1) for row in shares)
+    by_depth: dict[tuple[str, str], float] = {}
+    for row in rows(folder / "depth.csv"):
+        key = row["loop"], row["generation"]
+        by_depth[key] = by_depth.get(key, 0.0) + float(row["share"])
+    assert list(by_depth.values()) == [pytest.approx(1)] * len(by_depth)
+    assert (finished[0].entity.info.run_name, "2") not in by_depth  # its samples are lost, and it is left out
+    measured = rows(folder / "metrics.csv")
+    assert measured[0]["validation_nats"] == ""  # D_0 has none, and that is not 0
+    assert {row["loop"] for row in measured} == {
+        "incremental-0.5-T0.8-s5",
+        "incremental-1-T0.8-s5",
+        "incremental-1-T0.8-s6",
     }
-    with (tmp_path / "report" / "curves.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["generation"] for row in rows] == ["0", "1", "2", "3"]
-    assert rows[0]["validation_nats"] == ""  # D_0 has none, and that is not 0
-    assert [(i, float(row["error_rate"])) for i, row in enumerate(rows)] == run.history("error_rate")
-    samples = (tmp_path / "report" / "samples-t03.tsv").read_text().splitlines()
-    assert samples[0] == "count\tshare\tverdict\tdepth\texpression"
-    assert int(samples[1].split("\t")[0]) >= int(samples[2].split("\t")[0])
+    facts = embedded(path)["facts"]
+    assert facts["progress"] == "1 failed, 2 finished, 1 killed"
+    assert facts["configuration"]["cycle.synthetic_proportion"] == "0.5, 1.0"
+    assert {item.path for item in store.client.list_artifacts(parent.id, "report")} == {
+        "report/report.html", *(f"report/{name}.png" for name in FIGURES),
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("root")
+def test_a_lone_loop_by_name_and_by_id(tiny: LoopConfig, tmp_path: Path) -> None:
+    store = Store.open()
+    run = store.get(run_loop(tiny, store, name="loop", study="alone").id)
+    by_name = write_report(store, "alone", tmp_path / "a")
+    by_id = write_report(store, run.id, tmp_path / "b")
+    assert embedded(by_name) == embedded(by_id)
+    metrics = rows(by_name.parent / "metrics.csv")
+    assert [(int(row["generation"]), float(row["error_rate"])) for row in metrics] == run.history("error_rate")
+    assert {item.path for item in store.client.list_artifacts(run.id)} >= {"report", "curves.png"}
+    # Depths and texts come from tables that the loop left; judged anew from S_t they are the same
+    recorded = read_outcome(store, "alone").loops[0].written
+    for child in store.find(level="generation", parent=run.id):
+        (Path(child.entity.info.artifact_uri.removeprefix("file://")) / "depths.json").unlink()
+    assert read_outcome(store, "alone").loops[0].written == recorded
+    assert len(recorded) == 4
+
+
+@pytest.mark.usefixtures("root")
+def test_a_loop_without_retention(tiny: LoopConfig, tmp_path: Path) -> None:
+    """D_0 of equal texts has no diversity to compare with."""
+    store = Store.open()
+    run = create_loop(store, tiny, "flat", "flat", None)
+    child = store.create("gen-01", run, {"level": "generation", "generation": "1", **cell_tags(tiny, "flat")})
+    run.log_series(
+        {"correctness": [(0, 1.0), (1, 0.0)], "false_rate": [(0, 0.0), (1, 0.0)], "error_rate": [(0, 0.0), (1, 1.0)]}
+    )
+    child.end("FINISHED")
+    path = write_report(store, "flat", tmp_path)
+    assert embedded(path)["tables"]["retention"]["rows"] == []
+    assert "could not be computed" in path.read_text()
+    assert not (tmp_path / "retention.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("root")
+def test_36_loops_of_50_generations_take_less_than_20_seconds(tiny: LoopConfig, tmp_path: Path) -> None:
+    """As a study leaves them, but for the models: what is sampled is D_0, ever less of it."""
+    store = Store.open()
+    config = tiny.model_copy(update={"data": DataConfig(num_examples=200), "num_generations": 50})
+    for proportion in range(12):
+        for seed in range(3):
+            record(store, incremental(config, proportion / 11, seed), "big")
+    command = [sys.executable, "-m", "ouroloop", "report", "big", f"--folder={tmp_path / 'report'}"]
+    start = perf_counter()
+    subprocess.run(command, check=True)
+    assert perf_counter() - start < 20
+    assert (tmp_path / "report" / "report.html").stat().st_size < 5_000_000
+
+
+def record(store: Store, config: LoopConfig, study: str) -> None:
+    original = draw_original(config)
+    reference = Sample.of(original.texts)
+    run = create_loop(store, config, config.label, study, None)
+    record_origin(run, config, original, as_metrics(measure(reference, reference, config.data)))
+    for t in range(1, config.num_generations + 1):
+        sampled = Sample.of(list(original.texts[: 201 - 4 * t]) * 4)
+        points = {key: [(t, value)] for key, value in as_metrics(measure(sampled, reference, config.data)).items()}
+        child = store.create(
+            f"gen-{t:02d}", run, {"level": "generation", "generation": str(t), **cell_tags(config, study)}
+        )
+        child.log_samples(sampled)
+        for one in (run, child):
+            one.log_series(points)
+        child.end("FINISHED")
+    run.end("FINISHED")
 
 
 def test_the_picture_is_the_same_every_time(tiny: LoopConfig) -> None:
@@ -50,5 +179,5 @@ def test_the_picture_is_the_same_every_time(tiny: LoopConfig) -> None:
 @pytest.mark.usefixtures("root")
 def test_an_unknown_name_is_one_line(ouroloop: CommandLine) -> None:
     with pytest.raises(ConfigError, match="no study or loop 'x'"):
-        find_loops(Store.open(), "x")
+        read_outcome(Store.open(), "x")
     assert ouroloop("report", "it's").returncode == 2

@@ -79,10 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs instead of people")
     status.set_defaults(run=_status)
 
-    report = command("report", "Write a study's or loop's curves, picture and samples as files.")
+    report = command("report", "Write what a study or loop found as one HTML page, with its figures and data.")
     report.add_argument("name", metavar="STUDY-or-LOOP", help="a study, the preset of a lone loop, or a run id")
     report.add_argument("--folder", default="", help="where to, default mlruns/reports/NAME")
-    report.add_argument("--samples", type=_positive, nargs="*", default=[1, 10, 25, 50], help="generations to list")
     report.set_defaults(run=_report)
 
     _add_model_commands(command)
@@ -221,7 +220,7 @@ def _sweep(options: argparse.Namespace) -> int:
         return 0
     stores.require_writable()
     with console.status("loading libraries"):
-        from ouroloop.report import write_reports
+        from ouroloop.report import write_report
         from ouroloop.status import study_table
         from ouroloop.sweep import run_study
         from ouroloop.track import Store
@@ -231,9 +230,8 @@ def _sweep(options: argparse.Namespace) -> int:
     store = Store.open()
     failed = run_study(config, name, store, console, options.workers)
     console.print(study_table(store, name))
-    folder = stores.runs_folder() / "reports" / name
-    write_reports(store, name, folder, generations=[1, 10, 25, 50])
-    console.print(f"Report: {folder}\nLook at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
+    page = write_report(store, name, stores.runs_folder() / "reports" / name)
+    console.print(f"Report: {page}\nRuns: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -267,12 +265,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from ouroloop.report import write_reports
+    from ouroloop.report import write_report
     from ouroloop.track import Store
 
     folder = Path(options.folder) if options.folder else stores.runs_folder() / "reports" / options.name
-    for written in write_reports(Store.open(), options.name, folder, options.samples):
-        print(written)
+    print(write_report(Store.open(), options.name, folder))
     return 0
 
 
@@ -331,10 +328,10 @@ def _compare(options: argparse.Namespace) -> int:
 def _ui(options: argparse.Namespace) -> int:
     stores.require_writable()
     from ouroloop.track import Store
+    from ouroloop.ui import prepare
 
-    experiment = Store.open().experiment_id
-    address = f"http://127.0.0.1:{options.port}/#/experiments/{experiment}/runs?workflowType=machine_learning"
-    print(f"MLflow UI over {stores.tracking_uri()}\n  {address}\nCtrl-C ends it.", flush=True)
+    tree, loops = (f"http://127.0.0.1:{options.port}{page}" for page in prepare(Store.open()))
+    print(f"MLflow UI over {stores.tracking_uri()}\n  {tree}\n  {loops}\nCtrl-C ends it.", flush=True)
     command = [
         sys.executable, "-m", "mlflow", "server",
         "--backend-store-uri", stores.tracking_uri(),

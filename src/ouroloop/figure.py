@@ -1,4 +1,4 @@
-"""A loop as a picture: how much diversity is left, what the model writes, how many texts are distinct."""
+"""A loop or a generation as a picture, for whoever browses the runs."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -8,7 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ouroloop.config import LoopConfig
-from ouroloop.paper import published_retention
+from ouroloop.measure import Sample
+from ouroloop.paper import Published, published
 
 History = Mapping[str, Sequence[tuple[int, float]]]
 """Metric key -> (generation, value), as the loop run holds it."""
@@ -43,7 +44,7 @@ def loop_png(history: History, config: LoopConfig) -> bytes:
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     diversity, composition, unique = figure.subplots(1, 3)
-    _diversity(diversity, history, published_retention(config))
+    _diversity(diversity, history, published(config))
     _composition(composition, history)
     generations, values = _series(history, "num_unique")
     unique.plot(generations, values, color=_LINE, marker=".")
@@ -61,15 +62,15 @@ def _series(history: History, key: str) -> tuple[list[int], list[float]]:
     return [generation for generation, _ in points], [value for _, value in points]
 
 
-def _diversity(axes: Axes, history: History, published: Sequence[float] | None) -> None:
+def _diversity(axes: Axes, history: History, paper: Published | None) -> None:
     generations, values = _series(history, "diversity_retention")
     errors = dict(history.get("diversity_retention_stderr", []))
     low = [value - 1.96 * errors.get(t, 0.0) for t, value in zip(generations, values, strict=True)]
     high = [value + 1.96 * errors.get(t, 0.0) for t, value in zip(generations, values, strict=True)]
     axes.fill_between(generations, low, high, color=_LINE, alpha=0.25, linewidth=0)
     axes.plot(generations, values, color=_LINE, marker=".", label="this loop")
-    if published is not None:
-        shown = published[: max(generations) + 1]
+    if paper is not None:
+        shown = paper.retention[: max(generations) + 1]
         axes.plot(range(len(shown)), shown, color=_PAPER, linestyle="--", label="paper, one run at m = 10,000")
         axes.legend(frameon=False, fontsize=8)
     axes.set(ylim=(0, None), title="edit-distance diversity, portion of D_0's", xlabel="generation")
@@ -81,3 +82,21 @@ def _composition(axes: Axes, history: History) -> None:
     axes.stackplot(generations, parts, labels=["True", "False", "malformed"], colors=[_TRUE, _FALSE, _MALFORMED])
     axes.set(ylim=(0, 1), title="what is sampled", xlabel="generation")
     axes.legend(loc="lower left", fontsize=8)
+
+
+def depths_png(sample: Sample, original: Sample, name: str) -> bytes:
+    """Shares of texts by depth beside D_0's; malformed ones stand to the right."""
+    ours, theirs = sample.depth_shares(), original.depth_shares()
+    levels = sorted(ours.keys() | theirs.keys(), key=lambda depth: (depth is None, depth))
+    figure = Figure(figsize=(5, 2.8))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for shares, label, shift, color in ((theirs, "D_0", -0.2, _MALFORMED), (ours, name, 0.2, _LINE)):
+        places = [place + shift for place in range(len(levels))]
+        axes.bar(places, [shares.get(depth, 0.0) for depth in levels], 0.4, label=label, color=color)
+    axes.set_xticks(range(len(levels)), ["malformed" if depth is None else f"{depth}" for depth in levels])
+    axes.set(ylim=(0, 1), title="depth of the expressions, share of all texts")
+    axes.legend(frameon=False)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    return buffer.getvalue()

@@ -14,6 +14,7 @@ from ouroloop.divergence import of_finite_law
 from ouroloop.ideal import resample, resampling_law
 from ouroloop.law import Law
 from ouroloop.measure import CollapseStage, Estimate, Sample, measure, measure_training_set, stage
+from ouroloop.observer import Observer
 from ouroloop.seeding import stream, torch_seed
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the ideal learner has no use for it
@@ -22,20 +23,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and the ideal learner has no
     from ouroloop.train import Training
 
 _CROSS_CHECKED = 100  # distinct texts a generation that sympy judges too
-
-
-class Observer:
-    """What a loop tells whoever watches; this one does not look."""
-
-    def loop_started(self, config: LoopConfig, name: str) -> None: ...
-
-    def generation_started(self, generation: int) -> None: ...
-
-    def phase_started(self, phase: str) -> None: ...
-
-    def trained(self, step: int, nats_per_token: float) -> None: ...
-
-    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None: ...
 
 
 @dataclass(frozen=True)

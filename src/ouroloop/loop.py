@@ -20,11 +20,12 @@ from time import perf_counter
 from ouroloop.config import LoopConfig
 from ouroloop.cycle import Dataset, DatasetError, Source, needs_fresh_data, next_dataset
 from ouroloop.divergence import of_unique_set
-from ouroloop.figure import PANEL_KEYS, loop_png
-from ouroloop.generation import Observer, Product, assess, produce
+from ouroloop.figure import PANEL_KEYS, depths_png, loop_png
+from ouroloop.generation import Assessment, Product, assess, produce
 from ouroloop.grammar import unique_set
 from ouroloop.law import Law
 from ouroloop.measure import Sample, as_metrics, measure
+from ouroloop.observer import Observer
 from ouroloop.seeding import stream
 from ouroloop.track import Run, Store, cell_tags, commit, create_loop, loop_description, record_origin
 
@@ -155,6 +156,7 @@ class _Loop:
             samples = Dataset.of(product.texts, Source.SAMPLED, number)
             run.log_bytes("samples.tsv.gz", samples.to_bytes())
             run.log_samples(assessment.sample)
+            run.log_bytes("depths.png", depths_png(assessment.sample, self.reference, f"S_{number}"))
             run.log_dataset(f"D_{number - 1:02d}", training_set)
             if product.model is not None and keeps_weights(self.config, number, assessment.stage, self.stages):
                 from ouroloop.model import save_model
@@ -171,6 +173,7 @@ class _Loop:
                     "train_loss_nats_per_token": _thinned(product.training.train_losses),
                     "validation_loss_nats": product.training.validation_losses,
                 }
+            run.describe(_generation_headline(number, assessment, training_set))
             metrics = as_metrics(assessment.measures) | {
                 "generation_seconds": perf_counter() - start + seconds_elsewhere
             }
@@ -192,6 +195,17 @@ class _Loop:
 
         product, is_reused = first_generation(self.config, training_set, compute)
         return product, sum(product.seconds.values()) if is_reused else 0.0
+
+
+def _generation_headline(number: int, assessment: Assessment, training_set: Dataset) -> str:
+    rates = {key: f"{assessment.measures[key].value:.1%}" for key in ("correctness", "error_rate")}
+    kept = assessment.measures.get("diversity_retention")
+    stage = "" if kept is None else f"; {kept.value:.1%} of D_0's diversity is left (**{assessment.stage}**)"
+    return (
+        f"Of {assessment.sample.size:,} texts {rates['correctness']} are True, {rates['error_rate']} malformed{stage}."
+        f"\n\nM_{number} was trained on D_{number - 1}: {len(training_set):,} examples, "
+        f"{training_set.synthetic_share:.1%} of them written by models. `samples.json` shows what it writes."
+    )
 
 
 def keeps_weights(config: LoopConfig, number: int, stage: str | None, earlier: Sequence[str | None]) -> bool:

@@ -1,30 +1,61 @@
-"""The paper's diversity curves, to lay over ours: digitised from figures 4, 5 and 6 of arXiv 2311.16822v2.
+"""The paper's curves, to lay over ours: digitised from the figures of arXiv 2311.16822v2.
 
-Each is one run at m = 10,000 and temperature 0.8; values are good to 0.0002.
+Diversity from figures 4, 5, 6 and 9, composition from 3 and 8, distinct texts from 7. Each is one run
+at m = 10,000 and temperature 0.8 (those of appendix C, which start from False or from both, are means
+of five runs of ten generations). Diversity is good to 0.0002, a count to one expression.
 """
 
 import json
 from functools import cache
 from importlib.resources import files
+from typing import Any, NamedTuple
 
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.grammar import Initialisation
 
+NUM_EXAMPLES = 10_000
+"""The paper's m."""
+
+
+class Published(NamedTuple):
+    """What the paper shows of one configuration, from generation 0 on; None where it shows nothing."""
+
+    retention: list[float]
+    """Diversity over that of the run's own D_0."""
+    composition: list[tuple[float, float, float]] | None
+    """Shares of True, False and malformed among all sampled."""
+    unique_fraction: list[float] | None
+
 
 @cache
-def _curves() -> dict[str, list[float]]:
-    curves: dict[str, list[float]] = json.loads(files("ouroloop").joinpath("paper.json").read_text(encoding="utf-8"))
-    return curves
+def _figures() -> dict[str, dict[str, Any]]:
+    figures: dict[str, dict[str, Any]] = json.loads(files("ouroloop").joinpath("paper.json").read_text("utf-8"))
+    return figures
 
 
-def published_retention(config: LoopConfig) -> list[float] | None:
-    """Diversity by generation over that of the run's own D_0; None where the paper ran nothing like it."""
+def published(config: LoopConfig) -> Published | None:
+    """The paper's run of this cycle, proportion, temperature and kind of D_0; None where it ran nothing like it."""
     data = config.data
-    is_like = config.sampling.temperature == 0.8 and data.initialisation is Initialisation.TRUE_ONLY
-    is_like &= (data.min_depth, data.max_depth) == (1, 5)
+    if config.sampling.temperature != 0.8 or (data.min_depth, data.max_depth) != (1, 5):
+        return None
+    key = _key(config)
+    diversity = _figures()["diversity"].get(key)
+    if diversity is None:
+        return None
+    composition = _figures()["composition"].get(key)
+    unique = _figures()["num_unique"].get(key)
+    return Published(
+        [value / diversity[0] for value in diversity],
+        composition and [tuple(count / sum(counts) for count in counts) for counts in composition],
+        unique and [count / NUM_EXAMPLES for count in unique],
+    )
+
+
+def _key(config: LoopConfig) -> str:
     kind, proportion = config.cycle.kind, config.cycle.synthetic_proportion
-    key = kind.value if proportion is None else f"{kind.value}/{proportion:g}"
     if kind is DataCycle.INCREMENTAL and proportion == 1:
-        key = DataCycle.FULL_SYNTHETIC.value
-    curve = _curves().get(key) if is_like else None
-    return None if curve is None else [value / curve[0] for value in curve]
+        kind, proportion = DataCycle.FULL_SYNTHETIC, None
+    parts = [kind.value] if proportion is None else [kind.value, f"{proportion:g}"]
+    if config.data.initialisation is not Initialisation.TRUE_ONLY:
+        parts.append(config.data.initialisation.value)
+    return "/".join(parts)

@@ -1,83 +1,104 @@
-"""A loop as files that outlive the store: its curves as CSV and picture, and what its models wrote."""
+"""A study or a loop as a folder to read and to keep: the page, its figures and their data."""
 
-import csv
-from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from ouroloop.config import ConfigError, LoopConfig
-from ouroloop.figure import loop_png
-from ouroloop.measure import Sample
-from ouroloop.track import Run, Store
+from ouroloop.gallery import pictures
+from ouroloop.headline import headline, progress
+from ouroloop.outcome import RETENTION, Outcome, read_outcome
+from ouroloop.page import fitted, page
+from ouroloop.table import figure_tables, loops, metrics
+from ouroloop.track import Store
+from ouroloop.view import duration
 
-_MOST_FREQUENT = 25
 
+def write_report(store: Store, name: str, folder: Path) -> Path:
+    """Writes the report of a study or loop into `folder` and its run, and returns the page.
 
-def find_loops(store: Store, name: str) -> list[Run]:
-    """The newest loop run of each cell of a study or lone loop, or the loop run with this id.
+    `report.html` needs no other file. Beside it: a PNG for each figure and a CSV for its data,
+    `loops.csv`, `metrics.csv` (everything that was measured) and `configuration.yaml`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no study or loop has this name.
     """
-    newest_last = reversed(store.find(level="loop"))
-    loops = [run for run in newest_last if name in (run.tag("study"), run.id)]
-    if not loops:
-        raise ConfigError(f"no study or loop {name!r}; `ouroloop status` lists the studies, the MLflow UI every run")
-    return list({run.tag("fingerprint"): run for run in loops}.values())
-
-
-def write_reports(store: Store, name: str, folder: Path, generations: list[int]) -> list[Path]:
-    """The report of each loop of a study, or of one loop, and where it is; a folder each if they are several."""
-    loops = find_loops(store, name)
-    written = []
-    for loop in loops:
-        own = f"{loop.entity.info.run_name}-{(loop.tag('fingerprint') or '')[:8]}"
-        target = folder if len(loops) == 1 else folder / own
-        write_report(loop, target, generations)
-        written.append(target)
-    return written
-
-
-def write_report(loop: Run, folder: Path, generations: list[int]) -> None:
-    """`curves.csv`, `curves.png`, `config.yaml`, `environment.json`, and `samples-tNN.tsv` as named."""
+    outcome = read_outcome(store, name)
+    figures = figure_tables(outcome)
+    content = page(name, headline(outcome), _facts(outcome), fitted({**figures, "loops": loops(outcome)}))
     folder.mkdir(parents=True, exist_ok=True)
-    config = _config(loop)
-    history = {key: loop.history(key) for key in sorted(loop.metrics)}
-    reached = max(step for step, _ in history["diversity_levenshtein"])
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    (folder / "environment.json").write_text(loop.read_text("environment.json") + "\n")
-    (folder / "curves.csv").write_text(_csv(history, reached))
-    (folder / "curves.png").write_bytes(loop_png(history, config))
-    for child in loop.store.find(level="generation", parent=loop.id):
-        number = int(child.tag("generation") or 0)
-        if number in generations and child.status == "FINISHED":
-            sample = Sample.of(child.read_dataset("samples.tsv.gz").texts)
-            (folder / f"samples-t{number:02d}.tsv").write_text(_most_frequent(sample))
+    path = folder / "report.html"
+    path.write_text(content, encoding="utf-8")
+    for table_name, table in {**figures, "loops": loops(outcome), "metrics": metrics(outcome)}.items():
+        table.write(folder / f"{table_name}.csv")
+    for picture_name, png in pictures(figures).items():
+        (folder / f"{picture_name}.png").write_bytes(png)
+    (folder / "configuration.yaml").write_text(yaml.safe_dump(_configuration(outcome), sort_keys=False))
+    _log(outcome, folder)
+    return path
 
 
-def _config(loop: Run) -> LoopConfig:
+def _log(outcome: Outcome, folder: Path) -> None:
+    """The page and the pictures as artifacts of the study's run, or of the lone loop's; the study says its finding."""
+    lone = outcome.loops[0].run if len(outcome.loops) == 1 else None
+    run = outcome.study or lone
+    if run is not None:
+        for path in [folder / "report.html", *sorted(folder.glob("*.png"))]:
+            run.log_bytes(f"report/{path.name}", path.read_bytes())
+    if outcome.study:
+        outcome.study.describe(_description(outcome))
+
+
+def _description(outcome: Outcome) -> str:
+    """Markdown. Names and numbers only: no text of a model is in it."""
+    columns = ("loop", "state", "generation", RETENTION, "correctness", "error_rate", "num_unique", "half_life")
+    table = loops(outcome)
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    for row in table.rows:
+        values = dict(zip(table.columns, row, strict=True))
+        lines.append(" | ".join(f"{v:.4g}" if isinstance(v, float) else f"{v}" for v in map(values.get, columns)))
+    finding = [f"**{sentence}**" for sentence in headline(outcome)]
+    where = "The whole report is under *Artifacts*: `report/report.html`."
+    return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines)])
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    configuration = _configuration(outcome)
+    seeds = list(dict.fromkeys(loop.seed for loop in outcome.loops))
+    m = configuration.get("data.num_examples", "?")
+    t = configuration.get("num_generations", "?")
+    lead = f"{len(outcome.loops)} loops" if len(outcome.loops) > 1 else "One loop"
+    lead += f" of {t} generations, m = {int(m):,} expressions" if m.isdigit() else ""
+    lead += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}."
+    seconds = sum(sum(loop.history.get("generation_seconds", {}).values()) for loop in outcome.loops)
+    spent = f"{duration(seconds)} (h:mm:ss) of training, sampling and measuring in all." if seconds else ""
+    return {
+        "kind": "study" if outcome.study else "loop",
+        "lead": lead,
+        "progress": progress(outcome),
+        "spent": spent,
+        "configuration": configuration | _software(outcome),
+    }
+
+
+def _configuration(outcome: Outcome) -> dict[str, str]:
+    """Every parameter with its value, or with all those that the loops have."""
+    joined = _joined([loop.run.entity.data.params for loop in outcome.loops])
+    return {key: values for key, values in joined.items() if values}
+
+
+def _software(outcome: Outcome) -> dict[str, str]:
+    keys = ("commit", "uncommitted_changes", "ouroloop_version", "python", "machine", "packages")
+    return _joined([{key: value for key in keys if (value := loop.run.tag(key))} for loop in outcome.loops])
+
+
+def _joined(records: list[dict[str, str]]) -> dict[str, str]:
+    keys = dict.fromkeys(key for record in records for key in record)
+    return {key: ", ".join(sorted({one[key] for one in records if key in one}, key=_numerically)) for key in keys}
+
+
+def _numerically(text: str) -> tuple[float, str]:
     try:
-        return LoopConfig.model_validate(yaml.safe_load(loop.read_text("config.yaml")))
-    except ValidationError:
-        version = loop.tag("ouroloop_version")
-        raise ConfigError(f"run {loop.id} was recorded by ouroloop {version}, with another schema") from None
-
-
-def _csv(history: dict[str, list[tuple[int, float]]], reached: int) -> str:
-    """A row per generation, a column per metric; what was not measured is empty."""
-    columns = {key: dict(points) for key, points in history.items()}
-    buffer = StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["generation", *columns])
-    for generation in range(reached + 1):
-        table.writerow([generation, *(columns[key].get(generation, "") for key in columns)])
-    return buffer.getvalue()
-
-
-def _most_frequent(sample: Sample) -> str:
-    lines = ["count\tshare\tverdict\tdepth\texpression"]
-    for count, share, verdict, depth, text in sample.most_frequent(_MOST_FREQUENT):
-        lines.append(f"{count}\t{share:.4f}\t{verdict}\t{depth}\t{text}")
-    return "\n".join(lines) + "\n"
+        return float(text), text
+    except ValueError:
+        return float("inf"), text

@@ -20,6 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import: nothing calls home
 os.environ["DO_NOT_TRACK"] = "true"
@@ -101,6 +103,9 @@ class Store:
         if kind == "sqlite" and not Path(path).is_file():
             raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
         return cls.open()
+
+    def tag_experiment(self, key: str, value: str) -> None:
+        self.client.set_experiment_tag(self.experiment_id, key, value)
 
     def find(self, **tags: str) -> list["Run"]:
         """All runs with these `ouroloop.*` tags (`parent` stands for the parent run's id), newest first."""
@@ -220,10 +225,11 @@ class Run:
         return sorted((point.step, point.value) for point in points)
 
     def log_bytes(self, name: str, content: bytes) -> None:
+        """An artifact; `name` may begin with a folder."""
         with TemporaryDirectory() as folder:
-            path = Path(folder) / name
+            path = Path(folder) / Path(name).name
             path.write_bytes(content)
-            self.store.client.log_artifact(self.id, str(path))
+            self.store.client.log_artifact(self.id, str(path), str(Path(name).parent) if "/" in name else None)
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A JSON artifact that the UI shows as a table; written anew each time."""
@@ -231,8 +237,9 @@ class Run:
         self.store.client.set_tag(self.id, "mlflow.loggedArtifacts", json.dumps([{"path": name, "type": "table"}]))
 
     def log_samples(self, sample: Sample) -> None:
-        """The most frequent texts as a table that the UI shows: count, share, verdict, depth, text."""
+        """The most frequent texts, and the depths of all, as tables that the UI shows."""
         rows = sample.most_frequent(_TABLE_ROWS)
+        self.log_table("depths.json", ["depth", "count"], depth_counts(sample))
         self.log_table("samples.json", ["count", "share", "verdict", "depth", "expression"], rows)
 
     def log_dataset(self, name: str, dataset: Dataset) -> None:
@@ -249,7 +256,7 @@ class Run:
                 {"num_rows": len(dataset), "synthetic_share": dataset.synthetic_share, "mixture": mixture}
             ),
         )
-        inputs = DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+        inputs = DatasetInput(entity, [InputTag("mlflow.data.context", f"{dataset.synthetic_share:.0%} synthetic")])
         self.store.client.log_inputs(self.id, datasets=[inputs])
 
     def log_model(self, name: str, folder: Path, generation: int, tags: Mapping[str, str]) -> None:
@@ -277,20 +284,43 @@ class Run:
         Raises:
             DatasetError: it is missing or damaged.
         """
+        with self._artifact(name) as path:
+            return Dataset.read(path)
+
+    def read_text(self, name: str) -> str:
+        """A text artifact of this run.
+
+        Raises:
+            DatasetError: it is missing or not text.
+        """
+        with self._artifact(name) as path:
+            try:
+                return path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error
+
+    @contextmanager
+    def _artifact(self, name: str) -> Iterator[Path]:
+        """An artifact as a file: where it lies if that is on this machine, else a copy."""
+        place = urlsplit(self.entity.info.artifact_uri)
+        if place.scheme == "file":
+            yield Path(url2pathname(place.path)) / name
+            return
         with TemporaryDirectory() as folder:
             try:
                 path = self.store.client.download_artifacts(self.id, name, folder)
             except Exception as error:  # each kind of artifact store raises its own
                 raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error
-            return Dataset.read(Path(path))
-
-    def read_text(self, name: str) -> str:
-        """A text artifact of this run."""
-        with TemporaryDirectory() as folder:
-            return Path(self.store.client.download_artifacts(self.id, name, folder)).read_text(encoding="utf-8")
+            yield Path(path)
 
 
 _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
+
+
+def depth_counts(sample: Sample) -> list[tuple[str, int]]:
+    """(depth, texts of this depth), the shallowest first and `malformed`, which has no depth, last."""
+    shares = sorted(sample.depth_shares().items(), key=lambda item: (item[0] is None, item[0]))
+    return [("malformed" if depth is None else str(depth), round(share * sample.size)) for depth, share in shares]
 
 
 def close_dead_runs(store: Store) -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ouroloop.config import LoopConfig
-from ouroloop.generation import Observer
+from ouroloop.observer import Observer
 
 _ROWS = 12
 _BLOCKS = " ▁▂▃▄▅▆▇█"

@@ -1,0 +1,17 @@
+"""Whoever watches a loop. Apart from the loop, so that watching does not import torch."""
+
+from ouroloop.config import LoopConfig
+
+
+class Observer:
+    """What a loop tells whoever watches; this one does not look."""
+
+    def loop_started(self, config: LoopConfig, name: str) -> None: ...
+
+    def generation_started(self, generation: int) -> None: ...
+
+    def phase_started(self, phase: str) -> None: ...
+
+    def trained(self, step: int, nats_per_token: float) -> None: ...
+
+    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None: ...
