@@ -5,16 +5,14 @@ from pathlib import Path
 import pytest
 
 from ouroloop.config import (
-    PRESET_FOLDER,
     ConfigError,
     CycleConfig,
     DataCycle,
     LoopConfig,
     StudyConfig,
     flatten,
-    load_preset,
-    preset_name,
 )
+from ouroloop.preset import PRESET_FOLDER, load_preset, preset_name
 from tests.conftest import REPOSITORY
 
 PRESETS = sorted(path.stem for path in (REPOSITORY / PRESET_FOLDER).glob("*.yaml"))

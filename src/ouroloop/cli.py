@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from ouroloop import __version__, stores
-from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten, load_preset, preset_name
+from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten
+from ouroloop.preset import load_preset, preset_name
 from ouroloop.signals import Interrupted, catch_signals
 
 
@@ -22,6 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
         return int(options.run(options))
     except ConfigError as error:
         print(f"ouroloop: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if not stores.is_full(error):
+            raise
+        print(f"ouroloop: {stores.no_room()}", file=sys.stderr)
         return 2
     except Interrupted as interrupted:
         print("ouroloop: stopped; the same command goes on where it was", file=sys.stderr)
@@ -52,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "Example: ouroloop run laptop --cycle.kind=incremental --cycle.synthetic_proportion=0.25 --seed=3",
     )
     run.add_argument("preset", help="name of a file in experiments/, or a path")
-    run.add_argument("--dry-run", action="store_true", help="print the configuration and the model's size, run nothing")
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the configuration and an estimate of time and disk, run nothing"
+    )
     run.add_argument("--new", action="store_true", help="start over, even if such a loop exists")
     run.set_defaults(run=_run)
 
@@ -63,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("preset", help="name of a study in experiments/, or a path")
     sweep.add_argument("--workers", type=_positive, default=1, help="processes that run loops, default 1")
-    sweep.add_argument("--dry-run", action="store_true", help="print the cells, run nothing")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="print the cells and an estimate of time and disk, run nothing"
+    )
     sweep.set_defaults(run=_sweep)
 
     worker = command("worker", "One more worker for a study, on any machine that reaches its stores.")
@@ -80,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--folder", default="", help="where to, default mlruns/reports/NAME")
     report.add_argument("--samples", type=_positive, nargs="*", default=[1, 10, 25, 50], help="generations to list")
     report.set_defaults(run=_report)
+
+    clean = command("clean", "Report and free what nothing needs any more; results stay.")
+    clean.add_argument(
+        "--older-than", required=True, metavar="AGE", help="unused since: a number and m(inutes), h, d, w; 30d"
+    )
+    clean.add_argument("--dry-run", action="store_true", help="only report")
+    clean.set_defaults(run=_clean)
 
     ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
     ui.add_argument("--port", type=int, default=5000, help="default: 5000")
@@ -132,6 +149,7 @@ def _run(options: argparse.Namespace) -> int:
 def _show_loop(config: LoopConfig) -> int:
     from rich.console import Console
 
+    from ouroloop.estimate import cost, cost_line, loop_totals
     from ouroloop.model import build_model, num_parameters
 
     parameters = num_parameters(build_model(config.model, 0))
@@ -139,6 +157,9 @@ def _show_loop(config: LoopConfig) -> int:
     for key, value in flatten(config).items():
         console.print(f"{key} = {value}", highlight=False, markup=False)
     console.print(f"\n{parameters:,} parameters without position embeddings", highlight=False)
+    with console.status("timing a few steps"):
+        of = cost(config)
+    console.print(cost_line(loop_totals(config, of), of), highlight=False, soft_wrap=True)
     return 0
 
 
@@ -148,14 +169,19 @@ def _sweep(options: argparse.Namespace) -> int:
 
     console = Console()
     if options.dry_run:
-        from ouroloop.status import cells_table
+        from ouroloop.estimate import cost, cost_line, plan_table, study_totals
 
-        console.print(cells_table(config))
+        console.print(plan_table(config))
+        with console.status("timing a few steps"):
+            of = cost(config.loop)
+        console.print(cost_line(study_totals(config, of), of, options.workers), highlight=False, soft_wrap=True)
         return 0
     stores.require_writable()
     with console.status("loading torch, transformers and MLflow"):
         from ouroloop.model import build_model
+        from ouroloop.queue import Queue
         from ouroloop.report import write_reports
+        from ouroloop.results import answer
         from ouroloop.sample import require_causal
         from ouroloop.status import study_table
         from ouroloop.sweep import run_study
@@ -166,6 +192,8 @@ def _sweep(options: argparse.Namespace) -> int:
     store = Store.open()
     failed = run_study(config, name, store, console, options.workers)
     console.print(study_table(store, name))
+    for line in answer(config, Queue.create(name)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     folder = stores.runs_folder() / "reports" / name
     write_reports(store, name, folder, generations=[1, 10, 25, 50])
     console.print(f"Report: {folder}\nLook at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
@@ -208,6 +236,21 @@ def _report(options: argparse.Namespace) -> int:
     folder = Path(options.folder) if options.folder else stores.runs_folder() / "reports" / options.name
     for written in write_reports(Store.open(), options.name, folder, options.samples):
         print(written)
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from ouroloop.clean import age_seconds, clean
+
+    age = age_seconds(options.older_than)
+    stores.require_writable()
+    from ouroloop.track import Store
+
+    freed = clean(Store.open(), age, options.dry_run)
+    for kind in freed:
+        print(f"{kind.num_bytes / 1e6:>10,.1f} MB  {kind.count:>6,} {kind.kind}")
+    total = sum(kind.num_bytes for kind in freed)
+    print(f"{total / 1e6:>10,.1f} MB  {'would be freed' if options.dry_run else 'freed'}")
     return 0
 
 

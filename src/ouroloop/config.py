@@ -1,24 +1,18 @@
-"""What a loop or a study *is*: frozen, validated, and read from a YAML preset in `experiments/`.
+"""What a loop or a study *is*: frozen and validated, one schema and no free-form key.
 
-A preset may name a `base`, another preset that it changes; overrides from the command line change it
-further (`--cycle.kind=incremental`). There is one schema and no free-form key. Everything that is
-wrong with what was given ends in one `ConfigError` of one line: what was given, what is allowed.
+Everything that is wrong with what was given ends in one `ConfigError` of one line: what was given,
+what is allowed. Knows nothing about files: `preset.py` reads them.
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from itertools import product
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ouroloop.grammar import Initialisation, capacity
-
-PRESET_FOLDER = Path("experiments")
 
 
 class ConfigError(ValueError):
@@ -184,8 +178,8 @@ class LoopConfig(_Section):
     train: TrainConfig
     sampling: SamplingConfig = SamplingConfig()
     stages: StageConfig = StageConfig()
-    keep_weights: Literal["all", "stages", "last", "none"] = "all"
-    """Which M_t are kept: `stages` the first of each collapse stage and the last, for long studies."""
+    keep_weights: Literal["all", "stages", "last", "none"] = "stages"
+    """Which M_t are kept: `stages` the first of each collapse stage and the last, which is what registering needs."""
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
@@ -214,32 +208,100 @@ class LoopConfig(_Section):
         return hashlib.sha256(content.encode()).hexdigest()
 
 
+class ProportionRange(_Section):
+    """The synthetic proportions that a study may choose: `lowest`, and every `precision` from there."""
+
+    lowest: Proportion = 0.0
+    highest: Proportion = 1.0
+    precision: float = Field(default=0.0625, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest {self.lowest:g} must be below highest {self.highest:g}")
+        return self
+
+    def lattice(self) -> list[float]:
+        steps = int((self.highest - self.lowest) / self.precision + 1e-6)
+        return [round(self.lowest + step * self.precision, 9) for step in range(steps + 1)]
+
+
+class SearchConfig(ProportionRange):
+    """What is looked for: the largest λ at which the seeds' mean retention is still at least a target."""
+
+    target_retention: float = Field(default=0.5, gt=0, le=1)
+    max_rise: float | None = Field(default=None, ge=0)
+    """The most by which retention is taken to rise from any generation to the last. A loop that can no longer
+    change the outcome then ends early. Without it only bounds that hold for certain end one."""
+
+
+class ParetoConfig(ProportionRange):
+    """Retention at the last generation against the share of fresh data, as Optuna's sampler chooses."""
+
+    num_trials: int = Field(default=32, ge=1)
+
+
 class StudyConfig(_Section):
-    """A grid of loops that differ in cycle, synthetic proportion, temperature and seed."""
+    """Loops that differ in cycle, synthetic proportion, temperature and seed.
+
+    A grid runs them all; a search bisects for the critical λ of each cycle and temperature; a pareto study
+    lets Optuna weigh two objectives.
+    """
 
     description: str = ""
-    kind: Literal["grid"] = "grid"
+    kind: Literal["grid", "search", "pareto"] = "grid"
     cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
-    synthetic_proportions: list[Proportion] = Field(min_length=1)
+    synthetic_proportions: list[Proportion] = []
     temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
+    search: SearchConfig = SearchConfig()
+    pareto: ParetoConfig = ParetoConfig()
     loop: LoopConfig
 
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "grid" and not self.synthetic_proportions:
+            raise ValueError("a grid needs synthetic_proportions, numbers from 0 to 1")
+        if self.kind != "grid" and self.synthetic_proportions:
+            raise ValueError(f"a {self.kind} takes no synthetic_proportions but {self.kind}.lowest and .highest")
+        for name, section in (("search", self.search), ("pareto", self.pareto)):
+            if self.kind != name and section != type(section)():
+                raise ValueError(f"a {self.kind} takes no {name}; it is for kind: {name}")
+        allowed = {"grid": list(DataCycle), "search": [kind for kind in DataCycle if kind.takes_proportion],
+                   "pareto": [DataCycle.EXPANDING, DataCycle.FRESH_MIX]}[self.kind]  # fmt: skip
+        wrong = [kind for kind in self.cycles if kind not in allowed]
+        if wrong:
+            raise ValueError(f"a {self.kind} cannot have cycle {wrong[0].value}; allowed: {', '.join(allowed)}")
+        return self
+
+    def arms(self) -> list[tuple[DataCycle, float]]:
+        """Each cycle at each temperature."""
+        return list(product(dict.fromkeys(self.cycles), dict.fromkeys(self.temperatures)))
+
+    def cell(self, kind: DataCycle, temperature: float, proportion: float | None, seed: int) -> LoopConfig:
+        cycle = CycleConfig(kind=kind, synthetic_proportion=proportion)
+        sampling = self.loop.sampling.model_copy(update={"temperature": temperature})
+        return self.loop.model_copy(update={"cycle": cycle, "sampling": sampling, "seed": seed})
+
     def loops(self) -> list[LoopConfig]:
-        """The distinct cells, seeds last; a cycle without λ appears once for each temperature and seed."""
+        """The distinct cells of a grid, seeds last; a cycle without λ appears once for each temperature and seed."""
         cells: dict[str, LoopConfig] = {}
         for kind in self.cycles:
             for proportion in self.synthetic_proportions if kind.takes_proportion else [None]:
                 for temperature in self.temperatures:
                     for seed in self.seeds:
-                        cycle = CycleConfig(kind=kind, synthetic_proportion=proportion)
-                        sampling = self.loop.sampling.model_copy(update={"temperature": temperature})
-                        loop = self.loop.model_copy(update={"cycle": cycle, "sampling": sampling, "seed": seed})
+                        loop = self.cell(kind, temperature, proportion, seed)
                         cells[loop.fingerprint()] = loop
         return list(cells.values())
 
-
-Config = TypeVar("Config", LoopConfig, StudyConfig)
+    def most_loops(self) -> int:
+        """How many loops the study runs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉."""
+        match self.kind:
+            case "grid":
+                return len(self.loops())
+            case "pareto":
+                return self.pareto.num_trials
+        return len(self.arms()) * len(set(self.seeds)) * len(self.search.lattice()).bit_length()
 
 
 def flatten(config: BaseModel) -> dict[str, Any]:
@@ -254,119 +316,3 @@ def flatten(config: BaseModel) -> dict[str, Any]:
         return flat
 
     return walk("", config.model_dump(mode="json"))
-
-
-# What a study spans, and how it is said there
-_SPANNED = {
-    "loop.seed": "seeds",
-    "loop.cycle.kind": "cycles",
-    "loop.cycle.synthetic_proportion": "synthetic_proportions",
-    "loop.sampling.temperature": "temperatures",
-}
-
-
-def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Config:
-    """The preset of that name or path with `group.field=value` overrides applied.
-
-    Raises:
-        ConfigError: no such preset, not YAML, an unknown key, a value out of range.
-    """
-    tree = _read(preset)
-    is_study = "loop" in tree
-    if is_study != (kind is StudyConfig):
-        command = "sweep" if is_study else "run"
-        raise ConfigError(f"{preset} is a {'study' if is_study else 'loop'}: use `ouroloop {command} {preset}`")
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"cannot read {override!r}; overrides are written --group.field=value")
-        if key in _SPANNED:
-            raise ConfigError(f"a study spans {key}: write --{_SPANNED[key]}=[{value}]")
-        try:
-            _set(tree, key.split("."), yaml.safe_load(value))
-        except (yaml.YAMLError, RecursionError):
-            raise ConfigError(f"cannot read the value of --{override}; it must be a number, a word or a list") from None
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{preset}: {_one_line(error, kind)}") from None
-
-
-def preset_name(preset: str) -> str:
-    """The name under which a preset's runs are kept.
-
-    Raises:
-        ConfigError: it has characters that a store cannot search for.
-    """
-    name = Path(preset).stem
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ConfigError(f"a preset is named by letters, digits, '_', '.' and '-', not {name!r}")
-    return name
-
-
-def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    path = Path(preset)
-    if not path.suffix:
-        path = PRESET_FOLDER / f"{preset}.yaml"
-    if preset in seen:
-        raise ConfigError(f"{path} is its own base: {' -> '.join((*seen, preset))}")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in PRESET_FOLDER.glob("*.yaml"))) or f"none in {PRESET_FOLDER}/"
-        raise ConfigError(f"no preset {preset!r} ({path}); there are: {known}") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path} is not valid YAML{where}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold keys and values, as the other presets do")
-    return _with_base(tree, (*seen, preset))
-
-
-def _with_base(tree: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
-    if isinstance(tree.get("loop"), dict):
-        tree["loop"] = _with_base(tree["loop"], seen)
-    base = tree.pop("base", None)
-    return tree if base is None else _merged(_read(str(base), seen), tree)
-
-
-def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in change.items():
-        inner = merged.get(key)
-        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _set(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for key in path[:-1]:
-        inner = tree.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"unknown key {'.'.join(path)!r}: {key} has no fields")
-        tree = inner
-    tree[path[-1]] = value
-
-
-def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; allowed here: {', '.join(_fields_at(kind, first['loc'][:-1]))}"
-    if first["type"] == "missing":
-        return f"{where} is missing"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if first["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    return f"{where}: got {first['input']!r}, allowed is {message}"
-
-
-def _fields_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    for part in path:
-        inner = kind.model_fields[str(part)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
-        kind = inner
-    return list(kind.model_fields)
