@@ -41,11 +41,12 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "__init__": "a docstring",
         "__main__": "every test of the command line",
         "figure": "test_report",
+        "preset": "test_config",
+        "results": "test_sweep",
         "generation": "test_loop",
         "signals": "test_cli",
         "stores": "test_queue and test_cli",
         "status": "test_cli",
-        "sweep": "test_cli and test_kills",
         "track": "test_loop",
         "view": "test_cli",
     }

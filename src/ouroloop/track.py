@@ -300,7 +300,7 @@ def close_dead_runs(store: Store) -> None:
 
 def create_study(store: Store, config: StudyConfig, name: str) -> Run:
     axes: dict[str, Sequence[object]] = {"cycle": config.cycles, "seed": config.seeds}
-    axes["synthetic_proportion"] = config.synthetic_proportions
+    axes["synthetic_proportion"] = config.synthetic_proportions or ["chosen"]
     tags = {key: ",".join(f"{value}" for value in values) for key, values in axes.items()}
     run = store.create(name, None, {"level": "study", "study": name, "place": stores.place(), **tags})
     run.log_params(flatten(config.model_copy(update={"description": ""})))
