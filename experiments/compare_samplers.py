@@ -21,8 +21,8 @@ from ouroloop.seeding import stream
 
 POINTS = [step / 32 for step in range(1, 32)]
 TARGET = 0.75
-CURVES = 40
-MAX_ASKED = 93
+CURVES = 20
+MAX_ASKED = 60
 
 
 def curve(number: int) -> Callable[[float], float]:
@@ -69,11 +69,13 @@ def main() -> None:
         "GP": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=3, deterministic_objective=True),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     }
-    counts = {"bisection": [bisection(curve(number)) for number in range(CURVES)]}
+    show("bisection", [bisection(curve(number)) for number in range(CURVES)])
     for name, build in samplers.items():
-        counts[name] = [with_sampler(build(number), curve(number)) for number in range(CURVES)]
-    for name, found in counts.items():
-        print(f"{name:<10} {mean(found):5.1f} λ on average, at most {max(found)}, of {len(POINTS)}")
+        show(name, [with_sampler(build(number), curve(number)) for number in range(CURVES)])
+
+
+def show(name: str, found: list[int]) -> None:
+    print(f"{name:<10} {mean(found):5.1f} λ on average, at most {max(found)}, of {len(POINTS)}", flush=True)
 
 
 if __name__ == "__main__":

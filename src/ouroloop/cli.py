@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -91,17 +92,20 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--samples", type=_positive, nargs="*", default=[1, 10, 25, 50], help="generations to list")
     report.set_defaults(run=_report)
 
+    _add_clean(command)
+    ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
+    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
+    ui.set_defaults(run=_ui)
+    return parser
+
+
+def _add_clean(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     clean = command("clean", "Report and free what nothing needs any more; results stay.")
     clean.add_argument(
         "--older-than", required=True, metavar="AGE", help="unused since: a number and m(inutes), h, d, w; 30d"
     )
     clean.add_argument("--dry-run", action="store_true", help="only report")
     clean.set_defaults(run=_clean)
-
-    ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
-    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
-    ui.set_defaults(run=_ui)
-    return parser
 
 
 def _positive(text: str) -> int:
