@@ -1,6 +1,6 @@
 """Does the search find what a grid with three times its trials finds, and does pruning change its answer?
 
-    python experiments/check_search.py [WORKERS]
+    python experiments/check_search.py [WORKERS] [--loop.num_generations=4 and other overrides]
 
 Runs three studies at smoke scale with the same seeds and the same target: `search-smoke` as it is, the same
 search without pruning by `max_rise`, and a grid of every second λ of its lattice, which is three times
@@ -36,13 +36,13 @@ def run(name: str, config: StudyConfig, workers: str) -> Queue:
     return queue
 
 
-def main(workers: str) -> int:
-    pruned = load_preset("search-smoke", [], StudyConfig)
-    unpruned = load_preset("search-smoke", ["search.max_rise=null"], StudyConfig)
+def main(workers: str, *changes: str) -> int:
+    overrides = [change.removeprefix("--") for change in changes]
+    pruned = load_preset("search-smoke", overrides, StudyConfig)
+    unpruned = load_preset("search-smoke", [*overrides, "search.max_rise=null"], StudyConfig)
     lattice = pruned.search.lattice()
-    grid = load_preset(
-        "search-smoke", ["kind=grid", f"synthetic_proportions={lattice[1::2]}", "search={}"], StudyConfig
-    )
+    as_grid = ["kind=grid", f"synthetic_proportions={lattice[1::2]}", "search={}"]
+    grid = load_preset("search-smoke", [*overrides, *as_grid], StudyConfig)
     queues = {
         "pruned": run("check-pruned", pruned, workers),
         "unpruned": run("check-unpruned", unpruned, workers),
@@ -80,4 +80,4 @@ def main(workers: str) -> int:
 
 if __name__ == "__main__":
     Path(stores.runs_folder()).mkdir(parents=True, exist_ok=True)
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "2"))
+    sys.exit(main(*(sys.argv[1:] or ["2"])))

@@ -1,17 +1,18 @@
 """Studies of every kind through the command line: real models, workers and stores."""
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from ouroloop.config import DataCycle
+from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.cycle import fresh_share
 from ouroloop.queue import Queue
 from ouroloop.results import Point, front
-from ouroloop.status import loop_of
+from ouroloop.status import loop_of, seconds_left
 from ouroloop.track import Run, Store
 from tests.conftest import TINY, CommandLine
 
@@ -144,3 +145,30 @@ def test_what_a_study_of_one_kind_does_not_take(
     done = ouroloop("sweep", "search", *changes, cwd=presets)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert message in done.stderr
+
+
+def trial_of(loop: LoopConfig, state: TrialState, seconds: float, computed: int, resumed: int = 0) -> FrozenTrial:
+    """A trial that began so many seconds ago, or took so long, with so many generations, of which some were resumed."""
+    now = datetime.now()
+    return FrozenTrial(
+        number=0, trial_id=0, state=state, value=1.0 if state is TrialState.COMPLETE else None, params={},
+        distributions={}, system_attrs={}, user_attrs={"loop": loop.model_dump(mode="json"), "computed": computed},
+        intermediate_values=dict.fromkeys(range(1, computed + resumed + 1), 1.0),
+        datetime_start=now - timedelta(seconds=seconds) if computed else None,
+        datetime_complete=now if state is TrialState.COMPLETE else None,
+    )  # fmt: skip
+
+
+def test_the_time_left_counts_what_is_still_to_be_computed(tiny: LoopConfig) -> None:
+    loop = tiny.model_copy(update={"num_generations": 10})
+    done = trial_of(loop, TrialState.COMPLETE, 100, 10)  # 10 s a generation
+    waits = trial_of(loop, TrialState.WAITING, 0, 0)
+    half = trial_of(loop, TrialState.RUNNING, 50, 5)
+    resumed = trial_of(loop, TrialState.RUNNING, 10, 1, resumed=4)  # four of its five cost nothing this time
+    assert seconds_left([done, waits]) is None  # nobody is at it
+    assert seconds_left([half]) == pytest.approx(50, abs=1)
+    assert seconds_left([done, half, resumed, waits]) == pytest.approx((5 + 5 + 10) / 2 * 10, abs=1)
+    assert seconds_left([done, half, waits, waits], still_to_come=20) == pytest.approx(450, abs=2)
+    early = trial_of(loop, TrialState.RUNNING, 10, 1)
+    late = trial_of(loop, TrialState.RUNNING, 90, 9)
+    assert seconds_left([early, late]) == pytest.approx(90, abs=1)  # a loop cannot be shared

@@ -84,6 +84,7 @@ def _train_seconds(config: LoopConfig, dataset: Dataset, validation_scale: float
         data = MixedDataModule(
             dataset,
             batch_size=short.batch_size,
+            batching=short.batching,
             validation_fraction=short.validation_fraction,
             rng=stream(0, "estimate"),
         )
