@@ -136,9 +136,11 @@ def seconds_left(trials: list[FrozenTrial], still_to_come: int = 0) -> float | N
     return spent / computed * max((waiting + sum(running)) / len(running), *running, 0)
 
 
-def _state(loop: Run) -> str:
-    is_pruned = loop.status == "KILLED" and loop.tag("pruned") == "yes"
-    return "pruned" if is_pruned else _RUN_STATES[loop.status]
+def _mark(loop: Run) -> str:
+    """What the table says of a loop that is not finished: little, or its columns would not fit a terminal."""
+    if loop.status == "FINISHED":
+        return ""
+    return "†" if loop.status == "KILLED" and loop.tag("pruned") == "yes" else f" {_RUN_STATES[loop.status]}"
 
 
 _RUN_STATES = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
@@ -154,7 +156,7 @@ _STATES = {
 def study_table(store: Store, name: str) -> Table:
     """The result of each loop of a study, at the last generation that it reached."""
     title = f"{name}: the last generation t of each loop (kept: diversity over D_0's)"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("loop", no_wrap=True)
     for heading in ("t", "true", "errors", "kept", "half at t"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -163,9 +165,11 @@ def study_table(store: Store, name: str) -> Table:
         retention = dict(loop.history(RETENTION))
         reached, life = reached_generation(loop), half_life(retention)
         metrics = last_metrics(loop)
+        if _mark(loop) == "†":
+            table.caption = "† ended early: nothing depended on it any more"
         table.add_row(
             loop.entity.info.run_name,
-            f"{reached}" if loop.status == "FINISHED" else f"{reached} {_state(loop)}",
+            f"{reached}{_mark(loop)}",
             percent(metrics, "correctness"),
             percent(metrics, "error_rate"),
             percent(metrics, RETENTION),
