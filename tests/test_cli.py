@@ -93,11 +93,13 @@ def test_help_imports_no_machinery() -> None:
 
 
 def test_dry_run_shows_everything_and_runs_nothing(ouroloop: CommandLine, root: Path) -> None:
-    done = ouroloop("run", "paper", "--dry-run", "--seed=9")
+    small = ["--train.batch_size=2", "--sampling.batch_size=64"]
+    done = ouroloop("run", "paper", "--dry-run", "--seed=9", *small)
     assert done.returncode == 0
     assert "seed = 9" in done.stdout
     assert "data.num_examples = 10000" in done.stdout
-    assert "10,6" in done.stdout.splitlines()[-1]
+    assert "10,6" in done.stdout.splitlines()[-2]
+    assert "a kept model 43.0" in done.stdout.splitlines()[-1]  # 4 bytes for each parameter, positions included
     assert Store.open().find(level="loop") == []
 
 

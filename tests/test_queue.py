@@ -39,7 +39,7 @@ def loops(tiny: LoopConfig, count: int) -> list[LoopConfig]:
 def queue_of(tiny: LoopConfig, count: int) -> Queue:
     queue = Queue.create("study")
     cells = loops(tiny, count)
-    queue.add_missing(cells, [{"seed": cell.seed} for cell in cells])
+    queue.add_missing(cells)
     return queue
 
 

@@ -27,6 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"ouroloop: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if not stores.is_full(error):
+            raise
+        print(f"ouroloop: {stores.no_room()}", file=sys.stderr)
+        return 2
     except Interrupted as interrupted:
         print("ouroloop: stopped; the same command goes on where it was", file=sys.stderr)
         return 128 + interrupted.signum
@@ -56,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         "Example: ouroloop run laptop --cycle.kind=incremental --cycle.synthetic_proportion=0.25 --seed=3",
     )
     run.add_argument("preset", help="name of a file in experiments/, or a path")
-    run.add_argument("--dry-run", action="store_true", help="print the configuration and the model's size, run nothing")
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the configuration and an estimate of time and disk, run nothing"
+    )
     run.add_argument("--new", action="store_true", help="start over, even if such a loop exists")
     run.set_defaults(run=_run)
 
@@ -67,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("preset", help="name of a study in experiments/, or a path")
     sweep.add_argument("--workers", type=_positive, default=1, help="processes that run loops, default 1")
-    sweep.add_argument("--dry-run", action="store_true", help="print the cells, run nothing")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="print the cells and an estimate of time and disk, run nothing"
+    )
     sweep.set_defaults(run=_sweep)
 
     worker = command("worker", "One more worker for a study, on any machine that reaches its stores.")
@@ -85,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
 
     _add_model_commands(command)
+    _add_clean(command)
 
     ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
     ui.add_argument("--port", type=int, default=5000, help="default: 5000")
@@ -126,6 +136,15 @@ def _add_model_commands(command: Callable[..., argparse.ArgumentParser]) -> None
     compare.add_argument("--temperature", type=_temperature, default=1.0, help="of both models' softmax, default 1")
     compare.add_argument("--json", action="store_true", help="everything, for programs")
     compare.set_defaults(run=_compare)
+
+
+def _add_clean(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    clean = command("clean", "Report and free what nothing needs any more; results stay.")
+    clean.add_argument(
+        "--older-than", required=True, metavar="AGE", help="unused since: a number and m(inutes), h, d, w; 30d"
+    )
+    clean.add_argument("--dry-run", action="store_true", help="only report")
+    clean.set_defaults(run=_clean)
 
 
 def _positive(text: str) -> int:
@@ -196,6 +215,8 @@ def _check_model(config: LoopConfig) -> None:
 def _show_loop(config: LoopConfig) -> int:
     from rich.console import Console
 
+    from ouroloop.estimate import cost, cost_line, loop_totals
+
     size = "no network: the model is its training set"
     if isinstance(config.model, ModelConfig):
         from ouroloop.model import build_model, num_parameters
@@ -205,6 +226,9 @@ def _show_loop(config: LoopConfig) -> int:
     for key, value in flatten(config).items():
         console.print(f"{key} = {value}", highlight=False, markup=False)
     console.print(f"\n{size}", highlight=False)
+    with console.status("timing a few steps"):
+        of = cost(config)
+    console.print(cost_line(loop_totals(config, of), of), highlight=False, soft_wrap=True)
     return 0
 
 
@@ -214,13 +238,18 @@ def _sweep(options: argparse.Namespace) -> int:
 
     console = Console()
     if options.dry_run:
-        from ouroloop.status import cells_table
+        from ouroloop.estimate import cost, cost_line, plan_table, study_totals
 
-        console.print(cells_table(config))
+        console.print(plan_table(config))
+        with console.status("timing a few steps"):
+            of = cost(config.loop)
+        console.print(cost_line(study_totals(config, of), of, options.workers), highlight=False, soft_wrap=True)
         return 0
     stores.require_writable()
     with console.status("loading libraries"):
+        from ouroloop.queue import Queue
         from ouroloop.report import write_report
+        from ouroloop.results import answer
         from ouroloop.status import study_table
         from ouroloop.sweep import run_study
         from ouroloop.track import Store
@@ -230,6 +259,8 @@ def _sweep(options: argparse.Namespace) -> int:
     store = Store.open()
     failed = run_study(config, name, store, console, options.workers)
     console.print(study_table(store, name))
+    for line in answer(config, Queue.create(name)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     page = write_report(store, name, stores.runs_folder() / "reports" / name)
     console.print(f"Report: {page}\nRuns: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 1 if failed else 0
@@ -322,6 +353,21 @@ def _compare(options: argparse.Namespace) -> int:
             print_comparison(Console(), comparison, options.n)
     for reason in left_out:
         print(reason, file=sys.stderr)
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from ouroloop.clean import age_seconds, clean
+
+    age = age_seconds(options.older_than)
+    stores.require_writable()
+    from ouroloop.track import Store
+
+    freed = clean(Store.open(), age, options.dry_run)
+    for kind in freed:
+        print(f"{kind.num_bytes / 1e6:>10,.1f} MB  {kind.count:>6,} {kind.kind}")
+    total = sum(kind.num_bytes for kind in freed)
+    print(f"{total / 1e6:>10,.1f} MB  {'would be freed' if options.dry_run else 'freed'}")
     return 0
 
 

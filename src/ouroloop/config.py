@@ -206,8 +206,8 @@ class LoopConfig(_Section):
     exact_every: int = Field(default=25, ge=1)
     """Generations from one exact evaluation of all expressions of depth 1 to 3 to the next: seconds for a network.
     In between, what is asked of depth 3 is estimated, with a standard error."""
-    keep_weights: Literal["all", "stages", "last", "none"] = "all"
-    """Which M_t are kept: `stages` the first of each collapse stage and the last, for long studies."""
+    keep_weights: Literal["all", "stages", "last", "none"] = "stages"
+    """Which M_t are kept: `stages` the first of each collapse stage and the last, which is what registering needs."""
 
     @model_validator(mode="after")
     def _train_belongs_to_model(self) -> Self:
@@ -255,48 +255,124 @@ Proportions = Annotated[
 ]
 
 
+class ProportionRange(_Section):
+    """The synthetic proportions that a study may choose: `lowest`, and every `precision` from there."""
+
+    lowest: Proportion = 0.0
+    highest: Proportion = 1.0
+    precision: float = Field(default=0.0625, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest {self.lowest:g} must be below highest {self.highest:g}")
+        return self
+
+    def lattice(self) -> list[float]:
+        steps = int((self.highest - self.lowest) / self.precision + 1e-6)
+        return [round(self.lowest + step * self.precision, 9) for step in range(steps + 1)]
+
+
+class SearchConfig(ProportionRange):
+    """What is looked for: the largest λ at which the seeds' mean retention is still at least a target."""
+
+    target_retention: float = Field(default=0.5, gt=0, le=1)
+    max_rise: float | None = Field(default=None, ge=0)
+    """The most by which retention is taken to rise from any generation to the last. A loop that can no longer
+    change the outcome then ends early. Without it only bounds that hold for certain end one."""
+
+
+class ParetoConfig(ProportionRange):
+    """Retention at the last generation against the share of fresh data, as Optuna's sampler chooses."""
+
+    num_trials: int = Field(default=32, ge=1)
+
+
 class StudyConfig(_Section):
-    """A grid of loops that differ in cycle, synthetic proportion, initialisation, temperature and seed."""
+    """Loops that differ in cycle, synthetic proportion, initialisation, temperature and seed.
+
+    A grid runs them all; a search bisects for the critical λ of each cycle and temperature; a pareto study
+    lets Optuna weigh two objectives.
+    """
 
     description: str = ""
-    kind: Literal["grid"] = "grid"
+    kind: Literal["grid", "search", "pareto"] = "grid"
     cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
     synthetic_proportions: Proportions = []
     """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}."""
     initialisations: list[Initialisation] = Field(default=[Initialisation.TRUE_ONLY], min_length=1)
     temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
+    search: SearchConfig = SearchConfig()
+    pareto: ParetoConfig = ParetoConfig()
     loop: LoopConfig
 
     @model_validator(mode="after")
-    def _every_cycle_has_its_proportion(self) -> Self:
-        lacking = [kind.value for kind in self.cycles if kind.takes_proportion and not self.proportions(kind)]
-        if lacking:
-            raise ValueError(f"{lacking[0]} needs synthetic_proportions, numbers from 0 to 1")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "grid":
+            lacking = [kind.value for kind in self.cycles if kind.takes_proportion and not self.proportions(kind)]
+            if lacking:
+                raise ValueError(f"{lacking[0]} needs synthetic_proportions, numbers from 0 to 1")
+        elif self.synthetic_proportions:
+            raise ValueError(f"a {self.kind} takes no synthetic_proportions but {self.kind}.lowest and .highest")
+        elif len(self.initialisations) > 1:
+            raise ValueError(f"a {self.kind} takes one of initialisations, not {len(self.initialisations)}")
+        for name, section in (("search", self.search), ("pareto", self.pareto)):
+            if self.kind != name and section != type(section)():
+                raise ValueError(f"a {self.kind} takes no {name}; it is for kind: {name}")
+        allowed = {"grid": list(DataCycle), "search": [kind for kind in DataCycle if kind.takes_proportion],
+                   "pareto": [DataCycle.EXPANDING, DataCycle.FRESH_MIX]}[self.kind]  # fmt: skip
+        wrong = [kind for kind in self.cycles if kind not in allowed]
+        if wrong:
+            raise ValueError(f"a {self.kind} cannot have cycle {wrong[0].value}; allowed: {', '.join(allowed)}")
         return self
 
     def proportions(self, kind: DataCycle) -> Sequence[float | None]:
-        """λ of the cells of this cycle; None for a cycle that has no λ."""
+        """λ of a grid's cells of this cycle; None for a cycle that has no λ."""
         if not kind.takes_proportion:
             return [None]
         spanned = self.synthetic_proportions
         return spanned.get(kind, []) if isinstance(spanned, dict) else spanned
 
+    def arms(self) -> list[tuple[DataCycle, float]]:
+        """Each cycle at each temperature."""
+        return list(product(dict.fromkeys(self.cycles), dict.fromkeys(self.temperatures)))
+
+    def cell(
+        self,
+        kind: DataCycle,
+        temperature: float,
+        proportion: float | None,
+        seed: int,
+        initialisation: Initialisation | None = None,
+    ) -> LoopConfig:
+        """The loop of these values; without an initialisation the study's first."""
+        change = {
+            "cycle": CycleConfig(kind=kind, synthetic_proportion=proportion),
+            "data": self.loop.data.model_copy(update={"initialisation": initialisation or self.initialisations[0]}),
+            "sampling": self.loop.sampling.model_copy(update={"temperature": temperature}),
+            "seed": seed,
+        }
+        return self.loop.model_copy(update=change)
+
     def loops(self) -> list[LoopConfig]:
-        """The distinct cells, seeds last; a cycle without λ appears once for each start, temperature and seed."""
+        """The distinct cells of a grid, seeds last; a cycle without λ is there once for each start, T and seed."""
         cells: dict[str, LoopConfig] = {}
         for kind in self.cycles:
             arms = product(self.proportions(kind), self.initialisations, self.temperatures, self.seeds)
             for proportion, initialisation, temperature, seed in arms:
-                change = {
-                    "cycle": CycleConfig(kind=kind, synthetic_proportion=proportion),
-                    "data": self.loop.data.model_copy(update={"initialisation": initialisation}),
-                    "sampling": self.loop.sampling.model_copy(update={"temperature": temperature}),
-                    "seed": seed,
-                }
-                loop = self.loop.model_copy(update=change)
+                loop = self.cell(kind, temperature, proportion, seed, initialisation)
                 cells[loop.fingerprint()] = loop
         return list(cells.values())
+
+    def most_loops(self) -> int:
+        """How many loops the study runs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉."""
+        match self.kind:
+            case "grid":
+                return len(self.loops())
+            case "pareto":
+                return self.pareto.num_trials
+        return len(self.arms()) * len(set(self.seeds)) * len(self.search.lattice()).bit_length()
 
 
 def flatten(config: BaseModel) -> dict[str, Any]:

@@ -140,6 +140,17 @@ def needs_fresh_data(cycle: CycleConfig, num_examples: int) -> bool:
     return has_fresh_part and num_synthetic(cycle, num_examples) < num_examples
 
 
+def fresh_share(cycle: CycleConfig, num_examples: int) -> float:
+    """Fresh examples / all examples that are new in a D_t, t >= 1, in [0, 1]: what the grammar is asked for.
+
+    New are the portions of F_t and S_t, so it is (m - round(λm)) / m for the cycles that draw F_t. The others
+    live on D_0, which is not fresh: theirs is 0.
+    """
+    if not needs_fresh_data(cycle, num_examples):
+        return 0.0
+    return (num_examples - num_synthetic(cycle, num_examples)) / num_examples
+
+
 def next_dataset(
     cycle: CycleConfig,
     *,

@@ -1,10 +1,12 @@
 """A study or a loop as a folder to read and to keep: the page, its figures and their data."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ouroloop.cycle import DatasetError
 from ouroloop.gallery import pictures
 from ouroloop.headline import headline, progress
 from ouroloop.outcome import RETENTION, Outcome, read_outcome
@@ -25,7 +27,8 @@ def write_report(store: Store, name: str, folder: Path) -> Path:
     """
     outcome = read_outcome(store, name)
     figures = figure_tables(outcome)
-    content = page(name, headline(outcome), _facts(outcome), fitted({**figures, "loops": loops(outcome)}))
+    sentences = [*headline(outcome), *_answer(outcome)]
+    content = page(name, sentences, _facts(outcome), fitted({**figures, "loops": loops(outcome)}))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     path.write_text(content, encoding="utf-8")
@@ -36,6 +39,15 @@ def write_report(store: Store, name: str, folder: Path) -> Path:
     (folder / "configuration.yaml").write_text(yaml.safe_dump(_configuration(outcome), sort_keys=False))
     _log(outcome, folder)
     return path
+
+
+def _answer(outcome: Outcome) -> list[str]:
+    """What the sweep recorded of its kind: the safe proportions, λ* or the front; nothing before it ended."""
+    try:
+        found = json.loads(outcome.study.read_text("answer.json")) if outcome.study else {"answer": []}
+        return [str(line) for line in found["answer"]]
+    except (DatasetError, ValueError, KeyError):
+        return []
 
 
 def _log(outcome: Outcome, folder: Path) -> None:
@@ -57,7 +69,7 @@ def _description(outcome: Outcome) -> str:
     for row in table.rows:
         values = dict(zip(table.columns, row, strict=True))
         lines.append(" | ".join(f"{v:.4g}" if isinstance(v, float) else f"{v}" for v in map(values.get, columns)))
-    finding = [f"**{sentence}**" for sentence in headline(outcome)]
+    finding = [*(f"**{sentence}**" for sentence in headline(outcome)), *_answer(outcome)]
     where = "The whole report is under *Artifacts*: `report/report.html`."
     return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines)])
 

@@ -8,6 +8,7 @@ wants what another one is computing waits for it.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -39,7 +40,9 @@ def first_generation(config: LoopConfig, training_set: Dataset, compute: Callabl
     with FileLock(folder.with_suffix(".lock")):
         if folder.is_dir():
             try:
-                return _read(folder), True
+                product = _read(folder)
+                os.utime(folder)  # when it was last used, for `ouroloop clean`
+                return product, True
             except (OSError, ValueError, KeyError, TypeError):  # damaged: it can be computed again
                 shutil.rmtree(folder)
         product = compute()
@@ -58,7 +61,7 @@ def _code() -> str:
 def _write(product: Product, folder: Path, config: LoopConfig) -> None:
     assert product.model is not None
     assert product.training is not None
-    aside = Path(mkdtemp(prefix=".writing-", dir=folder.parent))
+    aside = Path(mkdtemp(prefix=f".writing-{folder.name}-", dir=folder.parent))
     save_model(product.model, aside / "model", config.sampling)
     weights = (aside / "model" / "model.safetensors").read_bytes()
     record = {

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one exception that open runs are closed by."""
+"""What ends a loop before its time: Ctrl-C, SIGTERM, or that nobody needs its result. Open runs end as KILLED."""
 
 import signal
 from types import FrameType
@@ -10,6 +10,10 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
+
+
+class Pruned(BaseException):
+    """Raised by an observer between two generations: what the loop is run for has been decided without it."""
 
 
 def catch_signals() -> None:

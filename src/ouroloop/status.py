@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig
 from ouroloop.queue import Queue
+from ouroloop.search import loops_left
 from ouroloop.track import Run, Store
 from ouroloop.view import duration, percent, sparkline
 
@@ -20,11 +21,6 @@ RETENTION = "diversity_retention"
 
 def loop_of(trial: FrozenTrial | Trial) -> LoopConfig:
     return LoopConfig.model_validate(trial.user_attrs["loop"])
-
-
-def latest_trials(queue: Queue) -> list[FrozenTrial]:
-    """One trial for each cell, the newest, in the order in which the cells were first enqueued."""
-    return list({trial.user_attrs["cell"]: trial for trial in queue.trials()}.values())
 
 
 def half_life(retention: dict[int, float]) -> int | None:
@@ -67,24 +63,28 @@ def status(name: str | None) -> list[dict[str, Any]]:
     names = Queue.names()
     if name is not None and name not in names:
         raise ConfigError(f"no study {name!r}; there are: {', '.join(names) or 'none'}")
-    studies = []
-    for study in [name] if name else names:
-        queue = Queue.load(study)
-        assert queue is not None
-        trials = latest_trials(queue)
-        loops = [
-            {
-                "loop": loop_of(trial).label,
-                "state": _STATES[trial.state],
-                "generation": max(trial.intermediate_values, default=0),
-                "num_generations": loop_of(trial).num_generations,
-                RETENTION: [value for _, value in sorted(trial.intermediate_values.items())],
-                "error": trial.user_attrs.get("error"),
-            }
-            for trial in trials
-        ]
-        studies.append({"study": study, "loops": loops, "seconds_left": seconds_left(trials)})
-    return studies
+    queues = [Queue.load(study) for study in ([name] if name else names)]
+    return [study_record(queue) for queue in queues if queue is not None and "config" in queue.study.user_attrs]
+
+
+def study_record(queue: Queue) -> dict[str, Any]:
+    """The record of one study, as `status` gives it."""
+    trials = queue.latest()
+    loops = [
+        {
+            "loop": loop_of(trial).label,
+            "state": _STATES[trial.state],
+            "generation": max(trial.intermediate_values, default=0),
+            "num_generations": loop_of(trial).num_generations,
+            RETENTION: [value for _, value in sorted(trial.intermediate_values.items())],
+            "error": trial.user_attrs.get("error"),
+        }
+        for trial in trials
+    ]
+    config = StudyConfig.model_validate(queue.study.user_attrs["config"])
+    still_to_come = loops_left(queue, config) * config.loop.num_generations
+    left = seconds_left(trials, still_to_come)
+    return {"study": queue.study.study_name, "kind": config.kind, "loops": loops, "seconds_left": left}
 
 
 def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> Table:
@@ -114,19 +114,33 @@ def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> T
     return table
 
 
-def seconds_left(trials: list[FrozenTrial]) -> float | None:
-    """From the pace of the generations so far, shared by the loops that run; None when there is none yet."""
+def seconds_left(trials: list[FrozenTrial], still_to_come: int = 0) -> float | None:
+    """From the pace of the generations computed so far, by as many loops at a time as run now; None without a pace.
+
+    A single loop cannot be shared, so it is never less than what the longest one takes. `still_to_come` are the
+    generations of loops that are not chosen yet, at most.
+    """
     now = datetime.now()
-    spent, done, remaining = 0.0, 0, 0
+    spent, computed, waiting, running = 0.0, 0, still_to_come, list[int]()
     for trial in trials:
-        reached = max(trial.intermediate_values, default=0)
-        if trial.state in (TrialState.RUNNING, TrialState.WAITING):
-            remaining += loop_of(trial).num_generations - reached
-        if trial.datetime_start and trial.state in (TrialState.RUNNING, TrialState.COMPLETE):
+        left = loop_of(trial).num_generations - max(trial.intermediate_values, default=0)
+        if trial.state is TrialState.RUNNING:
+            running.append(left)
+        elif trial.state is TrialState.WAITING:
+            waiting += left
+        if trial.datetime_start and trial.user_attrs.get("computed"):
             spent += ((trial.datetime_complete or now) - trial.datetime_start).total_seconds()
-            done += reached
-    num_running = sum(trial.state is TrialState.RUNNING for trial in trials)
-    return spent / done * remaining / num_running if done and num_running else None
+            computed += trial.user_attrs["computed"]
+    if not (computed and running):
+        return None
+    return spent / computed * max((waiting + sum(running)) / len(running), *running, 0)
+
+
+def _mark(loop: Run) -> str:
+    """What the table says of a loop that is not finished: little, or its columns would not fit a terminal."""
+    if loop.status == "FINISHED":
+        return ""
+    return "†" if loop.status == "KILLED" and loop.tag("pruned") == "yes" else f" {_RUN_STATES[loop.status]}"
 
 
 _RUN_STATES = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
@@ -142,7 +156,7 @@ _STATES = {
 def study_table(store: Store, name: str) -> Table:
     """The result of each loop of a study, at the last generation that it reached."""
     title = f"{name}: the last generation t of each loop (kept: diversity over D_0's)"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("loop", no_wrap=True)
     for heading in ("t", "true", "errors", "kept", "half at t"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -151,9 +165,11 @@ def study_table(store: Store, name: str) -> Table:
         retention = dict(loop.history(RETENTION))
         reached, life = reached_generation(loop), half_life(retention)
         metrics = last_metrics(loop)
+        if _mark(loop) == "†":
+            table.caption = "† ended early: nothing depended on it any more"
         table.add_row(
             loop.entity.info.run_name,
-            f"{reached}" if loop.status == "FINISHED" else f"{reached} {_RUN_STATES[loop.status]}",
+            f"{reached}{_mark(loop)}",
             percent(metrics, "correctness"),
             percent(metrics, "error_rate"),
             percent(metrics, RETENTION),
@@ -171,14 +187,3 @@ def last_metrics(loop: Run) -> dict[str, float]:
 def reached_generation(loop: Run) -> int:
     """The last generation that is on record, 0 for D_0 alone."""
     return max((step for step, _ in loop.history("correctness")), default=0)
-
-
-def cells_table(config: StudyConfig) -> Table:
-    """What a study would run."""
-    loops = config.loops()
-    table = Table(title=f"{len(loops)} loops of {config.loop.num_generations} generations", title_justify="left")
-    table.add_column("loop")
-    table.add_column("fingerprint")
-    for loop in loops:
-        table.add_row(loop.label, loop.fingerprint()[:12])
-    return table

@@ -1,5 +1,6 @@
 """Where things are kept: `mlruns/` under `OUROLOOP_ROOT`, unless the environment names other stores."""
 
+import errno
 import os
 import socket
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ouroloop.config import ConfigError
+
+_PATIENCE_SECONDS = 1.0  # whoever only looks whether a lock is held, holds it for a moment
 
 
 def runs_folder() -> Path:
@@ -49,6 +52,21 @@ def require_writable() -> None:
         raise ConfigError(f"cannot write to {folder}: {error.strerror}; set OUROLOOP_ROOT to another folder") from None
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error comes of a disk without room, whatever a library made of it on its way."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "disk is full" in str(error) or "No space left on device" in str(error):  # SQLite's, and safetensors'
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def no_room() -> ConfigError:
+    return ConfigError(f"no room left in {runs_folder()}; make some, and the same command goes on where it was")
+
+
 def _lock(study: str, fingerprint: str) -> FileLock:
     folder = runs_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +82,7 @@ def locked(study: str, fingerprint: str) -> Iterator[None]:
     """
     lock = _lock(study, fingerprint)
     try:
-        lock.acquire()
+        lock.acquire(timeout=_PATIENCE_SECONDS, blocking=True)
     except Timeout:
         raise ConfigError(f"{study} is being run by another process on this machine") from None
     try:

@@ -1,44 +1,38 @@
 """A study: many loops over the synthetic proportion, queued in Optuna, recorded in MLflow.
 
 Optuna holds who does what, MLflow holds what came of it. A trial is one loop; a worker takes one after
-another until none waits. The same command again enqueues only what is missing, and a loop that was
+another until the study needs no more. The same command again runs only what is missing, and a loop that was
 stopped goes on in its own run.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from time import sleep
-from typing import Any
 
 from optuna import Trial
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.live import Live
+from sqlalchemy.exc import SQLAlchemyError
 
-from ouroloop import stores
-from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten
+from ouroloop import search, stores
+from ouroloop.config import ConfigError, StudyConfig, flatten
+from ouroloop.cycle import fresh_share
 from ouroloop.queue import Queue
-from ouroloop.signals import Interrupted
-from ouroloop.status import (
-    RETENTION,
-    half_life,
-    last_metrics,
-    latest_trials,
-    loop_of,
-    newest_loops,
-    reached_generation,
-    status,
-    status_table,
-)
-from ouroloop.track import Run, Store, close_dead_runs, create_study
-from ouroloop.view import LoopView
+from ouroloop.results import record_results
+from ouroloop.signals import Interrupted, Pruned
+from ouroloop.status import RETENTION, loop_of, status_table, study_record
+from ouroloop.track import Store, close_dead_runs, create_study
+from ouroloop.view import LoopView, StudyLines
 
 _MAX_REPLACED = 10  # workers, for each one asked for: some deaths are bad luck, more are a fault
-_CHANGEABLE = {"cycles", "synthetic_proportions", "initialisations", "temperatures", "seeds", "description",
-               "keep_weights"}  # fmt: skip
+_POLL_SECONDS = 2.0
+_CHANGEABLE = ("synthetic_proportions", "initialisations", "seeds", "description", "keep_weights", "search.precision",
+               "pareto.num_trials")  # fmt: skip
 
 
 def run_study(config: StudyConfig, name: str, store: Store, console: Console, workers: int = 1) -> int:
@@ -49,30 +43,32 @@ def run_study(config: StudyConfig, name: str, store: Store, console: Console, wo
     """
     with stores.locked(name, "study"):
         close_dead_runs(store)
-        queue = Queue.create(name)
+        queue = Queue.create(name, search.directions(config))
         _refuse_changes(queue, config)
         queue.release_dead()
-        loops = config.loops()
-        queue.add_missing(loops, [_parameters(loop) for loop in loops])
+        queue.add_missing(search.loops_to_queue(queue, config))
         found = store.find(level="study", study=name)
         run = found[0] if found else create_study(store, config, name)
         run.log_tags(place=stores.place())
         queue.study.set_user_attr("run", run.id)
         with run.running():
-            while queue.trials(TrialState.WAITING, TrialState.RUNNING):
-                if not queue.trials(TrialState.WAITING):
-                    sleep(2)  # workers elsewhere still have some: theirs may come back
-                elif workers == 1:
+            while queue.trials(TrialState.WAITING, TrialState.RUNNING) or search.wants_more(queue, config):
+                if workers == 1:
                     work(name, store, console)
                 else:
-                    _Workers(queue, name, console, workers).watch()
+                    _Workers(queue, console, workers).watch()
                 queue.release_dead()
-            _record_results(run, store, config, name)
+            record_results(run, store, config, queue)
         close_dead_runs(store)
-        failed = [trial for trial in latest_trials(queue) if trial.state is TrialState.FAIL]
+        failed = [trial for trial in queue.latest() if trial.state is TrialState.FAIL]
         if failed:
             run.end("FAILED")
     return len(failed)
+
+
+def _within(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is, or lies in, one of these."""
+    return any(f"{key}.".startswith(f"{name}.") or f".{key}".endswith(f".{name}") for name in names)
 
 
 def _refuse_changes(queue: Queue, config: StudyConfig) -> None:
@@ -80,7 +76,8 @@ def _refuse_changes(queue: Queue, config: StudyConfig) -> None:
     before = queue.study.user_attrs.get("config")
     if before is not None:
         old, new = flatten(StudyConfig.model_validate(before)), flatten(config)
-        fixed = [key for key in sorted(old.keys() | new.keys()) if not _CHANGEABLE & set(key.split("."))]
+        extensible = _CHANGEABLE if config.kind == "pareto" else (*_CHANGEABLE, "cycles", "temperatures")
+        fixed = [key for key in sorted(old.keys() | new.keys()) if not _within(key, extensible)]
         changed = [key for key in fixed if old.get(key) != new.get(key)]
         if changed:
             shown = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
@@ -91,33 +88,32 @@ def _refuse_changes(queue: Queue, config: StudyConfig) -> None:
     queue.study.set_user_attr("config", config.model_dump(mode="json"))
 
 
-def _parameters(loop: LoopConfig) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "cycle": loop.cycle.kind.value,
-        "temperature": loop.sampling.temperature,
-        "seed": loop.seed,
-    }
-    if loop.cycle.synthetic_proportion is not None:
-        values["synthetic_proportion"] = loop.cycle.synthetic_proportion
-    return values
-
-
 class _TrialView(LoopView):
-    """Shows the loop, and tells Optuna the diversity of each generation."""
+    """Shows the loop, tells Optuna the diversity of each generation, and ends a loop that nothing depends on."""
 
-    def __init__(self, console: Console, trial: Trial) -> None:
+    def __init__(self, console: Console, queue: Queue, trial: Trial) -> None:
         super().__init__(console)
-        self._trial = trial
+        self._queue, self._trial, self._num_computed = queue, trial, 0
 
     def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
         super().generation_finished(generation, metrics, resumed)
-        if RETENTION in metrics:
-            with suppress(UpdateFinishedTrialError):  # somebody took us for dead; the loop itself goes on
-                self._trial.report(metrics[RETENTION], generation)
+        kept = metrics.get(RETENTION)
+        if kept is None:
+            return
+        self._queue.report(self._trial, generation, kept)
+        if kept > 0:
+            self._queue.note(self._trial, **{search.CEILING: kept / metrics["diversity_levenshtein"]})
+        if resumed:
+            return
+        self._num_computed += 1
+        self._queue.note(self._trial, computed=self._num_computed)
+        is_last = self._config is not None and generation == self._config.num_generations
+        if not is_last and len(self._queue.study.directions) == 1 and self._trial.should_prune():
+            raise Pruned
 
 
 def work(name: str, store: Store, console: Console) -> None:
-    """Takes loops from the study's queue until none waits.
+    """Takes loops of the study until it needs no more; waits while others hold what is left.
 
     A loop that fails is recorded as FAILED and the next one is taken; an interruption gives the loop
     back, to be gone on with later.
@@ -128,29 +124,55 @@ def work(name: str, store: Store, console: Console) -> None:
     if queue is None:
         raise ConfigError(f"no study {name!r}; there are: {', '.join(Queue.names()) or 'none'}")
     parent = store.get(queue.study.user_attrs["run"])
-    while (trial := queue.claim()) is not None:
-        _suggest_all(trial)
+    while (trial := _next_trial(queue)) is not None:
         loop = loop_of(trial)
         try:
-            with stores.locked(name, loop.fingerprint()), queue.alive(trial), _TrialView(console, trial) as view:
+            with stores.locked(name, loop.fingerprint()), queue.alive(trial), _TrialView(console, queue, trial) as view:
                 run = run_loop(loop, store, name=loop.label, study=name, parent=parent, observer=view)
+            retention = dict(run.history(RETENTION))[loop.num_generations]
         except Interrupted:
-            queue.finish(trial, TrialState.FAIL)
+            queue.give_back(trial)
             raise
+        except Pruned:
+            queue.finish(trial, TrialState.PRUNED)
+            store.find(level="loop", study=name, fingerprint=loop.fingerprint())[0].log_tags(pruned="yes")
+            console.print(f"{loop.label} ended early: it can no longer change the answer", markup=False)
+            continue
         except Exception as error:
-            trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+            if stores.is_full(error):
+                with suppress(SQLAlchemyError, StorageInternalError):  # the queue may have no room either
+                    queue.give_back(trial)
+                raise stores.no_room() from None
+            queue.note(trial, error=f"{type(error).__name__}: {error}")
             queue.finish(trial, TrialState.FAIL)
             console.print(f"{loop.label} failed: {type(error).__name__}: {error}", style="red", markup=False)
             continue
-        retention = dict(run.history(RETENTION))
-        queue.finish(trial, TrialState.COMPLETE, retention.get(loop.num_generations))
+        values = [retention, fresh_share(loop.cycle, loop.data.num_examples)]
+        queue.finish(trial, TrialState.COMPLETE, *values[: len(queue.study.directions)])
+
+
+def _next_trial(queue: Queue) -> Trial | None:
+    """A trial of ours; None when the study needs none and nobody holds one that might come back."""
+    while True:
+        config = StudyConfig.model_validate(queue.study.user_attrs["config"])
+        search.direct(queue.study, config)
+        trial = queue.claim()
+        if trial is not None:
+            search.suggest(trial, config)
+            return trial
+        trial = search.ask(queue, config)
+        if trial is not None or not queue.trials(TrialState.WAITING, TrialState.RUNNING):
+            return trial
+        sleep(_POLL_SECONDS)
+        queue.release_dead()
 
 
 class _Workers:
     """Worker processes of a study. One that dies is replaced, as long as loops wait and it is no habit."""
 
-    def __init__(self, queue: Queue, name: str, console: Console, count: int) -> None:
-        self._queue, self._name, self._console, self._count = queue, name, console, count
+    def __init__(self, queue: Queue, console: Console, count: int) -> None:
+        self._queue, self._console, self._count = queue, console, count
+        self._name = queue.study.study_name
         self._logs = stores.runs_folder() / "logs"
         self._logs.mkdir(exist_ok=True)
         self._replaced = 0
@@ -166,12 +188,17 @@ class _Workers:
     def watch(self) -> None:
         """Shows the running loops until every worker has ended; an interruption ends the workers too."""
         try:
+            lines = StudyLines(self._console)
             with Live(console=self._console, refresh_per_second=4, transient=True) as live:
                 while self._processes:
+                    record = study_record(self._queue)
                     if self._console.is_terminal:
-                        live.update(status_table(status(self._name), running_only=True))
+                        live.update(status_table([record], running_only=True))
+                    else:
+                        lines.show(record)
                     sleep(1)
                     self._replace_dead()
+            lines.show(study_record(self._queue))
         finally:
             for process in self._processes.values():
                 process.terminate()
@@ -184,7 +211,8 @@ class _Workers:
                 continue
             del self._processes[number]
             if process.returncode == 2:  # bad input, which no replacement mends
-                raise ConfigError(f"worker {number} could not start; its log is in {self._logs}")
+                log = (self._logs / f"{self._name}-worker-{number}.log").read_text(errors="replace")
+                raise ConfigError(f"worker {number}: {log.strip().splitlines()[-1].removeprefix('ouroloop: ')}")
             if process.returncode == 0:
                 continue
             self._console.print(f"worker {number} ended with {process.returncode}; its log is in {self._logs}")
@@ -194,37 +222,3 @@ class _Workers:
                 if self._replaced > _MAX_REPLACED * self._count:
                     raise RuntimeError(f"workers keep dying; their logs are in {self._logs}")
                 self._processes[number] = self._start(number)
-
-
-def _suggest_all(trial: Trial) -> None:
-    """Turns the values that the trial was enqueued with into its parameters, so that Optuna can plot them."""
-    loop = loop_of(trial)
-    for key, value in _parameters(loop).items():
-        match value:
-            case str():
-                trial.suggest_categorical(key, [kind.value for kind in type(loop.cycle.kind)])
-            case int():
-                trial.suggest_int(key, 0, 2**31 - 1)
-            case float():
-                trial.suggest_float(key, 0.0, 10.0 if key == "temperature" else 1.0)
-
-
-def _record_results(run: Run, store: Store, config: StudyConfig, name: str) -> None:
-    """The table of results, as the artifact that the MLflow UI shows on the study run."""
-    columns = ["cycle", "synthetic_proportion", "temperature", "seed", "status", "generations", "correctness",
-               "error_rate", RETENTION, "num_unique", "half_life", "minutes"]  # fmt: skip
-    rows: list[list[Any]] = []
-    for loop in newest_loops(store, name):
-        retention = dict(loop.history(RETENTION))
-        seconds = sum(value for _, value in loop.history("generation_seconds"))
-        metrics = last_metrics(loop)
-        last = [metrics.get(key, "") for key in ("correctness", "error_rate", RETENTION, "num_unique")]
-        tags = [loop.tag(key) for key in ("cycle", "synthetic_proportion", "temperature", "seed")]
-        life = half_life(retention)
-        rows.append(
-            [*tags, loop.status, reached_generation(loop), *last, "" if life is None else life, round(seconds / 60, 2)]
-        )
-    run.log_table("results.json", columns, rows)
-    table: list[list[Any]] = [columns, ["---"] * len(columns), *rows]
-    lines = [f"| {' | '.join(str(value) for value in row)} |" for row in table]
-    run.describe(f"{config.description}\n\nThe last generation of each loop:\n\n" + "\n".join(lines))

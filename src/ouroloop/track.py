@@ -54,7 +54,7 @@ from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten
 from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.measure import Sample
 
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial tables" is no news
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its news are none, its errors are raised too
 
 EXPERIMENT = "ouroloop"
 _METRICS_PER_BATCH = 1_000  # MLflow refuses more
@@ -111,20 +111,20 @@ class Store:
         """All runs with these `ouroloop.*` tags (`parent` stands for the parent run's id), newest first."""
         keys = {key: "mlflow.parentRunId" if key == "parent" else f"ouroloop.{key}" for key in tags}
         query = " and ".join(f"tags.`{keys[key]}` = '{value}'" for key, value in tags.items())
+        found = self._search(ViewType.ACTIVE_ONLY, query)
+        return [Run(self, entity.info.run_id, entity) for entity in found]
+
+    def _search(self, view: int, query: str = "") -> list[RunEntity]:
         found: list[RunEntity] = []
         token = None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id],
-                query,
-                ViewType.ACTIVE_ONLY,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
+                [self.experiment_id], query, view, order_by=["attributes.start_time DESC"], page_token=token
             )
             found.extend(page)
             token = page.token
             if not token:
-                return [Run(self, entity.info.run_id, entity) for entity in found]
+                return found
 
     def get(self, run_id: str) -> "Run":
         return Run(self, run_id, self.client.get_run(run_id))
@@ -137,6 +137,25 @@ class Store:
         """Every run that is RUNNING according to the record."""
         entities = self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'", max_results=10_000)
         return [Run(self, entity.info.run_id, entity) for entity in entities]
+
+    def deleted_artifacts(self, ended_before: float) -> list[str]:
+        """URIs of the artifacts and models of deleted runs, and of the generations of deleted loops; none registered.
+
+        `ended_before` is in seconds since the epoch; a run that has not ended has no part in it.
+        """
+        deleted = {run.info.run_id for run in self._search(ViewType.DELETED_ONLY)}
+        versions = self.client.search_model_versions()
+        registered = " ".join(f"{version.run_id} {version.source}" for version in versions)
+        found = []
+        for run in (Run(self, entity.info.run_id, entity) for entity in self._search(ViewType.ALL)):
+            owner = run.parent_id if run.tag("level") == "generation" else None
+            ended = run.entity.info.end_time
+            if not deleted & {run.id, owner} or run.id in registered or not ended or ended / 1_000 >= ended_before:
+                continue
+            found.append(run.entity.info.artifact_uri)
+            models = self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run.id}'")
+            found += [model.artifact_location for model in models if model.model_id not in registered]
+        return found
 
     def create(self, name: str, parent: "Run | None", tags: Mapping[str, str]) -> "Run":
         all_tags = {f"ouroloop.{key}": value for key, value in tags.items()}
@@ -339,8 +358,9 @@ def close_dead_runs(store: Store) -> None:
 
 
 def create_study(store: Store, config: StudyConfig, name: str) -> Run:
-    cells = [cell_tags(loop, name) for loop in config.loops()]
-    tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]}
+    spanned = {"synthetic_proportion": "chosen"} if config.kind != "grid" else {}
+    cells = [cell_tags(loop, name) for loop in config.loops()] or [cell_tags(config.loop, name)]
+    tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
     run = store.create(name, None, {"level": "study", "place": stores.place(), **tags})
     run.log_params(flatten(config.model_copy(update={"description": ""})))
     run.describe(config.description)

@@ -1,8 +1,10 @@
 """What a person sees of a running loop: phase, loss, time left, and the table of generations so far."""
 
 from collections import deque
+from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -30,6 +32,31 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class StudyLines:
+    """A study for those who read a log: a line whenever a loop has come further, with the time left of them all."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: dict[str, tuple[str, int]] | None = None
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Says what is new since the last record; `record` is one of `status.study_record`."""
+        now = {loop["loop"]: (loop["state"], loop["generation"]) for loop in record["loops"]}
+        before, self._shown = self._shown, now
+        left = "" if record["seconds_left"] is None else f"  about {duration(record['seconds_left'])} left"
+        for loop in record["loops"]:
+            name, kept = loop["loop"], loop["diversity_retention"]
+            if before is None or now[name] == before.get(name, ("waits", 0)):
+                continue
+            self._console.print(
+                f"{name:<28} {loop['state']:<7} generation {loop['generation']:>3}/{loop['num_generations']}"
+                f"  retention {f'{kept[-1]:.1%}' if kept else '–':>6}{left}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 class LoopView(Observer):

@@ -1,0 +1,79 @@
+"""An estimate is worth having if it has the right order: it is held against a loop that is really run."""
+
+from pathlib import Path
+
+import pytest
+
+from ouroloop import estimate
+from ouroloop.config import LoopConfig, StudyConfig
+from ouroloop.estimate import Cost, cost, loop_totals, num_kept, study_totals
+from ouroloop.loop import run_loop
+from ouroloop.preset import load_preset
+from ouroloop.track import Store
+from tests.conftest import REPOSITORY
+
+PER_GENERATION = Cost(3.0, 2.0, 1.0, record_bytes=1_000, model_bytes=50_000)
+
+
+def study(**changes: object) -> StudyConfig:
+    tree = {"synthetic_proportions": [0.0, 0.5, 1.0], "seeds": [1, 2], "loop": load_preset("smoke", [], LoopConfig)}
+    return StudyConfig.model_validate(tree | changes)
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+def test_totals_by_hand() -> None:
+    loop = load_preset("smoke", ["keep_weights=all"], LoopConfig)
+    assert loop_totals(loop, PER_GENERATION) == (3 * 6.0, 3 * 1_000 + 4 * 50_000)  # M_1 is also in the shared folder
+    six = study(loop=loop)
+    # six loops of three generations, of which the first is computed once for each seed
+    assert study_totals(six, PER_GENERATION) == ((18 - 6 + 2) * 6.0, 18 * 1_000 + (18 + 2) * 50_000)
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("all", 50), ("stages", 5), ("last", 1), ("none", 0)])
+def test_how_many_models_are_kept(policy: str, kept: int) -> None:
+    assert num_kept(load_preset("laptop", [f"keep_weights={policy}"], LoopConfig)) == kept
+
+
+def test_the_most_loops() -> None:
+    assert study().most_loops() == 6
+    seven = {
+        "kind": "search",
+        "synthetic_proportions": [],
+        "search": {"lowest": 0.125, "highest": 0.875, "precision": 0.125},
+    }
+    assert study(**seven).most_loops() == 3 * 2
+    assert study(**seven, temperatures=[0.8, 1.0]).most_loops() == 2 * 3 * 2
+    pareto = {"kind": "pareto", "synthetic_proportions": [], "cycles": ["fresh_mix"], "pareto": {"num_trials": 9}}
+    assert study(**pareto).most_loops() == 9
+
+
+def test_a_real_loop_takes_what_was_estimated(root: Path) -> None:
+    changes = ["num_generations=2", "train.num_steps=60", "train.validate_every=20", "data.num_examples=500"]
+    config = load_preset("smoke", [*changes, "data.max_depth=5", "sampling.max_new_tokens=125",
+                                   "model.context_length=126"], LoopConfig)  # fmt: skip
+    of = cost(config)
+    empty = size(root / "mlruns")
+    run = run_loop(config, Store.open(), name="loop", study="test")
+    seconds, num_bytes = loop_totals(config, of)
+    taken = sum(value for _, value in run.history("generation_seconds"))
+    assert taken / 4 < seconds < taken * 4
+    once = 50_000 + 80_000  # the loop's configuration, D_0, picture and parameters
+    assert (size(root / "mlruns") - empty - once) / 2 < num_bytes < (size(root / "mlruns") - empty) * 2
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_laptop_study_of_36_loops_stays_under_2_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_train_seconds", lambda *_: 0.0)  # its time is of no interest here
+    base = load_preset("laptop", [], LoopConfig)
+    config = StudyConfig(synthetic_proportions=[0, 0.1, 0.25, 0.5, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 1],
+                         seeds=[1, 2, 3], loop=base)  # fmt: skip
+    assert len(config.loops()) == 36
+    _, num_bytes = study_totals(config, cost(base))
+    assert num_bytes < 2e9 / 2
