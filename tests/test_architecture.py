@@ -74,6 +74,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "outcome": "test_report and test_headline",
         "status": "test_cli",
         "table": "test_report",
+        "origin": "test_loop",
         "track": "test_loop",
         "ui": "test_browser",
         "view": "test_cli",

@@ -22,7 +22,8 @@ from ouroloop.cli import main
 from ouroloop.config import LoopConfig
 from ouroloop.cycle import Dataset, Source
 from ouroloop.measure import Sample, as_metrics, measure
-from ouroloop.track import Run, Store, cell_tags, create_loop, record_origin
+from ouroloop.origin import cell_tags, create_loop, record_origin
+from ouroloop.track import Run, Store
 from tests.conftest import TINY
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

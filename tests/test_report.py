@@ -16,10 +16,11 @@ from ouroloop.figure import PANEL_KEYS, loop_png
 from ouroloop.loop import draw_original, run_loop
 from ouroloop.measure import Sample, as_metrics, measure
 from ouroloop.observer import Observer
+from ouroloop.origin import cell_tags, create_loop, record_origin
 from ouroloop.outcome import read_outcome
 from ouroloop.report import write_report
 from ouroloop.signals import Interrupted
-from ouroloop.track import Run, Store, cell_tags, create_loop, record_origin
+from ouroloop.track import Run, Store
 from tests.conftest import CommandLine
 
 FIGURES = ["retention", "half_life", "composition", "unique", "depth"]

@@ -26,9 +26,10 @@ from pydantic import ValidationError
 from ouroloop.card import criterion, model_card
 from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
 from ouroloop.measure import CollapseStage, stage
+from ouroloop.origin import cell_tags
 from ouroloop.status import RETENTION, half_life
 from ouroloop.tokenizer import build_tokenizer
-from ouroloop.track import Run, Store, cell_tags
+from ouroloop.track import Run, Store
 
 _USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default
 

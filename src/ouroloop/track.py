@@ -9,14 +9,10 @@ import json
 import logging
 import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +24,6 @@ os.environ["DO_NOT_TRACK"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
-import yaml
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -50,7 +45,7 @@ from mlflow.entities import (
 )
 
 from ouroloop import stores
-from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten
+from ouroloop.config import ConfigError
 from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.measure import Sample
 
@@ -59,7 +54,6 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its new
 EXPERIMENT = "ouroloop"
 _METRICS_PER_BATCH = 1_000  # MLflow refuses more
 _TABLE_ROWS = 200
-_PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
 
 
 @dataclass(frozen=True)
@@ -355,79 +349,3 @@ def close_dead_runs(store: Store) -> None:
         study = owner.tag("study")
         if owner.tag("place") == stores.place() and study and key and not stores.is_locked(study, key):
             run.end("KILLED")
-
-
-def create_study(store: Store, config: StudyConfig, name: str) -> Run:
-    spanned = {"synthetic_proportion": "chosen"} if config.kind != "grid" else {}
-    cells = [cell_tags(loop, name) for loop in config.loops()] or [cell_tags(config.loop, name)]
-    tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
-    run = store.create(name, None, {"level": "study", "place": stores.place(), **tags})
-    run.log_params(flatten(config.model_copy(update={"description": ""})))
-    run.describe(config.description)
-    return run
-
-
-def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent: Run | None) -> Run:
-    tags = {"level": "loop", "fingerprint": config.fingerprint(), "place": stores.place()}
-    return store.create(name, parent, tags | cell_tags(config, study))
-
-
-def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
-    """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
-    environment = _environment()
-    run.describe(loop_description(config))
-    run.log_params({key: value for key, value in flatten(config).items() if key not in ("description", "keep_weights")})
-    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
-    run.log_tags(**(environment | {"packages": packages, "place": stores.place()}))
-    run.log_bytes("environment.json", json.dumps(environment, indent=2).encode())
-    run.log_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
-    run.log_bytes("original_data.tsv.gz", original.to_bytes())
-    run.log_series({key: [(0, value)] for key, value in metrics.items()}, skip_existing=True)
-
-
-def loop_description(config: LoopConfig) -> str:
-    proportion = "" if config.cycle.synthetic_proportion is None else f" at λ = {config.cycle.synthetic_proportion:g}"
-    return (
-        f"**{config.cycle.kind.value}**{proportion}, temperature {config.sampling.temperature:g}, "
-        f"m = {config.data.num_examples:,}, {config.num_generations} generations, seed {config.seed}.\n\n"
-        "The charts run over generations: step 0 is the original data D_0, step t is S_t, sampled from M_t. "
-        "The runs below this one hold each generation's samples, training set and model."
-    )
-
-
-def cell_tags(config: LoopConfig, study: str) -> dict[str, str]:
-    return {
-        "study": study,
-        "cycle": config.cycle.kind.value,
-        "synthetic_proportion": config.cycle.proportion_label,
-        "temperature": f"{config.sampling.temperature:g}",
-        "initialisation": config.data.initialisation.value,
-        "model": config.model.kind,
-        "seed": str(config.seed),
-    }
-
-
-@cache
-def commit() -> str:
-    return _git("rev-parse", "HEAD") or "unknown"
-
-
-def _environment() -> dict[str, Any]:
-    changes = _git("status", "--porcelain")
-    return {
-        "commit": commit(),
-        "uncommitted_changes": "unknown" if changes is None else "yes" if changes else "no",
-        "ouroloop_version": version("ouroloop"),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "packages": {name: version(name) for name in _PACKAGES},
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):  # not a checkout, or no git: the record says unknown
-        return None
-    return done.stdout.strip()
