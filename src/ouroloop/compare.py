@@ -179,8 +179,8 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
         markup=False,
         soft_wrap=True,
     )
-    keys = ("depth", "num_expressions", "mean_nats_before", "mean_nats_after", "mean_change_nats", "mass_before",
-            "mass_after", "share_fell_10x", "share_fell_1000x")  # fmt: skip
-    headings = ("depth", "expressions", "nats before", "after", "change", "mass before", "after", "fell 10x", "1,000x")
+    keys = ("depth", "num_expressions", "mean_nats_before", "mean_nats_after", "mean_change_nats", "share_fell_10x",
+            "share_fell_1000x")  # fmt: skip
+    headings = ("depth", "expressions", "nats before", "after", "change", "share fell 10x", "1,000x")
     print_listing(console, headings, [[row[key] for key in keys] for row in comparison.by_depth()], "By depth (means)")
     print_listing(console, ("verdict", "depth", "nats before", "after", "change", "expression"), rows, "Fell most")
