@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig, StudyConfig, flatten
-from ouroloop.preset import PRESET_FOLDER, load_preset, preset_name
+from ouroloop.preset import PRESET_FOLDER, _read, load_preset, preset_name
 from tests.conftest import REPOSITORY
 
 PRESETS = sorted(path.stem for path in (REPOSITORY / PRESET_FOLDER).glob("*.yaml"))
@@ -18,8 +18,7 @@ def _in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_valid(preset: str) -> None:
-    is_study = "\nloop:" in (text := Path(f"experiments/{preset}.yaml").read_text()) or "\nbase:" in text
-    kind = StudyConfig if is_study else LoopConfig
+    kind = StudyConfig if "loop" in _read(preset) else LoopConfig
     config = load_preset(preset, [], kind)
     assert config.description.endswith(".")
 
