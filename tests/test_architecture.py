@@ -44,6 +44,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "gallery": "test_report",
         "generation": "test_loop",
         "signals": "test_cli",
+        "software": "test_loop",
         "stores": "test_queue and test_cli",
         "observer": "test_loop",
         "outcome": "test_report and test_headline",

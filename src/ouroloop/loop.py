@@ -27,7 +27,8 @@ from ouroloop.model import save_model
 from ouroloop.observer import Observer
 from ouroloop.seeding import stream
 from ouroloop.shared import first_generation
-from ouroloop.track import Run, Store, cell_tags, commit, create_loop, loop_description, record_origin
+from ouroloop.software import commit
+from ouroloop.track import Run, Store, cell_tags, create_loop, loop_description, record_origin
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
 

@@ -9,14 +9,10 @@ import json
 import logging
 import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,13 +48,13 @@ from ouroloop import stores
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig, flatten
 from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.measure import Sample
+from ouroloop.software import software
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial tables" is no news
 
 EXPERIMENT = "ouroloop"
 _METRICS_PER_BATCH = 1_000  # MLflow refuses more
 _TABLE_ROWS = 200
-_PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
 
 
 @dataclass(frozen=True)
@@ -210,7 +206,7 @@ class Run:
     def log_samples(self, sample: Sample) -> None:
         """The most frequent texts, and the depths of all, as tables that the UI shows."""
         rows = sample.most_frequent(_TABLE_ROWS)
-        self.log_table("depths.json", ["depth", "count"], depth_counts(sample))
+        self.log_table("depths.json", ["depth", "count"], sample.depth_counts())
         self.log_table("samples.json", ["count", "share", "verdict", "depth", "expression"], rows)
 
     def log_dataset(self, name: str, dataset: Dataset) -> None:
@@ -288,12 +284,6 @@ class Run:
 _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
 
 
-def depth_counts(sample: Sample) -> list[tuple[str, int]]:
-    """(depth, texts of this depth), the shallowest first and `malformed`, which has no depth, last."""
-    shares = sorted(sample.depth_shares().items(), key=lambda item: (item[0] is None, item[0]))
-    return [("malformed" if depth is None else str(depth), round(share * sample.size)) for depth, share in shares]
-
-
 def close_dead_runs(store: Store) -> None:
     """Closes as KILLED the runs that a process of this place left RUNNING when it died.
 
@@ -326,7 +316,7 @@ def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent:
 
 def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
     """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
-    environment = _environment()
+    environment = software()
     run.describe(loop_description(config))
     run.log_params({key: value for key, value in flatten(config).items() if key not in ("description", "keep_weights")})
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
@@ -355,29 +345,3 @@ def cell_tags(config: LoopConfig, study: str) -> dict[str, str]:
         "temperature": f"{config.sampling.temperature:g}",
         "seed": str(config.seed),
     }
-
-
-@cache
-def commit() -> str:
-    return _git("rev-parse", "HEAD") or "unknown"
-
-
-def _environment() -> dict[str, Any]:
-    changes = _git("status", "--porcelain")
-    return {
-        "commit": commit(),
-        "uncommitted_changes": "unknown" if changes is None else "yes" if changes else "no",
-        "ouroloop_version": version("ouroloop"),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "packages": {name: version(name) for name in _PACKAGES},
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):  # not a checkout, or no git: the record says unknown
-        return None
-    return done.stdout.strip()
