@@ -69,6 +69,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "listing": "test_lookup and test_compare",
         "preset": "test_config",
         "signals": "test_cli",
+        "software": "test_loop",
         "stores": "test_queue and test_cli",
         "observer": "test_loop",
         "outcome": "test_report and test_headline",

@@ -5,6 +5,7 @@ from io import BytesIO
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
@@ -161,24 +162,24 @@ def _unique(rows: list[Row]) -> Figure:
 
 
 def _depth(rows: list[Row]) -> Figure:
+    """A block for each loop, its shallowest texts on top; one image, since many panels take seconds."""
     loops = _by(rows, "loop")
     levels = sorted({row["depth"] for row in rows}, key=lambda level: (level == "malformed", level.zfill(4)))
-    length = 1 + max(_column(rows, "generation"))
-    wide = min(3, len(loops))
-    tall = -(-len(loops) // wide)
-    width, height = max(6.0, 4.0 * wide), 2.0 * tall + 0.3
-    figure = Figure(figsize=(width, height))  # a fixed layout: fitting one to 36 panels takes seconds
-    FigureCanvasAgg(figure)
-    figure.subplots_adjust(0.9 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.05, hspace=0.3)
-    grid = figure.subplots(tall, wide, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(loops) :]:
-        axes.remove()
-    for axes, (name, own) in zip(grid.flat, loops, strict=False):
-        shares = [[0.0] * length for _ in levels]
+    height = len(levels) + 1
+    shares = np.full((len(loops) * height - 1, 1 + max(_column(rows, "generation"))), np.nan)
+    for i, (_, own) in enumerate(loops):
+        shares[i * height : (i + 1) * height - 1] = 0.0
         for row in own:
-            shares[levels.index(row["depth"])][row["generation"]] = row["share"]
-        axes.imshow(shares, aspect="auto", cmap=_HEAT, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-        axes.set_yticks(range(len(levels)), levels, fontsize=7)
-        axes.set_title(name, fontsize=9)
-    figure.supxlabel("generation", fontsize=9)
+            shares[i * height + levels.index(row["depth"]), row["generation"]] = row["share"]
+    figure = _figure(8, 1 + max(2.0, 0.1 * len(shares)))
+    axes = figure.subplots()
+    image = axes.imshow(shares, aspect="auto", cmap=_HEAT, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    figure.colorbar(image, label="share of texts")
+    if len(loops) == 1:
+        axes.set_yticks(range(len(levels)), levels, fontsize=8)
+        axes.set_ylabel("depth")
+    else:
+        axes.set_yticks([(i + 0.5) * height - 1 for i in range(len(loops))], [name for name, _ in loops], fontsize=7)
+        axes.set_title(f"depth, from the top: {', '.join(levels)}", fontsize=9)
+    axes.set_xlabel("generation")
     return figure

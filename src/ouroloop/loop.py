@@ -26,8 +26,9 @@ from ouroloop.grammar import unique_set
 from ouroloop.law import Law
 from ouroloop.measure import Sample, as_metrics, measure
 from ouroloop.observer import Observer
-from ouroloop.origin import cell_tags, commit, create_loop, loop_description, record_origin
+from ouroloop.origin import cell_tags, create_loop, loop_description, record_origin
 from ouroloop.seeding import stream
+from ouroloop.software import commit
 from ouroloop.track import Run, Store
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means

@@ -103,6 +103,11 @@ class Sample:
             shares[judgement.depth] += self.counts[text]
         return {depth: count / self.size for depth, count in shares.items()}
 
+    def depth_counts(self) -> list[tuple[str, int]]:
+        """(depth, texts of this depth), the shallowest first and `malformed`, which has no depth, last."""
+        shares = sorted(self.depth_shares().items(), key=lambda item: (item[0] is None, item[0]))
+        return [("malformed" if depth is None else str(depth), round(share * self.size)) for depth, share in shares]
+
 
 def diversity_levenshtein(counts: Mapping[str, int]) -> Estimate:
     """Mean over all pairs of sampled texts of edit distance / longer length, in [0, 1]; 0 is collapse.

@@ -1,23 +1,15 @@
 """What the run of a study or of a loop says of itself: its cell, its configuration, D_0 and the software."""
 
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import yaml
 
 from ouroloop import stores
 from ouroloop.config import LoopConfig, StudyConfig, flatten
 from ouroloop.cycle import Dataset
+from ouroloop.software import software
 from ouroloop.track import Run, Store
-
-_PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
 
 
 def create_study(store: Store, config: StudyConfig, name: str) -> Run:
@@ -37,7 +29,7 @@ def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent:
 
 def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
     """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
-    environment = _environment()
+    environment = software()
     run.describe(loop_description(config))
     run.log_params({key: value for key, value in flatten(config).items() if key not in ("description", "keep_weights")})
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
@@ -68,29 +60,3 @@ def cell_tags(config: LoopConfig, study: str) -> dict[str, str]:
         "model": config.model.kind,
         "seed": str(config.seed),
     }
-
-
-@cache
-def commit() -> str:
-    return _git("rev-parse", "HEAD") or "unknown"
-
-
-def _environment() -> dict[str, Any]:
-    changes = _git("status", "--porcelain")
-    return {
-        "commit": commit(),
-        "uncommitted_changes": "unknown" if changes is None else "yes" if changes else "no",
-        "ouroloop_version": version("ouroloop"),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "packages": {name: version(name) for name in _PACKAGES},
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):  # not a checkout, or no git: the record says unknown
-        return None
-    return done.stdout.strip()

@@ -23,7 +23,7 @@ from ouroloop.cycle import DatasetError
 from ouroloop.measure import Sample
 from ouroloop.paper import Published, published
 from ouroloop.status import half_life
-from ouroloop.track import Run, Store, depth_counts
+from ouroloop.track import Run, Store
 
 RETENTION = "diversity_retention"
 MOST_FREQUENT = 10
@@ -199,4 +199,4 @@ def _written(child: Run) -> Written | None:
 
 
 def _summary(sample: Sample) -> Written:
-    return Written(sample.most_frequent(MOST_FREQUENT), dict(depth_counts(sample)))
+    return Written(sample.most_frequent(MOST_FREQUENT), dict(sample.depth_counts()))

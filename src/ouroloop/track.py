@@ -252,7 +252,7 @@ class Run:
     def log_samples(self, sample: Sample) -> None:
         """The most frequent texts, and the depths of all, as tables that the UI shows."""
         rows = sample.most_frequent(_TABLE_ROWS)
-        self.log_table("depths.json", ["depth", "count"], depth_counts(sample))
+        self.log_table("depths.json", ["depth", "count"], sample.depth_counts())
         self.log_table("samples.json", ["count", "share", "verdict", "depth", "expression"], rows)
 
     def log_dataset(self, name: str, dataset: Dataset) -> None:
@@ -328,12 +328,6 @@ class Run:
 
 
 _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
-
-
-def depth_counts(sample: Sample) -> list[tuple[str, int]]:
-    """(depth, texts of this depth), the shallowest first and `malformed`, which has no depth, last."""
-    shares = sorted(sample.depth_shares().items(), key=lambda item: (item[0] is None, item[0]))
-    return [("malformed" if depth is None else str(depth), round(share * sample.size)) for depth, share in shares]
 
 
 def close_dead_runs(store: Store) -> None:

@@ -1,0 +1,38 @@
+"""Which software a run was made with, and on what machine."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
+
+
+@cache
+def commit() -> str:
+    return _git("rev-parse", "HEAD") or "unknown"
+
+
+def software() -> dict[str, Any]:
+    """Commit, versions and machine, for the record of a loop."""
+    changes = _git("status", "--porcelain")
+    return {
+        "commit": commit(),
+        "uncommitted_changes": "unknown" if changes is None else "yes" if changes else "no",
+        "ouroloop_version": version("ouroloop"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):  # not a checkout, or no git: the record says unknown
+        return None
+    return done.stdout.strip()
