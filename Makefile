@@ -1,6 +1,7 @@
 # Needs Python 3.11 or newer and make; everything else is installed into .venv by the targets themselves.
 PYTHON ?= python3
 STUDY ?= sweep-smoke
+FIGURE ?= fig5
 PRESET ?= laptop
 WORKERS ?= 1
 PORT ?= 5000
@@ -18,7 +19,7 @@ BIN := .venv/bin
 OUROLOOP := $(BIN)/ouroloop
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep run ui status register report bench test check lint types architecture format clean
+.PHONY: help install sweep run figure ui status register report bench test check lint types architecture format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,12 @@ sweep: .venv/.installed ## run a study over the synthetic proportion (STUDY=swee
 
 run: .venv/.installed ## run one loop (PRESET=laptop, ARGS="--cycle.kind=balanced")
 	$(OUROLOOP) run $(PRESET) $(ARGS)
+
+figure: .venv/.installed ## run a figure of the paper and its ideal learner, results into experiments/results (FIGURE=fig5)
+	@for study in $(FIGURE) $(FIGURE)-ideal; do \
+		$(OUROLOOP) sweep $$study --workers=$(WORKERS) $(ARGS) && \
+		$(OUROLOOP) report $$study --folder=experiments/results/$$study || exit 1; \
+	done
 
 ui: .venv/.installed ## browse the runs in the MLflow UI, on this machine only (PORT=5000)
 	$(OUROLOOP) ui --port=$(PORT)

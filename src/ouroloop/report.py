@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from ouroloop.cycle import DatasetError
+from ouroloop.finding import findings_json
 from ouroloop.gallery import pictures
 from ouroloop.headline import headline, progress
 from ouroloop.outcome import RETENTION, Outcome, read_outcome
@@ -20,7 +21,7 @@ def write_report(store: Store, name: str, folder: Path) -> Path:
     """Writes the report of a study or loop into `folder` and its run, and returns the page.
 
     `report.html` needs no other file. Beside it: a PNG for each figure and a CSV for its data,
-    `loops.csv`, `metrics.csv` (everything that was measured) and `configuration.yaml`.
+    `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
 
     Raises:
         ConfigError: no study or loop has this name.
@@ -34,6 +35,7 @@ def write_report(store: Store, name: str, folder: Path) -> Path:
     path.write_text(content, encoding="utf-8")
     for table_name, table in {**figures, "loops": loops(outcome), "metrics": metrics(outcome)}.items():
         table.write(folder / f"{table_name}.csv")
+    (folder / "findings.json").write_text(findings_json(outcome), encoding="utf-8")
     for picture_name, png in pictures(figures).items():
         (folder / f"{picture_name}.png").write_bytes(png)
     (folder / "configuration.yaml").write_text(yaml.safe_dump(_configuration(outcome), sort_keys=False))

@@ -1,0 +1,90 @@
+"""The published numbers: by hand from histories whose crossings are known."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ouroloop.finding import findings_json
+from ouroloop.outcome import Loop, Outcome, Written
+from tests.test_headline import loop, outcome
+
+FALSE = "( not True )"
+
+
+def with_history(one: Loop, written: str | None = None, **history: list[float | None]) -> Loop:
+    """The loop with these metrics at t = 0, 1, ..., and this text as the last generation's only one."""
+    more = {key: {t: v for t, v in enumerate(values) if v is not None} for key, values in history.items()}
+    texts = {} if written is None else {one.reached: Written([(9, 1.0, "False", 1, written)], {"1": 9})}
+    return Loop(one.run, one.cell, {**one.history, **more}, texts, None)
+
+
+def findings(*loops: Loop) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(findings_json(outcome(*loops)))
+    return found
+
+
+def test_half_lives_and_what_is_left_have_seeds_and_intervals() -> None:
+    found = findings(*(loop("λ = 1", seed, [1.0, 0.8, 0.6, *([0.4] * seed)][: 3 + seed]) for seed in (1, 2, 3)))
+    (cell,) = found["cells"]
+    assert cell["seeds"] == ["1", "2", "3"]
+    assert cell["generation"] == 3  # what all of them reached
+    assert cell["half_life"] == {"by_seed": {"1": 3, "2": 3, "3": 3}, "mean": 3, "low": 3, "high": 3, "n": 3}
+    assert cell["retention"]["mean"] == 0.4
+
+
+def test_a_seed_that_never_halved_leaves_no_mean() -> None:
+    (cell,) = findings(loop("λ = 0.1", 1, [1.0, 0.4]), loop("λ = 0.1", 2, [1.0, 0.9]))["cells"]
+    assert cell["half_life"] == {"by_seed": {"1": 1, "2": None}}
+    assert cell["retention"]["n"] == 2
+
+
+def test_the_lead_of_a_measure_in_generations() -> None:
+    """Retention is below 0.9 at t = 5. Coverage is a tenth below its t = 1 at t = 2, and surely so at t = 3; the
+    divergence a tenth above at t = 4; what never crossed is left out."""
+    one = with_history(
+        loop("c", 1, [1.0, 0.99, 0.98, 0.95, 0.91, 0.89]),
+        coverage=[0.62, 0.5, 0.44, 0.4, 0.3, 0.2],
+        coverage_stderr=[None, 0.01, 0.01, 0.01, 0.01, 0.01],
+        kl_forward_nats=[1.0, 2.0, 2.1, 2.15, 2.3, 2.4],
+        unique_fraction=[1.0] * 6,
+    )
+    (cell,) = findings(one)["cells"]
+    leads = cell["lead_before_retention_below_0.9"]
+    assert {key: lead["mean"] for key, lead in leads.items()} == {"coverage": 2, "kl_forward_nats": 1}
+    assert list(leads) == ["coverage", "kl_forward_nats"]  # the first to warn comes first
+    (kept,) = findings(with_history(loop("c", 1, [1.0, 0.95]), coverage=[0.6, 0.5]))["cells"]
+    assert kept["lead_before_retention_below_0.9"] == {}
+
+
+def test_the_text_that_was_left() -> None:
+    fixed = with_history(loop("c", 1, [1.0, 0.5, 0.0, 0.0]), written=FALSE, num_unique=[9, 1, 2, 1])
+    open_ended = loop("c", 2, [1.0, 0.5, 0.4, 0.3])
+    (cell,) = findings(fixed, open_ended)["cells"]
+    assert cell["fixed_on_one_text"] == {
+        "loops": 1,
+        "on_one_that_is_not_true": 1,
+        "by_seed": {"1": {"since": 3, "verdict": "False", "depth": 1, "text": FALSE}},
+    }
+
+
+def test_the_order_and_the_seeds_that_agree_with_it() -> None:
+    kept = {"a": [0.5, 0.6, 0.2], "b": [0.4, 0.3, 0.3], "c": [0.1, 0.1, 0.1]}
+    loops = [loop(cell, seed, [1.0, value]) for cell, values in kept.items() for seed, value in enumerate(values)]
+    assert findings(*loops)["order"] == {
+        "generation": 1,
+        "most_retention_first": ["a", "b", "c"],
+        "seeds": 3,
+        "seeds_in_this_order": 2,
+    }
+
+
+def test_a_study_without_a_generation_has_no_findings() -> None:
+    assert json.loads(findings_json(Outcome("study", None, [])))["cells"] == []
+
+
+def test_the_same_loops_give_the_same_bytes() -> None:
+    loops = [loop("λ = 1", seed, [1.0, 0.1 + 0.2]) for seed in (1, 2)]
+    assert findings_json(outcome(*loops)) == findings_json(outcome(*loops))
+    assert "0.3," in findings_json(outcome(*loops))
+    assert pytest.approx(0.3) == json.loads(findings_json(outcome(*loops)))["cells"][0]["retention"]["mean"]
