@@ -54,7 +54,7 @@ def sampled(run: Run) -> list[bytes]:
 
 @pytest.mark.usefixtures("root")
 def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
-    run = loop(tiny)
+    run = loop(tiny.model_copy(update={"keep_weights": "all"}))
     again = run.store.get(run.id)
     assert again.status == "FINISHED"
     assert {again.tag(key) for key in ("level", "study", "cycle")} == {"loop", "test", "full_synthetic"}
