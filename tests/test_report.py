@@ -67,7 +67,7 @@ def test_a_study_in_every_state(tiny: LoopConfig, tmp_path: Path) -> None:
     path = write_report(store, "test", tmp_path / "report")
     folder = path.parent
     assert {file.name for file in folder.iterdir()} == {
-        "report.html", "loops.csv", "metrics.csv", "expressions.csv", "configuration.yaml",
+        "report.html", "findings.json", "loops.csv", "metrics.csv", "expressions.csv", "configuration.yaml",
         *(f"{name}.{kind}" for name in FIGURES for kind in ("csv", "png")),
     }  # fmt: skip
     assert [(row["cell"], row["state"], row["generation"]) for row in rows(folder / "loops.csv")] == [
