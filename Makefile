@@ -19,7 +19,7 @@ BIN := .venv/bin
 OUROLOOP := $(BIN)/ouroloop
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep run figure ui status register report bench test check lint types architecture format clean
+.PHONY: help install sweep run figure ui status register report bench test test-browser check lint types architecture format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,7 +67,10 @@ register: .venv/.installed ## register the models of each collapse stage (STUDY=
 test: .venv/.installed-dev ## run the default test suite
 	$(BIN)/pytest -n auto $(ARGS)
 
-check: lint types architecture test ## everything that CI runs
+test-browser: .venv/.installed-dev ## the report and the MLflow UI in a headless Chromium, where there is one
+	$(BIN)/pytest -m browser $(ARGS)
+
+check: lint types architecture test test-browser ## everything that CI runs
 
 lint: .venv/.installed-dev ## style and forbidden calls
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; `apt-get install chromium` brings one"),
-    pytest.mark.xdist_group("browser"),  # one server and one browser for all of these
+    pytest.mark.browser,
 ]
 
 HOSTILE = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "**[x](javascript:alert(3))** `"]
@@ -259,6 +259,7 @@ def test_the_run_tree_has_three_levels(site: Site, tab: Any) -> None:
 
 def test_the_loops_lie_over_each_other(site: Site, tab: Any) -> None:
     tab.goto(site.address.replace("ouroloop-tree", "ouroloop-loops&compareRunsMode=CHART"))
+    tab.get_by_placeholder("Search metric charts").fill("diversity_retention$")  # of so many only those in sight exist
     card = tab.locator('[data-testid="experiment-view-compare-runs-card"]', has_text="diversity_retention").first
     card.locator("path.js-line").nth(3).wait_for(state="attached")  # two proportions, two seeds
     tab.get_by_text("Figure 3: what is sampled").wait_for()
@@ -267,6 +268,7 @@ def test_the_loops_lie_over_each_other(site: Site, tab: Any) -> None:
 def test_a_loops_chart_is_the_figure(site: Site, tab: Any) -> None:
     (loop, *_) = site.runs("loop", "tiny")
     tab.goto(f"{site.address.split('#')[0]}#/experiments/{site.store.experiment_id}/runs/{loop.id}/model-metrics")
+    tab.get_by_placeholder("Search metric charts").fill("diversity_retention$")  # of so many only those in sight exist
     card = tab.locator('[data-testid="experiment-view-compare-runs-card"]', has_text="diversity_retention").first
     curve = card.locator("path.js-line").first
     curve.wait_for(state="attached")

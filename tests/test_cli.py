@@ -103,7 +103,13 @@ def test_dry_run_shows_everything_and_runs_nothing(ouroloop: CommandLine, root: 
     assert Store.open().find(level="loop") == []
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (REPOSITORY / "experiments").glob("fig*.yaml")))
+def figures() -> list[Any]:
+    """Those with a network time real steps of it, at the paper's scale for half a minute."""
+    names = sorted(path.stem for path in (REPOSITORY / "experiments").glob("fig*.yaml"))
+    return [pytest.param(name, marks=[] if name == "fig5-ideal" else [pytest.mark.slow]) for name in names]
+
+
+@pytest.mark.parametrize("preset", figures())
 def test_every_figure_can_be_run(ouroloop: CommandLine, preset: str) -> None:
     done = ouroloop("sweep", preset, "--dry-run")
     assert done.returncode == 0, done.stderr

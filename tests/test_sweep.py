@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.cycle import fresh_share
+from ouroloop.grammar import Initialisation
 from ouroloop.queue import Queue
 from ouroloop.results import Point, front
 from ouroloop.status import loop_of, seconds_left
@@ -122,7 +123,10 @@ def test_a_pareto_study_weighs_what_was_really_used(ouroloop: CommandLine, prese
 def test_the_front_keeps_what_nothing_beats() -> None:
     arm = (DataCycle.FRESH_MIX, 0.8)
     kept = {0.0: [0.1, 0.3], 0.25: [0.5], 0.5: [0.4], 0.75: [0.5], 1.0: [0.9, 0.8]}
-    points = [Point(arm, 1 - share, share, dict(enumerate(values))) for share, values in kept.items()]
+    points = [
+        Point(arm, Initialisation.TRUE_ONLY, 1 - share, share, dict(enumerate(values)))
+        for share, values in kept.items()
+    ]
     assert [point.fresh_share for point in front(points)] == [0.0, 0.25, 1.0]
     assert f"{points[0]}" == "20.0% ± 10.0% (10.0% to 30.0%), 2 seeds"
     assert f"{points[1]}" == "50.0%, 1 seed"
@@ -131,7 +135,7 @@ def test_the_front_keeps_what_nothing_beats() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--kind=grid"], "a grid needs synthetic_proportions"),
+        (["--kind=grid"], "incremental needs synthetic_proportions"),
         (["--synthetic_proportions=[0.5]"], "takes no synthetic_proportions but search.lowest"),
         (["--cycles=[balanced]"], "a search cannot have cycle balanced; allowed: incremental, expanding, fresh_mix"),
         (["--kind=pareto"], "a pareto takes no search"),
