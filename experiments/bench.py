@@ -181,9 +181,7 @@ def stock_tokens_per_second(config: LoopConfig, texts: list[str], steps: int) ->
         model = StockModel(config)
         trainer = pl.Trainer(max_steps=steps, default_root_dir=folder)
         start = perf_counter()
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # its progress bar is part of what it costs, but not of our table
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress bar costs, but is no row of ours
             trainer.fit(model, loader)
         spent = perf_counter() - start
     tokens_per_text = sum(len(text.split()) + 1 for text in texts) / len(texts)
