@@ -68,7 +68,6 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "generation": "test_loop",
         "listing": "test_lookup and test_compare",
         "preset": "test_config",
-        "signals": "test_cli",
         "software": "test_loop",
         "stores": "test_queue and test_cli",
         "observer": "test_loop",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -48,6 +48,7 @@ from ouroloop import stores
 from ouroloop.config import ConfigError
 from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.measure import Sample
+from ouroloop.signals import Uncut
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its news are none, its errors are raised too
 
@@ -74,7 +75,7 @@ class Store:
         uri = stores.tracking_uri()
         with FileLock(stores.runs_folder() / ".store.lock"):  # migrations of a fresh database race
             try:
-                client = MlflowClient(uri)
+                client = cast(MlflowClient, Uncut(MlflowClient(uri)))
                 experiment = client.get_experiment_by_name(EXPERIMENT)
             except Exception as error:  # each kind of store raises its own
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
