@@ -412,7 +412,7 @@ def main() -> None:
 def _plan(
     config: LoopConfig, plain: LoopConfig, options: argparse.Namespace
 ) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
-    quick = options.quick
+    quick, full = options.quick, config
     if quick:
         steps = {"num_steps": 200, "num_warmup_steps": 20, "validate_every": 50}
         config = config.model_copy(update={"train": config.train.model_copy(update=steps)})
@@ -423,7 +423,7 @@ def _plan(
         return [sampling_row(f"sampling {few}", first, config, PAIRS, "≥ 4")]
 
     def collapsed() -> list[Row]:
-        return [sampling_row("sampling a collapsed model", collapsed_model(config), config, PAIRS, "≥ 40")]
+        return [sampling_row("sampling a collapsed model", collapsed_model(full), config, PAIRS, "≥ 40")]
 
     def outside() -> list[Row]:
         generations = recorded_loop("num_generations=3").generations
