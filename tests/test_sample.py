@@ -11,7 +11,7 @@ from ouroloop import sample as sampling
 from ouroloop.config import ModelConfig, SamplingConfig
 from ouroloop.grammar import TOKENS
 from ouroloop.model import build_model
-from ouroloop.sample import _assign_slots, sample
+from ouroloop.sample import assign_slots, sample
 from ouroloop.seeding import stream
 from ouroloop.tokenizer import EOS_ID, encode
 
@@ -140,7 +140,7 @@ def test_slots_are_distinct_and_never_overwrite_a_live_parent() -> None:
         parents = np.repeat(np.arange(rows), children)
         if not len(parents):
             continue
-        slots = _assign_slots(parents)
+        slots = assign_slots(parents)
         assert sorted(slots) == list(range(len(parents)))
         moved = slots != parents
         assert not set(slots[moved]) & set(parents[moved])

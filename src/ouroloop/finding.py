@@ -9,7 +9,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ouroloop.outcome import RETENTION, Loop, Outcome, interval
+from ouroloop.outcome import Loop, Outcome, interval
+from ouroloop.status import RETENTION
 
 _FALLING = ("coverage", "coverage_depth_1_3", *(f"coverage_depth_{d}" for d in range(1, 8)), "coverage_tail_50",
             "coverage_tail_10", "unique_fraction", "grammar_membership")  # fmt: skip

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from ouroloop.outcome import RETENTION, Interval, Loop, Outcome, interval
+from ouroloop.outcome import Interval, Loop, Outcome, interval
+from ouroloop.status import RETENTION
 
 
 def headline(outcome: Outcome) -> list[str]:

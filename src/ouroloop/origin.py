@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 
 import yaml
+from pydantic import ValidationError
 
 from ouroloop import stores
 from ouroloop.config import LoopConfig, StudyConfig, flatten
-from ouroloop.cycle import Dataset
+from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.software import software
 from ouroloop.track import Run, Store
 
@@ -38,6 +39,14 @@ def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapp
     run.log_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     run.log_bytes("original_data.tsv.gz", original.to_bytes())
     run.log_series({key: [(0, value)] for key, value in metrics.items()}, skip_existing=True)
+
+
+def recorded_config(run: Run) -> LoopConfig | None:
+    """The configuration of a loop run; None when it was recorded under another schema, or not at all."""
+    try:
+        return LoopConfig.model_validate(yaml.safe_load(run.read_text("config.yaml")))
+    except (DatasetError, ValidationError, yaml.YAMLError):
+        return None
 
 
 def loop_description(config: LoopConfig) -> str:

@@ -14,18 +14,16 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
-from pydantic import ValidationError
 from scipy.special import stdtrit
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.cycle import DatasetError
 from ouroloop.measure import Sample
+from ouroloop.origin import recorded_config
 from ouroloop.paper import Published, published
-from ouroloop.status import half_life
+from ouroloop.status import RETENTION, half_life
 from ouroloop.track import Run, Store
 
-RETENTION = "diversity_retention"
 MOST_FREQUENT = 10
 """Expressions listed for a generation."""
 
@@ -177,11 +175,8 @@ def _read_loop(run: Run, cell: str, children: Sequence[Run]) -> Loop:
     written = {int(child.tag("generation") or 0): _written(child) for child in children if child.status == "FINISHED"}
     with suppress(DatasetError):
         written[0] = _summary(Sample.of(run.read_dataset("original_data.tsv.gz").texts))
-    try:
-        config = LoopConfig.model_validate(yaml.safe_load(run.read_text("config.yaml")))
-    except (DatasetError, ValidationError, yaml.YAMLError):
-        config = None
-    return Loop(run, cell, history, {t: one for t, one in sorted(written.items()) if one is not None}, config)
+    kept = {t: one for t, one in sorted(written.items()) if one is not None}
+    return Loop(run, cell, history, kept, recorded_config(run))
 
 
 def _written(child: Run) -> Written | None:

@@ -21,12 +21,11 @@ from mlflow import pyfunc
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
-from pydantic import ValidationError
 
 from ouroloop.card import criterion, model_card
 from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
 from ouroloop.measure import CollapseStage, stage
-from ouroloop.origin import cell_tags
+from ouroloop.origin import cell_tags, recorded_config
 from ouroloop.status import RETENTION, half_life
 from ouroloop.tokenizer import build_tokenizer
 from ouroloop.track import Run, Store
@@ -120,7 +119,7 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
     groups: dict[str, dict[str, list[Candidate]]] = {}
     left_out = []
     for run in sorted(newest.values(), key=lambda run: -run.entity.info.start_time):
-        name, config = str(run.entity.info.run_name), _config(run)
+        name, config = str(run.entity.info.run_name), recorded_config(run)
         if config is None:
             left_out.append(Entry(name, "", "", "skipped: recorded by another version of ouroloop"))
         elif run.status != "FINISHED":
@@ -140,13 +139,6 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
         ]
         cells.append(Cell(name, tuple(sorted(newest_settings, key=_speed_of_collapse))))
     return cells, left_out
-
-
-def _config(run: Run) -> LoopConfig | None:
-    try:
-        return LoopConfig.model_validate(yaml.safe_load(run.read_text("config.yaml")))
-    except (ValidationError, MlflowException, OSError):
-        return None
 
 
 def _speed_of_collapse(candidate: Candidate) -> tuple[float, float, int]:

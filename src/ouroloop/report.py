@@ -10,8 +10,9 @@ from ouroloop.cycle import DatasetError
 from ouroloop.finding import findings_json
 from ouroloop.gallery import pictures
 from ouroloop.headline import headline, progress
-from ouroloop.outcome import RETENTION, Outcome, read_outcome
+from ouroloop.outcome import Outcome, read_outcome
 from ouroloop.page import fitted, page
+from ouroloop.status import RETENTION
 from ouroloop.table import figure_tables, loops, metrics
 from ouroloop.track import Store
 from ouroloop.view import duration

@@ -28,7 +28,7 @@ from ouroloop.tokenizer import EOS_ID, VOCABULARY, decode, encode
 _FIRST_CAPACITY = 32  # tokens that the cache has room for at first; doubled when they are used up
 
 
-class _SlotLayer(DynamicLayer):
+class SlotLayer(DynamicLayer):
     """Keys and values of one layer in a buffer [slot, head, position, feature] that is written in place."""
 
     def __init__(self, num_slots: int) -> None:
@@ -107,7 +107,7 @@ def require_causal(model: PreTrainedModel) -> None:
     ids_BL = torch.tensor([[EOS_ID, 5, 2, 1, 6, EOS_ID], [EOS_ID, 5, 2, 0, 4, 3]])
     try:
         logits_BLV = model(input_ids=ids_BL, use_cache=False).logits
-        cache = Cache(layers=[_SlotLayer(2) for _ in range(model.config.num_hidden_layers)])
+        cache = Cache(layers=[SlotLayer(2) for _ in range(model.config.num_hidden_layers)])
         steps = [model(input_ids=ids_BL[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(6)]
     except Exception as error:  # whatever its architecture makes of our cache
         raise ConfigError(f"model {name!r} cannot be sampled with a key-value cache: {type(error).__name__}") from None
@@ -121,7 +121,7 @@ def _tree(
     model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str
 ) -> Iterator[tuple[str, int]]:
     start = encode(prompt)[:-1]
-    cache = Cache(layers=[_SlotLayer(count) for _ in range(model.config.num_hidden_layers)])
+    cache = Cache(layers=[SlotLayer(count) for _ in range(model.config.num_hidden_layers)])
     prefixes = np.zeros((count, config.max_new_tokens), dtype=np.uint8)
     counts = np.array([count])
     ids_RL = torch.tensor([start], device=model.device)
@@ -138,7 +138,7 @@ def _tree(
         parents, tokens = np.nonzero(children_RV)
         if not len(parents):
             return
-        slots = _assign_slots(parents)
+        slots = assign_slots(parents)
         moved = np.flatnonzero(slots != parents)
         if len(moved):
             source, target = torch.from_numpy(parents[moved]), torch.from_numpy(slots[moved])
@@ -163,7 +163,7 @@ def _split(
     return rng.multinomial(counts, probabilities_RV)
 
 
-def _assign_slots(parents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def assign_slots(parents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """A slot below len(parents) for every child; `parents` is sorted, one entry per child.
 
     A parent's first child keeps its slot unless that lies too high; all others take free slots, in

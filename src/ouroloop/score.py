@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from ouroloop.sample import _assign_slots, _SlotLayer
+from ouroloop.sample import SlotLayer, assign_slots
 from ouroloop.tokenizer import EOS_ID, VOCABULARY, encode
 
 _TOKENS_AT_ONCE = 16_384  # bounds the memory of a forward pass
@@ -116,7 +116,7 @@ def _tree(model: PreTrainedModel, rows: Sequence[Sequence[int]], temperatures: S
     ids_NL = np.full((len(rows), lengths.max()), EOS_ID)
     for row, ids in zip(ids_NL, rows, strict=True):
         row[: len(ids)] = ids
-    cache = Cache(layers=[_SlotLayer(len(rows)) for _ in range(model.config.num_hidden_layers)])
+    cache = Cache(layers=[SlotLayer(len(rows)) for _ in range(model.config.num_hidden_layers)])
     nats = np.zeros((len(temperatures), len(rows)))
     live, slots = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)  # of the text's prefix
     ids_RL = torch.tensor([[EOS_ID]], device=model.device)
@@ -130,7 +130,7 @@ def _tree(model: PreTrainedModel, rows: Sequence[Sequence[int]], temperatures: S
             break
         branches, branch = np.unique(slots[live] * len(VOCABULARY) + ids_NL[live, length], return_inverse=True)
         parents, tokens = np.divmod(branches, len(VOCABULARY))
-        slot_of_branch = _assign_slots(parents)
+        slot_of_branch = assign_slots(parents)
         moved = slot_of_branch != parents
         source, target = torch.from_numpy(parents[moved]), torch.from_numpy(slot_of_branch[moved])
         for layer in cache.layers:

@@ -6,7 +6,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ouroloop.outcome import RETENTION, Loop, Outcome, interval
+from ouroloop.outcome import Loop, Outcome, interval
+from ouroloop.status import RETENTION
 
 _PARTS = {"True": "correctness", "False": "false_rate", "malformed": "error_rate"}
 
