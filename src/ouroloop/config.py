@@ -127,10 +127,10 @@ class TrainConfig(_Section):
 
     num_steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    """Expressions of a batch, on average: batches hold expressions of similar length and about equally
-    many tokens, so one of short expressions has more rows. num_steps x batch_size / m are the epochs."""
-    batching: Literal["length", "random"] = "length"
-    """Whether batches hold expressions of similar length, or `batch_size` random ones with much padding."""
+    """Expressions of a batch, drawn at random. num_steps x batch_size / m are the epochs, a tenth less validation."""
+    batching: Literal["packed", "padded"] = "packed"
+    """Whether a batch is one row of its tokens, or, the plain way, which works for any causal LM, a row for each
+    expression, padded to the longest."""
     learning_rate: float = Field(gt=0, le=1)
     final_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
     num_warmup_steps: int = Field(default=50, ge=0)

@@ -1,7 +1,6 @@
-"""The mixed fresh and synthetic dataset as a Lightning data module: split, batched by length, padded."""
+"""The mixed fresh and synthetic dataset as a Lightning data module: split, batched at random."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,70 +11,46 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ouroloop.cycle import Dataset
-from ouroloop.tokenizer import EOS_ID, encode
+from ouroloop.packing import Layout, layout
+from ouroloop.tokenizer import encode
 
 
 class Batch(NamedTuple):
-    """Expressions of one length class: B distinct ones, L tokens; labels are ids shifted left, -100 on padding."""
+    """Distinct expressions in one row of N tokens, one after another; labels are ids shifted left."""
 
-    ids_BL: Tensor
-    labels_BL: Tensor
-    counts_B: Tensor
-    """How often each is in the batch: what a dataset repeats is evaluated once and weighted."""
+    ids_N: Tensor
+    labels_N: Tensor
+    positions_N: Tensor
+    """Of each token within its expression, from 0."""
+    counts_N: Tensor
+    """How often the expression is in the batch: what a dataset repeats is evaluated once and weighted."""
+    layout: Layout
     num_tokens: int
-    """Labels that are not padding, repetitions counted."""
+    """Repetitions counted."""
     num_expressions: int
     """Repetitions counted."""
 
 
-def batches_by_length(
-    lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator
-) -> list[npt.NDArray[np.int64]]:
-    """Row indices in batches of similar lengths and about equally many tokens, in random order.
-
-    Every row is in exactly one batch; a batch has `batch_size` rows on average. Rows of equal length
-    meet in a new combination each time.
-    """
-    order = rng.permutation(len(lengths))
-    order = order[np.argsort(lengths[order], kind="stable")]
-    ends = np.cumsum(lengths[order])
-    num_batches = -(-len(lengths) // batch_size)
-    batch_of_row = np.minimum((ends - 1) * num_batches // ends[-1], num_batches - 1)
-    batches = np.split(order, np.flatnonzero(np.diff(batch_of_row)) + 1)
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def random_batches(
-    lengths: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator
-) -> list[npt.NDArray[np.int64]]:
-    """The plain way: row indices in batches of `batch_size` whatever their lengths, in random order."""
-    return np.split(rng.permutation(len(lengths)), range(batch_size, len(lengths), batch_size))
-
-
-_BATCHINGS = {"length": batches_by_length, "random": random_batches}
-
-
 class _Expressions:
-    """The distinct expressions of a dataset, encoded once: U of them, padded to the longest."""
+    """The distinct expressions of a dataset, encoded once: U of them."""
 
     def __init__(self, texts: list[str]) -> None:
-        encoded = [encode(text) for text in texts]
-        self.lengths_U = np.array([len(ids) - 1 for ids in encoded], dtype=np.int64)
-        self._ids_UL = np.full((len(texts), self.lengths_U.max()), EOS_ID, dtype=np.int64)
-        self._labels_UL = np.full_like(self._ids_UL, -100)
-        for row, ids in enumerate(encoded):
-            self._ids_UL[row, : len(ids) - 1] = ids[:-1]
-            self._labels_UL[row, : len(ids) - 1] = ids[1:]
+        self._ids = [np.array(encode(text), dtype=np.int64) for text in texts]
+        self.lengths_U = np.array([len(ids) - 1 for ids in self._ids], dtype=np.int64)
 
-    def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
-        distinct, counts = np.unique(rows, return_counts=True)
-        lengths = self.lengths_U[distinct]
-        longest = lengths.max()
+    def batch(self, rows: npt.NDArray[np.int64], single_block: bool) -> Batch:
+        distinct, counts_B = np.unique(rows, return_counts=True)
+        ascending = np.argsort(self.lengths_U[distinct], kind="stable")
+        distinct, counts_B = distinct[ascending], counts_B[ascending]
+        lengths_B = self.lengths_U[distinct]
+        ids = [self._ids[row] for row in distinct]
         return Batch(
-            torch.from_numpy(self._ids_UL[distinct, :longest]),
-            torch.from_numpy(self._labels_UL[distinct, :longest]),
-            torch.from_numpy(counts.astype(np.float32)),
-            int(lengths @ counts),
+            torch.from_numpy(np.concatenate([one[:-1] for one in ids])),
+            torch.from_numpy(np.concatenate([one[1:] for one in ids])),
+            torch.from_numpy(np.concatenate([np.arange(length) for length in lengths_B])),
+            torch.from_numpy(np.repeat(counts_B.astype(np.float32), lengths_B)),
+            layout(lengths_B, single_block=single_block),
+            int(lengths_B @ counts_B),
             len(rows),
         )
 
@@ -88,16 +63,17 @@ class _Batches(IterableDataset[Batch]):
         expressions: _Expressions,
         rows: npt.NDArray[np.int64],
         batch_size: int,
-        batching: str,
+        single_block: bool,
         rng: np.random.Generator | None,
     ) -> None:
         self._expressions, self._rows, self._rng = expressions, rows, rng
-        self._batches_of = partial(_BATCHINGS[batching], expressions.lengths_U[rows], batch_size)
+        self._batch_size, self._single_block = batch_size, single_block
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            for batch in self._batches_of(self._rng or np.random.default_rng(0)):
-                yield self._expressions.batch(self._rows[batch])
+            rows = self._rows if self._rng is None else self._rng.permutation(self._rows)
+            for batch in np.split(rows, range(self._batch_size, len(rows), self._batch_size)):
+                yield self._expressions.batch(batch, self._single_block)
             if self._rng is None:
                 return
 
@@ -114,7 +90,7 @@ class MixedDataModule(pl.LightningDataModule):
         dataset: Dataset,
         *,
         batch_size: int,
-        batching: Literal["length", "random"] = "length",
+        batching: Literal["packed", "padded"] = "packed",
         validation_fraction: float,
         rng: np.random.Generator,
     ) -> None:
@@ -129,7 +105,7 @@ class MixedDataModule(pl.LightningDataModule):
         self._train_rows = rows[order[num_validation:]]
         self._validation_rows = rows[order[:num_validation]]
         self._batch_size = batch_size
-        self._batching = batching
+        self._single_block = batching == "padded"
         self._rng = rng
 
     @property
@@ -144,10 +120,10 @@ class MixedDataModule(pl.LightningDataModule):
         return float(-(shares * np.log(shares)).sum())
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        batches = _Batches(self._expressions, self._train_rows, self._batch_size, self._batching, self._rng)
+        batches = _Batches(self._expressions, self._train_rows, self._batch_size, self._single_block, self._rng)
         return DataLoader(batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         # No gradients to keep: larger batches are faster and no less exact
-        batches = _Batches(self._expressions, self._validation_rows, 4 * self._batch_size, "length", None)
+        batches = _Batches(self._expressions, self._validation_rows, 4 * self._batch_size, self._single_block, None)
         return DataLoader(batches, batch_size=None)

@@ -10,6 +10,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel
 
 from ouroloop.config import TrainConfig
 from ouroloop.data import Batch, MixedDataModule
+from ouroloop.packing import packed_attention, packed_logits, padded_logits
 
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)  # tips, not messages
 warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning 2.6.6 under torch 2.13
@@ -48,12 +50,11 @@ class LanguageModel(pl.LightningModule):
         self._num_validated = 0
 
     def _nats_sum(self, batch: Batch) -> Tensor:
-        # Rows are padded on the right, so causality alone keeps padding out of every real position.
-        logits_BLV = self.model(input_ids=batch.ids_BL, use_cache=False).logits
-        nats_BL = F.cross_entropy(
-            logits_BLV.float().transpose(1, 2), batch.labels_BL, ignore_index=-100, reduction="none"
-        )
-        return nats_BL.sum(dim=1) @ batch.counts_B
+        if self.config.batching == "packed":
+            logits_NV = packed_logits(self.model, batch.ids_N, batch.positions_N, batch.layout)
+        else:
+            logits_NV = padded_logits(self.model, batch.ids_N, batch.layout)
+        return F.cross_entropy(logits_NV.float(), batch.labels_N, reduction="none") @ batch.counts_N
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self._nats_sum(batch) / batch.num_tokens
@@ -158,6 +159,7 @@ def train(
     `report` gets (optimizer step, nats per token) about a hundred times; `seed` decides the dropout.
 
     Raises:
+        ConfigError: the model cannot be trained packed.
         FloatingPointError: no validation loss was finite.
     """
     torch.manual_seed(seed)
@@ -181,7 +183,8 @@ def train(
         enable_model_summary=False,
     )
     model.train()
-    trainer.fit(module, datamodule=data)
+    with packed_attention(model) if config.batching == "packed" else nullcontext():
+        trainer.fit(module, datamodule=data)
     model.to(trainer.strategy.root_device).eval()  # Lightning takes it back to the CPU
     losses = torch.stack(module.train_losses).tolist()
     return Training(best.nats, losses, module.validation_losses, module.num_tokens)
