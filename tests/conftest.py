@@ -1,10 +1,14 @@
 """Shared by the tests: a tiny loop, and real MLflow and Optuna stores in a temporary root."""
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+# Before torch is loaded: threads of several test processes on few cores wait for one another
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml

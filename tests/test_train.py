@@ -1,14 +1,17 @@
 """Training: the loss is the likelihood and nothing of the padding, and the best weights are kept."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ouroloop.config import ModelConfig, TrainConfig
 from ouroloop.cycle import Dataset, Source
-from ouroloop.data import MixedDataModule
+from ouroloop.data import Batch, MixedDataModule
 from ouroloop.grammar import unique_set
 from ouroloop.model import build_model
+from ouroloop.packing import packed_attention
 from ouroloop.seeding import stream
 from ouroloop.tokenizer import decode, encode
 from ouroloop.train import LanguageModel, Training, learning_rate_factor, train
@@ -24,6 +27,13 @@ def nats(model: torch.nn.Module, text: str) -> float:
     return float(F.cross_entropy(logits[0], ids[0, 1:], reduction="sum"))
 
 
+def texts_of(batch: Batch) -> list[tuple[str, int]]:
+    """Each distinct text with its count."""
+    starts = torch.nonzero(batch.positions_N == 0).flatten().tolist()
+    rows = torch.tensor_split(batch.labels_N, starts[1:])
+    return [(decode(row[:-1].tolist()), int(batch.counts_N[start])) for row, start in zip(rows, starts, strict=True)]
+
+
 def trained(config: TrainConfig = CONFIG, dropout: float = 0.0) -> tuple[torch.nn.Module, MixedDataModule, Training]:
     dataset = Dataset.of(unique_set(120, stream(1, "data"), max_depth=3), Source.ORIGINAL, 0)
     data = MixedDataModule(dataset, batch_size=12, validation_fraction=0.2, rng=stream(1, "split"))
@@ -37,26 +47,25 @@ def test_the_best_weights_are_put_back_and_their_loss_is_the_likelihood() -> Non
     model, data, training = trained(
         CONFIG.model_copy(update={"final_learning_rate_ratio": 1.0, "num_steps": 300, "learning_rate": 0.05})
     )
-    labels = [labels for batch in data.val_dataloader() for labels in batch.labels_BL.tolist()]
-    texts = [decode([i for i in row if i >= 0][:-1]) for row in labels]
+    texts = [text for batch in data.val_dataloader() for text, _ in texts_of(batch)]
     assert sum(nats(model, text) for text in texts) / len(texts) == pytest.approx(training.validation_nats, rel=1e-4)
     steps, losses = zip(*training.validation_losses, strict=True)
     assert training.validation_nats == min(losses) < losses[-1]
     assert list(steps) == list(range(10, 301, 10))
 
 
-def test_a_repeated_expression_weighs_as_often_as_it_is_there() -> None:
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_a_repeated_expression_weighs_as_often_as_it_is_there(batching: str) -> None:
     model = build_model(ModelConfig(num_layers=1, num_heads=2, hidden_size=32, context_length=64), seed=1)
     texts = ["( not False )", "( not False )", "( True or False )", "True", "True", "True"]
     data = MixedDataModule(
         Dataset.of(texts * 2, Source.SAMPLED, 1), batch_size=12, validation_fraction=0.01, rng=stream(1, "split")
     )
     batch = next(iter(data.train_dataloader()))
-    loss = LanguageModel(model, CONFIG).training_step(batch, 0)
-    seen = [
-        (decode([i for i in row if i >= 0][:-1]), int(n))
-        for row, n in zip(batch.labels_BL.tolist(), batch.counts_B, strict=True)
-    ]
+    config = CONFIG.model_copy(update={"batching": batching})
+    with packed_attention(model) if batching == "packed" else nullcontext():
+        loss = LanguageModel(model, config).training_step(batch, 0)
+    seen = texts_of(batch)
     assert sum(n for _, n in seen) == 11
     expected = sum(n * nats(model, text) for text, n in seen) / sum(n * (len(text.split()) + 1) for text, n in seen)
     assert loss.item() == pytest.approx(expected, rel=1e-5)

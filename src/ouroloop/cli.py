@@ -207,9 +207,14 @@ def _check_model(config: LoopConfig) -> None:
     """Before anything is recorded; torch is imported for a network only."""
     if isinstance(config.model, ModelConfig):
         from ouroloop.model import build_model
+        from ouroloop.packing import packed_attention
         from ouroloop.sample import require_causal
 
-        require_causal(build_model(config.model, 0))
+        model = build_model(config.model, 0)
+        require_causal(model)
+        if config.train is not None and config.train.batching == "packed":
+            with packed_attention(model):
+                pass  # entering it refuses a model that it would change
 
 
 def _show_loop(config: LoopConfig) -> int:

@@ -6,6 +6,7 @@ a seed scores the same held-out expressions: differences between them are sharpe
 
 from collections.abc import Sequence
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from ouroloop.config import LoopConfig
@@ -29,18 +30,28 @@ def measure_model(
     `kl_forward_t1_nats` is the model's own, at temperature 1: what sampling sharpened is not in it.
     """
     law, temperature = Law.of(config.data), config.sampling.temperature
-
-    def score(texts: Sequence[str]) -> Nats:
-        if len(texts) > _MANY:
-            return log_probabilities_of_tree(model, texts, [temperature, 1.0])
-        return log_probabilities_at(model, texts, [temperature, 1.0], cut_at=config.sampling.max_new_tokens)
-
     strata = held_out(law, config.seed, enumerated=2 if number % config.exact_every else 3)
-    at_temperature, at_1 = zip(*(score(stratum.texts) for stratum in strata), strict=True)
     scored = texts[:_SCORED]
-    measures = reverse(law, sample, scored, score(scored)[0]) | forward(law, strata, at_temperature)
+    *of_strata, of_scored = _score(
+        model, [*(stratum.texts for stratum in strata), scored], [temperature, 1.0], config.sampling.max_new_tokens
+    )
+    at_temperature, at_1 = zip(*of_strata, strict=True)
+    measures = reverse(law, sample, scored, of_scored[0]) | forward(law, strata, at_temperature)
     own = kl_forward(strata, at_1)
     return measures if own is None else measures | {"kl_forward_t1_nats": own}
+
+
+def _score(
+    model: PreTrainedModel, lists: Sequence[Sequence[str]], temperatures: Sequence[float], cut_at: int
+) -> list[Nats]:
+    """[temperature, text] for each list: very many texts share prefixes, all others share batches."""
+    few = [texts for texts in lists if len(texts) <= _MANY]
+    together = log_probabilities_at(model, [text for texts in few for text in texts], temperatures, cut_at)
+    of_few = iter(np.split(together, np.cumsum([len(texts) for texts in few])[:-1], axis=1))
+    return [
+        next(of_few) if len(texts) <= _MANY else log_probabilities_of_tree(model, texts, temperatures)
+        for texts in lists
+    ]
 
 
 def held_out(law: Law, seed: int, enumerated: int) -> list[Stratum]:
