@@ -165,7 +165,7 @@ def test_a_store_that_cannot_be_opened_is_one_line(monkeypatch: pytest.MonkeyPat
     for url in ("nonsense", "sqlite:////no/such/folder/x.db", "oracle://x"):
         monkeypatch.setenv("OUROLOOP_OPTUNA_URL", url)
         with pytest.raises(ConfigError, match="cannot open the Optuna store"):
-            Queue.names()
+            Queue.all()
 
 
 @pytest.mark.usefixtures("root")

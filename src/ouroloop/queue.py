@@ -108,9 +108,12 @@ class Queue:
         except KeyError:
             return None
 
-    @staticmethod
-    def names() -> list[str]:
-        return sorted(optuna.get_all_study_names(open_storage()))
+    @classmethod
+    def all(cls) -> "list[Queue]":
+        """Every study of the store, by name."""
+        storage = open_storage()
+        names = sorted(optuna.get_all_study_names(storage))
+        return [cls(optuna.load_study(study_name=name, storage=storage), storage) for name in names]
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -21,7 +21,8 @@ from ouroloop.cycle import fresh_share
 from ouroloop.grammar import Initialisation
 from ouroloop.queue import Queue
 from ouroloop.search import Arm, Search
-from ouroloop.status import RETENTION, half_life, last_metrics, loop_of, newest_loops, reached_generation
+from ouroloop.status import RETENTION, half_life, loop_of
+from ouroloop.summary import last_metrics, newest_loops, reached_generation
 from ouroloop.track import Run, Store
 
 

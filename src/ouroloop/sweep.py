@@ -123,7 +123,9 @@ def work(name: str, store: Store, console: Console) -> None:
 
     queue = Queue.load(name)
     if queue is None:
-        raise ConfigError(f"no study {name!r}; there are: {', '.join(Queue.names()) or 'none'}")
+        raise ConfigError(
+            f"no study {name!r}; there are: {', '.join(known.study.study_name for known in Queue.all()) or 'none'}"
+        )
     parent = store.get(queue.study.user_attrs["run"])
     while (trial := _next_trial(queue)) is not None:
         loop = loop_of(trial)

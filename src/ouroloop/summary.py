@@ -1,0 +1,81 @@
+"""What the loops of a study came to, as MLflow has it."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from ouroloop.status import RETENTION, half_life
+from ouroloop.track import Run, Store
+from ouroloop.view import percent, sparkline
+
+_RUN_STATES = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
+
+
+def newest_loops(store: Store, name: str) -> list[Run]:
+    """The loop runs of a study, the newest for each cell, in order of cycle, proportion and seed."""
+    newest_last = reversed(store.find(level="loop", study=name))
+    loops = {loop.tag("fingerprint"): loop for loop in newest_last}
+    return sorted(loops.values(), key=lambda loop: loop.entity.info.run_name)
+
+
+def lone_loops(store: Store) -> list[dict[str, Any]]:
+    """Loops that no study holds, as records like those of `status`: a study of their own for each preset."""
+    by_preset: dict[str, list[dict[str, Any]]] = {}
+    for run in store.find(level="loop"):
+        if run.parent_id is None:
+            retention = dict(run.history(RETENTION))
+            by_preset.setdefault(run.tag("study") or "", []).append(
+                {
+                    "loop": run.entity.info.run_name,
+                    "state": _RUN_STATES[run.status],
+                    "generation": reached_generation(run),
+                    "num_generations": int(run.entity.data.params.get("num_generations", 0)),
+                    RETENTION: [kept for t, kept in sorted(retention.items()) if t > 0],
+                    "error": None,
+                }
+            )
+    return [{"study": preset, "loops": loops, "seconds_left": None} for preset, loops in by_preset.items()]
+
+
+def study_table(store: Store, name: str) -> Table:
+    """The result of each loop of a study, at the last generation that it reached."""
+    title = f"{name}: the last generation t of each loop (kept: diversity over D_0's)"
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("loop", no_wrap=True)
+    for heading in ("t", "true", "errors", "kept", "half at t"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("curve", no_wrap=True)
+    for loop in newest_loops(store, name):
+        retention = dict(loop.history(RETENTION))
+        reached, life = reached_generation(loop), half_life(retention)
+        metrics = last_metrics(loop)
+        if _mark(loop) == "†":
+            table.caption = "† ended early: nothing depended on it any more"
+        table.add_row(
+            loop.entity.info.run_name,
+            f"{reached}{_mark(loop)}",
+            percent(metrics, "correctness"),
+            percent(metrics, "error_rate"),
+            percent(metrics, RETENTION),
+            f"> {reached}" if life is None else f"{life}",
+            sparkline([kept for _, kept in sorted(retention.items())][-60:]),
+        )
+    return table
+
+
+def last_metrics(loop: Run) -> dict[str, float]:
+    """The metrics of the last generation; none before the first, since those of step 0 are D_0's."""
+    return loop.metrics if reached_generation(loop) else {}
+
+
+def reached_generation(loop: Run) -> int:
+    """The last generation that is on record, 0 for D_0 alone."""
+    return max((step for step, _ in loop.history("correctness")), default=0)
+
+
+def _mark(loop: Run) -> str:
+    """What the table says of a loop that is not finished: little, or its columns would not fit a terminal."""
+    if loop.status == "FINISHED":
+        return ""
+    return "†" if loop.status == "KILLED" and loop.tag("pruned") == "yes" else f" {_RUN_STATES[loop.status]}"
