@@ -73,6 +73,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "observer": "test_loop",
         "outcome": "test_report and test_headline",
         "status": "test_cli",
+        "summary": "test_cli and test_sweep",
         "table": "test_report",
         "origin": "test_loop",
         "track": "test_loop",

@@ -1,6 +1,7 @@
 """The command line as a person types it: real stores, real signals, exit codes and one-line errors."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -90,6 +91,18 @@ def test_help_imports_no_machinery() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "\n"
     assert all(command in done.stdout for command in ("run", "sweep", "worker", "status", "ui"))
+
+
+@pytest.mark.usefixtures("root")
+def test_status_of_studies_imports_neither_torch_nor_mlflow(collapsing_root: Path) -> None:
+    code = (
+        "import sys; from ouroloop.cli import main; main(['status'])\n"
+        "sys.exit(' '.join({'torch', 'mlflow', 'transformers', 'matplotlib'} & sys.modules.keys()))"
+    )
+    environment = os.environ | {"OUROLOOP_ROOT": str(collapsing_root)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "collapsing: 4 done" in done.stdout
+    assert done.stderr == "\n"
 
 
 def test_dry_run_shows_everything_and_runs_nothing(ouroloop: CommandLine, root: Path) -> None:

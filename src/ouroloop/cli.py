@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -383,24 +381,11 @@ def _clean(options: argparse.Namespace) -> int:
 def _ui(options: argparse.Namespace) -> int:
     stores.require_writable()
     from ouroloop.track import Store
-    from ouroloop.ui import prepare
+    from ouroloop.ui import prepare, serve
 
     tree, loops = (f"http://127.0.0.1:{options.port}{page}" for page in prepare(Store.open()))
     print(f"MLflow UI over {stores.tracking_uri()}\n  {tree}\n  {loops}\nCtrl-C ends it.", flush=True)
-    command = [
-        sys.executable, "-m", "mlflow", "server",
-        "--backend-store-uri", stores.tracking_uri(),
-        "--artifacts-destination", str(stores.runs_folder() / "artifacts"),
-        "--host", "127.0.0.1", "--port", str(options.port), "--workers", "1",
-    ]  # fmt: skip
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    server = subprocess.Popen(command, env=os.environ | quiet)
-    try:
-        return server.wait()
-    except Interrupted:
-        server.terminate()
-        server.wait()
-        return 0
+    return serve(options.port)
 
 
 if __name__ == "__main__":

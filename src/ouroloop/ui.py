@@ -6,9 +6,14 @@ fixed names, so writing them again changes nothing; they stand in the menu "View
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import zlib
 from typing import Any
 
+from ouroloop import stores
+from ouroloop.signals import Interrupted
 from ouroloop.track import Store
 
 _PREFIX = "mlflow.sharedViewState."
@@ -118,3 +123,21 @@ def _line_chart(key: str, section: str) -> dict[str, Any]:
         "useGlobalLineSmoothing": True,
         "selectedYAxisMetricKey": "metric",
     }
+
+
+def serve(port: int) -> int:
+    """MLflow's server on loopback, until it ends or Ctrl-C ends it; its exit code, 0 after Ctrl-C."""
+    command = [
+        sys.executable, "-m", "mlflow", "server",
+        "--backend-store-uri", stores.tracking_uri(),
+        "--artifacts-destination", str(stores.runs_folder() / "artifacts"),
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    server = subprocess.Popen(command, env=os.environ | quiet)
+    try:
+        return server.wait()
+    except Interrupted:
+        server.terminate()
+        server.wait()
+        return 0
