@@ -404,8 +404,8 @@ def main() -> None:
         for title, measurement in _plan(config, plain, options):
             status.update(title)
             rows += measurement()
+            RESULTS.write_text(json.dumps(_record(rows, options), indent=2, ensure_ascii=False) + "\n")
     console.print(_table(rows))
-    RESULTS.write_text(json.dumps(_record(rows, options), indent=2, ensure_ascii=False) + "\n")
     console.print(f"written to {RESULTS}", highlight=False)
 
 
