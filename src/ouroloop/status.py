@@ -76,7 +76,7 @@ def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> T
                 escape(loop["error"] or loop["state"]),
                 f"{loop['generation']}/{loop['num_generations']}",
                 f"{kept[-1]:.1%}" if kept else "–",
-                sparkline(kept[-40:]),
+                sparkline(kept, width=20),
             )
         counts = Counter(loop["state"] for loop in study["loops"])
         caption = f"{study['study']}: " + ", ".join(f"{count} {state}" for state, count in counts.items())

@@ -59,7 +59,7 @@ def study_table(store: Store, name: str) -> Table:
             percent(metrics, "error_rate"),
             percent(metrics, RETENTION),
             f"> {reached}" if life is None else f"{life}",
-            sparkline([kept for _, kept in sorted(retention.items())][-60:]),
+            sparkline([kept for _, kept in sorted(retention.items())], width=9),
         )
     return table
 

@@ -18,9 +18,11 @@ _ROWS = 12
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-def sparkline(values: list[float], highest: float = 1.0) -> str:
-    """A small curve of values from 0 to `highest`, one character each."""
-    levels = (round(min(max(value / highest, 0.0), 1.0) * (len(_BLOCKS) - 1)) for value in values)
+def sparkline(values: list[float], width: int = 60) -> str:
+    """A small curve of values from 0 to 1, first to last; at most `width` characters, two at least."""
+    if len(values) > width:
+        values = [values[round(place * (len(values) - 1) / (width - 1))] for place in range(width)]
+    levels = (round(min(max(value, 0.0), 1.0) * (len(_BLOCKS) - 1)) for value in values)
     return "".join(_BLOCKS[level] for level in levels)
 
 
@@ -132,7 +134,7 @@ class LoopView(Observer):
         """The generations so far, the last `rows` of them, with the curve of diversity as caption."""
         retention = [metrics["diversity_retention"] for _, metrics, _ in self._rows if "diversity_retention" in metrics]
         title = f"{self._title}" + (f"   …{len(self._rows) - rows} above" if rows and len(self._rows) > rows else "")
-        caption = f"diversity kept  {sparkline(retention[-60:])}" if retention else "diversity kept  –"
+        caption = f"diversity kept  {sparkline(retention)}" if retention else "diversity kept  –"
         table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
         for heading in ("t", "correct", "false", "errors", "diversity kept", "unique", "val. nats", "seconds"):
             table.add_column(heading, justify="right")
