@@ -414,8 +414,11 @@ def _plan(
     config: LoopConfig, plain: LoopConfig, options: argparse.Namespace
 ) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     def sampling() -> list[Row]:
-        first = produce(config, 1, draw_original(config), Observer()).model
-        return [sampling_row("sampling M_1", first, config, PAIRS, "≥ 4")]
+        steps = {"num_steps": 200, "num_warmup_steps": 20, "validate_every": 50} if options.quick else {}
+        short = config.model_copy(update={"train": config.train.model_copy(update=steps)})
+        first = produce(short, 1, draw_original(config), Observer()).model
+        what = "sampling M_1 after 200 steps" if options.quick else "sampling M_1"
+        return [sampling_row(what, first, config, PAIRS, "≥ 4")]
 
     def collapsed() -> list[Row]:
         return [sampling_row("sampling a collapsed model", collapsed_model(config), config, PAIRS, "≥ 40")]
