@@ -189,13 +189,9 @@ def stock_tokens_per_second(config: LoopConfig, texts: list[str], steps: int) ->
 
 
 def our_tokens_per_second(config: LoopConfig, texts: list[str], steps: int) -> float:
-    data = MixedDataModule(
-        Dataset.of(texts, Source.ORIGINAL, 0),
-        batch_size=config.train.batch_size,
-        validation_fraction=0.01,
-        rng=stream(config.seed, "bench"),
-    )
-    plan = config.train.model_copy(update={"num_steps": steps, "validate_every": steps})
+    changes = {"num_steps": steps, "validate_every": steps, "validation_fraction": 0.01}
+    plan = config.train.model_copy(update=changes)
+    data = MixedDataModule(Dataset.of(texts, Source.ORIGINAL, 0), plan, stream(config.seed, "bench"))
     model = build_model(config.model, 1)
     start = perf_counter()
     return train(model, data, plan, 1, lambda step, loss: None).num_tokens / (perf_counter() - start)
@@ -268,13 +264,7 @@ def quality_row(config: LoopConfig, plain: LoopConfig, pairs: int) -> Row:
 
 def time_to_nats(config: LoopConfig, goal: float) -> tuple[float, float]:
     """(lowest validation loss, seconds until the goal was first met or the lowest loss reached)."""
-    data = MixedDataModule(
-        draw_original(config),
-        batch_size=config.train.batch_size,
-        batching=config.train.batching,
-        validation_fraction=config.train.validation_fraction,
-        rng=stream(config.seed, "split", 1),
-    )
+    data = MixedDataModule(draw_original(config), config.train, stream(config.seed, "split", 1))
     model = build_model(config.model, torch_seed(config.seed, "init", 1))
     start = perf_counter()
     reports: list[tuple[int, float]] = []

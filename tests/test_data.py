@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal
 
 import numpy as np
 import pytest
 
+from ouroloop.config import TrainConfig
 from ouroloop.cycle import Dataset, Source
 from ouroloop.data import Batch, MixedDataModule
 from ouroloop.grammar import unique_set
 from ouroloop.seeding import stream
 from ouroloop.tokenizer import EOS_ID, decode
+
+CONFIG = TrainConfig(num_steps=20, batch_size=7, learning_rate=0.01, validate_every=8)
 
 
 def rows_of(batch: Batch) -> list[str]:
@@ -33,7 +36,7 @@ def rows_of(batch: Batch) -> list[str]:
 def make(batching: Literal["packed", "padded"]) -> MixedDataModule:
     texts = unique_set(100, stream(1, "data"))
     dataset = Dataset.of(texts, Source.ORIGINAL, 0) + Dataset.of(texts[:20], Source.SAMPLED, 1)
-    return MixedDataModule(dataset, batch_size=7, batching=batching, validation_fraction=0.1, rng=stream(1, "split"))
+    return MixedDataModule(dataset, CONFIG.model_copy(update={"batching": batching}), stream(1, "split"))
 
 
 @pytest.fixture
@@ -50,48 +53,61 @@ def epoch(batches: Iterator[Batch]) -> list[str]:
 
 
 def test_split_is_90_to_10_keeps_every_row_and_shuffles_each_epoch_anew(module: MixedDataModule) -> None:
-    batches = iter(module.train_dataloader())
+    batches = module.train_batches()
     first, second = epoch(batches), epoch(batches)
     assert first != second
     assert sorted(first) == sorted(second)
-    validation = [text for batch in module.val_dataloader() for text in rows_of(batch)]
+    validation = [text for batch in module.validation_batches() for text in rows_of(batch)]
     original = unique_set(100, stream(1, "data"))
     assert sorted(first + validation) == sorted(original + original[:20])
     assert module.num_train_tokens == sum(len(text.split()) + 1 for text in first)
 
 
 def test_validation_is_one_fixed_pass(module: MixedDataModule) -> None:
-    first, second = ([text for b in module.val_dataloader() for text in rows_of(b)] for _ in range(2))
+    first, second = ([text for b in module.validation_batches() for text in rows_of(b)] for _ in range(2))
     assert first == second
 
 
 def test_what_a_collapsed_dataset_repeats_is_evaluated_once() -> None:
     dataset = Dataset.of(["True"] * 90 + ["( not False )"] * 10, Source.SAMPLED, 3)
-    module = MixedDataModule(dataset, batch_size=20, validation_fraction=0.2, rng=stream(1, "split"))
-    batches = [batch for batch, _ in zip(module.train_dataloader(), range(4), strict=False)]
+    config = CONFIG.model_copy(update={"batch_size": 20, "validation_fraction": 0.2})
+    batches = list(islice(MixedDataModule(dataset, config, stream(1, "split")).train_batches(), 4))
     lengths = {2, 5, 2 + 5}
     assert {len(batch.ids_N) for batch in batches} <= lengths
     assert sum(batch.num_expressions for batch in batches) == 80
 
 
 def test_the_validation_entropy_is_that_of_its_repetitions() -> None:
+    config = CONFIG.model_copy(update={"validation_fraction": 0.2})
     single = Dataset.of(["True"] * 50, Source.SAMPLED, 3)
-    assert (
-        MixedDataModule(single, batch_size=4, validation_fraction=0.2, rng=stream(1, "s")).validation_entropy_nats == 0
-    )
+    assert MixedDataModule(single, config, stream(1, "s")).validation_entropy_nats == 0
     distinct = Dataset.of(unique_set(50, stream(1, "data")), Source.ORIGINAL, 0)
-    module = MixedDataModule(distinct, batch_size=4, validation_fraction=0.2, rng=stream(1, "s"))
+    module = MixedDataModule(distinct, config, stream(1, "s"))
     assert module.validation_entropy_nats == pytest.approx(math.log(10))
 
 
 def test_one_example_cannot_be_split() -> None:
     with pytest.raises(ValueError, match="1 example cannot be split"):
-        MixedDataModule(
-            Dataset.of(["True"], Source.ORIGINAL, 0), batch_size=16, validation_fraction=0.1, rng=stream(1, "x")
-        )
+        MixedDataModule(Dataset.of(["True"], Source.ORIGINAL, 0), CONFIG, stream(1, "x"))
 
 
 def test_only_the_packed_way_sorts_a_batch_into_blocks() -> None:
-    packed, padded = (next(iter(make(batching).train_dataloader())) for batching in ("packed", "padded"))
+    packed, padded = (next(make(batching).train_batches()) for batching in ("packed", "padded"))
     assert rows_of(packed) == rows_of(padded)
     assert len(padded.layout.blocks) == 1 < len(packed.layout.blocks)
+
+
+def test_the_trainer_gets_the_steps_between_two_validations_at_once_and_no_step_more() -> None:
+    stretches = list(make("packed").train_dataloader())
+    assert [len(stretch) for stretch in stretches] == [8, 8, 4]
+    alone = list(islice(make("packed").train_batches(), 20))
+    assert [rows_of(batch) for stretch in stretches for batch in stretch] == [rows_of(batch) for batch in alone]
+
+
+def test_a_validation_set_is_bounded_and_the_rest_is_trained_on() -> None:
+    dataset = Dataset.of(unique_set(100, stream(1, "data")), Source.ORIGINAL, 0)
+    module = MixedDataModule(dataset, CONFIG.model_copy(update={"max_validation_examples": 3}), stream(1, "split"))
+    validation = [text for batch in module.validation_batches() for text in rows_of(batch)]
+    trained = [text for batch in islice(module.train_batches(), 14) for text in rows_of(batch)]
+    assert len(validation) == 3
+    assert sorted(validation + trained) == sorted(dataset.texts)

@@ -16,7 +16,9 @@ from ouroloop.seeding import stream
 from ouroloop.tokenizer import decode, encode
 from ouroloop.train import LanguageModel, Training, learning_rate_factor, train
 
-CONFIG = TrainConfig(num_steps=60, batch_size=12, learning_rate=0.01, num_warmup_steps=5, validate_every=10)
+CONFIG = TrainConfig(
+    num_steps=60, batch_size=12, learning_rate=0.01, num_warmup_steps=5, validate_every=10, validation_fraction=0.2
+)
 
 
 def nats(model: torch.nn.Module, text: str) -> float:
@@ -36,7 +38,7 @@ def texts_of(batch: Batch) -> list[tuple[str, int]]:
 
 def trained(config: TrainConfig = CONFIG, dropout: float = 0.0) -> tuple[torch.nn.Module, MixedDataModule, Training]:
     dataset = Dataset.of(unique_set(120, stream(1, "data"), max_depth=3), Source.ORIGINAL, 0)
-    data = MixedDataModule(dataset, batch_size=12, validation_fraction=0.2, rng=stream(1, "split"))
+    data = MixedDataModule(dataset, config, stream(1, "split"))
     shape = ModelConfig(num_layers=1, num_heads=2, hidden_size=32, context_length=64, dropout=dropout)
     model = build_model(shape, seed=1)
     return model, data, train(model, data, config, seed=2, report=lambda step, loss: None)
@@ -47,7 +49,7 @@ def test_the_best_weights_are_put_back_and_their_loss_is_the_likelihood() -> Non
     model, data, training = trained(
         CONFIG.model_copy(update={"final_learning_rate_ratio": 1.0, "num_steps": 300, "learning_rate": 0.05})
     )
-    texts = [text for batch in data.val_dataloader() for text, _ in texts_of(batch)]
+    texts = [text for batch in data.validation_batches() for text, _ in texts_of(batch)]
     assert sum(nats(model, text) for text in texts) / len(texts) == pytest.approx(training.validation_nats, rel=1e-4)
     steps, losses = zip(*training.validation_losses, strict=True)
     assert training.validation_nats == min(losses) < losses[-1]
@@ -58,13 +60,11 @@ def test_the_best_weights_are_put_back_and_their_loss_is_the_likelihood() -> Non
 def test_a_repeated_expression_weighs_as_often_as_it_is_there(batching: str) -> None:
     model = build_model(ModelConfig(num_layers=1, num_heads=2, hidden_size=32, context_length=64), seed=1)
     texts = ["( not False )", "( not False )", "( True or False )", "True", "True", "True"]
-    data = MixedDataModule(
-        Dataset.of(texts * 2, Source.SAMPLED, 1), batch_size=12, validation_fraction=0.01, rng=stream(1, "split")
-    )
-    batch = next(iter(data.train_dataloader()))
-    config = CONFIG.model_copy(update={"batching": batching})
+    config = CONFIG.model_copy(update={"batching": batching, "validation_fraction": 0.01})
+    data = MixedDataModule(Dataset.of(texts * 2, Source.SAMPLED, 1), config, stream(1, "split"))
+    batch = next(data.train_batches())
     with packed_attention(model) if batching == "packed" else nullcontext():
-        loss = LanguageModel(model, config).training_step(batch, 0)
+        loss = LanguageModel(model, config, lambda step, loss: None).nats(batch) / batch.num_tokens
     seen = texts_of(batch)
     assert sum(n for _, n in seen) == 11
     expected = sum(n * nats(model, text) for text, n in seen) / sum(n * (len(text.split()) + 1) for text, n in seen)
@@ -74,8 +74,8 @@ def test_a_repeated_expression_weighs_as_often_as_it_is_there(batching: str) -> 
 def test_training_ends_when_nothing_is_left_to_gain() -> None:
     model = build_model(ModelConfig(num_layers=1, num_heads=2, hidden_size=32, context_length=64), seed=1)
     dataset = Dataset.of(["( not False )"] * 100, Source.SAMPLED, 9)
-    data = MixedDataModule(dataset, batch_size=12, validation_fraction=0.2, rng=stream(1, "split"))
     config = CONFIG.model_copy(update={"num_steps": 400, "stop_gap_nats": 0.05})
+    data = MixedDataModule(dataset, config, stream(1, "split"))
     training = train(model, data, config, seed=2, report=lambda step, loss: None)
     assert len(training.train_losses) < 400
     assert training.validation_nats <= 0.05 < training.validation_losses[-2][1]
@@ -117,7 +117,7 @@ def test_warm_up_and_cosine_to_a_tenth() -> None:
 
 def test_a_diverged_model_is_an_error_and_not_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "ouroloop.train.LanguageModel._nats_sum", lambda self, batch: self.model.lm_head.weight.sum() * torch.nan
+        "ouroloop.train.LanguageModel.nats", lambda self, batch: self.model.lm_head.weight.sum() * torch.nan
     )
     with pytest.raises(FloatingPointError, match="diverged"):
         trained()
@@ -126,7 +126,7 @@ def test_a_diverged_model_is_an_error_and_not_a_result(monkeypatch: pytest.Monke
 def test_progress_is_reported() -> None:
     seen: list[int] = []
     dataset = Dataset.of(unique_set(30, stream(1, "data")), Source.ORIGINAL, 0)
-    data = MixedDataModule(dataset, batch_size=12, validation_fraction=0.2, rng=stream(1, "split"))
+    data = MixedDataModule(dataset, CONFIG, stream(1, "split"))
     model = build_model(ModelConfig(num_layers=1, num_heads=1, hidden_size=8), seed=1)
     train(model, data, CONFIG, seed=2, report=lambda step, loss: seen.append(step))
     assert seen == list(range(1, 61))

@@ -109,9 +109,6 @@ class ModelConfig(_Section):
     hidden_size: int = Field(ge=4, le=65_536)
     context_length: int = Field(default=256, ge=8, le=65_536)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    position_initialisation: Literal["normal", "sinusoidal"] = "normal"
-    """Of a learned table of positions: the library's random one, or waves of equal size, from which shifts
-    can be read before any training."""
     options: dict[str, bool | int | float | str] = {}
     """Further fields of this model type's transformers configuration, e.g. activation_function."""
 
@@ -123,7 +120,10 @@ class ModelConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """AdamW with warm-up and a cosine down to `final_learning_rate_ratio`; lowest validation loss wins."""
+    """AdamW, or Muon and AdamW, with warm-up and a cosine down to `final_learning_rate_ratio`.
+
+    The weights of the lowest validation loss win.
+    """
 
     num_steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -132,6 +132,8 @@ class TrainConfig(_Section):
     """Whether a batch is one row of its tokens, or, the plain way, which works for any causal LM, a row for each
     expression, padded to the longest."""
     learning_rate: float = Field(gt=0, le=1)
+    muon_learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """When given, the weight matrices of the blocks are Muon's with this learning rate, and only the rest AdamW's."""
     final_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
     num_warmup_steps: int = Field(default=50, ge=0)
     weight_decay: float = Field(default=0.1, ge=0)
@@ -139,6 +141,8 @@ class TrainConfig(_Section):
     adam_beta2: float = Field(default=0.99, ge=0, lt=1)
     gradient_clip: float = Field(default=1.0, gt=0)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    max_validation_examples: int | None = Field(default=None, ge=1)
+    """What exceeds this of an expanding dataset is trained on."""
     validate_every: int = Field(ge=1)
     """Optimizer steps between two validations."""
     stop_gap_nats: float = Field(default=0.0, ge=0)
@@ -151,6 +155,11 @@ class TrainConfig(_Section):
     compile: bool = False
     num_threads: int = Field(default=1, ge=1, le=1024)
     """Threads of torch. Part of what a loop is: another number may round sums differently."""
+
+    def num_validation_examples(self, num_examples: int) -> int:
+        """How many of a dataset's examples are validated on; at least one is, and one is left to train on."""
+        wanted = min(max(1, round(self.validation_fraction * num_examples)), num_examples - 1)
+        return wanted if self.max_validation_examples is None else min(wanted, self.max_validation_examples)
 
 
 class SamplingConfig(_Section):

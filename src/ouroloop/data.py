@@ -1,7 +1,8 @@
 """The mixed fresh and synthetic dataset as a Lightning data module: split, batched at random."""
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from ouroloop.config import TrainConfig
 from ouroloop.cycle import Dataset
 from ouroloop.packing import Layout, layout
 from ouroloop.tokenizer import encode
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -38,7 +42,11 @@ class _Expressions:
         self._ids = [np.array(encode(text), dtype=np.int64) for text in texts]
         self.lengths_U = np.array([len(ids) - 1 for ids in self._ids], dtype=np.int64)
 
-    def batch(self, rows: npt.NDArray[np.int64], single_block: bool) -> Batch:
+    def batches(self, rows: npt.NDArray[np.int64], size: int, single_block: bool) -> Iterator[Batch]:
+        for part in np.split(rows, range(size, len(rows), size)):
+            yield self._batch(part, single_block)
+
+    def _batch(self, rows: npt.NDArray[np.int64], single_block: bool) -> Batch:
         distinct, counts_B = np.unique(rows, return_counts=True)
         ascending = np.argsort(self.lengths_U[distinct], kind="stable")
         distinct, counts_B = distinct[ascending], counts_B[ascending]
@@ -55,57 +63,35 @@ class _Expressions:
         )
 
 
-class _Batches(IterableDataset[Batch]):
-    """Batches of the rows, in epochs that each shuffle anew when `rng` is given, else one fixed pass."""
+class _Stream(IterableDataset[T]):
+    """What a function yields, from its beginning each time."""
 
-    def __init__(
-        self,
-        expressions: _Expressions,
-        rows: npt.NDArray[np.int64],
-        batch_size: int,
-        single_block: bool,
-        rng: np.random.Generator | None,
-    ) -> None:
-        self._expressions, self._rows, self._rng = expressions, rows, rng
-        self._batch_size, self._single_block = batch_size, single_block
+    def __init__(self, begin: Callable[[], Iterator[T]]) -> None:
+        self._begin = begin
 
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            rows = self._rows if self._rng is None else self._rng.permutation(self._rows)
-            for batch in np.split(rows, range(self._batch_size, len(rows), self._batch_size)):
-                yield self._expressions.batch(batch, self._single_block)
-            if self._rng is None:
-                return
+    def __iter__(self) -> Iterator[T]:
+        return self._begin()
 
 
 class MixedDataModule(pl.LightningDataModule):
     """D_{t-1} split at random into training and validation rows.
 
     Both parts have the same mixture in expectation: the paper validates on the contaminated set too.
-    The training side never ends; the Trainer stops it by steps.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        batch_size: int,
-        batching: Literal["packed", "padded"] = "packed",
-        validation_fraction: float,
-        rng: np.random.Generator,
-    ) -> None:
+    def __init__(self, dataset: Dataset, config: TrainConfig, rng: np.random.Generator) -> None:
         super().__init__()
         if len(dataset) < 2:
             raise ValueError(f"{len(dataset)} example cannot be split into training and validation")
         order = rng.permutation(len(dataset))
-        num_validation = min(max(1, round(validation_fraction * len(dataset))), len(dataset) - 1)
+        num_validation = config.num_validation_examples(len(dataset))
         number = {text: i for i, text in enumerate(dict.fromkeys(dataset.texts))}
         rows = np.array([number[text] for text in dataset.texts], dtype=np.int64)
         self._expressions = _Expressions(list(number))
         self._train_rows = rows[order[num_validation:]]
         self._validation_rows = rows[order[:num_validation]]
-        self._batch_size = batch_size
-        self._single_block = batching == "padded"
+        self._config = config
+        self._single_block = config.batching == "padded"
         self._rng = rng
 
     @property
@@ -119,11 +105,24 @@ class MixedDataModule(pl.LightningDataModule):
         shares = np.unique(self._validation_rows, return_counts=True)[1] / len(self._validation_rows)
         return float(-(shares * np.log(shares)).sum())
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        batches = _Batches(self._expressions, self._train_rows, self._batch_size, self._single_block, self._rng)
-        return DataLoader(batches, batch_size=None)
+    def train_batches(self) -> Iterator[Batch]:
+        """One epoch after another without end, each shuffled anew."""
+        while True:
+            rows = self._rng.permutation(self._train_rows)
+            yield from self._expressions.batches(rows, self._config.batch_size, self._single_block)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        # No gradients to keep: larger batches are faster and no less exact
+        return self._expressions.batches(self._validation_rows, 4 * self._config.batch_size, self._single_block)
+
+    def _stretches(self) -> Iterator[list[Batch]]:
+        batches = islice(self.train_batches(), self._config.num_steps)
+        while stretch := list(islice(batches, self._config.validate_every)):
+            yield stretch
+
+    def train_dataloader(self) -> DataLoader[list[Batch]]:
+        """The batches of all optimizer steps, in lists from one validation to the next."""
+        return DataLoader(_Stream(self._stretches), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        # No gradients to keep: larger batches are faster and no less exact
-        batches = _Batches(self._expressions, self._validation_rows, 4 * self._batch_size, self._single_block, None)
-        return DataLoader(batches, batch_size=None)
+        return DataLoader(_Stream(self.validation_batches), batch_size=None)

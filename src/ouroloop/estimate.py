@@ -1,5 +1,6 @@
 """What a loop or a study will take, in time and on disk, from a few steps that are really done."""
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from time import perf_counter
@@ -72,7 +73,7 @@ def cost(config: LoopConfig) -> Cost:
     start, texts = perf_counter(), sample(model, min(m, _SAMPLES), config.sampling, stream(0, "estimate"))
     seconds_per_token = (perf_counter() - start) / sum(len(text.split()) + 1 for text in texts)
     return Cost(
-        train_seconds=_train_seconds(config.model, config.train, original, scale * growth),
+        train_seconds=_train_seconds(config.model, config.train, original, round(m * growth)),
         sample_seconds=seconds_per_token * num_tokens,
         measure_seconds=measured,
         record_bytes=record_bytes,
@@ -80,18 +81,12 @@ def cost(config: LoopConfig) -> Cost:
     )
 
 
-def _train_seconds(model: ModelConfig, config: TrainConfig, dataset: Dataset, validation_scale: float) -> float:
-    """Setting up, `train.num_steps` steps and the validations between them; their set grows by a factor."""
+def _train_seconds(model: ModelConfig, config: TrainConfig, dataset: Dataset, num_examples: int) -> float:
+    """Setting up, `train.num_steps` steps and the validations between them, on so many examples like the dataset's."""
 
     def seconds(num_steps: int, validate_every: int) -> float:
         short = config.model_copy(update={"num_steps": num_steps, "validate_every": validate_every})
-        data = MixedDataModule(
-            dataset,
-            batch_size=short.batch_size,
-            batching=short.batching,
-            validation_fraction=short.validation_fraction,
-            rng=stream(0, "estimate"),
-        )
+        data = MixedDataModule(dataset, short, stream(0, "estimate"))
         start = perf_counter()
         train(build_model(model, 0), data, short, 0, Observer().trained)
         return perf_counter() - start
@@ -102,11 +97,9 @@ def _train_seconds(model: ModelConfig, config: TrainConfig, dataset: Dataset, va
     step = max(seconds(1 + timed, 1 + timed) - once, 0.0) / timed
     validation = max(seconds(2, 1) - once - step, 0.0)
     setting_up = max(once - validation - step, 0.0)
-    return setting_up + step * config.num_steps + validation * validation_scale * _num_validations(config)
-
-
-def _num_validations(config: TrainConfig) -> int:
-    return max(1, config.num_steps // config.validate_every)
+    num_validations = math.ceil(config.num_steps / config.validate_every)
+    scale = config.num_validation_examples(num_examples) / config.num_validation_examples(len(dataset))
+    return setting_up + step * config.num_steps + validation * scale * num_validations
 
 
 def num_kept(config: LoopConfig) -> int:

@@ -69,13 +69,7 @@ def _train_and_sample(config: LoopConfig, number: int, training_set: Dataset, ob
     torch.set_num_threads(config.train.num_threads)
     seconds: dict[str, float] = {}
     with timed(seconds, "train", observer):
-        data = MixedDataModule(
-            training_set,
-            batch_size=config.train.batch_size,
-            batching=config.train.batching,
-            validation_fraction=config.train.validation_fraction,
-            rng=stream(config.seed, "split", number),
-        )
+        data = MixedDataModule(training_set, config.train, stream(config.seed, "split", number))
         model = build_model(config.model, torch_seed(config.seed, "init", number))
         training = train(model, data, config.train, torch_seed(config.seed, "dropout", number), observer.trained)
     with timed(seconds, "sample", observer):

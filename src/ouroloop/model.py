@@ -8,7 +8,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are built here and never 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -71,21 +70,7 @@ def build_model(config: ModelConfig, seed: int) -> PreTrainedModel:
         except (ValueError, KeyError, TypeError, AssertionError) as error:  # no causal LM head, or an impossible option
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"model {config.model_type!r} cannot be built: {reason}") from None
-    if config.position_initialisation == "sinusoidal":
-        _initialise_positions(model, config)
     return model
-
-
-def _initialise_positions(model: PreTrainedModel, config: ModelConfig) -> None:
-    """Sinusoids (arXiv 1706.03762, section 3.5) about as large as the random weights that they replace."""
-    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings == config.context_length]
-    if len(tables) != 1:
-        raise ConfigError(f"model.position_initialisation: {config.model_type} learns no table of positions")
-    weight = tables[0].weight.data
-    positions, features = weight.shape
-    angles = torch.arange(positions)[:, None] / 1_000 ** (torch.arange(0, features, 2) / features)
-    waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :features]
-    weight.copy_(waves * weight.std())
 
 
 def num_parameters(model: PreTrainedModel) -> int:

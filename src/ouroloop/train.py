@@ -4,6 +4,10 @@ The weights of the lowest validation loss are put back at the end. Patience woul
 since the loss stands still for long before the brackets are learned; the one safe reason is that there
 is nothing left to gain: no model comes below the entropy of the validation set, and on a collapsed
 dataset that floor is soon reached.
+
+A step on a small model takes a few milliseconds, and the Trainer's own work around one about as long
+as a fifth of it. Therefore what the Trainer sees as one batch is the whole stretch of steps between two
+validations, which the module walks through by manual optimization.
 """
 
 import logging
@@ -22,6 +26,7 @@ from transformers import PreTrainedModel
 
 from ouroloop.config import TrainConfig
 from ouroloop.data import Batch, MixedDataModule
+from ouroloop.muon import Muon, block_matrices
 from ouroloop.packing import packed_attention, packed_logits, padded_logits
 
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)  # tips, not messages
@@ -30,16 +35,19 @@ warnings.filterwarnings("ignore", message=".*does not have many workers")  # bat
 
 
 class LanguageModel(pl.LightningModule):
-    """Trains a causal LM by maximum likelihood: AdamW, warm-up, cosine decay, loss in nats.
+    """Trains a causal LM by maximum likelihood: AdamW, or Muon and AdamW, warm-up, cosine decay, loss in nats.
 
     The training loss is the mean over the tokens of a batch; validation is the sum over an expression
     (its `<eos>` included), averaged over the expressions of the validation set.
     """
 
-    def __init__(self, model: PreTrainedModel, config: TrainConfig) -> None:
+    def __init__(self, model: PreTrainedModel, config: TrainConfig, report: Callable[[int, float], None]) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.model = torch.compile(model) if config.compile else model
         self.config = config
+        self._muon_groups = block_matrices(model) if config.muon_learning_rate else []
+        self._report = report
         self.train_losses: list[Tensor] = []
         """Nats per token, one scalar per optimizer step."""
         self.validation_losses: list[tuple[int, float]] = []
@@ -49,44 +57,73 @@ class LanguageModel(pl.LightningModule):
         self._validation_sum = 0.0
         self._num_validated = 0
 
-    def _nats_sum(self, batch: Batch) -> Tensor:
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps done; Lightning's `global_step` counts each optimizer's."""
+        return len(self.train_losses)
+
+    def nats(self, batch: Batch) -> Tensor:
+        """Summed over the expressions of the batch."""
         if self.config.batching == "packed":
             logits_NV = packed_logits(self.model, batch.ids_N, batch.positions_N, batch.layout)
         else:
             logits_NV = padded_logits(self.model, batch.ids_N, batch.layout)
         return F.cross_entropy(logits_NV.float(), batch.labels_N, reduction="none") @ batch.counts_N
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        loss = self._nats_sum(batch) / batch.num_tokens
-        self.num_tokens += batch.num_tokens
-        self.train_losses.append(loss.detach())
-        return loss
+    def training_step(self, stretch: list[Batch], index: int) -> None:
+        optimizers, schedules = _as_list(self.optimizers()), _as_list(self.lr_schedulers())
+        for batch in stretch:
+            loss = self.nats(batch) / batch.num_tokens
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            self.manual_backward(loss)
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+            self.num_tokens += batch.num_tokens
+            self.train_losses.append(loss.detach())
+            if self.num_steps % max(1, self.config.num_steps // 100) == 0:
+                self._report(self.num_steps, float(self.train_losses[-1]))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Here and not in the loop above: what mixed precision has scaled up is scaled down again by now
+        self.clip_gradients(optimizer, self.config.gradient_clip, "norm")
 
     def on_validation_epoch_start(self) -> None:
         self._validation_sum, self._num_validated = 0.0, 0
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._validation_sum += float(self._nats_sum(batch))
+        self._validation_sum += float(self.nats(batch))
         self._num_validated += batch.num_expressions
 
     def on_validation_epoch_end(self) -> None:
-        self.validation_losses.append((self.global_step, self._validation_sum / self._num_validated))
+        self.validation_losses.append((self.num_steps, self._validation_sum / self._num_validated))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> list[dict[str, Any]]:
         config = self.config
-        matrices = [p for p in self.parameters() if p.dim() >= 2]
-        others = [p for p in self.parameters() if p.dim() < 2]
-        optimizer = torch.optim.AdamW(
+        taken = {id(matrix) for group in self._muon_groups for matrix in group["params"]}
+        rest = [p for p in self.parameters() if id(p) not in taken]
+        adamw = torch.optim.AdamW(
             [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
+                {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+                {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
             ],
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             fused=config.precision == "32-true",  # Lightning cannot clip a fused one under mixed precision
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        optimizers: list[torch.optim.Optimizer] = [adamw]
+        if config.muon_learning_rate:
+            optimizers.append(Muon(self._muon_groups, config.muon_learning_rate, config.weight_decay))
+        return [{"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer)} for optimizer in optimizers]
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.config))
+
+
+def _as_list(one_or_many: Any) -> list[Any]:
+    """Lightning gives a single optimizer or schedule bare."""
+    return one_or_many if isinstance(one_or_many, list) else [one_or_many]
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
@@ -123,16 +160,6 @@ class BestWeights(pl.Callback):
         module.load_state_dict(self._weights)
 
 
-class _Progress(pl.Callback):
-    def __init__(self, report: Callable[[int, float], None], every: int) -> None:
-        self._report, self._every = report, every
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
-        if trainer.global_step % self._every == 0:
-            assert isinstance(module, LanguageModel)
-            self._report(trainer.global_step, float(module.train_losses[-1]))
-
-
 @dataclass(frozen=True)
 class Training:
     """What a training left behind, beside the weights."""
@@ -163,7 +190,7 @@ def train(
         FloatingPointError: no validation loss was finite.
     """
     torch.manual_seed(seed)
-    module = LanguageModel(model, config)
+    module = LanguageModel(model, config, report)
     best = BestWeights(data.validation_entropy_nats + config.stop_gap_nats if config.stop_gap_nats else -math.inf)
     trainer = pl.Trainer(
         accelerator=config.accelerator,
@@ -171,12 +198,11 @@ def train(
         strategy=config.strategy,
         precision=config.precision,
         deterministic="warn" if torch.cuda.is_available() else None,
-        max_steps=config.num_steps,
-        gradient_clip_val=config.gradient_clip,
-        val_check_interval=min(config.validate_every, config.num_steps),
+        max_epochs=1,
+        val_check_interval=1,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[best, _Progress(report, max(1, config.num_steps // 100))],
+        callbacks=[best],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
