@@ -365,11 +365,14 @@ class StudyConfig(_Section):
         return self.loop.model_copy(update=change)
 
     def loops(self) -> list[LoopConfig]:
-        """The distinct cells of a grid, seeds last; a cycle without λ is there once for each start, T and seed."""
+        """The distinct cells of a grid with the first seed, then with the next one: what is half done shows them all.
+
+        A cycle without λ is there once for each start, temperature and seed.
+        """
         cells: dict[str, LoopConfig] = {}
-        for kind in self.cycles:
-            arms = product(self.proportions(kind), self.initialisations, self.temperatures, self.seeds)
-            for proportion, initialisation, temperature, seed in arms:
+        for seed, kind in product(self.seeds, self.cycles):
+            arms = product(self.proportions(kind), self.initialisations, self.temperatures)
+            for proportion, initialisation, temperature in arms:
                 loop = self.cell(kind, temperature, proportion, seed, initialisation)
                 cells[loop.fingerprint()] = loop
         return list(cells.values())
