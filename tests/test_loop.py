@@ -29,9 +29,12 @@ class StopAfter(Observer):
             raise Interrupted(15)
 
 
-def forget_shared() -> None:
-    """The next loop computes its first generation itself."""
-    shutil.rmtree(stores.runs_folder() / "shared")
+def forget() -> None:
+    """The next loop computes all of its generations itself."""
+    shutil.rmtree(stores.runs_folder() / "shared", ignore_errors=True)
+    store = Store.open()
+    for run in store.find(level="loop"):
+        store.client.delete_run(run.id)
 
 
 def loop(config: LoopConfig, study: str = "test", observer: Observer | None = None, new: bool = False) -> Run:
@@ -89,7 +92,7 @@ def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
 @pytest.mark.usefixtures("root")
 def test_the_same_seed_twice_gives_the_same_loop(tiny: LoopConfig) -> None:
     first = loop(tiny)
-    forget_shared()
+    forget()
     second = loop(tiny, new=True)
     other = loop(tiny.model_copy(update={"seed": 6}))
     assert first.id != second.id
@@ -110,7 +113,7 @@ def test_the_same_seed_twice_gives_the_same_loop(tiny: LoopConfig) -> None:
 def test_stopped_anywhere_and_resumed_is_the_undisturbed_loop(tiny: LoopConfig, cycle: CycleConfig) -> None:
     config = tiny.model_copy(update={"cycle": cycle})
     undisturbed = loop(config, study="undisturbed")
-    forget_shared()
+    forget()
     for generation, phase in [(1, "train"), (1, "measure"), (2, "record"), (3, "train"), (3, "sample")]:
         with pytest.raises(Interrupted):
             loop(config, study="disturbed", observer=StopAfter(generation, phase))
@@ -131,6 +134,7 @@ def test_the_ideal_learner_runs_resumes_and_trains_nothing(tiny: LoopConfig, kin
     ideal = {"model": EmpiricalConfig(kind="empirical"), "train": None, "cycle": cycle, "num_generations": 5}
     config = tiny.model_copy(update=ideal)
     undisturbed = loop(config, study="undisturbed")
+    forget()
     for generation, phase in [(1, "sample"), (2, "measure"), (4, "record")]:
         with pytest.raises(Interrupted):
             loop(config, study="disturbed", observer=StopAfter(generation, phase))
@@ -164,6 +168,7 @@ def test_a_finished_loop_is_returned_and_not_run_again(tiny: LoopConfig) -> None
 @pytest.mark.parametrize("damage", ["truncated", "deleted"])
 def test_a_damaged_artifact_costs_just_its_generation(tiny: LoopConfig, damage: str) -> None:
     undisturbed = loop(tiny, study="undisturbed")
+    forget()
     with pytest.raises(Interrupted):
         loop(tiny, observer=StopAfter(3, "train"))
     (run,) = Store.open().find(level="loop", study="test")
@@ -190,7 +195,7 @@ def test_a_damaged_artifact_costs_just_its_generation(tiny: LoopConfig, damage: 
 def test_full_synthetic_is_incremental_at_1(tiny: LoopConfig) -> None:
     incremental = CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=1)
     full = loop(tiny)
-    forget_shared()
+    forget()
     mixed = loop(tiny.model_copy(update={"cycle": incremental}))
     assert full.id != mixed.id
     assert outcome(full) == outcome(mixed)
@@ -224,3 +229,40 @@ def test_stages_keeps_the_first_of_each_stage_and_the_last(tiny: LoopConfig) -> 
     stages = ["healthy", "onset", "onset", "healthy", "decline", "decline"]
     kept = [t for t, stage in enumerate(stages, 1) if keeps_weights(config, t, stage, stages[: t - 1])]
     assert kept == [1, 2, 5, 6]
+
+
+class Refuses(Observer):
+    """Fails as soon as a model is trained."""
+
+    def phase_started(self, phase: str) -> None:
+        assert phase != "train", "it was there already"
+
+
+@pytest.mark.usefixtures("root")
+def test_what_another_study_has_computed_is_copied_and_is_what_would_have_been_computed(tiny: LoopConfig) -> None:
+    """Full synthetic is incremental at 1, and three generations are the beginning of four."""
+    longer = tiny.model_copy(update={"num_generations": 4, "keep_weights": "all"})
+    first = loop(longer, study="first")
+    cycle = CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=1.0)
+    config = tiny.model_copy(update={"cycle": cycle})
+    copied = loop(config, study="copied", observer=Refuses())
+    computed = loop(config, study="copied", new=True)
+    assert sampled(copied) == sampled(computed) == sampled(first)[:3]
+    assert outcome(copied) == outcome(computed)
+    for twin, copy, original in zip(generations(first), generations(copied), generations(computed), strict=False):
+        assert copy.tag("copied_from") == twin.id
+        assert copy.tag("study") == "copied"
+        assert copy.metrics.keys() == original.metrics.keys()
+        assert copy.history("train_loss_nats_per_token") == original.history("train_loss_nats_per_token")
+        assert (copy.note, copy.tag("stage"), copy.mixture) == (original.note, original.tag("stage"), original.mixture)
+        assert copy.model_id not in (None, twin.model_id)
+    with pytest.raises(AssertionError, match="there already"):
+        loop(config.model_copy(update={"seed": 6}), study="other", observer=Refuses())
+
+
+@pytest.mark.usefixtures("root")
+def test_a_copy_needs_the_weights_that_its_loop_keeps(tiny: LoopConfig) -> None:
+    loop(tiny.model_copy(update={"keep_weights": "none"}), study="first")
+    run = loop(tiny.model_copy(update={"keep_weights": "last"}), study="second")
+    assert [generation.tag("copied_from") is None for generation in generations(run)] == [False, False, True]
+    assert generations(run)[-1].model_id is not None

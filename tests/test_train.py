@@ -89,6 +89,18 @@ def test_it_learns_and_counts_its_tokens() -> None:
     assert not model.training
 
 
+def test_muon_and_adamw_together_make_one_step_and_learn_more_in_it() -> None:
+    _, _, training = trained(CONFIG.model_copy(update={"muon_learning_rate": 0.02}))
+    assert len(training.train_losses) == 60
+    assert [step for step, _ in training.validation_losses] == [10, 20, 30, 40, 50, 60]
+    assert training.validation_nats < trained()[2].validation_nats
+
+
+def test_the_last_stretch_is_validated_even_if_it_is_shorter() -> None:
+    _, _, training = trained(CONFIG.model_copy(update={"validate_every": 25}))
+    assert [step for step, _ in training.validation_losses] == [25, 50, 60]
+
+
 def test_the_same_seed_trains_the_same_model_dropout_included() -> None:
     first, again = trained(dropout=0.1), trained(dropout=0.1)
     assert first[2] == again[2]

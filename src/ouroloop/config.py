@@ -254,7 +254,16 @@ class LoopConfig(_Section):
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"description", "keep_weights"}), sort_keys=True)
+        return self._digest({"description", "keep_weights"})
+
+    def lineage(self) -> str:
+        """SHA-256 of what a generation depends on: loops of one lineage have the same ones as far as both go."""
+        is_full = self.cycle.kind is DataCycle.INCREMENTAL and self.cycle.synthetic_proportion == 1
+        config = self.model_copy(update={"cycle": CycleConfig(kind=DataCycle.FULL_SYNTHETIC)}) if is_full else self
+        return config._digest({"description", "keep_weights", "num_generations"})
+
+    def _digest(self, leave_out: set[str]) -> str:
+        content = json.dumps(self.model_dump(mode="json", exclude=leave_out), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -29,7 +29,8 @@ from ouroloop.observer import Observer
 from ouroloop.origin import cell_tags, create_loop, loop_description, record_origin
 from ouroloop.seeding import stream
 from ouroloop.software import commit
-from ouroloop.track import Run, Store
+from ouroloop.track import Run, Series, Store
+from ouroloop.twin import CURVES, copy_generation, finished_generations
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
 
@@ -64,7 +65,8 @@ def run_loop(
         measures = measure(reference, reference, config.data)
         measures |= of_unique_set(Law.of(config.data), config.data.num_examples)
         record_origin(run, config, original, as_metrics(measures))
-        loop = _Loop(config, study, run, reference, observer, recompute=new)
+        twins = {} if new else finished_generations(store, config, study)
+        loop = _Loop(config, study, run, reference, observer, recompute=new, twins=twins)
         dataset, samples = original, list[Dataset]()
         for number in range(1, config.num_generations + 1):
             child = finished.get(number)
@@ -141,7 +143,9 @@ class _Loop:
     """D_0."""
     observer: Observer
     recompute: bool
-    """Whether the first generation is computed here, even if another loop began alike."""
+    """Whether everything is computed here, even if another loop began alike."""
+    twins: dict[int, Run]
+    """Generations that another study has computed already."""
     stages: list[str | None] = field(default_factory=list)
 
     def generation(self, number: int, training_set: Dataset, unfinished: Run | None) -> Dataset:
@@ -151,39 +155,53 @@ class _Loop:
         tags = {"level": "generation", "generation": str(number), **cell_tags(self.config, self.study)}
         run = unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
         with run.running():
-            run.log_tags(commit=commit())
-            product, seconds_elsewhere = self._product(number, training_set)
-            assessment = assess(self.config, number, product, training_set, self.reference, self.observer)
-            self.observer.phase_started("record")
-            samples = Dataset.of(product.texts, Source.SAMPLED, number)
-            run.log_bytes("samples.tsv.gz", samples.to_bytes())
-            run.log_samples(assessment.sample)
-            run.log_bytes("depths.png", depths_png(assessment.sample, self.reference, f"S_{number}"))
             run.log_dataset(f"D_{number - 1:02d}", training_set)
-            if product.model is not None and keeps_weights(self.config, number, assessment.stage, self.stages):
-                from ouroloop.model import save_model
-
-                with TemporaryDirectory() as folder:
-                    save_model(product.model, Path(folder), self.config.sampling)
-                    run.log_model(f"M_{number:02d}", Path(folder), number, tags={"generation": str(number)})
-            if assessment.stage is not None:
-                run.log_tags(stage=assessment.stage)
-            self.stages.append(assessment.stage)
-            curves = {}
-            if product.training is not None:
-                curves = {
-                    "train_loss_nats_per_token": _thinned(product.training.train_losses),
-                    "validation_loss_nats": product.training.validation_losses,
-                }
-            run.describe(_generation_headline(number, assessment, training_set))
-            metrics = as_metrics(assessment.measures) | {
-                "generation_seconds": perf_counter() - start + seconds_elsewhere
-            }
-            points = {key: [(number, value)] for key, value in metrics.items()}
-            run.log_series(curves | points, skip_existing=unfinished is not None)
-            self.run.log_series(points, skip_existing=unfinished is not None)
+            samples, curves, measures = self._copied(number, run) or self._computed(number, training_set, run, start)
+            run.log_series({**curves, **measures}, skip_existing=unfinished is not None)
+            self.run.log_series(measures, skip_existing=unfinished is not None)
+        metrics = {key: points[-1][1] for key, points in measures.items()}
         self.observer.generation_finished(number, metrics, resumed=False)
         return samples
+
+    def _copied(self, number: int, run: Run) -> tuple[Dataset, Series, Series] | None:
+        """From a loop of another study; None when there is none, or without weights that are wanted here."""
+        twin = self.twins.get(number)
+        stage = None if twin is None else twin.tag("stage")
+        if twin is None or (keeps_weights(self.config, number, stage, self.stages) and not twin.model_id):
+            return None
+        try:
+            copy = copy_generation(twin, run, number)
+        except DatasetError:  # damaged: it can be computed again
+            return None
+        self.stages.append(stage)
+        return copy
+
+    def _computed(self, number: int, training_set: Dataset, run: Run, start: float) -> tuple[Dataset, Series, Series]:
+        product, seconds_elsewhere = self._product(number, training_set)
+        assessment = assess(self.config, number, product, training_set, self.reference, self.observer)
+        self.observer.phase_started("record")
+        samples = Dataset.of(product.texts, Source.SAMPLED, number)
+        run.log_bytes("samples.tsv.gz", samples.to_bytes())
+        run.log_samples(assessment.sample)
+        run.log_bytes("depths.png", depths_png(assessment.sample, self.reference, f"S_{number}"))
+        if product.model is not None and keeps_weights(self.config, number, assessment.stage, self.stages):
+            from ouroloop.model import save_model
+
+            with TemporaryDirectory() as folder:
+                save_model(product.model, Path(folder), self.config.sampling)
+                run.log_model(f"M_{number:02d}", Path(folder), number, tags={"generation": str(number)})
+        if assessment.stage is not None:
+            run.log_tags(stage=assessment.stage)
+        self.stages.append(assessment.stage)
+        run.log_tags(commit=commit())
+        run.describe(_generation_headline(number, assessment, training_set))
+        curves = {}
+        if product.training is not None:
+            losses = (_thinned(product.training.train_losses), product.training.validation_losses)
+            curves = dict(zip(CURVES, losses, strict=True))
+        metrics = as_metrics(assessment.measures)
+        metrics["generation_seconds"] = perf_counter() - start + seconds_elsewhere
+        return samples, curves, {key: [(number, value)] for key, value in metrics.items()}
 
     def _product(self, number: int, training_set: Dataset) -> tuple[Product, float]:
         """M_t and S_t, and what they took in seconds if another loop had computed them."""

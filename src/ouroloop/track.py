@@ -56,6 +56,9 @@ EXPERIMENT = "ouroloop"
 _METRICS_PER_BATCH = 1_000  # MLflow refuses more
 _TABLE_ROWS = 200
 
+Series = Mapping[str, Sequence[tuple[int, float]]]
+"""Points (step, value) of metrics, by key."""
+
 
 @dataclass(frozen=True)
 class Store:
@@ -188,6 +191,11 @@ class Run:
         return str(outputs[-1].model_id) if outputs else None
 
     @property
+    def note(self) -> str:
+        """What `describe` said."""
+        return str(self.entity.data.tags.get("mlflow.note.content", ""))
+
+    @property
     def mixture(self) -> dict[str, int]:
         """Of a generation's training set, examples by origin; empty before that is recorded."""
         inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []
@@ -223,7 +231,7 @@ class Run:
         entities = [RunTag(f"ouroloop.{key}", value) for key, value in tags.items()]
         self.store.client.log_batch(self.id, tags=entities)
 
-    def log_series(self, series: Mapping[str, Sequence[tuple[int, float]]], skip_existing: bool = False) -> None:
+    def log_series(self, series: Series, skip_existing: bool = False) -> None:
         """Metric points (step, value) by key, the finite ones; with `skip_existing`, only at new steps."""
         now = int(time.time() * 1000)
         points = []
@@ -307,10 +315,21 @@ class Run:
         Raises:
             DatasetError: it is missing or not text.
         """
+        try:
+            return self.read_bytes(name).decode()
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error
+
+    def read_bytes(self, name: str) -> bytes:
+        """An artifact of this run.
+
+        Raises:
+            DatasetError: it is missing.
+        """
         with self._artifact(name) as path:
             try:
-                return path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
+                return path.read_bytes()
+            except OSError as error:
                 raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error
 
     @contextmanager

@@ -8,14 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ouroloop.config import LoopConfig
+from ouroloop.cycle import Dataset
+from ouroloop.measure import Sample
 from ouroloop.origin import recorded_config
-from ouroloop.track import Run, Store
+from ouroloop.track import Run, Series, Store
 
-_ARTIFACTS = ("samples.tsv.gz", "samples.json", "depths.json", "depths.png")
+CURVES = ("train_loss_nats_per_token", "validation_loss_nats")
+"""Metrics of a generation that have optimizer steps for steps."""
 
 
 def finished_generations(store: Store, config: LoopConfig, study: str) -> dict[int, Run]:
-    """By number, the finished generations of a loop outside `study` that has to have the same; of the longest one."""
+    """By number, the finished generations of the longest loop outside `study` that has the same ones."""
     longest: dict[int, Run] = {}
     for loop in store.find(level="loop", seed=str(config.seed), temperature=f"{config.sampling.temperature:g}"):
         recorded = recorded_config(loop) if loop.tag("study") != study else None
@@ -25,3 +28,24 @@ def finished_generations(store: Store, config: LoopConfig, study: str) -> dict[i
         if len(generations) > len(longest):
             longest = {int(run.tag("generation") or 0): run for run in generations}
     return longest
+
+
+def copy_generation(twin: Run, run: Run, number: int) -> tuple[Dataset, Series, Series]:
+    """S_t, the curves and the measures of a generation; all that it left but its training set is now also `run`'s.
+
+    Raises:
+        DatasetError: an artifact of it is missing or damaged.
+    """
+    samples = twin.read_dataset("samples.tsv.gz")
+    run.log_bytes("depths.png", twin.read_bytes("depths.png"))
+    run.log_bytes("samples.tsv.gz", samples.to_bytes())
+    run.log_samples(Sample.of(samples.texts))
+    if twin.model_id is not None:
+        with TemporaryDirectory() as folder:
+            place = twin.store.client.get_logged_model(twin.model_id).artifact_location
+            model = twin.store.download(place, Path(folder))
+            run.log_model(f"M_{number:02d}", model, number, tags={"generation": str(number)})
+    run.log_tags(**{key: value for key in ("stage", "commit") if (value := twin.tag(key))}, copied_from=twin.id)
+    run.describe(twin.note)
+    measures = {key: [(number, value)] for key, value in twin.metrics.items() if key not in CURVES}
+    return samples, {key: twin.history(key) for key in CURVES if key in twin.metrics}, measures
