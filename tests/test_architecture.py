@@ -77,6 +77,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
         "table": "test_report",
         "origin": "test_loop",
         "track": "test_loop",
+        "twin": "test_loop",
         "ui": "test_browser",
         "view": "test_cli",
     }

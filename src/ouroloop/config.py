@@ -120,10 +120,7 @@ class ModelConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """AdamW, or Muon and AdamW, with warm-up and a cosine down to `final_learning_rate_ratio`.
-
-    The weights of the lowest validation loss win.
-    """
+    """AdamW, or Muon and AdamW, with warm-up and a cosine decay; the weights of the lowest validation loss win."""
 
     num_steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -135,6 +132,7 @@ class TrainConfig(_Section):
     muon_learning_rate: float | None = Field(default=None, gt=0, le=1)
     """When given, the weight matrices of the blocks are Muon's with this learning rate, and only the rest AdamW's."""
     final_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
+    """What the cosine ends at, over the peak."""
     num_warmup_steps: int = Field(default=50, ge=0)
     weight_decay: float = Field(default=0.1, ge=0)
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -254,16 +252,7 @@ class LoopConfig(_Section):
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
-        return self._digest({"description", "keep_weights"})
-
-    def lineage(self) -> str:
-        """SHA-256 of what a generation depends on: loops of one lineage have the same ones as far as both go."""
-        is_full = self.cycle.kind is DataCycle.INCREMENTAL and self.cycle.synthetic_proportion == 1
-        config = self.model_copy(update={"cycle": CycleConfig(kind=DataCycle.FULL_SYNTHETIC)}) if is_full else self
-        return config._digest({"description", "keep_weights", "num_generations"})
-
-    def _digest(self, leave_out: set[str]) -> str:
-        content = json.dumps(self.model_dump(mode="json", exclude=leave_out), sort_keys=True)
+        content = json.dumps(self.model_dump(mode="json", exclude={"description", "keep_weights"}), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -6,8 +6,9 @@ beginning of one of fifty.
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from ouroloop.config import LoopConfig
+from ouroloop.config import CycleConfig, DataCycle, LoopConfig
 from ouroloop.cycle import Dataset
 from ouroloop.measure import Sample
 from ouroloop.origin import recorded_config
@@ -22,12 +23,20 @@ def finished_generations(store: Store, config: LoopConfig, study: str) -> dict[i
     longest: dict[int, Run] = {}
     for loop in store.find(level="loop", seed=str(config.seed), temperature=f"{config.sampling.temperature:g}"):
         recorded = recorded_config(loop) if loop.tag("study") != study else None
-        if recorded is None or recorded.lineage() != config.lineage():
+        if recorded is None or _decisive(recorded) != _decisive(config):
             continue
         generations = [run for run in store.find(level="generation", parent=loop.id) if run.status == "FINISHED"]
         if len(generations) > len(longest):
             longest = {int(run.tag("generation") or 0): run for run in generations}
     return longest
+
+
+def _decisive(config: LoopConfig) -> dict[str, Any]:
+    """What each single generation depends on: not on how many come after it, nor on a cycle's other name."""
+    decisive = config.model_dump(mode="json", exclude={"description", "keep_weights", "num_generations"})
+    if config.cycle == CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=1.0):
+        decisive["cycle"] = CycleConfig(kind=DataCycle.FULL_SYNTHETIC).model_dump(mode="json")
+    return decisive
 
 
 def copy_generation(twin: Run, run: Run, number: int) -> tuple[Dataset, Series, Series]:
