@@ -11,13 +11,15 @@ its inputs only. To resume is therefore to walk the loop again and to take S_t f
 is there and intact: the datasets in between are put together anew, which costs no training.
 """
 
+import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from ouroloop.config import LoopConfig
+from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.cycle import Dataset, DatasetError, Source, needs_fresh_data, next_dataset
 from ouroloop.divergence import of_unique_set
 from ouroloop.figure import PANEL_KEYS, depths_png, loop_png
@@ -78,8 +80,17 @@ def run_loop(
             else:
                 samples.append(loop.generation(number, dataset, unfinished=child))
             dataset = _next(config, number, original, dataset, samples)
+            if config.cycle.kind is not DataCycle.BALANCED:  # the only one that goes back to earlier samples
+                del samples[:-1]
+            _return_memory()
         _record_outcome(run, config)
     return run
+
+
+def _return_memory() -> None:
+    """Gives the freed peaks of a generation back to the system, where glibc would keep them as holes in its heap."""
+    with suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _record_outcome(run: Run, config: LoopConfig) -> None:
