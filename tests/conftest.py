@@ -12,11 +12,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+from hypothesis import settings
 
 from ouroloop.cli import main
 from ouroloop.config import LoopConfig
 
 REPOSITORY = Path(__file__).parent.parent
+
+settings.register_profile("ouroloop", deadline=None)  # a loaded machine is no failure
+settings.load_profile("ouroloop")
 
 TINY = {
     "seed": 5,

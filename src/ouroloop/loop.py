@@ -13,7 +13,7 @@ is there and intact: the datasets in between are put together anew, which costs 
 
 import ctypes
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +30,7 @@ from ouroloop.measure import Sample, as_metrics, measure
 from ouroloop.observer import Observer
 from ouroloop.origin import cell_tags, create_loop, loop_description, record_origin
 from ouroloop.seeding import stream
+from ouroloop.signals import held
 from ouroloop.software import commit
 from ouroloop.track import Run, Series, Store
 from ouroloop.twin import CURVES, copy_generation, finished_generations
@@ -164,8 +165,10 @@ class _Loop:
         start = perf_counter()
         self.observer.generation_started(number)
         tags = {"level": "generation", "generation": str(number), **cell_tags(self.config, self.study)}
-        run = unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
-        with run.running():
+        with ExitStack() as closing:
+            with held():  # a signal between the two would leave a run that nobody closes
+                run = unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
+                closing.enter_context(run.running())
             run.log_dataset(f"D_{number - 1:02d}", training_set)
             samples, curves, measures = self._copied(number, run) or self._computed(number, training_set, run, start)
             run.log_series({**curves, **measures}, skip_existing=unfinished is not None)

@@ -300,6 +300,18 @@ class Run:
         client.log_outputs(self.id, [LoggedModelOutput(model.model_id, generation)])
         client.finalize_logged_model(model.model_id, "READY")
 
+    def download_model(self, folder: Path) -> Path:
+        """The logged model of this run, as a folder inside `folder`.
+
+        Raises:
+            DatasetError: there is none, or it is gone.
+        """
+        try:
+            place = self.store.client.get_logged_model(self.model_id or "").artifact_location
+            return self.store.download(place, folder)
+        except Exception as error:  # each kind of store raises its own
+            raise DatasetError(f"the model of run {self.id} cannot be read: {error}") from error
+
     def read_dataset(self, name: str) -> Dataset:
         """A dataset artifact of this run.
 

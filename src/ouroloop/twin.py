@@ -43,7 +43,7 @@ def copy_generation(twin: Run, run: Run, number: int) -> tuple[Dataset, Series, 
     """S_t, the curves and the measures of a generation; all that it left but its training set is now also `run`'s.
 
     Raises:
-        DatasetError: an artifact of it is missing or damaged.
+        DatasetError: an artifact of it is missing or damaged, or its model is gone.
     """
     samples = twin.read_dataset("samples.tsv.gz")
     run.log_bytes("depths.png", twin.read_bytes("depths.png"))
@@ -51,8 +51,7 @@ def copy_generation(twin: Run, run: Run, number: int) -> tuple[Dataset, Series, 
     run.log_samples(Sample.of(samples.texts))
     if twin.model_id is not None:
         with TemporaryDirectory() as folder:
-            place = twin.store.client.get_logged_model(twin.model_id).artifact_location
-            model = twin.store.download(place, Path(folder))
+            model = twin.download_model(Path(folder))
             run.log_model(f"M_{number:02d}", model, number, tags={"generation": str(number)})
     run.log_tags(**{key: value for key in ("stage", "commit") if (value := twin.tag(key))}, copied_from=twin.id)
     run.describe(twin.note)
