@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ouroloop.config import ModelConfig, TrainConfig
+from ouroloop.config import ConfigError, ModelConfig, TrainConfig
 from ouroloop.cycle import Dataset, Source
 from ouroloop.data import Batch, MixedDataModule
 from ouroloop.grammar import unique_set
@@ -94,6 +94,11 @@ def test_muon_and_adamw_together_make_one_step_and_learn_more_in_it() -> None:
     assert len(training.train_losses) == 60
     assert [step for step, _ in training.validation_losses] == [10, 20, 30, 40, 50, 60]
     assert training.validation_nats < trained()[2].validation_nats
+
+
+def test_muon_is_not_given_pieces_of_matrices() -> None:
+    with pytest.raises(ConfigError, match="whole matrices"):
+        trained(CONFIG.model_copy(update={"muon_learning_rate": 0.02, "strategy": "fsdp"}))
 
 
 def test_the_last_stretch_is_validated_even_if_it_is_shorter() -> None:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ouroloop.config import TrainConfig
+from ouroloop.config import ConfigError, TrainConfig
 from ouroloop.data import Batch, MixedDataModule
 from ouroloop.muon import Muon, block_matrices
 from ouroloop.packing import packed_attention, packed_logits, padded_logits
@@ -186,9 +186,11 @@ def train(
     `report` gets (optimizer step, nats per token) about a hundred times; `seed` decides the dropout.
 
     Raises:
-        ConfigError: the model cannot be trained packed.
+        ConfigError: the model cannot be trained packed, or Muon would get pieces of matrices.
         FloatingPointError: no validation loss was finite.
     """
+    if config.muon_learning_rate and config.strategy == "fsdp":
+        raise ConfigError("train.muon_learning_rate needs whole matrices, which train.strategy=fsdp splits; drop one")
     torch.manual_seed(seed)
     module = LanguageModel(model, config, report)
     best = BestWeights(data.validation_entropy_nats + config.stop_gap_nats if config.stop_gap_nats else -math.inf)
