@@ -83,7 +83,6 @@ def run_loop(
             dataset = _next(config, number, original, dataset, samples)
             if config.cycle.kind is not DataCycle.BALANCED:  # the only one that goes back to earlier samples
                 del samples[:-1]
-            _return_memory()
         _record_outcome(run, config)
     return run
 
@@ -173,6 +172,7 @@ class _Loop:
             samples, curves, measures = self._copied(number, run) or self._computed(number, training_set, run, start)
             run.log_series({**curves, **measures}, skip_existing=unfinished is not None)
             self.run.log_series(measures, skip_existing=unfinished is not None)
+        _return_memory()
         metrics = {key: points[-1][1] for key, points in measures.items()}
         self.observer.generation_finished(number, metrics, resumed=False)
         return samples
