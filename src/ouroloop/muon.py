@@ -1,9 +1,9 @@
 """Muon: momentum whose update of a weight matrix is made orthogonal (Jordan, 2024: kellerjordan.github.io/posts/muon).
 
 All directions of a matrix are learned at one pace, so that a small model needs half of the steps that it
-needs with AdamW. torch has a Muon too, but orthogonalises one matrix after another in bfloat16, which on a
-CPU takes longer than the rest of the step; here matrices of one shape go together, in float32, and wide
-ones by way of their Gram matrix.
+needs with AdamW. torch has a Muon too, but orthogonalises one matrix after another in bfloat16, which took
+twice as long on a CPU made for it; here matrices of one shape go together, in float32, and wide ones by
+way of their Gram matrix.
 """
 
 from collections import defaultdict
