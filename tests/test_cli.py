@@ -94,7 +94,7 @@ def test_help_imports_no_machinery() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_status_of_studies_imports_neither_torch_nor_mlflow(collapsing_root: Path) -> None:
+def test_status_imports_neither_torch_nor_mlflow(collapsing_root: Path) -> None:
     code = (
         "import sys; from ouroloop.cli import main; main(['status'])\n"
         "sys.exit(' '.join({'torch', 'mlflow', 'transformers', 'matplotlib'} & sys.modules.keys()))"

@@ -9,6 +9,7 @@ transaction takes the write lock when it begins.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from threading import Event, Thread
 from time import time
 from typing import Any, Literal
@@ -110,7 +111,10 @@ class Queue:
 
     @classmethod
     def all(cls) -> "list[Queue]":
-        """Every study of the store, by name."""
+        """Every study of the store, by name; a store that is not there is not created."""
+        url = stores.optuna_url()
+        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+            return []
         storage = open_storage()
         names = sorted(optuna.get_all_study_names(storage))
         return [cls(optuna.load_study(study_name=name, storage=storage), storage) for name in names]

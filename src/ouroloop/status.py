@@ -10,11 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig
+from ouroloop.lone import lone_loops
 from ouroloop.queue import Queue
 from ouroloop.search import loops_left
 from ouroloop.view import duration, sparkline
 
 RETENTION = "diversity_retention"
+RUN_STATES = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
 
 
 def loop_of(trial: FrozenTrial | Trial) -> LoopConfig:
@@ -29,14 +31,38 @@ def half_life(retention: dict[int, float]) -> int | None:
 def status(name: str | None) -> list[dict[str, Any]]:
     """What ran, runs, failed and is left, a record for each study: its loops, their states, seconds left.
 
+    The loops of a preset that no study holds make up a record too.
+
     Raises:
-        ConfigError: there is no such study.
+        ConfigError: there is no such study or preset, or a store cannot be opened.
     """
-    queues = {queue.study.study_name: queue for queue in Queue.all()}
-    if name is not None and name not in queues:
-        raise ConfigError(f"no study {name!r}; there are: {', '.join(queues) or 'none'}")
-    chosen = queues.values() if name is None else [queues[name]]
-    return [study_record(queue) for queue in chosen if "config" in queue.study.user_attrs]
+    queues = {queue.study.study_name: queue for queue in Queue.all() if "config" in queue.study.user_attrs}
+    if name in queues:
+        return [study_record(queues[name])]
+    lone = _lone_records()
+    if name is None:
+        return [*map(study_record, queues.values()), *lone.values()]
+    if name not in lone:
+        raise ConfigError(f"no study {name!r}; there are: {', '.join([*queues, *lone]) or 'none'}")
+    return [lone[name]]
+
+
+def _lone_records() -> dict[str, dict[str, Any]]:
+    records: dict[str, dict[str, Any]] = {}
+    for loop in lone_loops():
+        empty = {"study": loop.study, "kind": "loop", "loops": [], "seconds_left": None}
+        record = records.setdefault(loop.study, empty)
+        record["loops"].append(
+            {
+                "loop": loop.name,
+                "state": "stopped" if loop.is_dead else RUN_STATES[loop.state],
+                "generation": loop.reached,
+                "num_generations": loop.num_generations,
+                RETENTION: loop.retention,
+                "error": None,
+            }
+        )
+    return records
 
 
 def study_record(queue: Queue) -> dict[str, Any]:

@@ -30,11 +30,6 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder() / 'mlflow.db'}"
 
 
-def tracks_elsewhere() -> bool:
-    """Whether MLflow's store was named, and so may hold runs of other places."""
-    return bool(os.environ.get("MLFLOW_TRACKING_URI"))
-
-
 def optuna_url() -> str:
     """Optuna's store, never MLflow's: both keep an `alembic_version` table."""
     return os.environ.get("OUROLOOP_OPTUNA_URL") or f"sqlite:///{runs_folder() / 'optuna.db'}"
@@ -104,8 +99,3 @@ def is_locked(study: str, fingerprint: str) -> bool:
         return True
     lock.release()
     return False
-
-
-def names_run_here() -> set[str]:
-    """Studies and presets of which a loop has run in this place: each has left a lock behind."""
-    return {path.stem.rpartition("-")[0] for path in (runs_folder() / "locks").glob("*.lock")}

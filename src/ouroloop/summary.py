@@ -1,15 +1,11 @@
 """What the loops of a study came to, as MLflow has it."""
 
-from typing import Any
-
 from rich import box
 from rich.table import Table
 
-from ouroloop.status import RETENTION, half_life
+from ouroloop.status import RETENTION, RUN_STATES, half_life
 from ouroloop.track import Run, Store
 from ouroloop.view import percent, sparkline
-
-_RUN_STATES = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
 
 
 def newest_loops(store: Store, name: str) -> list[Run]:
@@ -17,25 +13,6 @@ def newest_loops(store: Store, name: str) -> list[Run]:
     newest_last = reversed(store.find(level="loop", study=name))
     loops = {loop.tag("fingerprint"): loop for loop in newest_last}
     return sorted(loops.values(), key=lambda loop: loop.entity.info.run_name)
-
-
-def lone_loops(store: Store) -> list[dict[str, Any]]:
-    """Loops that no study holds, as records like those of `status`: a study of their own for each preset."""
-    by_preset: dict[str, list[dict[str, Any]]] = {}
-    for run in store.find(level="loop"):
-        if run.parent_id is None:
-            retention = dict(run.history(RETENTION))
-            by_preset.setdefault(run.tag("study") or "", []).append(
-                {
-                    "loop": run.entity.info.run_name,
-                    "state": _RUN_STATES[run.status],
-                    "generation": reached_generation(run),
-                    "num_generations": int(run.entity.data.params.get("num_generations", 0)),
-                    RETENTION: [kept for t, kept in sorted(retention.items()) if t > 0],
-                    "error": None,
-                }
-            )
-    return [{"study": preset, "loops": loops, "seconds_left": None} for preset, loops in by_preset.items()]
 
 
 def study_table(store: Store, name: str) -> Table:
@@ -78,4 +55,4 @@ def _mark(loop: Run) -> str:
     """What the table says of a loop that is not finished: little, or its columns would not fit a terminal."""
     if loop.status == "FINISHED":
         return ""
-    return "†" if loop.status == "KILLED" and loop.tag("pruned") == "yes" else f" {_RUN_STATES[loop.status]}"
+    return "†" if loop.status == "KILLED" and loop.tag("pruned") == "yes" else f" {RUN_STATES[loop.status]}"
