@@ -255,7 +255,8 @@ def test_what_another_study_has_computed_is_copied_and_is_what_would_have_been_c
         assert copy.metrics.keys() == original.metrics.keys()
         assert copy.history("train_loss_nats_per_token") == original.history("train_loss_nats_per_token")
         assert (copy.note, copy.tag("stage"), copy.mixture) == (original.note, original.tag("stage"), original.mixture)
-        assert copy.model_id not in (None, twin.model_id)
+        assert copy.model_id != twin.model_id
+        assert (copy.model_id is None) == (original.model_id is None)  # and not all that its twin keeps
     with pytest.raises(AssertionError, match="there already"):
         loop(config.model_copy(update={"seed": 6}), study="other", observer=Refuses())
 

@@ -32,8 +32,8 @@ from ouroloop.origin import cell_tags, create_loop, loop_description, record_ori
 from ouroloop.seeding import stream
 from ouroloop.signals import held
 from ouroloop.software import commit
-from ouroloop.track import Run, Series, Store
-from ouroloop.twin import CURVES, copy_generation, finished_generations
+from ouroloop.track import Run, Store
+from ouroloop.twin import CURVES, GenerationRecord, finished_generations, read_record
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
 
@@ -169,53 +169,60 @@ class _Loop:
                 run = unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
                 closing.enter_context(run.running())
             run.log_dataset(f"D_{number - 1:02d}", training_set)
-            samples, curves, measures = self._copied(number, run) or self._computed(number, training_set, run, start)
-            run.log_series({**curves, **measures}, skip_existing=unfinished is not None)
-            self.run.log_series(measures, skip_existing=unfinished is not None)
+            folder = Path(closing.enter_context(TemporaryDirectory()))
+            record = self._copied(number, folder) or self._computed(number, training_set, folder)
+            self.observer.phase_started("record")
+            run.log_bytes("samples.tsv.gz", record.samples.to_bytes())
+            run.log_samples(record.sample)
+            run.log_bytes("depths.png", depths_png(record.sample, self.reference, f"S_{number}"))
+            if record.model is not None:
+                run.log_model(f"M_{number:02d}", record.model, number, tags={"generation": str(number)})
+            stage = {} if record.stage is None else {"stage": record.stage}
+            seconds = perf_counter() - start + record.seconds_elsewhere
+            metrics = {"generation_seconds": seconds, **record.measures}  # a copy brings the seconds of its original
+            measures = {key: [(number, value)] for key, value in metrics.items()}
+            is_resumed = unfinished is not None
+            run.log_series({**record.curves, **measures}, is_resumed, record.note, **stage, **record.tags)
+            self.run.log_series(measures, is_resumed)
+        self.stages.append(record.stage)
         _return_memory()
-        metrics = {key: points[-1][1] for key, points in measures.items()}
         self.observer.generation_finished(number, metrics, resumed=False)
-        return samples
+        return record.samples
 
-    def _copied(self, number: int, run: Run) -> tuple[Dataset, Series, Series] | None:
+    def _copied(self, number: int, folder: Path) -> GenerationRecord | None:
         """From a loop of another study; None when there is none, or without weights that are wanted here."""
         twin = self.twins.get(number)
-        stage = None if twin is None else twin.tag("stage")
-        if twin is None or (keeps_weights(self.config, number, stage, self.stages) and not twin.model_id):
+        if twin is None:
             return None
+        wants_weights = keeps_weights(self.config, number, twin.tag("stage"), self.stages)
         try:
-            copy = copy_generation(twin, run, number)
-        except DatasetError:  # damaged: it can be computed again
+            return read_record(twin, folder if wants_weights else None)
+        except DatasetError:  # damaged, or without its weights: it can be computed again
             return None
-        self.stages.append(stage)
-        return copy
 
-    def _computed(self, number: int, training_set: Dataset, run: Run, start: float) -> tuple[Dataset, Series, Series]:
+    def _computed(self, number: int, training_set: Dataset, folder: Path) -> GenerationRecord:
         product, seconds_elsewhere = self._product(number, training_set)
         assessment = assess(self.config, number, product, training_set, self.reference, self.observer)
-        self.observer.phase_started("record")
-        samples = Dataset.of(product.texts, Source.SAMPLED, number)
-        run.log_bytes("samples.tsv.gz", samples.to_bytes())
-        run.log_samples(assessment.sample)
-        run.log_bytes("depths.png", depths_png(assessment.sample, self.reference, f"S_{number}"))
-        if product.model is not None and keeps_weights(self.config, number, assessment.stage, self.stages):
+        is_kept = product.model is not None and keeps_weights(self.config, number, assessment.stage, self.stages)
+        if product.model is not None and is_kept:
             from ouroloop.model import save_model
 
-            with TemporaryDirectory() as folder:
-                save_model(product.model, Path(folder), self.config.sampling)
-                run.log_model(f"M_{number:02d}", Path(folder), number, tags={"generation": str(number)})
-        if assessment.stage is not None:
-            run.log_tags(stage=assessment.stage)
-        self.stages.append(assessment.stage)
-        run.log_tags(commit=commit())
-        run.describe(_generation_headline(number, assessment, training_set))
+            save_model(product.model, folder, self.config.sampling)
         curves = {}
         if product.training is not None:
             losses = (_thinned(product.training.train_losses), product.training.validation_losses)
             curves = dict(zip(CURVES, losses, strict=True))
-        metrics = as_metrics(assessment.measures)
-        metrics["generation_seconds"] = perf_counter() - start + seconds_elsewhere
-        return samples, curves, {key: [(number, value)] for key, value in metrics.items()}
+        return GenerationRecord(
+            Dataset.of(product.texts, Source.SAMPLED, number),
+            assessment.sample,
+            assessment.stage,
+            curves,
+            as_metrics(assessment.measures),
+            _generation_headline(number, assessment, training_set),
+            {"commit": commit()},
+            folder if is_kept else None,
+            seconds_elsewhere,
+        )
 
     def _product(self, number: int, training_set: Dataset) -> tuple[Product, float]:
         """M_t and S_t, and what they took in seconds if another loop had computed them."""

@@ -31,14 +31,17 @@ def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent:
 def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
     """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
     environment = software()
-    run.describe(loop_description(config))
     run.log_params({key: value for key, value in flatten(config).items() if key not in ("description", "keep_weights")})
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
-    run.log_tags(**(environment | {"packages": packages, "place": stores.place()}))
     run.log_bytes("environment.json", json.dumps(environment, indent=2).encode())
     run.log_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     run.log_bytes("original_data.tsv.gz", original.to_bytes())
-    run.log_series({key: [(0, value)] for key, value in metrics.items()}, skip_existing=True)
+    run.log_series(
+        {key: [(0, value)] for key, value in metrics.items()},
+        skip_existing=True,
+        note=loop_description(config),
+        **(environment | {"packages": packages, "place": stores.place()}),
+    )
 
 
 def recorded_config(run: Run) -> LoopConfig | None:

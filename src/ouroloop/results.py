@@ -161,7 +161,7 @@ def record_results(run: Run, store: Store, config: StudyConfig, queue: Queue) ->
         rows.append(
             [*tags, loop.status, reached_generation(loop), *last, "" if life is None else life, round(seconds / 60, 2)]
         )
-    run.log_table("results.json", columns, rows)
+    run.log_tables(results=(columns, rows))
     run.log_bytes("answer.json", json.dumps(_as_record(config, queue), indent=2).encode())
     for name, picture in study_plots(queue, config).items():
         run.log_bytes(f"{name}.png", picture)

@@ -50,7 +50,7 @@ def status(name: str | None) -> list[dict[str, Any]]:
 def _lone_records() -> dict[str, dict[str, Any]]:
     records: dict[str, dict[str, Any]] = {}
     for loop in lone_loops():
-        empty = {"study": loop.study, "kind": "loop", "loops": [], "seconds_left": None}
+        empty: dict[str, Any] = {"study": loop.study, "kind": "loop", "loops": [], "seconds_left": None}
         record = records.setdefault(loop.study, empty)
         record["loops"].append(
             {

@@ -55,6 +55,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its new
 EXPERIMENT = "ouroloop"
 _METRICS_PER_BATCH = 1_000  # MLflow refuses more
 _TABLE_ROWS = 200
+_NOTE = "mlflow.note.content"
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Points (step, value) of metrics, by key."""
@@ -193,7 +194,7 @@ class Run:
     @property
     def note(self) -> str:
         """What `describe` said."""
-        return str(self.entity.data.tags.get("mlflow.note.content", ""))
+        return str(self.entity.data.tags.get(_NOTE, ""))
 
     @property
     def mixture(self) -> dict[str, int]:
@@ -221,7 +222,7 @@ class Run:
 
     def describe(self, markdown: str) -> None:
         """The text that the MLflow UI shows at the top of the run."""
-        self.store.client.set_tag(self.id, "mlflow.note.content", markdown)
+        self.store.client.set_tag(self.id, _NOTE, markdown)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         entities = [Param(key, str(value)) for key, value in params.items()]
@@ -231,16 +232,21 @@ class Run:
         entities = [RunTag(f"ouroloop.{key}", value) for key, value in tags.items()]
         self.store.client.log_batch(self.id, tags=entities)
 
-    def log_series(self, series: Series, skip_existing: bool = False) -> None:
-        """Metric points (step, value) by key, the finite ones; with `skip_existing`, only at new steps."""
+    def log_series(self, series: Series, skip_existing: bool = False, note: str | None = None, **tags: str) -> None:
+        """Metric points (step, value) by key, the finite ones; with `skip_existing`, only at new steps.
+
+        Tags, and the text of `describe`, go along in the same write.
+        """
         now = int(time.time() * 1000)
         points = []
         for key, values in series.items():
             known = {m.step for m in self.store.client.get_metric_history(self.id, key)} if skip_existing else set()
             wanted = [(step, value) for step, value in values if step not in known and math.isfinite(value)]
             points += [Metric(key, value, now, step) for step, value in wanted]
-        for start in range(0, len(points), _METRICS_PER_BATCH):
-            self.store.client.log_batch(self.id, metrics=points[start : start + _METRICS_PER_BATCH])
+        entities = [RunTag(f"ouroloop.{key}", value) for key, value in tags.items()]
+        entities += [] if note is None else [RunTag(_NOTE, note)]
+        for start in range(0, max(len(points), 1), _METRICS_PER_BATCH):
+            self.store.client.log_batch(self.id, metrics=points[start : start + _METRICS_PER_BATCH], tags=entities)
 
     def history(self, key: str) -> list[tuple[int, float]]:
         points = self.store.client.get_metric_history(self.id, key)
@@ -253,16 +259,20 @@ class Run:
             path.write_bytes(content)
             self.store.client.log_artifact(self.id, str(path), str(Path(name).parent) if "/" in name else None)
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A JSON artifact that the UI shows as a table; written anew each time."""
-        self.log_bytes(name, json.dumps({"columns": columns, "data": rows}).encode())
-        self.store.client.set_tag(self.id, "mlflow.loggedArtifacts", json.dumps([{"path": name, "type": "table"}]))
+    def log_tables(self, **tables: tuple[Sequence[str], Sequence[Sequence[Any]]]) -> None:
+        """(columns, rows) by name: JSON artifacts that the UI shows as tables; written anew each time."""
+        for name, (columns, rows) in tables.items():
+            self.log_bytes(f"{name}.json", json.dumps({"columns": columns, "data": rows}).encode())
+        logged = [{"path": f"{name}.json", "type": "table"} for name in tables]
+        self.store.client.set_tag(self.id, "mlflow.loggedArtifacts", json.dumps(logged))
 
     def log_samples(self, sample: Sample) -> None:
         """The most frequent texts, and the depths of all, as tables that the UI shows."""
         rows = sample.most_frequent(_TABLE_ROWS)
-        self.log_table("depths.json", ["depth", "count"], sample.depth_counts())
-        self.log_table("samples.json", ["count", "share", "verdict", "depth", "expression"], rows)
+        self.log_tables(
+            depths=(["depth", "count"], sample.depth_counts()),
+            samples=(["count", "share", "verdict", "depth", "expression"], rows),
+        )
 
     def log_dataset(self, name: str, dataset: Dataset) -> None:
         """The dataset as an artifact with every example's provenance, and as an input with its mixture."""

@@ -4,8 +4,9 @@ The figures of the paper share loops: full synthetic is incremental at λ = 1, a
 beginning of one of fifty.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ouroloop.config import CycleConfig, DataCycle, LoopConfig
@@ -16,6 +17,25 @@ from ouroloop.track import Run, Series, Store
 
 CURVES = ("train_loss_nats_per_token", "validation_loss_nats")
 """Metrics of a generation that have optimizer steps for steps."""
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """What a generation comes to, computed or copied."""
+
+    samples: Dataset
+    """S_t."""
+    sample: Sample
+    """The same, reduced to distinct texts."""
+    stage: str | None
+    curves: Series
+    measures: Mapping[str, float]
+    note: str
+    tags: Mapping[str, str]
+    model: Path | None
+    """The folder with M_t, if its weights are to be kept."""
+    seconds_elsewhere: float = 0.0
+    """What it took another loop to train and sample for this one too."""
 
 
 def finished_generations(store: Store, config: LoopConfig, study: str) -> dict[int, Run]:
@@ -39,21 +59,20 @@ def _decisive(config: LoopConfig) -> dict[str, Any]:
     return decisive
 
 
-def copy_generation(twin: Run, run: Run, number: int) -> tuple[Dataset, Series, Series]:
-    """S_t, the curves and the measures of a generation; all that it left but its training set is now also `run`'s.
+def read_record(twin: Run, model_folder: Path | None) -> GenerationRecord:
+    """What another loop's generation came to; its model is put into the folder, if one is given.
 
     Raises:
-        DatasetError: an artifact of it is missing or damaged, or its model is gone.
+        DatasetError: its samples are missing or damaged, or its model is gone.
     """
     samples = twin.read_dataset("samples.tsv.gz")
-    run.log_bytes("depths.png", twin.read_bytes("depths.png"))
-    run.log_bytes("samples.tsv.gz", samples.to_bytes())
-    run.log_samples(Sample.of(samples.texts))
-    if twin.model_id is not None:
-        with TemporaryDirectory() as folder:
-            model = twin.download_model(Path(folder))
-            run.log_model(f"M_{number:02d}", model, number, tags={"generation": str(number)})
-    run.log_tags(**{key: value for key in ("stage", "commit") if (value := twin.tag(key))}, copied_from=twin.id)
-    run.describe(twin.note)
-    measures = {key: [(number, value)] for key, value in twin.metrics.items() if key not in CURVES}
-    return samples, {key: twin.history(key) for key in CURVES if key in twin.metrics}, measures
+    return GenerationRecord(
+        samples,
+        Sample.of(samples.texts),
+        twin.tag("stage"),
+        curves={key: twin.history(key) for key in CURVES if key in twin.metrics},
+        measures={key: value for key, value in twin.metrics.items() if key not in CURVES},
+        note=twin.note,
+        tags={"commit": twin.tag("commit") or "unknown", "copied_from": twin.id},
+        model=None if model_folder is None else twin.download_model(model_folder),
+    )
