@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+from filelock import FileLock
 from hypothesis import settings
 
 from ouroloop.cli import main
@@ -71,9 +72,17 @@ def root(tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(scope="session")
 def collapsing_root(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
     """A root with a study of two cells and two seeds, run by the command line and registered: nearly greedy
-    sampling makes its loops collapse in three generations."""
-    root = tmp_path_factory.mktemp("collapsing")
-    (root / "mlruns").mkdir()
+    sampling makes its loops collapse in three generations. Made once for all processes that share the tests."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "collapsing"
+    with FileLock(root.with_suffix(".lock")):
+        if not root.exists():
+            fill_collapsing(root, migrated_store)
+    return root
+
+
+def fill_collapsing(root: Path, migrated_store: Path) -> None:
+    (root / "mlruns").mkdir(parents=True)
     shutil.copy(migrated_store, root / "mlruns" / "mlflow.db")
     (root / "collapsing.yaml").write_text(yaml.safe_dump(COLLAPSING))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -85,7 +94,6 @@ def collapsing_root(tmp_path_factory: pytest.TempPathFactory, migrated_store: Pa
         assert main(["register", "collapsing"]) == 0
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    return root
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A disk that fills up during a write must cost what was being written, and nothing else."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,12 @@ def outcome(loop: Run) -> list[object]:
 
 @pytest.mark.parametrize(("command", "small_disk"), [("run", 500), ("sweep", 700)], indirect=["small_disk"])
 def test_a_full_disk_is_one_line_and_with_room_the_same_command_finishes(
-    ouroloop: CommandLine, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    ouroloop: CommandLine,
+    small_disk: Path,
+    migrated_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
 ) -> None:
     folder = tmp_path / "elsewhere"
     (folder / "experiments").mkdir(parents=True)
@@ -68,6 +74,8 @@ def test_a_full_disk_is_one_line_and_with_room_the_same_command_finishes(
     assert Store.open().running() == []
     disturbed = outcome(after)
 
+    (tmp_path / "undisturbed" / "mlruns").mkdir(parents=True)
+    shutil.copy(migrated_store, tmp_path / "undisturbed" / "mlruns" / "mlflow.db")
     monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path / "undisturbed"))
     assert ouroloop(command, command, cwd=folder).returncode == 0
     (undisturbed,) = Store.open().find(level="loop", study=command)

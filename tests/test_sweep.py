@@ -52,7 +52,7 @@ def new_points(run: Run) -> tuple[int, int]:
 
 
 def test_a_search_leaves_its_answer_on_the_study_run(ouroloop: CommandLine, presets: Path) -> None:
-    done = ouroloop("sweep", "search", "--workers=2", cwd=presets)
+    done = ouroloop("sweep", "search", cwd=presets)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "incremental, T = 0.8: λ*, the largest λ that keeps 100.0% at t = 3, is " in done.stdout
     assert "generation   3/3" in done.stdout  # progress, though this is no terminal

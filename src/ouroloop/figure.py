@@ -40,9 +40,10 @@ def loop_png(history: History, config: LoopConfig) -> bytes:
         f"{config.cycle.kind.value},{proportion} temperature {config.sampling.temperature:g}, "
         f"m = {config.data.num_examples:,}, seed {config.seed}"
     )
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    figure = Figure(figsize=(13, 3.8))  # without a layout engine, which would draw all of it twice to find the same
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
+    figure.subplots_adjust(left=0.035, right=0.99, bottom=0.12, top=0.84, wspace=0.2)
     diversity, composition, unique = figure.subplots(1, 3)
     _diversity(diversity, history, published(config))
     _composition(composition, history)

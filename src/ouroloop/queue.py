@@ -112,8 +112,8 @@ class Queue:
     @classmethod
     def all(cls) -> "list[Queue]":
         """Every study of the store, by name; a store that is not there is not created."""
-        url = stores.optuna_url()
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        kind, _, path = stores.optuna_url().partition(":///")
+        if kind == "sqlite" and Path(path).parent.is_dir() and not Path(path).exists():
             return []
         storage = open_storage()
         names = sorted(optuna.get_all_study_names(storage))

@@ -239,8 +239,9 @@ class Run:
         """
         now = int(time.time() * 1000)
         points = []
+        recorded = self.store.get(self.id).metrics.keys() if skip_existing else ()
         for key, values in series.items():
-            known = {m.step for m in self.store.client.get_metric_history(self.id, key)} if skip_existing else set()
+            known = {step for step, _ in self.history(key)} if key in recorded else set()
             wanted = [(step, value) for step, value in values if step not in known and math.isfinite(value)]
             points += [Metric(key, value, now, step) for step, value in wanted]
         entities = [RunTag(f"ouroloop.{key}", value) for key, value in tags.items()]
