@@ -184,12 +184,16 @@ def _run(options: argparse.Namespace) -> int:
     stores.require_writable()
     from rich.console import Console
 
+    from ouroloop.loading import loading
+
     console = Console()
-    with console.status("loading libraries"):
+    with loading(console):
+        from ouroloop.generation import load_libraries
         from ouroloop.loop import run_loop
         from ouroloop.track import Store, close_dead_runs
         from ouroloop.view import LoopView
 
+        load_libraries(config)
         _check_model(config)
     study = preset_name(options.preset)
     store = Store.open()
@@ -240,6 +244,8 @@ def _sweep(options: argparse.Namespace) -> int:
     config = load_preset(options.preset, options.overrides, StudyConfig)
     from rich.console import Console
 
+    from ouroloop.loading import loading
+
     console = Console()
     if options.dry_run:
         from ouroloop.estimate import cost, cost_line, plan_table, study_totals
@@ -250,7 +256,7 @@ def _sweep(options: argparse.Namespace) -> int:
         console.print(cost_line(study_totals(config, of), of, options.workers), highlight=False, soft_wrap=True)
         return 0
     stores.require_writable()
-    with console.status("loading libraries"):
+    with loading(console):
         from ouroloop.queue import Queue
         from ouroloop.report import write_report
         from ouroloop.results import answer

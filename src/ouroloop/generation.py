@@ -45,6 +45,12 @@ def timed(seconds: dict[str, float], phase: str, observer: Observer) -> Iterator
     seconds[phase] = perf_counter() - start
 
 
+def load_libraries(config: LoopConfig) -> None:
+    """Imports what `produce` takes, seconds that no generation should be charged with."""
+    if config.model.kind == "transformers":
+        from ouroloop import likelihood, sample, train  # noqa: F401
+
+
 def produce(config: LoopConfig, number: int, training_set: Dataset, observer: Observer) -> Product:
     """Trains M_t on D_{t-1}, if it is of a kind that is trained, and samples S_t from it."""
     if config.model.kind == "transformers":

@@ -23,7 +23,7 @@ from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.cycle import Dataset, DatasetError, Source, needs_fresh_data, next_dataset
 from ouroloop.divergence import of_unique_set
 from ouroloop.figure import PANEL_KEYS, depths_png, loop_png
-from ouroloop.generation import Assessment, Product, assess, produce
+from ouroloop.generation import Assessment, Product, assess, load_libraries, produce
 from ouroloop.grammar import unique_set
 from ouroloop.law import Law
 from ouroloop.measure import Sample, as_metrics, measure
@@ -64,6 +64,7 @@ def run_loop(
             observer.generation_finished(number, finished[number].metrics, resumed=True)
         return run
     with run.running():
+        load_libraries(config)
         reference = Sample.of(original.texts)
         measures = measure(reference, reference, config.data)
         measures |= of_unique_set(Law.of(config.data), config.data.num_examples)

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ouroloop import search, stores
 from ouroloop.config import ConfigError, StudyConfig, flatten
 from ouroloop.cycle import fresh_share
+from ouroloop.loading import loading
 from ouroloop.origin import create_study
 from ouroloop.queue import Queue
 from ouroloop.results import record_results
@@ -119,13 +120,16 @@ def work(name: str, store: Store, console: Console) -> None:
     A loop that fails is recorded as FAILED and the next one is taken; an interruption gives the loop
     back, to be gone on with later.
     """
-    from ouroloop.loop import run_loop  # torch and Lightning, which only a worker needs
-
     queue = Queue.load(name)
     if queue is None:
         raise ConfigError(
             f"no study {name!r}; there are: {', '.join(known.study.study_name for known in Queue.all()) or 'none'}"
         )
+    with loading(console):  # torch and Lightning among them, which only a worker needs
+        from ouroloop.generation import load_libraries
+        from ouroloop.loop import run_loop
+
+        load_libraries(StudyConfig.model_validate(queue.study.user_attrs["config"]).loop)
     parent = store.get(queue.study.user_attrs["run"])
     while (trial := _next_trial(queue)) is not None:
         loop = loop_of(trial)
