@@ -86,10 +86,10 @@ def orthogonal(x_KRC: Tensor) -> Tensor:
             x_KRC = torch.baddbmm(x_KRC, torch.baddbmm(gram_KRR, gram_KRR, gram_KRR, beta=b, alpha=c), x_KRC, beta=a)
         return x_KRC
     gram_KRR = x_KRC @ x_KRC.mT
-    identity_RR = torch.eye(rows, dtype=x_KRC.dtype, device=x_KRC.device)
-    product_KRR = identity_RR.expand_as(gram_KRR)
-    for _ in range(_NUM_ITERATIONS):
-        factor_KRR = torch.baddbmm(gram_KRR, gram_KRR, gram_KRR, beta=b, alpha=c) + a * identity_RR
-        product_KRR = factor_KRR @ product_KRR
+    shift_RR = a * torch.eye(rows, dtype=x_KRC.dtype, device=x_KRC.device)
+    factor_KRR = product_KRR = torch.baddbmm(gram_KRR, gram_KRR, gram_KRR, beta=b, alpha=c) + shift_RR
+    for _ in range(_NUM_ITERATIONS - 1):
         gram_KRR = factor_KRR @ gram_KRR @ factor_KRR
+        factor_KRR = torch.baddbmm(gram_KRR, gram_KRR, gram_KRR, beta=b, alpha=c) + shift_RR
+        product_KRR = factor_KRR @ product_KRR
     return product_KRR @ x_KRC
