@@ -12,11 +12,16 @@ from tests.test_headline import loop, outcome
 FALSE = "( not True )"
 
 
-def with_history(one: Loop, written: str | None = None, **history: list[float | None]) -> Loop:
-    """The loop with these metrics at t = 0, 1, ..., and this text as the last generation's only one."""
+def with_history(one: Loop, **history: list[float | None]) -> Loop:
+    """The loop with these metrics at t = 0, 1, ..."""
     more = {key: {t: v for t, v in enumerate(values) if v is not None} for key, values in history.items()}
-    texts = {} if written is None else {one.reached: Written([(9, 1.0, "False", 1, written)], {"1": 9})}
-    return Loop(one.run, one.cell, {**one.history, **more}, texts, None)
+    return Loop(one.run, one.cell, {**one.history, **more}, one.written, None)
+
+
+def with_heads(one: Loop, *heads: tuple[float, str]) -> Loop:
+    """The loop with this (share, text) as the most frequent, a False one, at t = 1, 2, ..."""
+    written = {t: Written([(9, share, "False", 1, text)], {"1": 9}) for t, (share, text) in enumerate(heads, 1)}
+    return Loop(one.run, one.cell, one.history, written, None)
 
 
 def findings(*loops: Loop) -> dict[str, Any]:
@@ -58,14 +63,14 @@ def test_the_lead_of_a_measure_in_generations() -> None:
 
 
 def test_the_text_that_was_left() -> None:
-    fixed = with_history(loop("c", 1, [1.0, 0.5, 0.0, 0.0]), written=FALSE, num_unique=[9, 1, 2, 1])
-    open_ended = loop("c", 2, [1.0, 0.5, 0.4, 0.3])
-    (cell,) = findings(fixed, open_ended)["cells"]
-    assert cell["fixed_on_one_text"] == {
-        "loops": 1,
-        "on_one_that_is_not_true": 1,
-        "by_seed": {"1": {"since": 3, "verdict": "False", "depth": 1, "text": FALSE}},
-    }
+    """Since the last generation that wrote another one, or this one to less than 99 %."""
+    one, other, third = (loop("c", seed, [1.0, 0.5, 0.0, 0.0, 0.0]) for seed in (1, 2, 3))
+    slipping = with_heads(one, (1.0, FALSE), (0.98, FALSE), (0.9995, FALSE), (0.99, FALSE))
+    wandering = with_heads(other, (0.5, FALSE), (1.0, "other"), (1.0, FALSE), (1.0, FALSE))
+    open_ended = with_heads(third, (1.0, FALSE), (1.0, FALSE), (1.0, FALSE), (0.9, FALSE))
+    (cell,) = findings(slipping, wandering, open_ended, loop("c", 4, [1.0, 0.5]))["cells"]
+    left = {"since": 3, "verdict": "False", "depth": 1, "text": FALSE}
+    assert cell["fixed_on_one_text"] == {"loops": 2, "on_one_that_is_not_true": 2, "by_seed": {"1": left, "2": left}}
 
 
 def test_the_order_and_the_seeds_that_agree_with_it() -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from ouroloop.headline import headline, progress
-from ouroloop.outcome import Loop, Outcome, interval
+from ouroloop.outcome import Loop, Outcome, Written, interval
 from ouroloop.track import Run
 
 
@@ -18,7 +18,10 @@ def loop(cell: str, seed: int, retention: list[float], status: str = "FINISHED",
     run = cast(Run, replace_entity(SimpleNamespace(info=info, data=SimpleNamespace(tags=tags, params={}, metrics={}))))
     constant = {"correctness": 0.5, "error_rate": 0.0, "num_unique": 10.0} | last
     history = {key: dict.fromkeys(range(len(retention)), value) for key, value in constant.items()}
-    return Loop(run, cell, history | {"diversity_retention": dict(enumerate(retention))}, {}, None)
+    verdict = "False" if constant["correctness"] == 0 else "True"
+    only = Written([(9, 1.0, verdict, 1, "a text")], {"1": 9})
+    written = dict.fromkeys(range(len(retention)), only) if constant["num_unique"] == 1 else {}
+    return Loop(run, cell, history | {"diversity_retention": dict(enumerate(retention))}, written, None)
 
 
 def replace_entity(entity: Any) -> Run:

@@ -30,7 +30,7 @@ def findings_json(outcome: Outcome) -> str:
 
 def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
     last = min(loop.reached for loop in loops)
-    single = {loop.seed: left for loop in loops if (left := _single_text(loop))}
+    fixed = {loop.seed: left._asdict() for loop in loops if (left := loop.fixed)}
     return {
         "cell": cell,
         "seeds": [loop.seed for loop in loops],
@@ -38,9 +38,9 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
         "retention": _over_seeds({loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}),
         "half_life": _over_seeds({loop.seed: loop.half_life for loop in loops}),
         "fixed_on_one_text": {
-            "loops": len(single),
-            "on_one_that_is_not_true": sum(left["verdict"] != "True" for left in single.values()),
-            "by_seed": single,
+            "loops": len(fixed),
+            "on_one_that_is_not_true": sum(left["verdict"] != "True" for left in fixed.values()),
+            "by_seed": fixed,
         },
         "lead_before_retention_below_0.9": _leads(loops),
     }
@@ -58,16 +58,6 @@ def _over_seeds(values: Mapping[str, float | None]) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
-
-
-def _single_text(loop: Loop) -> dict[str, Any] | None:
-    """The text that was left, and since when there was no other; None while there are several."""
-    unique = loop.history.get("num_unique", {})
-    since = next((t for t in sorted(unique) if all(unique[u] == 1 for u in unique if u >= t)), None)
-    if since is None or loop.reached not in loop.written:
-        return None
-    _, _, verdict, depth, text = loop.written[loop.reached].most_frequent[0]
-    return {"since": since, "verdict": verdict, "depth": depth, "text": text}
 
 
 def _leads(loops: Sequence[Loop]) -> dict[str, Any]:

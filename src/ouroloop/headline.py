@@ -96,19 +96,19 @@ def _truth(outcome: Outcome, cell: str | None = None) -> str:
     )
     if malformed:
         sentence += f", with {malformed[1].mean:.1%} malformed"
-    return f"{sentence}{_single(outcome)}."
+    return f"{sentence}{_fixed(outcome)}."
 
 
-def _single(outcome: Outcome) -> str:
+def _fixed(outcome: Outcome) -> str:
     """How many loops wrote one and the same text in the end, and whether it was a True one."""
     loops = [loop for own in outcome.cells.values() for loop in own]
-    single = [loop for loop in loops if loop.at("num_unique", loop.reached) == 1]
-    others = sum(loop.at("correctness", loop.reached) == 0 for loop in single)
-    if not single:
+    fixed = [text for loop in loops if (text := loop.fixed)]
+    others = sum(text.verdict != "True" for text in fixed)
+    if not fixed:
         return ""
     if len(loops) == 1:
         return f"; in the end a single text is left, {'which is not True' if others else 'a True one'}"
-    return f"; {len(single)} of {len(loops)} loops ended in a single text, {others} of them in one that is not True"
+    return f"; {len(fixed)} of {len(loops)} loops ended in a single text, {others} of them in one that is not True"
 
 
 def _range(values: Sequence[int]) -> str:

@@ -27,6 +27,8 @@ from ouroloop.track import Run, Store
 MOST_FREQUENT = 10
 """Expressions listed for a generation."""
 
+_FIXED_SHARE = 0.99  # not all: a model that writes one text for good still slips once in a thousand
+
 # What may differ between the loops of a cell: they are still the same experiment
 _NOT_THE_CELL = {"seed", "num_generations", "cycle.kind", "cycle.synthetic_proportion", "sampling.temperature"}
 
@@ -38,6 +40,15 @@ class Written(NamedTuple):
     """(count, share, verdict, depth or "", text)."""
     depths: dict[str, int]
     """Texts by depth; `malformed` stands for those that have none."""
+
+
+class FixedText(NamedTuple):
+    """At least 99 % of what a loop's models write, from some generation on to the last."""
+
+    since: int
+    verdict: str
+    depth: int | str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,18 @@ class Loop:
     @property
     def half_life(self) -> int | None:
         return half_life(dict(self.history.get(RETENTION, {})))
+
+    @property
+    def fixed(self) -> FixedText | None:
+        """The one text that is left, None while there are several or what was written is lost."""
+        since, found = self.reached, None
+        while since in self.written and since > 0:
+            _, share, verdict, depth, text = self.written[since].most_frequent[0]
+            if share < _FIXED_SHARE or (found is not None and text != found.text):
+                break
+            found = FixedText(since, verdict, depth, text)
+            since -= 1
+        return found
 
     def at(self, key: str, generation: int) -> float | str:
         return self.history.get(key, {}).get(generation, "")
