@@ -164,6 +164,7 @@ def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine
     done = ouroloop("sweep", "tiny-study", "--workers=2", cwd=presets)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "incremental-0-T0.8-s5" in done.stdout
+    assert "generation   3/3" in done.stdout  # progress of the workers, though this is no terminal
     store = Store.open()
     (study,) = store.find(level="study", study="tiny-study")
     assert study.status == "FINISHED"

@@ -257,6 +257,7 @@ def test_what_another_study_has_computed_is_copied_and_is_what_would_have_been_c
         assert (copy.note, copy.tag("stage"), copy.mixture) == (original.note, original.tag("stage"), original.mixture)
         assert copy.model_id != twin.model_id
         assert (copy.model_id is None) == (original.model_id is None)  # and not all that its twin keeps
+    assert generations(copied)[-1].model_id is not None
     with pytest.raises(AssertionError, match="there already"):
         loop(config.model_copy(update={"seed": 6}), study="other", observer=Refuses())
 

@@ -55,10 +55,10 @@ def lone_loops() -> list[LoneLoop]:
     Raises:
         ConfigError: the store cannot be opened.
     """
-    kind, _, path = stores.tracking_uri().partition(":///")
+    path = stores.sqlite_file(stores.tracking_uri())
     try:
-        if kind == "sqlite":
-            return list(_read(Path(path))) if Path(path).is_file() else []
+        if path is not None:
+            return list(_read(path)) if path.is_file() else []
     except sqlite3.Error:
         pass
     return list(_ask_mlflow())
@@ -86,6 +86,6 @@ def _ask_mlflow() -> Iterator[LoneLoop]:
                 run.tag("fingerprint") or "",
                 run.tag("place"),
                 int(run.entity.data.params.get("num_generations", 0)),
-                max((step for step, _ in run.history("correctness")), default=0),
+                run.reached,
                 [value for step, value in run.history("diversity_retention") if step > 0],
             )

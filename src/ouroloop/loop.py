@@ -204,11 +204,12 @@ class _Loop:
     def _computed(self, number: int, training_set: Dataset, folder: Path) -> GenerationRecord:
         product, seconds_elsewhere = self._product(number, training_set)
         assessment = assess(self.config, number, product, training_set, self.reference, self.observer)
-        is_kept = product.model is not None and keeps_weights(self.config, number, assessment.stage, self.stages)
-        if product.model is not None and is_kept:
+        model = None
+        if product.model is not None and keeps_weights(self.config, number, assessment.stage, self.stages):
             from ouroloop.model import save_model
 
-            save_model(product.model, folder, self.config.sampling)
+            model = folder
+            save_model(product.model, model, self.config.sampling)
         curves = {}
         if product.training is not None:
             losses = (_thinned(product.training.train_losses), product.training.validation_losses)
@@ -221,7 +222,7 @@ class _Loop:
             as_metrics(assessment.measures),
             _generation_headline(number, assessment, training_set),
             {"commit": commit()},
-            folder if is_kept else None,
+            model,
             seconds_elsewhere,
         )
 

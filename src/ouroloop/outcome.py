@@ -86,7 +86,7 @@ class Loop:
 
     @property
     def fixed(self) -> FixedText | None:
-        """The one text that is left, None while there are several or what was written is lost."""
+        """The one text that is left but for slips, None while there are several or what was written is lost."""
         since, found = self.reached, None
         while since in self.written and since > 0:
             _, share, verdict, depth, text = self.written[since].most_frequent[0]

@@ -9,7 +9,6 @@ transaction takes the write lock when it begins.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from threading import Event, Thread
 from time import time
 from typing import Any, Literal
@@ -112,8 +111,8 @@ class Queue:
     @classmethod
     def all(cls) -> "list[Queue]":
         """Every study of the store, by name; a store that is not there is not created."""
-        kind, _, path = stores.optuna_url().partition(":///")
-        if kind == "sqlite" and Path(path).parent.is_dir() and not Path(path).exists():
+        path = stores.sqlite_file(stores.optuna_url())
+        if path is not None and path.parent.is_dir() and not path.exists():
             return []
         storage = open_storage()
         names = sorted(optuna.get_all_study_names(storage))

@@ -22,7 +22,7 @@ from ouroloop.grammar import Initialisation
 from ouroloop.queue import Queue
 from ouroloop.search import Arm, Search
 from ouroloop.status import RETENTION, half_life, loop_of
-from ouroloop.summary import last_metrics, newest_loops, reached_generation
+from ouroloop.summary import last_metrics, newest_loops
 from ouroloop.track import Run, Store
 
 
@@ -158,9 +158,7 @@ def record_results(run: Run, store: Store, config: StudyConfig, queue: Queue) ->
         last = [metrics.get(key, "") for key in ("correctness", "error_rate", RETENTION, "num_unique")]
         tags = [loop.tag(key) for key in ("cycle", "synthetic_proportion", "temperature", "seed")]
         life = half_life(dict(loop.history(RETENTION)))
-        rows.append(
-            [*tags, loop.status, reached_generation(loop), *last, "" if life is None else life, round(seconds / 60, 2)]
-        )
+        rows.append([*tags, loop.status, loop.reached, *last, "" if life is None else life, round(seconds / 60, 2)])
     run.log_tables(results=(columns, rows))
     run.log_bytes("answer.json", json.dumps(_as_record(config, queue), indent=2).encode())
     for name, picture in study_plots(queue, config).items():

@@ -30,6 +30,12 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder() / 'mlflow.db'}"
 
 
+def sqlite_file(url: str) -> Path | None:
+    """Where an SQLite store lies, whether it is there or not; None for a store of another kind."""
+    kind, _, path = url.partition(":///")
+    return Path(path) if kind == "sqlite" else None
+
+
 def optuna_url() -> str:
     """Optuna's store, never MLflow's: both keep an `alembic_version` table."""
     return os.environ.get("OUROLOOP_OPTUNA_URL") or f"sqlite:///{runs_folder() / 'optuna.db'}"

@@ -25,7 +25,7 @@ def study_table(store: Store, name: str) -> Table:
     table.add_column("curve", no_wrap=True)
     for loop in newest_loops(store, name):
         retention = dict(loop.history(RETENTION))
-        reached, life = reached_generation(loop), half_life(retention)
+        reached, life = loop.reached, half_life(retention)
         metrics = last_metrics(loop)
         if _mark(loop) == "†":
             table.caption = "† ended early: nothing depended on it any more"
@@ -43,12 +43,7 @@ def study_table(store: Store, name: str) -> Table:
 
 def last_metrics(loop: Run) -> dict[str, float]:
     """The metrics of the last generation; none before the first, since those of step 0 are D_0's."""
-    return loop.metrics if reached_generation(loop) else {}
-
-
-def reached_generation(loop: Run) -> int:
-    """The last generation that is on record, 0 for D_0 alone."""
-    return max((step for step, _ in loop.history("correctness")), default=0)
+    return loop.metrics if loop.reached else {}
 
 
 def _mark(loop: Run) -> str:

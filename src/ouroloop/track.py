@@ -98,8 +98,8 @@ class Store:
         Raises:
             ConfigError: there is none, or it cannot be opened.
         """
-        kind, _, path = stores.tracking_uri().partition(":///")
-        if kind == "sqlite" and not Path(path).is_file():
+        path = stores.sqlite_file(stores.tracking_uri())
+        if path is not None and not path.is_file():
             raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
         return cls.open()
 
@@ -179,6 +179,11 @@ class Run:
     @property
     def metrics(self) -> dict[str, float]:
         return dict(self.entity.data.metrics)
+
+    @property
+    def reached(self) -> int:
+        """The last generation on a loop's record, 0 for D_0 alone."""
+        return max((step for step, _ in self.history("correctness")), default=0)
 
     @property
     def parent_id(self) -> str | None:
