@@ -20,6 +20,8 @@ def pace(workers: int, generations: int) -> float:
     """Generations per minute."""
     with TemporaryDirectory() as root:
         os.environ["OUROLOOP_ROOT"] = root
+        for name in ("MLFLOW_TRACKING_URI", "OUROLOOP_OPTUNA_URL"):
+            os.environ.pop(name, None)
         changes = [f"--seeds={list(range(workers))}", "--synthetic_proportions=[0.5]"]
         changes += [f"--loop.num_generations={generations}", "--loop.train.num_threads=1"]
         command = [sys.executable, "-m", "ouroloop", "sweep", "sweep-smoke", f"--workers={workers}", *changes]

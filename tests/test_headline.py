@@ -57,7 +57,9 @@ def test_a_study_says_most_and_least_with_intervals_and_seeds() -> None:
     assert second == (
         "Half of it was gone soonest, at generation 1 to 2 at λ = 1, in all 3 seeds; no loop lost half at λ = 0.1."
     )
-    assert third.endswith("3 of 6 loops ended in a single text, 3 of them in one that is not True.")
+    assert third.endswith(
+        "3 of 6 loops ended with one text making up 99% or more, 3 of them with one that is not True."
+    )
 
 
 def test_one_seed_claims_no_interval() -> None:

@@ -4,12 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import DatasetInput
 
 from ouroloop import stores
 from ouroloop.config import CycleConfig, DataCycle, EmpiricalConfig, LoopConfig
 from ouroloop.loop import keeps_weights, run_loop
 from ouroloop.observer import Observer
 from ouroloop.signals import Interrupted
+from ouroloop.software import code
 from ouroloop.track import Run, Store
 
 TIMES = ("seconds", "tokens_per_second")
@@ -260,6 +263,38 @@ def test_what_another_study_has_computed_is_copied_and_is_what_would_have_been_c
     assert generations(copied)[-1].model_id is not None
     with pytest.raises(AssertionError, match="there already"):
         loop(config.model_copy(update={"seed": 6}), study="other", observer=Refuses())
+
+
+@pytest.mark.usefixtures("root")
+def test_only_what_the_same_software_computed_from_the_same_data_is_copied(tiny: LoopConfig) -> None:
+    first = loop(tiny, study="first")
+    store = Store.open()
+    texts = sampled(first)
+    second, third = generations(first)[1:]
+    store.client.set_tag(second.id, "ouroloop.code", "another version")
+    inputs = third.entity.inputs.dataset_inputs[0].dataset
+    other = DatasetEntity("D_02", "another digest", inputs.source_type, inputs.source)
+    run = loop(tiny, study="copied")
+    assert [child.tag("copied_from") is None for child in generations(run)] == [False, True, False]
+    store.client.delete_run(third.id)
+    replaced = store.create("gen-03", first, {"level": "generation", "generation": "3", "code": code()})
+    store.client.log_inputs(replaced.id, datasets=[DatasetInput(other)])
+    replaced.end("FINISHED")
+    store.client.delete_run(run.id)
+    again = loop(tiny, study="again")
+    assert [child.tag("copied_from") is None for child in generations(again)] == [False, True, True]
+    assert sampled(again) == sampled(run) == texts
+
+
+@pytest.mark.usefixtures("root")
+def test_a_finished_loop_that_lost_a_generation_computes_it_again(tiny: LoopConfig) -> None:
+    whole = outcome(loop(tiny))
+    (run,) = Store.open().find(level="loop")
+    run.store.client.delete_run(generations(run)[1].id)
+    again = loop(tiny)
+    assert again.id == run.id
+    assert [child.tag("generation") for child in generations(again)] == ["1", "2", "3"]
+    assert outcome(again) == whole
 
 
 @pytest.mark.usefixtures("root")

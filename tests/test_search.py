@@ -135,6 +135,23 @@ def test_who_dies_between_asking_and_choosing_is_forgotten(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("root")
+def test_a_point_chosen_again_is_a_loop_that_nobody_runs() -> None:
+    only = {"num_trials": 9, "lowest": 0.25, "highest": 0.75, "precision": 1.0}
+    config = config_of(kind="pareto", cycles=["fresh_mix"], seeds=[1, 2], pareto=only, search={})
+    queue = Queue.create("study", search.directions(config))
+
+    def ask() -> tuple[optuna.Trial, int]:
+        trial = search.ask(queue, config)
+        assert trial is not None
+        return trial, LoopConfig.model_validate(trial.user_attrs["loop"]).seed
+
+    (_, first), (second_trial, second) = ask(), ask()
+    assert [first, second] == [1, 2]
+    queue.finish(second_trial, TrialState.COMPLETE, 0.5, 0.75)
+    assert ask()[1] == 2  # the loop with seed 1 runs: to wait for it would be idle
+
+
+@pytest.mark.usefixtures("root")
 def test_a_pareto_study_takes_its_number_of_trials_and_uses_every_seed() -> None:
     pareto = {"num_trials": 14, "precision": 0.5}
     config = config_of(kind="pareto", cycles=["fresh_mix", "expanding"], pareto=pareto, search={})

@@ -1,19 +1,28 @@
 """Studies of every kind through the command line: real models, workers and stores."""
 
 import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from io import StringIO
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 
-from ouroloop.config import DataCycle, LoopConfig
+from ouroloop import stores
+from ouroloop.config import DataCycle, LoopConfig, StudyConfig
 from ouroloop.cycle import fresh_share
 from ouroloop.grammar import Initialisation
 from ouroloop.queue import Queue
-from ouroloop.results import Point, front
+from ouroloop.results import Point, answer, front
 from ouroloop.status import loop_of, seconds_left
+from ouroloop.sweep import run_study
 from ouroloop.track import Run, Store
 from tests.conftest import TINY, CommandLine
 
@@ -118,6 +127,82 @@ def test_a_pareto_study_weighs_what_was_really_used(ouroloop: CommandLine, prese
         fresh, new = new_points(run)
         assert trial.values == [dict(run.history("diversity_retention"))[3], fresh / new]
         assert trial.values[1] == fresh_share(loop.cycle, loop.data.num_examples)
+
+
+def test_a_loop_that_another_process_runs_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its result is known then; to fail it would hide the result."""
+    ideal = TINY | {"model": {"kind": "empirical"}, "train": None}
+    pareto = {"num_trials": 1, "lowest": 0.25, "highest": 0.75, "precision": 1.0}
+    config = StudyConfig.model_validate({"kind": "pareto", "cycles": ["fresh_mix"], "pareto": pareto, "loop": ideal})
+    monkeypatch.setattr(stores, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("ouroloop.sweep._POLL_SECONDS", 0.05)
+    store, begun, lines = Store.open(), Event(), StringIO()
+    cell = config.cell(DataCycle.FRESH_MIX, 0.8, 0.25, 0)
+
+    def elsewhere() -> None:
+        with stores.locked("busy", cell.fingerprint()):
+            begun.set()
+            sleep(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(elsewhere)
+        begun.wait()
+        assert run_study(config, "busy", store, Console(file=lines)) == 0
+        other.result()
+    queue = Queue.load("busy")
+    assert queue is not None
+    states = [trial.state for trial in queue.trials()]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE]
+    assert "failed" not in lines.getvalue()
+
+
+def test_workers_that_die_whatever_they_take_end_the_study(
+    ouroloop: CommandLine, presets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits in a search that no worker lives to ask for; the study must not start workers for ever."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr("ouroloop.sweep._MAX_DEAD", 2)
+    with pytest.raises(RuntimeError, match="workers keep dying; their logs are in"):
+        ouroloop("sweep", "search", "--workers=2", cwd=presets)
+    (study,) = Store.open().find(level="study", study="search")
+    assert study.status == "FAILED"
+
+
+@pytest.fixture
+def grid(root: Path) -> Callable[..., list[str]]:
+    """What a grid of λ = 0.25, 0.5, 0.75 with two seeds says when its loops kept so much, None for a failed one."""
+
+    def said(*kept: tuple[float | None, float | None]) -> list[str]:
+        config = StudyConfig.model_validate({"synthetic_proportions": [0.25, 0.5, 0.75], "seeds": [1, 2], "loop": TINY})
+        queue = Queue.create("grid")
+        queue.add_missing(config.loops())
+        values = {(p, s): pair[s - 1] for p, pair in zip((0.25, 0.5, 0.75), kept, strict=True) for s in (1, 2)}
+        while (trial := queue.claim()) is not None:
+            loop = loop_of(trial)
+            assert loop.cycle.synthetic_proportion is not None
+            value = values[loop.cycle.synthetic_proportion, loop.seed]
+            queue.finish(trial, TrialState.FAIL) if value is None else queue.finish(trial, TrialState.COMPLETE, value)
+        return answer(config, queue)
+
+    return said
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (((0.9, 0.8), (0.7, 0.6), (0.6, 0.6)), "every λ up to 0.75 keeps at least 50% of D_0's diversity at t = 3"),
+        (((0.9, 0.8), (0.9, 0.4), (0.6, 0.6)), "every λ up to 0.25 keeps"),  # the mean would do, one seed does not
+        (((0.9, 0.8), (0.9, 0.4), (0.6, 0.6)), "; λ = 0.5 does not: 65.0%"),
+        (((0.9, 0.8), (None, None), (0.6, 0.6)), "; λ = 0.5 has not come to its end with every seed"),
+        (((0.9, None), (0.9, 0.9), (0.6, 0.6)), "no λ is known to keep at least 50%"),
+        (((0.2, 0.2), (0.9, 0.9), (0.6, 0.6)), "λ = 0.25 does not: 20.0%"),
+    ],
+)
+def test_what_a_grid_says_holds_for_every_seed(
+    grid: Callable[..., list[str]], kept: tuple[tuple[float | None, float | None], ...], said: str
+) -> None:
+    (line,) = grid(*kept)
+    assert said in line
 
 
 def test_the_front_keeps_what_nothing_beats() -> None:

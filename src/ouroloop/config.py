@@ -154,6 +154,15 @@ class TrainConfig(_Section):
     num_threads: int = Field(default=1, ge=1, le=1024)
     """Threads of torch. Part of what a loop is: another number may round sums differently."""
 
+    @model_validator(mode="after")
+    def _precision_suits_optimizer(self) -> Self:
+        if self.precision == "16-mixed" and self.muon_learning_rate is not None:
+            raise ValueError(
+                "16-mixed scales the gradients for one optimizer, and Muon is a second one: "
+                "choose bf16-mixed, or train.muon_learning_rate=null"
+            )
+        return self
+
     def num_validation_examples(self, num_examples: int) -> int:
         """How many of a dataset's examples are validated on; at least one is, and one is left to train on."""
         wanted = min(max(1, round(self.validation_fraction * num_examples)), num_examples - 1)
@@ -376,7 +385,10 @@ class StudyConfig(_Section):
         return list(cells.values())
 
     def most_loops(self) -> int:
-        """How many loops the study runs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉."""
+        """How many loops the study needs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉.
+
+        Workers that would idle may begin others, of which nothing is needed in the end.
+        """
         match self.kind:
             case "grid":
                 return len(self.loops())

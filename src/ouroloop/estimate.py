@@ -133,7 +133,7 @@ def plan_table(config: StudyConfig) -> Table:
             table.add_row(loop.label, loop.fingerprint()[:12])
         return table
     points = (config.search if config.kind == "search" else config.pareto).lattice()
-    title = f"{config.kind}: at most {config.most_loops()} {generations}"
+    title = f"{config.kind}: needs at most {config.most_loops()} {generations}"
     table = Table("cycle", "T", "λ is one of", "seeds", title=title, title_justify="left")
     for kind, temperature in config.arms():
         shown = f"{len(points)}, {points[0]:g} to {points[-1]:g}"

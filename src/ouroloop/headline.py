@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ouroloop.outcome import Interval, Loop, Outcome, interval
+from ouroloop.outcome import FIXED_SHARE, Interval, Loop, Outcome, interval
 from ouroloop.status import RETENTION
 
 
@@ -107,8 +107,12 @@ def _fixed(outcome: Outcome) -> str:
     if not fixed:
         return ""
     if len(loops) == 1:
-        return f"; in the end a single text is left, {'which is not True' if others else 'a True one'}"
-    return f"; {len(fixed)} of {len(loops)} loops ended in a single text, {others} of them in one that is not True"
+        kind = "one that is not True" if others else "a True one"
+        return f"; in the end one text makes up {FIXED_SHARE:.0%} or more, {kind}"
+    return (
+        f"; {len(fixed)} of {len(loops)} loops ended with one text making up {FIXED_SHARE:.0%} or more, "
+        f"{others} of them with one that is not True"
+    )
 
 
 def _range(values: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ is there and intact: the datasets in between are put together anew, which costs 
 
 import ctypes
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,9 +30,8 @@ from ouroloop.measure import Sample, as_metrics, measure
 from ouroloop.observer import Observer
 from ouroloop.origin import cell_tags, create_loop, loop_description, record_origin
 from ouroloop.seeding import stream
-from ouroloop.signals import held
-from ouroloop.software import commit
-from ouroloop.track import Run, Store
+from ouroloop.software import code, commit
+from ouroloop.track import Run, Store, running, short_digest
 from ouroloop.twin import CURVES, GenerationRecord, finished_generations, read_record
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
@@ -56,23 +55,26 @@ def run_loop(
     observer = observer or Observer()
     observer.loop_started(config, name)
     original = draw_original(config)
-    existing = [] if new else store.find(level="loop", study=study, fingerprint=config.fingerprint())
-    run = existing[0] if existing else create_loop(store, config, name, study, parent)
-    finished = {int(g.tag("generation") or 0): g for g in store.find(level="generation", parent=run.id)}
-    if run.status == "FINISHED":
-        for number in range(1, config.num_generations + 1):
+    existing = (
+        None if new else next(iter(store.find(level="loop", study=study, fingerprint=config.fingerprint())), None)
+    )
+    found = store.find(level="generation", parent=existing.id) if existing else []
+    finished = {int(generation.tag("generation") or 0): generation for generation in found}
+    numbers = range(1, config.num_generations + 1)
+    if existing and existing.status == "FINISHED" and finished.keys() >= set(numbers):
+        for number in numbers:
             observer.generation_finished(number, finished[number].metrics, resumed=True)
-        return run
-    with run.running():
+        return existing
+    with running(lambda: existing or create_loop(store, config, name, study, parent)) as run:
         load_libraries(config)
         reference = Sample.of(original.texts)
         measures = measure(reference, reference, config.data)
         measures |= of_unique_set(Law.of(config.data), config.data.num_examples)
         record_origin(run, config, original, as_metrics(measures))
-        twins = {} if new else finished_generations(store, config, study)
-        loop = _Loop(config, study, run, reference, observer, recompute=new, twins=twins)
+        twins = {} if new else finished_generations(store, config, run)
+        loop = _Loop(config, study, run, reference, observer, recompute=new, twins=twins, reached=run.reached)
         dataset, samples = original, list[Dataset]()
-        for number in range(1, config.num_generations + 1):
+        for number in numbers:
             child = finished.get(number)
             recorded = _recorded_samples(child)
             if child is not None and recorded is not None:
@@ -157,7 +159,9 @@ class _Loop:
     recompute: bool
     """Whether everything is computed here, even if another loop began alike."""
     twins: dict[int, Run]
-    """Generations that another study has computed already."""
+    """Generations that another loop has computed already."""
+    reached: int
+    """The last generation on the loop's record when it was taken up."""
     stages: list[str | None] = field(default_factory=list)
 
     def generation(self, number: int, training_set: Dataset, unfinished: Run | None) -> Dataset:
@@ -165,13 +169,15 @@ class _Loop:
         start = perf_counter()
         self.observer.generation_started(number)
         tags = {"level": "generation", "generation": str(number), **cell_tags(self.config, self.study)}
-        with ExitStack() as closing:
-            with held():  # a signal between the two would leave a run that nobody closes
-                run = unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
-                closing.enter_context(run.running())
+
+        def take() -> Run:
+            return unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
+
+        with running(take) as run, TemporaryDirectory() as folder:
             run.log_dataset(f"D_{number - 1:02d}", training_set)
-            folder = Path(closing.enter_context(TemporaryDirectory()))
-            record = self._copied(number, folder) or self._computed(number, training_set, folder)
+            record = self._copied(number, training_set, Path(folder)) or self._computed(
+                number, training_set, Path(folder)
+            )
             self.observer.phase_started("record")
             run.log_bytes("samples.tsv.gz", record.samples.to_bytes())
             run.log_samples(record.sample)
@@ -184,16 +190,16 @@ class _Loop:
             measures = {key: [(number, value)] for key, value in metrics.items()}
             is_resumed = unfinished is not None
             run.log_series({**record.curves, **measures}, is_resumed, record.note, **stage, **record.tags)
-            self.run.log_series(measures, is_resumed)
+            self.run.log_series(measures, is_resumed or number <= self.reached)
         self.stages.append(record.stage)
         _return_memory()
-        self.observer.generation_finished(number, metrics, resumed=False)
+        self.observer.generation_finished(number, metrics, resumed="copied_from" in record.tags)
         return record.samples
 
-    def _copied(self, number: int, folder: Path) -> GenerationRecord | None:
-        """From a loop of another study; None when there is none, or without weights that are wanted here."""
+    def _copied(self, number: int, training_set: Dataset, folder: Path) -> GenerationRecord | None:
+        """From another loop; None when there is none of this training set, or without weights that are wanted here."""
         twin = self.twins.get(number)
-        if twin is None:
+        if twin is None or twin.training_set_digest != short_digest(training_set):
             return None
         wants_weights = keeps_weights(self.config, number, twin.tag("stage"), self.stages)
         try:
@@ -221,13 +227,13 @@ class _Loop:
             curves,
             as_metrics(assessment.measures),
             _generation_headline(number, assessment, training_set),
-            {"commit": commit()},
+            {"commit": commit(), "code": code()},
             model,
             seconds_elsewhere,
         )
 
     def _product(self, number: int, training_set: Dataset) -> tuple[Product, float]:
-        """M_t and S_t, and what they took in seconds if another loop had computed them."""
+        """M_t and S_t, and, if another loop computed them, how many seconds more it took than they took here."""
 
         def compute() -> Product:
             return produce(self.config, number, training_set, self.observer)
@@ -236,8 +242,10 @@ class _Loop:
             return compute(), 0.0
         from ouroloop.shared import first_generation
 
+        start = perf_counter()
         product, is_reused = first_generation(self.config, training_set, compute)
-        return product, sum(product.seconds.values()) if is_reused else 0.0
+        waited = perf_counter() - start  # for whoever was computing it: counted in its seconds already
+        return product, sum(product.seconds.values()) - waited if is_reused else 0.0
 
 
 def _generation_headline(number: int, assessment: Assessment, training_set: Dataset) -> str:

@@ -14,4 +14,5 @@ class Observer:
 
     def trained(self, step: int, nats_per_token: float) -> None: ...
 
-    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None: ...
+    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
+        """`resumed` when it was on the record already, of this loop or of another."""

@@ -27,7 +27,8 @@ from ouroloop.track import Run, Store
 MOST_FREQUENT = 10
 """Expressions listed for a generation."""
 
-_FIXED_SHARE = 0.99  # not all: a model that writes one text for good still slips once in a thousand
+FIXED_SHARE = 0.99
+"""From which on a loop counts as fixed on a text: a model that writes one for good still slips now and then."""
 
 # What may differ between the loops of a cell: they are still the same experiment
 _NOT_THE_CELL = {"seed", "num_generations", "cycle.kind", "cycle.synthetic_proportion", "sampling.temperature"}
@@ -61,6 +62,8 @@ class Loop:
     """By generation, D_0 under 0; without those whose samples are lost."""
     config: LoopConfig | None
     """None when it was recorded under another schema, or not at all."""
+    commits: Sequence[str] = ()
+    """Of the software that computed its generations, in their order."""
 
     @property
     def name(self) -> str:
@@ -90,7 +93,7 @@ class Loop:
         since, found = self.reached, None
         while since in self.written and since > 0:
             _, share, verdict, depth, text = self.written[since].most_frequent[0]
-            if share < _FIXED_SHARE or (found is not None and text != found.text):
+            if share < FIXED_SHARE or (found is not None and text != found.text):
                 break
             found = FixedText(since, verdict, depth, text)
             since -= 1
@@ -199,7 +202,9 @@ def _read_loop(run: Run, cell: str, children: Sequence[Run]) -> Loop:
     with suppress(DatasetError):
         written[0] = _summary(Sample.of(run.read_dataset("original_data.tsv.gz").texts))
     kept = {t: one for t, one in sorted(written.items()) if one is not None}
-    return Loop(run, cell, history, kept, recorded_config(run))
+    ordered = sorted(children, key=lambda child: int(child.tag("generation") or 0))
+    commits = list(dict.fromkeys(commit for child in ordered if (commit := child.tag("commit"))))
+    return Loop(run, cell, history, kept, recorded_config(run), commits)
 
 
 def _written(child: Run) -> Written | None:

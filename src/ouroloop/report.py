@@ -1,6 +1,7 @@
 """A study or a loop as a folder to read and to keep: the page, its figures and their data."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ def write_report(store: Store, name: str, folder: Path) -> Path:
     for table_name, table in {**figures, "loops": loops(outcome), "metrics": metrics(outcome)}.items():
         table.write(folder / f"{table_name}.csv")
     (folder / "findings.json").write_text(findings_json(outcome), encoding="utf-8")
-    for picture_name, png in pictures(figures).items():
-        (folder / f"{picture_name}.png").write_bytes(png)
+    pngs = {f"{picture_name}.png": png for picture_name, png in pictures(figures).items()}
+    for file_name, png in pngs.items():
+        (folder / file_name).write_bytes(png)
     (folder / "configuration.yaml").write_text(yaml.safe_dump(_configuration(outcome), sort_keys=False))
-    _log(outcome, folder)
+    _log(outcome, {path.name: content.encode()} | pngs)
     return path
 
 
@@ -53,13 +55,13 @@ def _answer(outcome: Outcome) -> list[str]:
         return []
 
 
-def _log(outcome: Outcome, folder: Path) -> None:
+def _log(outcome: Outcome, files: Mapping[str, bytes]) -> None:
     """The page and the pictures as artifacts of the study's run, or of the lone loop's; the study says its finding."""
     lone = outcome.loops[0].run if len(outcome.loops) == 1 else None
     run = outcome.study or lone
     if run is not None:
-        for path in [folder / "report.html", *sorted(folder.glob("*.png"))]:
-            run.log_bytes(f"report/{path.name}", path.read_bytes())
+        for name, content in files.items():
+            run.log_bytes(f"report/{name}", content)
     if outcome.study:
         outcome.study.describe(_description(outcome))
 
@@ -103,8 +105,10 @@ def _configuration(outcome: Outcome) -> dict[str, str]:
 
 
 def _software(outcome: Outcome) -> dict[str, str]:
-    keys = ("commit", "uncommitted_changes", "ouroloop_version", "python", "machine", "packages")
-    return _joined([{key: value for key in keys if (value := loop.run.tag(key))} for loop in outcome.loops])
+    keys = ("uncommitted_changes", "ouroloop_version", "python", "machine", "packages")
+    commits = ", ".join(dict.fromkeys(commit for loop in outcome.loops for commit in loop.commits))
+    of_loops = _joined([{key: value for key in keys if (value := loop.run.tag(key))} for loop in outcome.loops])
+    return ({"commit": commits} if commits else {}) | of_loops
 
 
 def _joined(records: list[dict[str, str]]) -> dict[str, str]:

@@ -130,21 +130,26 @@ def _contradicts(point: Point, config: StudyConfig, held: float | None, failed: 
 
 
 def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: Initialisation) -> str | None:
-    """The largest λ of a grid up to which every λ stays above the stage of decline, with all its seeds."""
-    limit = config.loop.stages.onset
-    own = [p for p in points if (p.arm, p.initialisation) == (arm, start) and p.proportion is not None]
-    held = None
-    for point in own:
-        if point.mean < limit:
+    """The largest λ of a grid up to which every λ stays above the stage of decline, with every seed."""
+    proportions = sorted(p for p in config.proportions(arm[0]) if p is not None)
+    at = {p.proportion: p for p in points if (p.arm, p.initialisation) == (arm, start)}
+    if not proportions or not at:
+        return None
+    limit, held, broke = config.loop.stages.onset, None, None
+    for proportion in proportions:
+        point = at.get(proportion)
+        if point is None or len(point.retention) < len(set(config.seeds)):
+            broke = f"λ = {proportion:g} has not come to its end with every seed"
+            break
+        if min(point.retention.values()) < limit:
+            broke = f"λ = {proportion:g} does not: {point}"
             break
         held = point
-    if not own:
-        return None
-    said = f"every λ up to {held.proportion:g} keeps" if held else f"no λ from {own[0].proportion:g} on keeps"
     named = _named(arm) if len(config.initialisations) == 1 else f"{_named(arm)}, {start.value}"
-    return f"{named}: {said} at least {limit:.0%} at t = {config.loop.num_generations}" + (
-        f": {held}" if held else f": {own[0]}"
-    )
+    wanted = f"at least {limit:.0%} of D_0's diversity at t = {config.loop.num_generations}"
+    if held is None:
+        return f"{named}: no λ is known to keep {wanted}: {broke}"
+    return f"{named}: every λ up to {held.proportion:g} keeps {wanted}: {held}" + (f"; {broke}" if broke else "")
 
 
 def record_results(run: Run, store: Store, config: StudyConfig, queue: Queue) -> None:

@@ -7,7 +7,7 @@ what the path may need afterwards; its pruner ends a loop that can no longer cha
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 import optuna
@@ -224,10 +224,12 @@ def _loop(trial: optuna.Trial, queue: Queue, config: StudyConfig) -> LoopConfig:
     kind, temperature = DataCycle(chosen["cycle"]), chosen["temperature"]
     if "seed" in chosen:
         return config.cell(kind, temperature, point, chosen["seed"])
-    # A point that is chosen again is worth another seed; when all have been used, the loop is known already
-    cells = {trial.user_attrs["cell"] for trial in queue.trials()}
+    # A point that is chosen again is worth another seed; when all have been used, a loop that is known already
+    states = {trial.user_attrs["cell"]: trial.state for trial in queue.latest()}
     loops = [config.cell(kind, temperature, point, seed) for seed in config.seeds]
-    return next((loop for loop in loops if loop.fingerprint() not in cells), loops[0])
+    unused = (loop for loop in loops if loop.fingerprint() not in states)
+    ended = (loop for loop in loops if states.get(loop.fingerprint()) is TrialState.COMPLETE)
+    return next(chain(unused, ended), loops[0])
 
 
 def suggest(trial: optuna.Trial, config: StudyConfig) -> None:

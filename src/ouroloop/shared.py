@@ -12,8 +12,6 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -24,6 +22,7 @@ from ouroloop.config import LoopConfig
 from ouroloop.cycle import Dataset, DatasetError, Source
 from ouroloop.generation import Product
 from ouroloop.model import load_model, save_model
+from ouroloop.software import code
 from ouroloop.train import Training
 
 # What a loop may differ in and still have the same M_1 and S_1
@@ -33,7 +32,7 @@ _NOT_YET_RELEVANT = {"description", "num_generations", "cycle", "stages", "exact
 def first_generation(config: LoopConfig, training_set: Dataset, compute: Callable[[], Product]) -> tuple[Product, bool]:
     """The product of generation 1, and whether an earlier loop that began alike had computed it."""
     relevant = config.model_dump(mode="json", exclude=_NOT_YET_RELEVANT)
-    relevant |= {"training_set": training_set.digest(), "code": _code()}
+    relevant |= {"training_set": training_set.digest(), "code": code()}
     key = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:32]
     folder = stores.runs_folder() / "shared" / key
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -48,14 +47,6 @@ def first_generation(config: LoopConfig, training_set: Dataset, compute: Callabl
         product = compute()
         _write(product, folder, config)
         return product, False
-
-
-@cache
-def _code() -> str:
-    """Digest of our source and of the packages that compute: another version may round otherwise."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    packages = [version(name) for name in ("torch", "transformers", "pytorch-lightning", "numpy")]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources) + repr(packages).encode()).hexdigest()
 
 
 def _write(product: Product, folder: Path, config: LoopConfig) -> None:

@@ -1,5 +1,6 @@
 """Which software a run was made with, and on what machine."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -14,6 +15,14 @@ _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "
 @cache
 def commit() -> str:
     return _git("rev-parse", "HEAD") or "unknown"
+
+
+@cache
+def code() -> str:
+    """Digest of our source, the packages that compute and the machine's kind: another one may round otherwise."""
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    packages = [version(name) for name in ("torch", "transformers", "pytorch-lightning", "numpy", "rapidfuzz")]
+    return hashlib.sha256(b"".join(sources) + repr((packages, platform.machine())).encode()).hexdigest()[:12]
 
 
 def software() -> dict[str, Any]:

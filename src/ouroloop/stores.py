@@ -15,6 +15,10 @@ from ouroloop.config import ConfigError
 _PATIENCE_SECONDS = 1.0  # whoever only looks whether a lock is held, holds it for a moment
 
 
+class HeldElsewhereError(ConfigError):
+    """Another process of this machine runs the loop or the study."""
+
+
 def runs_folder() -> Path:
     """`<root>/mlruns`; root is `OUROLOOP_ROOT`, by default the working directory."""
     return Path(os.environ.get("OUROLOOP_ROOT", ".")).resolve() / "mlruns"
@@ -84,13 +88,13 @@ def locked(study: str, fingerprint: str) -> Iterator[None]:
     """Holds a loop (or, by the fingerprint "study", a study) for this process; a dead process holds nothing.
 
     Raises:
-        ConfigError: another process of this machine holds it.
+        HeldElsewhereError: another process of this machine holds it.
     """
     lock = _lock(study, fingerprint)
     try:
         lock.acquire(timeout=_PATIENCE_SECONDS, blocking=True)
     except Timeout:
-        raise ConfigError(f"{study} is being run by another process on this machine") from None
+        raise HeldElsewhereError(f"{study} is being run by another process on this machine") from None
     try:
         yield
     finally:

@@ -28,10 +28,10 @@ from ouroloop.queue import Queue
 from ouroloop.results import record_results
 from ouroloop.signals import Interrupted, Pruned
 from ouroloop.status import RETENTION, loop_of, status_table, study_record
-from ouroloop.track import Store, close_dead_runs
+from ouroloop.track import Store, close_dead_runs, running
 from ouroloop.view import LoopView, StudyLines
 
-_MAX_REPLACED = 10  # workers, for each one asked for: some deaths are bad luck, more are a fault
+_MAX_DEAD = 10  # workers, for each one asked for: some deaths are bad luck, more are a fault
 _POLL_SECONDS = 2.0
 _CHANGEABLE = ("synthetic_proportions", "initialisations", "seeds", "description", "keep_weights", "search.precision",
                "pareto.num_trials")  # fmt: skip
@@ -50,15 +50,15 @@ def run_study(config: StudyConfig, name: str, store: Store, console: Console, wo
         queue.release_dead()
         queue.add_missing(search.loops_to_queue(queue, config))
         found = store.find(level="study", study=name)
-        run = found[0] if found else create_study(store, config, name)
-        run.log_tags(place=stores.place())
-        queue.study.set_user_attr("run", run.id)
-        with run.running():
+        with running(lambda: found[0] if found else create_study(store, config, name)) as run:
+            run.log_tags(place=stores.place())
+            queue.study.set_user_attr("run", run.id)
+            processes = _Workers(queue, console, workers)
             while queue.trials(TrialState.WAITING, TrialState.RUNNING) or search.wants_more(queue, config):
                 if workers == 1:
                     work(name, store, console)
                 else:
-                    _Workers(queue, console, workers).watch()
+                    processes.watch()
                 queue.release_dead()
             record_results(run, store, config, queue)
         close_dead_runs(store)
@@ -140,6 +140,9 @@ def work(name: str, store: Store, console: Console) -> None:
         except Interrupted:
             queue.give_back(trial)
             raise
+        except stores.HeldElsewhereError:  # somebody runs the very loop; afterwards it is known
+            queue.give_back(trial)
+            continue
         except Pruned:
             queue.finish(trial, TrialState.PRUNED)
             store.find(level="loop", study=name, fingerprint=loop.fingerprint())[0].log_tags(pruned="yes")
@@ -182,8 +185,8 @@ class _Workers:
         self._name = queue.study.study_name
         self._logs = stores.runs_folder() / "logs"
         self._logs.mkdir(exist_ok=True)
-        self._replaced = 0
-        self._processes = {number: self._start(number) for number in range(1, count + 1)}
+        self._num_dead = 0
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
         # Set before torch is imported: no worker may take the cores of another
@@ -193,8 +196,15 @@ class _Workers:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     def watch(self) -> None:
-        """Shows the running loops until every worker has ended; an interruption ends the workers too."""
+        """Starts the workers and shows what they run until all have ended; an interruption ends them too.
+
+        Raises:
+            ConfigError: a worker refused its input.
+            RuntimeError: workers keep dying.
+        """
         try:
+            for number in range(1, self._count + 1):
+                self._processes[number] = self._start(number)
             lines = StudyLines(self._console)
             with Live(console=self._console, refresh_per_second=4, transient=True) as live:
                 while self._processes:
@@ -224,8 +234,8 @@ class _Workers:
                 continue
             self._console.print(f"worker {number} ended with {process.returncode}; its log is in {self._logs}")
             self._queue.release_dead()
+            self._num_dead += 1
+            if self._num_dead > _MAX_DEAD * self._count:
+                raise RuntimeError(f"workers keep dying; their logs are in {self._logs}")
             if self._queue.trials(TrialState.WAITING):
-                self._replaced += 1
-                if self._replaced > _MAX_REPLACED * self._count:
-                    raise RuntimeError(f"workers keep dying; their logs are in {self._logs}")
                 self._processes[number] = self._start(number)

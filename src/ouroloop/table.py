@@ -133,7 +133,7 @@ def loops(outcome: Outcome) -> Table:
         last = [loop.at(key, loop.reached) if loop.reached else "" for key in columns[5:9]]
         seconds = sum(loop.history.get("generation_seconds", {}).values())
         life = "" if loop.half_life is None else loop.half_life
-        commit = (loop.run.tag("commit") or "")[:12]
+        commit = " ".join(commit[:12] for commit in loop.commits)
         own = (loop.name, loop.cell, loop.seed, loop.run.status.lower(), loop.reached)
         rows.append((*own, *last, life, round(seconds / 60, 2), commit, loop.run.id))
     return Table(columns, rows)

@@ -10,8 +10,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,7 +48,7 @@ from ouroloop import stores
 from ouroloop.config import ConfigError
 from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.measure import Sample
-from ouroloop.signals import Uncut
+from ouroloop.signals import Uncut, held
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its news are none, its errors are raised too
 
@@ -109,7 +109,7 @@ class Store:
     def find(self, **tags: str) -> list["Run"]:
         """All runs with these `ouroloop.*` tags (`parent` stands for the parent run's id), newest first."""
         keys = {key: "mlflow.parentRunId" if key == "parent" else f"ouroloop.{key}" for key in tags}
-        query = " and ".join(f"tags.`{keys[key]}` = '{value}'" for key, value in tags.items())
+        query = " and ".join(f"tags.`{keys[key]}` = {_quoted(value)}" for key, value in tags.items())
         found = self._search(ViewType.ACTIVE_ONLY, query)
         return [Run(self, entity.info.run_id, entity) for entity in found]
 
@@ -164,6 +164,18 @@ class Store:
         return Run(self, entity.info.run_id, entity)
 
 
+def short_digest(dataset: Dataset) -> str:
+    """What the UI shows to tell datasets apart."""
+    return dataset.digest()[:12]
+
+
+def _quoted(value: str) -> str:
+    """A value as MLflow's filters spell it, which know two quotes and no way to escape one."""
+    if "'" in value and '"' in value:
+        raise ConfigError(f"{value}: a name may have ' or \" in it, not both")
+    return f'"{value}"' if "'" in value else f"'{value}'"
+
+
 @dataclass(frozen=True)
 class Run:
     """One MLflow run. `entity` is what it was when it was read or created."""
@@ -207,6 +219,12 @@ class Run:
         inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []
         return dict(json.loads(inputs[0].dataset.profile or "{}").get("mixture", {})) if inputs else {}
 
+    @property
+    def training_set_digest(self) -> str | None:
+        """`short_digest` of a generation's training set; None before that is recorded."""
+        inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []
+        return str(inputs[0].dataset.digest) if inputs else None
+
     def tag(self, key: str) -> str | None:
         value: str | None = self.entity.data.tags.get(f"ouroloop.{key}")
         return value
@@ -214,8 +232,8 @@ class Run:
     @contextmanager
     def running(self) -> Iterator[None]:
         """The run is RUNNING inside, and afterwards FINISHED, KILLED (interrupted) or FAILED (an error)."""
-        self.store.client.update_run(self.id, status="RUNNING")
         try:
+            self.store.client.update_run(self.id, status="RUNNING")
             yield
         except BaseException as error:
             self.end("FAILED" if isinstance(error, Exception) else "KILLED")
@@ -286,7 +304,7 @@ class Run:
         self.log_bytes("training_set.tsv.gz", dataset.to_bytes())
         entity = DatasetEntity(
             name=name,
-            digest=dataset.digest()[:12],
+            digest=short_digest(dataset),
             source_type="local",
             source=json.dumps({"uri": f"runs:/{self.id}/training_set.tsv.gz"}),
             schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t} for n, t in _DATASET_COLUMNS]}),
@@ -376,6 +394,16 @@ class Run:
 
 
 _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
+
+
+@contextmanager
+def running(take: Callable[[], Run]) -> Iterator[Run]:
+    """The run that `take` finds or creates, RUNNING inside: no signal leaves it created and never closed."""
+    with ExitStack() as closing:
+        with held():
+            run = take()
+            closing.enter_context(run.running())
+        yield run
 
 
 def close_dead_runs(store: Store) -> None:

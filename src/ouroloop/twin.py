@@ -1,4 +1,4 @@
-"""Generations that a loop of another study has computed already: found by what determines them, and copied.
+"""Generations that another loop has computed already: found by what determines them, and copied.
 
 The figures of the paper share loops: full synthetic is incremental at λ = 1, and a loop of ten generations is the
 beginning of one of fifty.
@@ -13,6 +13,7 @@ from ouroloop.config import CycleConfig, DataCycle, LoopConfig
 from ouroloop.cycle import Dataset
 from ouroloop.measure import Sample
 from ouroloop.origin import recorded_config
+from ouroloop.software import code
 from ouroloop.track import Run, Series, Store
 
 CURVES = ("train_loss_nats_per_token", "validation_loss_nats")
@@ -35,19 +36,24 @@ class GenerationRecord:
     model: Path | None
     """The folder with M_t, if its weights are to be kept."""
     seconds_elsewhere: float = 0.0
-    """What it took another loop to train and sample for this one too."""
+    """How much longer it took another loop, which trained and sampled for this one too."""
 
 
-def finished_generations(store: Store, config: LoopConfig, study: str) -> dict[int, Run]:
-    """By number, the finished generations of the longest loop outside `study` that has the same ones."""
+def finished_generations(store: Store, config: LoopConfig, own: Run) -> dict[int, Run]:
+    """By number, the finished generations of the longest other loop that has the same ones, by the same software."""
     longest: dict[int, Run] = {}
     for loop in store.find(level="loop", seed=str(config.seed), temperature=f"{config.sampling.temperature:g}"):
-        recorded = recorded_config(loop) if loop.tag("study") != study else None
+        recorded = recorded_config(loop) if loop.id != own.id else None
         if recorded is None or _decisive(recorded) != _decisive(config):
             continue
-        generations = [run for run in store.find(level="generation", parent=loop.id) if run.status == "FINISHED"]
+        found = store.find(level="generation", parent=loop.id)
+        generations = {
+            int(run.tag("generation") or 0): run
+            for run in found
+            if run.status == "FINISHED" and run.tag("code") == code()
+        }
         if len(generations) > len(longest):
-            longest = {int(run.tag("generation") or 0): run for run in generations}
+            longest = generations
     return longest
 
 
@@ -73,6 +79,6 @@ def read_record(twin: Run, model_folder: Path | None) -> GenerationRecord:
         curves={key: twin.history(key) for key in CURVES if key in twin.metrics},
         measures={key: value for key, value in twin.metrics.items() if key not in CURVES},
         note=twin.note,
-        tags={"commit": twin.tag("commit") or "unknown", "copied_from": twin.id},
+        tags={"commit": twin.tag("commit") or "unknown", "code": code(), "copied_from": twin.id},
         model=None if model_folder is None else twin.download_model(model_folder),
     )

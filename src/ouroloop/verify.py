@@ -8,8 +8,8 @@ no exception for any string. Python's `eval` is not the grammar (it accepts `not
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-MAX_TOKENS = 1_024  # five times what a model may write (200); the deepest D_0 has 125
-MAX_DEPTH = 128  # 200 tokens nest 66 deep at most
+MAX_TOKENS = 1_024  # more than the 1,000 that a model may be allowed to write
+MAX_DEPTH = MAX_TOKENS // 3  # of operators, which take three words each: a well-formed text nests no deeper
 _MAX_CHARACTERS = MAX_TOKENS * len("False ")
 
 
