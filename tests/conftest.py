@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from ouroloop.cli import main
 from ouroloop.config import LoopConfig
+from ouroloop.signals import catch_signals
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -46,6 +47,17 @@ del COLLAPSING["loop"]["seed"]  # type: ignore[attr-defined]
 def tiny() -> LoopConfig:
     """Trains in a fraction of a second, and badly: most of its samples are malformed."""
     return LoopConfig.model_validate(TINY)
+
+
+@pytest.fixture
+def caught_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Interrupted` in this process, as in the command line's."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    catch_signals()
+    yield
+    catch_signals()  # forgets what came
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 
 from ouroloop import estimate
 from ouroloop.config import LoopConfig, StudyConfig
-from ouroloop.estimate import Cost, cost, loop_totals, num_kept, study_totals
+from ouroloop.estimate import Cost, cost, loop_totals, most_loops, num_kept, study_totals
 from ouroloop.loop import run_loop
 from ouroloop.preset import load_preset
 from ouroloop.track import Store
@@ -39,16 +39,16 @@ def test_how_many_models_are_kept(policy: str, kept: int) -> None:
 
 
 def test_the_most_loops() -> None:
-    assert study().most_loops() == 6
+    assert most_loops(study()) == 6
     seven = {
         "kind": "search",
         "synthetic_proportions": [],
         "search": {"lowest": 0.125, "highest": 0.875, "precision": 0.125},
     }
-    assert study(**seven).most_loops() == 3 * 2
-    assert study(**seven, temperatures=[0.8, 1.0]).most_loops() == 2 * 3 * 2
+    assert most_loops(study(**seven)) == 3 * 2
+    assert most_loops(study(**seven, temperatures=[0.8, 1.0])) == 2 * 3 * 2
     pareto = {"kind": "pareto", "synthetic_proportions": [], "cycles": ["fresh_mix"], "pareto": {"num_trials": 9}}
-    assert study(**pareto).most_loops() == 9
+    assert most_loops(study(**pareto)) == 9
 
 
 def test_a_real_loop_takes_what_was_estimated(root: Path) -> None:

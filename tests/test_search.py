@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from ouroloop import search
 from ouroloop.bracket import Bracket
 from ouroloop.config import DataCycle, LoopConfig, StudyConfig
+from ouroloop.estimate import most_loops
 from ouroloop.queue import Queue
 from ouroloop.search import CEILING, Search
 from ouroloop.seeding import stream
@@ -83,7 +84,7 @@ def test_every_way_to_search_finds_the_critical_proportion(workers: int, target:
     assert {trial.state for trial in queue.trials()} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert len({trial.user_attrs["cell"] for trial in queue.trials()}) == len(queue.trials())  # none twice
     if workers == 1:
-        assert len(queue.trials()) <= config.most_loops() == 4 * 3
+        assert len(queue.trials()) <= most_loops(config) == 4 * 3
         assert generations < 4 * 3 * 6 or max_rise is None
     else:
         assert any(trial.state is TrialState.PRUNED for trial in queue.trials())  # what was begun ahead in vain

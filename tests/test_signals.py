@@ -2,20 +2,12 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
-from ouroloop.signals import Interrupted, Uncut, catch_signals, held
+from ouroloop.signals import Interrupted, Uncut, held
 
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    catch_signals()
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("caught_signals")
 
 
 class Client:
@@ -57,5 +49,34 @@ def test_a_signal_waits_for_the_outermost_and_raises_once() -> None:
     with pytest.raises(Interrupted):
         nested()
     assert client.version == 4
-    with held():
-        pass
+
+
+def test_what_is_raised_while_runs_are_closed_is_raised_once() -> None:
+    client = Client()
+
+    def work() -> None:
+        try:
+            client.commit(signal.SIGTERM)
+        except Interrupted:
+            with held():
+                client.version = 4
+            raise
+
+    with pytest.raises(Interrupted):
+        work()
+    assert client.version == 4
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_a_finalizer_swallows_is_raised_at_the_next_call() -> None:
+    """Python prints what `__del__` raises and goes on; a loop would run to its end then, deaf to every signal."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Finalized()
+    client = Client()
+    with pytest.raises(Interrupted), held():
+        client.version = 4
+    assert client.version == 4

@@ -189,8 +189,9 @@ def _run(options: argparse.Namespace) -> int:
     console = Console()
     with loading(console):
         from ouroloop.generation import load_libraries
+        from ouroloop.liveness import close_dead_runs
         from ouroloop.loop import run_loop
-        from ouroloop.track import Store, close_dead_runs
+        from ouroloop.track import Store
         from ouroloop.view import LoopView
 
         load_libraries(config)

@@ -384,18 +384,6 @@ class StudyConfig(_Section):
                 cells[loop.fingerprint()] = loop
         return list(cells.values())
 
-    def most_loops(self) -> int:
-        """How many loops the study needs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉.
-
-        Workers that would idle may begin others, of which nothing is needed in the end.
-        """
-        match self.kind:
-            case "grid":
-                return len(self.loops())
-            case "pareto":
-                return self.pareto.num_trials
-        return len(self.arms()) * len(set(self.seeds)) * len(self.search.lattice()).bit_length()
-
 
 def flatten(config: BaseModel) -> dict[str, Any]:
     """Dotted keys and plain values, as the command line spells them."""

@@ -116,11 +116,24 @@ def loop_totals(config: LoopConfig, of: Cost) -> tuple[float, int]:
 
 def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
     """Seconds of one worker, and bytes, of the most loops that it runs; M_1 once for each seed and temperature."""
-    loops = config.most_loops()
+    loops = most_loops(config)
     beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.initialisations)}))
     generations = loops * config.loop.num_generations
     models = loops * num_kept(config.loop) + beginnings
     return of.seconds * (generations - loops + beginnings), generations * of.record_bytes + models * of.model_bytes
+
+
+def most_loops(config: StudyConfig) -> int:
+    """How many loops a study needs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉.
+
+    Workers that would idle may begin others, of which nothing is needed in the end.
+    """
+    match config.kind:
+        case "grid":
+            return len(config.loops())
+        case "pareto":
+            return config.pareto.num_trials
+    return len(config.arms()) * len(set(config.seeds)) * len(config.search.lattice()).bit_length()
 
 
 def plan_table(config: StudyConfig) -> Table:
@@ -133,7 +146,7 @@ def plan_table(config: StudyConfig) -> Table:
             table.add_row(loop.label, loop.fingerprint()[:12])
         return table
     points = (config.search if config.kind == "search" else config.pareto).lattice()
-    title = f"{config.kind}: needs at most {config.most_loops()} {generations}"
+    title = f"{config.kind}: needs at most {most_loops(config)} {generations}"
     table = Table("cycle", "T", "λ is one of", "seeds", title=title, title_justify="left")
     for kind, temperature in config.arms():
         shown = f"{len(points)}, {points[0]:g} to {points[-1]:g}"

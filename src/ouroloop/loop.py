@@ -26,12 +26,13 @@ from ouroloop.figure import PANEL_KEYS, depths_png, loop_png
 from ouroloop.generation import Assessment, Product, assess, load_libraries, produce
 from ouroloop.grammar import unique_set
 from ouroloop.law import Law
+from ouroloop.liveness import running
 from ouroloop.measure import Sample, as_metrics, measure
 from ouroloop.observer import Observer
 from ouroloop.origin import cell_tags, create_loop, loop_description, record_origin
 from ouroloop.seeding import stream
 from ouroloop.software import code, commit
-from ouroloop.track import Run, Store, running, short_digest
+from ouroloop.track import Run, Store, short_digest
 from ouroloop.twin import CURVES, GenerationRecord, finished_generations, read_record
 
 _CURVE_POINTS = 100  # a training curve is thinned to this many means

@@ -1,6 +1,7 @@
 """What ends a loop before its time: Ctrl-C, SIGTERM, or that nobody needs its result. Open runs end as KILLED."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
@@ -8,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 _holding = 0  # blocks of `held` that the main thread is in
-_signum: int | None = None  # what came meanwhile
+_signum: int | None = None  # what came
 
 
 class Interrupted(BaseException):
@@ -24,25 +25,32 @@ class Pruned(BaseException):
 
 
 def catch_signals() -> None:
-    """From now on the first SIGINT or SIGTERM raises; later ones are ignored while open runs are closed."""
+    """From now on the first SIGINT or SIGTERM raises; later ones are ignored while open runs are closed.
+
+    Called again, it forgets what came before.
+    """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        global _signum
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        if _holding:
-            global _signum
-            _signum = signum
-        else:
+        _signum = signum
+        if not _holding:
             raise Interrupted(signum)
 
+    global _signum
+    _signum = None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """What a signal raises is raised at the end of this, so that it cuts nothing in two."""
-    global _holding, _signum
+    """What a signal raises is raised at the end of this, so that it cuts nothing in two.
+
+    So is what was raised and got lost: Python ignores an exception in a finalizer, wherever it comes from.
+    """
+    global _holding
     if current_thread() is not main_thread():  # signals do not reach it
         yield
         return
@@ -51,9 +59,16 @@ def held() -> Iterator[None]:
         yield
     finally:
         _holding -= 1
-    if _signum is not None and not _holding:
-        signum, _signum = _signum, None
-        raise Interrupted(signum)
+    if _signum is not None and not _holding and not _is_on_its_way():
+        raise Interrupted(_signum)
+
+
+def _is_on_its_way() -> bool:
+    """Whether the runs are being closed because of it."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error is not None
 
 
 class Uncut:

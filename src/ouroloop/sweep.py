@@ -22,13 +22,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from ouroloop import search, stores
 from ouroloop.config import ConfigError, StudyConfig, flatten
 from ouroloop.cycle import fresh_share
+from ouroloop.liveness import close_dead_runs, running
 from ouroloop.loading import loading
 from ouroloop.origin import create_study
 from ouroloop.queue import Queue
 from ouroloop.results import record_results
 from ouroloop.signals import Interrupted, Pruned
 from ouroloop.status import RETENTION, loop_of, status_table, study_record
-from ouroloop.track import Store, close_dead_runs, running
+from ouroloop.track import Store
 from ouroloop.view import LoopView, StudyLines
 
 _MAX_DEAD = 10  # workers, for each one asked for: some deaths are bad luck, more are a fault

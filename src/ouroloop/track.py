@@ -10,8 +10,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,7 +48,7 @@ from ouroloop import stores
 from ouroloop.config import ConfigError
 from ouroloop.cycle import Dataset, DatasetError
 from ouroloop.measure import Sample
-from ouroloop.signals import Uncut, held
+from ouroloop.signals import Uncut
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its news are none, its errors are raised too
 
@@ -89,6 +89,7 @@ class Store:
             is_remote = uri.startswith(("http://", "https://"))
             artifacts = None if is_remote else (stores.runs_folder() / "artifacts").as_uri()
             kind = {"mlflow.experimentKind": "custom_model_development"}
+            stores.log_ahead(uri)
             return cls(client, client.create_experiment(EXPERIMENT, artifacts, tags=kind))
 
     @classmethod
@@ -394,28 +395,3 @@ class Run:
 
 
 _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
-
-
-@contextmanager
-def running(take: Callable[[], Run]) -> Iterator[Run]:
-    """The run that `take` finds or creates, RUNNING inside: no signal leaves it created and never closed."""
-    with ExitStack() as closing:
-        with held():
-            run = take()
-            closing.enter_context(run.running())
-        yield run
-
-
-def close_dead_runs(store: Store) -> None:
-    """Closes as KILLED the runs that a process of this place left RUNNING when it died.
-
-    Whoever runs a loop or a study holds its lock; a generation is as alive as its loop.
-    """
-    for run in store.running():
-        level, owner = run.tag("level"), run
-        if level == "generation":
-            owner = store.get(run.parent_id or run.id)
-        key = "study" if level == "study" else owner.tag("fingerprint")
-        study = owner.tag("study")
-        if owner.tag("place") == stores.place() and study and key and not stores.is_locked(study, key):
-            run.end("KILLED")
