@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -42,10 +42,13 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def log_ahead(url: str) -> None:
-    """Makes an SQLite store keep a write-ahead log, for good: commits are cheaper, and no reader holds up a writer."""
+    """Makes an SQLite store keep a write-ahead log, for good: commits are cheaper, and no reader holds up a writer.
+
+    Somebody who uses it at this moment keeps it as it is.
+    """
     path = sqlite_file(url)
     if path is not None:
-        with closing(sqlite3.connect(path)) as connection:
+        with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode=WAL")
 
 
