@@ -402,6 +402,9 @@ def main() -> None:
             rows += measurement()
             path.write_text(json.dumps(_record(rows, options), indent=2, ensure_ascii=False) + "\n")
     console.print(_table(rows))
+    for row in rows:
+        if row.note:
+            console.print(f"- {row.what}: {row.note}", highlight=False, markup=False)
     console.print(f"written to {path}", highlight=False)
 
 
@@ -436,12 +439,12 @@ def _plan(
 
 def _table(rows: list[Row]) -> Table:
     table = Table(title=f"ours against stock, {THREADS} thread, medians of {PAIRS} pairs", title_justify="left")
-    for heading in ("what", "unit", "ours", "stock", "ratio", "wanted", ""):
+    for heading in ("what", "unit", "ours", "stock", "ratio", "wanted"):
         table.add_column(heading, justify="right" if heading in ("ours", "stock", "ratio") else "left")
     for row in rows:
         ratio = f"{median(row.ratios):,.2f} ({min(row.ratios):,.2f}–{max(row.ratios):,.2f})" if row.stock else "–"
         ours, stock = (f"{median(values):,.4g}" if values else "–" for values in (row.ours, row.stock))
-        table.add_row(row.what, row.unit, ours, stock, ratio, row.wanted, row.note)
+        table.add_row(row.what, row.unit, ours, stock, ratio, row.wanted)
     return table
 
 

@@ -192,14 +192,16 @@ def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine
 def test_a_loop_that_fails_is_failed_and_the_others_go_on(
     ouroloop: CommandLine, presets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = sampling.sample
+    real = sampling.sample_with_nats
 
-    def explode(model: PreTrainedModel, count: int, config: SamplingConfig, *rest: Any) -> list[str]:
+    def explode(
+        model: PreTrainedModel, count: int, config: SamplingConfig, *rest: Any
+    ) -> tuple[list[str], list[float]]:
         if config.temperature == 1:
             raise FloatingPointError("diverged")
         return real(model, count, config, *rest)
 
-    monkeypatch.setattr(sampling, "sample", explode)
+    monkeypatch.setattr(sampling, "sample_with_nats", explode)
     arguments = ["sweep", "tiny-study", "--temperatures=[0.8, 1.0]", "--synthetic_proportions=[0.5]"]
     done = ouroloop(*arguments, cwd=presets)
     assert done.returncode == 1
@@ -214,7 +216,7 @@ def test_a_loop_that_fails_is_failed_and_the_others_go_on(
     assert [run.status for run in store.find(level="study")] == ["FAILED"]
     (record,) = json.loads(ouroloop("status", "tiny-study", "--json", cwd=presets).stdout)
     assert [loop["error"] for loop in record["loops"]] == [None, "FloatingPointError: diverged"]
-    monkeypatch.setattr(sampling, "sample", real)
+    monkeypatch.setattr(sampling, "sample_with_nats", real)
     assert ouroloop(*arguments, cwd=presets).returncode == 0  # the same command runs just what failed
     assert {run.status for run in Store.open().find(study="tiny-study")} == {"FINISHED"}
 

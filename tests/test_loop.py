@@ -210,7 +210,7 @@ def test_an_error_is_failed_and_not_a_result(tiny: LoopConfig, monkeypatch: pyte
     def explode(*_: object) -> None:
         raise FloatingPointError("diverged")
 
-    monkeypatch.setattr("ouroloop.sample.sample", explode)
+    monkeypatch.setattr("ouroloop.sample.sample_with_nats", explode)
     with pytest.raises(FloatingPointError):
         loop(tiny)
     (run,) = Store.open().find(level="loop", study="test")

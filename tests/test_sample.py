@@ -103,6 +103,19 @@ def test_a_cached_row_is_evaluated_as_if_it_stood_alone(monkeypatch: pytest.Monk
         assert torch.allclose(alone, cached, atol=1e-4)
 
 
+@pytest.mark.parametrize("prompt", ["", "( not"])
+def test_each_text_comes_with_the_probability_that_it_was_drawn_with(prompt: str) -> None:
+    """Some end, some are cut off after 12 words, and some are drawn more than once."""
+    model, config = model_of("llama", sharpness=3.0), SamplingConfig(temperature=0.8, max_new_tokens=12)
+    texts, nats = sampling.sample_with_nats(model, 300, config, stream(7, "sampling"), prompt)
+    given = log_probability(model, prompt, 0.8, ends=False) if prompt else 0.0
+    longest = 12 + len(prompt.split())
+    alone = [log_probability(model, text, 0.8, ends=len(text.split()) < longest) - given for text in texts]
+    assert nats == pytest.approx(alone, abs=1e-4)
+    assert {len(text.split()) < longest for text in texts} == {True, False}
+    assert texts == sample(model, 300, config, stream(7, "sampling"), prompt)
+
+
 def test_number_of_texts_and_limits() -> None:
     model = model_of()
     for count, batch_size in [(1, 1), (7, 3), (100, 4_096)]:

@@ -87,10 +87,3 @@ def test_a_tree_of_prefixes_scores_as_its_texts_do(model_type: str, monkeypatch:
     for piece in (1_000, 50):
         monkeypatch.setattr(score, "_TEXTS_AT_ONCE", piece)
         assert log_probabilities_of_tree(model, texts, [0.8, 1.0]) == pytest.approx(expected, abs=1e-3)
-
-
-def test_a_text_that_was_cut_off_has_no_end() -> None:
-    model = model_of()
-    texts = ["( not", "( not True", "( not True )"]
-    nats = log_probabilities_at(model, texts, [0.8], cut_at=3)[0]
-    assert nats == pytest.approx([log_probability(model, t, 0.8, ends=len(t.split()) != 3) for t in texts], abs=1e-4)

@@ -33,6 +33,8 @@ class Product:
     """None for the ideal learner, whose model is its training set."""
     training: "Training | None"
     texts: list[str]
+    nats: list[float] | None
+    """The log-probability of each text under the law that it was sampled from; None for the ideal learner."""
     seconds: dict[str, float] = field(compare=False)
     """Of the phases `train` and `sample`."""
 
@@ -59,7 +61,7 @@ def produce(config: LoopConfig, number: int, training_set: Dataset, observer: Ob
     with timed(seconds, "sample", observer):
         law = resampling_law(training_set.texts, config.sampling.temperature)
         texts = resample(law, config.data.num_examples, stream(config.seed, "sampling", number))
-    return Product(None, None, texts, seconds)
+    return Product(None, None, texts, None, seconds)
 
 
 def _train_and_sample(config: LoopConfig, number: int, training_set: Dataset, observer: Observer) -> Product:
@@ -67,7 +69,7 @@ def _train_and_sample(config: LoopConfig, number: int, training_set: Dataset, ob
 
     from ouroloop.data import MixedDataModule
     from ouroloop.model import build_model
-    from ouroloop.sample import sample
+    from ouroloop.sample import sample_with_nats
     from ouroloop.train import train
 
     assert isinstance(config.model, ModelConfig)
@@ -79,8 +81,9 @@ def _train_and_sample(config: LoopConfig, number: int, training_set: Dataset, ob
         model = build_model(config.model, torch_seed(config.seed, "init", number))
         training = train(model, data, config.train, torch_seed(config.seed, "dropout", number), observer.trained)
     with timed(seconds, "sample", observer):
-        texts = sample(model, config.data.num_examples, config.sampling, stream(config.seed, "sampling", number))
-    return Product(model, training, texts, seconds)
+        rng = stream(config.seed, "sampling", number)
+        texts, nats = sample_with_nats(model, config.data.num_examples, config.sampling, rng)
+    return Product(model, training, texts, nats, seconds)
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,9 @@ def _measure_law(
     config: LoopConfig, number: int, product: Product, training_set: Dataset, sampled: Sample
 ) -> dict[str, Estimate]:
     """How far the law of M_t at the sampling temperature is from the grammar's."""
-    if product.model is not None:
+    if product.model is not None and product.nats is not None:
         from ouroloop.likelihood import measure_model
 
-        return measure_model(config, number, product.model, product.texts, sampled)
+        return measure_model(config, number, product.model, sampled, product.texts, product.nats)
     probabilities = resampling_law(training_set.texts, config.sampling.temperature)
     return of_finite_law(Law.of(config.data), probabilities, Sample.of(training_set.texts))

@@ -16,37 +16,34 @@ from ouroloop.measure import Estimate, Sample
 from ouroloop.score import Nats, log_probabilities_at, log_probabilities_of_tree
 from ouroloop.seeding import stream
 
-# Together some 19,000 tokens, a thirtieth of the work of training a laptop generation
-_DRAWS = 100  # held-out expressions of each depth that is not enumerated
-_SCORED = 200  # texts of S_t
+_DRAWS = 100  # held-out expressions of each depth that is not enumerated: 12,000 tokens, a fiftieth of the training
 _MANY = 10_000  # texts from which on shared prefixes pay
 
 
 def measure_model(
-    config: LoopConfig, number: int, model: PreTrainedModel, texts: Sequence[str], sample: Sample
+    config: LoopConfig,
+    number: int,
+    model: PreTrainedModel,
+    sample: Sample,
+    texts: Sequence[str],
+    nats: Sequence[float],
 ) -> dict[str, Estimate]:
-    """Coverage, divergences and entropy of M_t; `texts` are S_t in the random order in which it was sampled.
+    """Coverage, divergences and entropy of M_t; `texts` are S_t, and `nats` how probable sampling each one was.
 
     `kl_forward_t1_nats` is the model's own, at temperature 1: what sampling sharpened is not in it.
     """
     law, temperature = Law.of(config.data), config.sampling.temperature
     strata = held_out(law, config.seed, enumerated=2 if number % config.exact_every else 3)
-    scored = texts[:_SCORED]
-    *of_strata, of_scored = _score(
-        model, [*(stratum.texts for stratum in strata), scored], [temperature, 1.0], config.sampling.max_new_tokens
-    )
-    at_temperature, at_1 = zip(*of_strata, strict=True)
-    measures = reverse(law, sample, scored, of_scored[0]) | forward(law, strata, at_temperature)
+    at_temperature, at_1 = zip(*_score(model, [s.texts for s in strata], [temperature, 1.0]), strict=True)
+    measures = reverse(law, sample, texts, np.array(nats)) | forward(law, strata, at_temperature)
     own = kl_forward(strata, at_1)
     return measures if own is None else measures | {"kl_forward_t1_nats": own}
 
 
-def _score(
-    model: PreTrainedModel, lists: Sequence[Sequence[str]], temperatures: Sequence[float], cut_at: int
-) -> list[Nats]:
+def _score(model: PreTrainedModel, lists: Sequence[Sequence[str]], temperatures: Sequence[float]) -> list[Nats]:
     """[temperature, text] for each list: very many texts share prefixes, all others share batches."""
     few = [texts for texts in lists if len(texts) <= _MANY]
-    together = log_probabilities_at(model, [text for texts in few for text in texts], temperatures, cut_at)
+    together = log_probabilities_at(model, [text for texts in few for text in texts], temperatures)
     of_few = iter(np.split(together, np.cumsum([len(texts) for texts in few])[:-1], axis=1))
     return [
         next(of_few) if len(texts) <= _MANY else log_probabilities_of_tree(model, texts, temperatures)

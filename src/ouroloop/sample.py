@@ -67,7 +67,6 @@ class SlotLayer(DynamicLayer):
         return self._length
 
 
-@torch.inference_mode()
 def sample(
     model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str = ""
 ) -> list[str]:
@@ -80,18 +79,30 @@ def sample(
     Raises:
         FloatingPointError: the model gives no finite distribution.
     """
+    return sample_with_nats(model, count, config, rng, prompt)[0]
+
+
+@torch.inference_mode()
+def sample_with_nats(
+    model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str = ""
+) -> tuple[list[str], list[float]]:
+    """The same texts, and the log-probability in nats with which each of them is drawn, given the prompt.
+
+    It is that of `<eos>` too, unless the text was cut off.
+    """
     was_training = model.training
     model.eval()
     try:
-        texts = [
-            text
+        drawn = [
+            (text, nats)
             for start in range(0, count, config.batch_size)
-            for text, copies in _tree(model, min(config.batch_size, count - start), config, rng, prompt)
+            for text, nats, copies in _tree(model, min(config.batch_size, count - start), config, rng, prompt)
             for _ in range(copies)
         ]
     finally:
         model.train(was_training)
-    return [texts[i] for i in rng.permutation(len(texts))]
+    order = rng.permutation(len(drawn))
+    return [drawn[i][0] for i in order], [drawn[i][1] for i in order]
 
 
 @torch.inference_mode()
@@ -119,11 +130,12 @@ def require_causal(model: PreTrainedModel) -> None:
 
 def _tree(
     model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str
-) -> Iterator[tuple[str, int]]:
+) -> Iterator[tuple[str, float, int]]:
+    """(text, its log-probability in nats, how often it was drawn)."""
     start = encode(prompt)[:-1]
     cache = Cache(layers=[SlotLayer(count) for _ in range(model.config.num_hidden_layers)])
     prefixes = np.zeros((count, config.max_new_tokens), dtype=np.uint8)
-    counts = np.array([count])
+    counts, nats = np.array([count]), np.zeros(1)
     ids_RL = torch.tensor([start], device=model.device)
 
     def text(row: int | np.integer, length: int) -> str:
@@ -131,9 +143,10 @@ def _tree(
 
     for length in range(config.max_new_tokens):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
-        children_RV = _split(logits_RV, counts, config.temperature, rng)
+        children_RV, probabilities_RV = _split(logits_RV, counts, config.temperature, rng)
         for row in np.flatnonzero(children_RV[:, EOS_ID]):
-            yield text(row, length), int(children_RV[row, EOS_ID])
+            ends = float(nats[row] + np.log(probabilities_RV[row, EOS_ID]))
+            yield text(row, length), ends, int(children_RV[row, EOS_ID])
         children_RV[:, EOS_ID] = 0
         parents, tokens = np.nonzero(children_RV)
         if not len(parents):
@@ -146,21 +159,22 @@ def _tree(
                 layer.copy_slots(source.to(model.device), target.to(model.device))
             prefixes[slots[moved], :length] = prefixes[parents[moved], :length]
         prefixes[slots, length] = tokens
-        counts = np.empty(len(parents), dtype=np.int64)
-        counts[slots] = children_RV[parents, tokens]
+        of_children = nats[parents] + np.log(probabilities_RV[parents, tokens])
+        counts, nats = np.empty(len(parents), dtype=np.int64), np.empty(len(parents))
+        counts[slots], nats[slots] = children_RV[parents, tokens], of_children
         ids_RL = torch.from_numpy(prefixes[: len(parents), length : length + 1].astype(np.int64)).to(model.device)
     for unfinished, copies in enumerate(counts):
-        yield text(unfinished, config.max_new_tokens), int(copies)
+        yield text(unfinished, config.max_new_tokens), float(nats[unfinished]), int(copies)
 
 
 def _split(
     logits_RV: Tensor, counts: npt.NDArray[np.int64], temperature: float, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """How many of each row's texts go on with each token, [rows, vocabulary]."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """How many of each row's texts go on with each token, and with what probability, both [rows, vocabulary]."""
     probabilities_RV = torch.softmax(logits_RV[:, : len(VOCABULARY)].double() / temperature, dim=-1).cpu().numpy()
     if not np.isfinite(probabilities_RV).all():
         raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
-    return rng.multinomial(counts, probabilities_RV)
+    return rng.multinomial(counts, probabilities_RV), probabilities_RV
 
 
 def assign_slots(parents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -32,17 +32,12 @@ def log_probabilities(model: PreTrainedModel, texts: Sequence[str], temperature:
 
 
 @torch.inference_mode()
-def log_probabilities_at(
-    model: PreTrainedModel, texts: Sequence[str], temperatures: Sequence[float], cut_at: int | None = None
-) -> Nats:
-    """The same at several temperatures, [temperature, text]; a text of `cut_at` words was cut off before `<eos>`.
+def log_probabilities_at(model: PreTrainedModel, texts: Sequence[str], temperatures: Sequence[float]) -> Nats:
+    """The same at several temperatures, [temperature, text].
 
     Batches are of similar lengths, so little is padded; a text that stands twice is evaluated once.
     """
     rows: dict[str, list[int]] = {text: encode(text) for text in texts}
-    for ids in rows.values():
-        if len(ids) - 2 == cut_at:
-            ids.pop()
     longest, limit = max(map(len, rows.values()), default=1) - 1, model.config.max_position_embeddings
     if longest > limit:
         raise ValueError(f"a text of {longest - 1} words does not fit a model with {limit} positions")

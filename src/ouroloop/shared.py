@@ -57,6 +57,7 @@ def _write(product: Product, folder: Path, config: LoopConfig) -> None:
     weights = (aside / "model" / "model.safetensors").read_bytes()
     record = {
         "training": asdict(product.training),
+        "nats": product.nats,
         "seconds": product.seconds,
         "weights": hashlib.sha256(weights).hexdigest(),
     }
@@ -73,4 +74,4 @@ def _read(folder: Path) -> Product:
     training = record["training"]
     training["validation_losses"] = [(step, nats) for step, nats in training["validation_losses"]]
     texts = list(Dataset.read(folder / "samples.tsv.gz").texts)
-    return Product(load_model(folder / "model"), Training(**training), texts, record["seconds"])
+    return Product(load_model(folder / "model"), Training(**training), texts, record["nats"], record["seconds"])
