@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from transformers import PreTrainedModel
 
 from ouroloop import sample as sampling
 from ouroloop.config import SamplingConfig
+from ouroloop.status import status_table
 from ouroloop.track import Store
 from tests.conftest import REPOSITORY, TINY, CommandLine
 
@@ -161,6 +164,24 @@ def test_a_real_process_runs_a_loop_and_the_same_command_reports_it(
     assert len(store.find(level="loop", study="tiny")) == 1
     assert ouroloop("run", "tiny", "--new", cwd=presets).returncode == 0
     assert len(store.find(level="loop", study="tiny")) == 2
+
+
+def test_the_status_fits_a_terminal_of_80_columns() -> None:
+    """The longest name that a figure has, and an error, which is wrapped and not cut."""
+    name = "incremental-0.25-empirical-T0.8-s1"
+    loop = {"loop": name, "state": "runs", "generation": 50, "num_generations": 50, "error": None}
+    loops = [loop | {"diversity_retention": [1.0] * 50}, loop | {"diversity_retention": [], "error": "no room " * 9}]
+    record = {"study": "fig5-t1-ideal", "kind": "grid", "loops": loops, "seconds_left": 61.0}
+    console = Console(width=80, file=StringIO(), force_terminal=False)
+    console.print(status_table([record, record]))
+    assert isinstance(console.file, StringIO)
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert shown.count(name) == 4
+    assert shown.count("fig5-t1-ideal") == 4  # above its loops, and below the table with their number
+    assert "fig5-t1-ideal: 2 runs; about 1:01 left" in shown
+    assert shown.count("room") == 18
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine, presets: Path) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
+from rich import box
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ouroloop.config import ConfigError, LoopConfig, StudyConfig
 from ouroloop.lone import lone_loops
@@ -86,23 +88,26 @@ def study_record(queue: Queue) -> dict[str, Any]:
 
 
 def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> Table:
-    """The records of `status`, a row for each loop."""
-    table = Table(title="studies", title_justify="left", caption_justify="left")
-    for heading in ("study", "loop", "state", "done", "kept", "curve"):
-        table.add_column(heading, no_wrap=heading in ("loop", "done", "curve"))
+    """The records of `status`, a row for each loop below its study's name."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+    for heading in ("loop", "state", "done", "kept", "curve"):
+        table.add_column(
+            heading, no_wrap=heading != "state", justify="right" if heading in ("done", "kept") else "left"
+        )
     captions = []
     for study in studies:
+        table.add_section()
+        table.add_row(Text(study["study"], style="bold"))
         for loop in study["loops"]:
             if running_only and loop["state"] != "runs":
                 continue
             kept = loop[RETENTION]
             table.add_row(
-                study["study"],
                 loop["loop"],
                 escape(loop["error"] or loop["state"]),
                 f"{loop['generation']}/{loop['num_generations']}",
                 f"{kept[-1]:.1%}" if kept else "–",
-                sparkline(kept, width=20),
+                sparkline(kept, width=14),
             )
         counts = Counter(loop["state"] for loop in study["loops"])
         caption = f"{study['study']}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
