@@ -44,8 +44,9 @@ from ouroloop import stores
 from ouroloop.config import LoopConfig
 from ouroloop.cycle import Dataset, Source
 from ouroloop.data import MixedDataModule
-from ouroloop.generation import produce
+from ouroloop.generation import load_libraries, produce
 from ouroloop.grammar import unique_set
+from ouroloop.loading import loading
 from ouroloop.loop import draw_original, run_loop
 from ouroloop.measure import diversity_levenshtein
 from ouroloop.model import build_model
@@ -327,13 +328,15 @@ class Recorder(Observer):
 
 
 def recorded_loop(*overrides: str) -> Recorder:
-    """A laptop loop in a store of its own."""
+    """A laptop loop in a store of its own, in a process that has loaded its libraries as the command line does."""
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["OUROLOOP_ROOT"] = folder
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         stores.require_writable()
         config = load_preset("laptop", overrides, LoopConfig)
+        with loading(Console(quiet=True)):
+            load_libraries(config)
         run_loop(config, Store.open(), name="bench", study="bench", observer=recorder)
     return recorder
 
