@@ -7,6 +7,7 @@ Python loop over rapidfuzz. Ratios are of neighbouring measurements, so a noisy 
     make bench ARGS=--quick       under two minutes: fewer steps, and no training by the plain recipe
     make bench                    also time to quality, and a generation's overhead
     make bench ARGS=--loop        whole loops instead: 50 generations, and generations of m = 500 to 16,000
+    make bench ARGS="--loop --only=larger"      only the rows of one title; the file keeps the others
 """
 
 import argparse
@@ -356,10 +357,17 @@ def outside_row(generations: list[dict[str, float]]) -> Row:
     )
 
 
-def loop_rows(config: LoopConfig) -> list[Row]:
+def loop_rows() -> list[Row]:
     start = perf_counter()
     loop = recorded_loop()
     minutes = [(perf_counter() - start) / 60]
+    return [
+        Row("a laptop loop of 50 generations", "minutes", minutes, [], "aim: < 4", "full synthetic, one thread"),
+        Row("resident memory, generation 50 and 5", "MB", loop.memory[49:], loop.memory[4:5], "≤ 1.05", is_race=False),
+    ]
+
+
+def size_row(config: LoopConfig) -> Row:
     sizes, times = (500, 2_000, 16_000), []
     for size in sizes:
         steps = config.train.num_steps * size // config.data.num_examples
@@ -371,25 +379,16 @@ def loop_rows(config: LoopConfig) -> list[Row]:
         )
         times.append(run.generations[0]["generation_seconds"])
     slope = float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
-    return [
-        Row("a laptop loop of 50 generations", "minutes", minutes, [], "aim: < 4", "full synthetic, one thread"),
-        Row("resident memory, generation 50 and 5", "MB", loop.memory[49:], loop.memory[4:5], "≤ 1.05", is_race=False),
-        Row(
-            "a generation at m = 16,000 and 500",
-            SECONDS,
-            times[-1:],
-            times[:1],
-            "slope ≤ 1.1",
-            f"log-log slope {slope:.2f} over m = 500, 2,000 and 16,000, equal epochs",
-            is_race=False,
-        ),
-    ]
+    note = f"log-log slope {slope:.2f} over m = 500, 2,000 and 16,000, equal epochs"
+    what = "a generation at m = 16,000 and 500"
+    return Row(what, SECONDS, times[-1:], times[:1], "slope ≤ 1.1", note, is_race=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under two minutes: fewer steps, no plain recipe")
     parser.add_argument("--loop", action="store_true", help="instead: a whole loop, its memory, and larger datasets")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only what has this in its title; see the progress")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     for name in ("pytorch_lightning", "lightning_fabric"):
@@ -398,12 +397,15 @@ def main() -> None:
     config, plain = load_preset("laptop", [], LoopConfig), load_preset("laptop-plain", [], LoopConfig)
     console = Console()
     rows: list[Row] = []
-    path = RESULTS / ("bench-loop.json" if options.loop else "bench.json")
+    path = RESULTS / f"bench{'-loop' * options.loop or '-quick' * options.quick}.json"
     with console.status("measuring") as status:
         for title, measurement in _plan(config, plain, options):
+            if options.only not in title:
+                continue
             status.update(title)
-            rows += measurement()
-            path.write_text(json.dumps(_record(rows, options), indent=2, ensure_ascii=False) + "\n")
+            measured = measurement()
+            rows += measured
+            path.write_text(json.dumps(_record(measured, path), indent=2, ensure_ascii=False) + "\n")
     console.print(_table(rows))
     for row in rows:
         if row.note:
@@ -429,7 +431,8 @@ def _plan(
         return [outside_row(generations)]
 
     if options.loop:
-        yield "whole loops", lambda: loop_rows(config)
+        yield "whole loop", loop_rows
+        yield "larger datasets", lambda: [size_row(config)]
         return
     yield "sampling", sampling
     yield "sampling a collapsed model", collapsed
@@ -451,18 +454,18 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _record(rows: list[Row], options: argparse.Namespace) -> dict[str, object]:
-    return {
+def _record(rows: list[Row], path: Path) -> dict[str, object]:
+    """The file's rows with these in their place, each with when and on what it was measured."""
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    conditions = {
         "date": date.today().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}",
         "load_average": os.getloadavg(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}",
         "threads": THREADS,
-        "quick": options.quick,
-        "versions": {
-            name: version(name) for name in ("torch", "transformers", "pytorch-lightning", "rapidfuzz", "numpy")
-        },
-        "rows": [asdict(row) | ({"ratio": median(row.ratios)} if row.stock else {}) for row in rows],
+        "versions": {name: version(name) for name in PACKAGES},
     }
+    new = [asdict(row) | ({"ratio": median(row.ratios)} if row.ratios else {}) | conditions for row in rows]
+    return {"rows": list({row["what"]: row for row in [*before, *new]}.values())}
 
 
 def _processor() -> str:
