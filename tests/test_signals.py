@@ -67,6 +67,24 @@ def test_what_is_raised_while_runs_are_closed_is_raised_once() -> None:
     assert client.version == 4
 
 
+def test_a_second_signal_does_not_disturb_the_closing_of_runs() -> None:
+    """Whatever handlers a library has put back by then."""
+    client = Client()
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def work() -> None:
+        try:
+            client.commit(signal.SIGTERM)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+            os.kill(os.getpid(), signal.SIGTERM)
+            client.version = 4
+
+    with pytest.raises(Interrupted):
+        work()
+    assert client.version == 4
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_signal_that_a_finalizer_swallows_is_raised_at_the_next_call() -> None:
     """Python prints what `__del__` raises and goes on; a loop would run to its end then, deaf to every signal."""

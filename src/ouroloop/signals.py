@@ -32,8 +32,8 @@ def catch_signals() -> None:
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         global _signum
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        if _signum is not None:  # not by SIG_IGN: Lightning puts the handlers back that it found
+            return
         _signum = signum
         if not _holding:
             raise Interrupted(signum)
