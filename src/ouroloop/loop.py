@@ -56,9 +56,8 @@ def run_loop(
     observer = observer or Observer()
     observer.loop_started(config, name)
     original = draw_original(config)
-    existing = (
-        None if new else next(iter(store.find(level="loop", study=study, fingerprint=config.fingerprint())), None)
-    )
+    alike = [] if new else store.find(level="loop", study=study, fingerprint=config.fingerprint())
+    existing = alike[0] if alike else None
     found = store.find(level="generation", parent=existing.id) if existing else []
     finished = {int(generation.tag("generation") or 0): generation for generation in found}
     numbers = range(1, config.num_generations + 1)
@@ -174,11 +173,10 @@ class _Loop:
         def take() -> Run:
             return unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
 
-        with running(take) as run, TemporaryDirectory() as folder:
+        with running(take) as run, TemporaryDirectory() as name:
+            folder = Path(name)
             run.log_dataset(f"D_{number - 1:02d}", training_set)
-            record = self._copied(number, training_set, Path(folder)) or self._computed(
-                number, training_set, Path(folder)
-            )
+            record = self._copied(number, training_set, folder) or self._computed(number, training_set, folder)
             self.observer.phase_started("record")
             run.log_bytes("samples.tsv.gz", record.samples.to_bytes())
             run.log_samples(record.sample)
