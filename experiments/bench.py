@@ -119,10 +119,12 @@ def generate(model: PreTrainedModel, count: int, batch_size: int) -> None:
         )
 
 
-def sampling_row(what: str, model: PreTrainedModel, config: LoopConfig, pairs: int, wanted: str) -> Row:
+def sampling_row(
+    what: str, model: PreTrainedModel, config: LoopConfig, pairs: int, wanted: str, sizes: tuple[int, ...]
+) -> Row:
     """Seconds for m texts; stock draws as few whole batches as it takes, and is scaled to m."""
     count = config.data.num_examples
-    speed = {size: seconds(lambda s=size: generate(model, s, s)) / size for size in (128, 512, 1_024)}
+    speed = {size: seconds(lambda s=size: generate(model, s, s)) / size for size in sizes}
     best = min(speed, key=lambda size: speed[size])
     rng = stream(config.seed, "bench")
     ours, stock = alternate(
@@ -416,15 +418,17 @@ def main() -> None:
 def _plan(
     config: LoopConfig, plain: LoopConfig, options: argparse.Namespace
 ) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    sizes = (128, 512) if options.quick else (128, 512, 1_024)
+
     def sampling() -> list[Row]:
         steps = {"num_steps": 200, "num_warmup_steps": 20, "validate_every": 50} if options.quick else {}
         short = config.model_copy(update={"train": config.train.model_copy(update=steps)})
         first = produce(short, 1, draw_original(config), Observer()).model
         what = "sampling M_1 after 200 steps" if options.quick else "sampling M_1"
-        return [sampling_row(what, first, config, PAIRS, "≥ 4")]
+        return [sampling_row(what, first, config, PAIRS, "≥ 4", sizes)]
 
     def collapsed() -> list[Row]:
-        return [sampling_row("sampling a collapsed model", collapsed_model(config), config, PAIRS, "≥ 40")]
+        return [sampling_row("sampling a collapsed model", collapsed_model(config), config, PAIRS, "≥ 40", sizes)]
 
     def outside() -> list[Row]:
         generations = recorded_loop("num_generations=3").generations
