@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,15 +50,22 @@ def tiny() -> LoopConfig:
     return LoopConfig.model_validate(TINY)
 
 
+@contextmanager
+def own_handlers() -> Iterator[None]:
+    """Whatever is installed for SIGINT and SIGTERM inside is gone afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def caught_signals() -> Iterator[None]:
     """SIGINT and SIGTERM raise `Interrupted` in this process, as in the command line's."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    catch_signals()
-    yield
-    catch_signals()  # forgets what came
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with own_handlers():
+        catch_signals()
+        yield
+        catch_signals()  # forgets what came
 
 
 @pytest.fixture(scope="session")
@@ -97,15 +105,12 @@ def fill_collapsing(root: Path, migrated_store: Path) -> None:
     (root / "mlruns").mkdir(parents=True)
     shutil.copy(migrated_store, root / "mlruns" / "mlflow.db")
     (root / "collapsing.yaml").write_text(yaml.safe_dump(COLLAPSING))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, own_handlers():
         patch.setenv("OUROLOOP_ROOT", str(root))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.delenv("OUROLOOP_OPTUNA_URL", raising=False)
         assert main(["sweep", str(root / "collapsing.yaml")]) == 0
         assert main(["register", "collapsing"]) == 0
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -133,7 +138,6 @@ def ouroloop(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     The tests of signals, kills and workers start processes of their own.
     """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def call(*arguments: str, cwd: Path = REPOSITORY) -> Done:
         monkeypatch.chdir(cwd)
@@ -145,6 +149,5 @@ def ouroloop(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         captured = capsys.readouterr()
         return Done(returncode, captured.out, captured.err)
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with own_handlers():
+        yield call

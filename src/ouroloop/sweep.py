@@ -54,9 +54,9 @@ def run_study(config: StudyConfig, name: str, store: Store, console: Console, wo
         with running(lambda: found[0] if found else create_study(store, config, name)) as run:
             run.log_tags(place=stores.place())
             queue.study.set_user_attr("run", run.id)
-            processes = _Workers(queue, console, workers)
+            processes = _Workers(queue, console, workers) if workers > 1 else None
             while queue.trials(TrialState.WAITING, TrialState.RUNNING) or search.wants_more(queue, config):
-                if workers == 1:
+                if processes is None:
                     work(name, store, console)
                 else:
                     processes.watch()
