@@ -41,23 +41,22 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from ouroloop import stores
 from ouroloop.config import LoopConfig
-from ouroloop.cycle import Dataset, Source
-from ouroloop.data import MixedDataModule
-from ouroloop.generation import load_libraries, produce
-from ouroloop.grammar import unique_set
-from ouroloop.loading import loading
-from ouroloop.loop import draw_original, run_loop
-from ouroloop.measure import diversity_levenshtein
-from ouroloop.model import build_model
-from ouroloop.observer import Observer
-from ouroloop.preset import load_preset
-from ouroloop.sample import sample
-from ouroloop.seeding import stream, torch_seed
-from ouroloop.tokenizer import EOS_ID, encode
-from ouroloop.track import Store
-from ouroloop.train import train
+from ouroloop.learner.network.batches import MixedDataModule
+from ouroloop.learner.network.model import build_model
+from ouroloop.learner.network.sampling import sample
+from ouroloop.learner.network.train import train
+from ouroloop.loop.generation import Observer, load_libraries, produce
+from ouroloop.loop.loop import draw_original, run_loop
+from ouroloop.presets import load_preset
+from ouroloop.record import stores
+from ouroloop.record.loading import loading
+from ouroloop.record.track import Store
+from ouroloop.science.cycle import Dataset, Source
+from ouroloop.science.metrics import diversity_levenshtein
+from ouroloop.science.seeding import stream, torch_seed
+from ouroloop.testbed.logic.grammar import unique_set
+from ouroloop.testbed.tokenizer import EOS_ID, encode
 
 RESULTS = Path(__file__).parent / "results"
 THREADS = 1

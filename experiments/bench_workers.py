@@ -13,7 +13,7 @@ import sys
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from ouroloop.track import Store
+from ouroloop.record.track import Store
 
 
 def pace(workers: int, generations: int) -> float:

@@ -14,12 +14,12 @@ from statistics import mean
 
 import yaml
 
-from ouroloop import stores
 from ouroloop.config import DataCycle, StudyConfig
-from ouroloop.preset import load_preset
-from ouroloop.queue import Queue
-from ouroloop.results import finished_points
-from ouroloop.search import Search
+from ouroloop.presets import load_preset
+from ouroloop.record import stores
+from ouroloop.study.answer import finished_points
+from ouroloop.study.queue import Queue
+from ouroloop.study.search import Search
 
 ARM = (DataCycle.INCREMENTAL, 0.8)
 

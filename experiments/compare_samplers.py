@@ -16,8 +16,8 @@ from statistics import mean
 import numpy as np
 import optuna
 
-from ouroloop.bracket import open_points
-from ouroloop.seeding import stream
+from ouroloop.science.seeding import stream
+from ouroloop.study.search import open_points
 
 POINTS = [step / 32 for step in range(1, 32)]
 TARGET = 0.75

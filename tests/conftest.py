@@ -18,7 +18,7 @@ from hypothesis import settings
 
 from ouroloop.cli import main
 from ouroloop.config import LoopConfig
-from ouroloop.signals import catch_signals
+from ouroloop.record.liveness import catch_signals
 
 REPOSITORY = Path(__file__).parent.parent
 

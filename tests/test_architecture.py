@@ -24,10 +24,10 @@ def test_the_ideal_learner_runs_without_torch() -> None:
     code = """if True:
         import sys
         from ouroloop.config import LoopConfig
-        from ouroloop.cycle import Dataset, Source
-        from ouroloop.generation import assess, produce
-        from ouroloop.observer import Observer
-        from ouroloop.measure import Sample
+        from ouroloop.science.cycle import Dataset, Source
+        from ouroloop.loop.generation import assess, produce
+        from ouroloop.loop.generation import Observer
+        from ouroloop.science.metrics import Sample
         model = {"kind": "empirical"}
         config = LoopConfig.model_validate({"num_generations": 1, "data": {"num_examples": 2}, "model": model})
         texts = ["( not False )", "( True and True )"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroloop.bracket import Bracket, bracket, mean_outcome, num_steps, open_points
+from ouroloop.study.search import Bracket, bracket, mean_outcome, num_steps, open_points
 
 POINTS = st.lists(st.integers(0, 1_000), min_size=1, max_size=60, unique=True).map(
     lambda whole: sorted(point / 1_000 for point in whole)

@@ -20,10 +20,10 @@ import yaml
 
 from ouroloop.cli import main
 from ouroloop.config import LoopConfig
-from ouroloop.cycle import Dataset, Source
-from ouroloop.measure import Sample, as_metrics, measure
-from ouroloop.origin import cell_tags, create_loop, record_origin
-from ouroloop.track import Run, Store
+from ouroloop.record.provenance import cell_tags, create_loop, record_origin
+from ouroloop.record.track import Run, Store
+from ouroloop.science.cycle import Dataset, Source
+from ouroloop.science.metrics import Sample, as_metrics, measure
 from tests.conftest import TINY
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

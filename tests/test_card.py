@@ -2,9 +2,9 @@
 
 import pytest
 
-from ouroloop.card import criterion, model_card
 from ouroloop.config import LoopConfig, StageConfig
-from ouroloop.measure import CollapseStage
+from ouroloop.report.card import criterion, model_card
+from ouroloop.science.metrics import CollapseStage
 
 
 def card(config: LoopConfig, mixture: dict[str, int], **metrics: float) -> str:

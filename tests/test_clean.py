@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ouroloop.clean import age_seconds, clean
 from ouroloop.config import ConfigError, LoopConfig
-from ouroloop.loop import run_loop
-from ouroloop.track import Run, Store
+from ouroloop.loop.loop import run_loop
+from ouroloop.record.clean import age_seconds, clean
+from ouroloop.record.track import Run, Store
 from tests.conftest import CommandLine
 
 DAY = 86_400.0

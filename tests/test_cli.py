@@ -15,10 +15,10 @@ import yaml
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from ouroloop import sample as sampling
 from ouroloop.config import SamplingConfig
-from ouroloop.status import status_table
-from ouroloop.track import Store
+from ouroloop.learner.network import sampling as sampling
+from ouroloop.record.track import Store
+from ouroloop.study.status import status_table
 from tests.conftest import REPOSITORY, TINY, CommandLine
 
 

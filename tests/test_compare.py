@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ouroloop.compare import Comparison, compare, print_comparison
 from ouroloop.config import LoopConfig
-from ouroloop.lookup import find_model
-from ouroloop.loop import run_loop
-from ouroloop.track import Store
+from ouroloop.loop.loop import run_loop
+from ouroloop.record.track import Store
+from ouroloop.report.compare import Comparison, compare, print_comparison
+from ouroloop.report.models import find_model
 from tests.conftest import CommandLine
 from tests.test_lookup import NAME, folder_of, rows
 from tests.test_sample import log_probability

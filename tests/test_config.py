@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig, StudyConfig, flatten
-from ouroloop.preset import PRESET_FOLDER, _read, load_preset, preset_name
+from ouroloop.presets import PRESET_FOLDER, _read, load_preset, preset_name
 from tests.conftest import REPOSITORY
 
 PRESETS = sorted(path.stem for path in (REPOSITORY / PRESET_FOLDER).glob("*.yaml"))

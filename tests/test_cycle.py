@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ouroloop.config import CycleConfig, DataCycle
-from ouroloop.cycle import (
+from ouroloop.science.cycle import (
     Dataset,
     DatasetError,
     Source,
@@ -20,7 +20,7 @@ from ouroloop.cycle import (
     next_dataset,
     num_synthetic,
 )
-from ouroloop.seeding import stream
+from ouroloop.science.seeding import stream
 
 
 def texts(prefix: str, count: int) -> list[str]:

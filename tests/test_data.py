@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ouroloop.config import TrainConfig
-from ouroloop.cycle import Dataset, Source
-from ouroloop.data import Batch, MixedDataModule
-from ouroloop.grammar import unique_set
-from ouroloop.seeding import stream
-from ouroloop.tokenizer import EOS_ID, decode
+from ouroloop.learner.network.batches import Batch, MixedDataModule
+from ouroloop.science.cycle import Dataset, Source
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import unique_set
+from ouroloop.testbed.tokenizer import EOS_ID, decode
 
 CONFIG = TrainConfig(num_steps=20, batch_size=7, learning_rate=0.01, validate_every=8)
 

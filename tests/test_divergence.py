@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from ouroloop.divergence import forward, kl_forward, of_finite_law, of_unique_set, reverse
-from ouroloop.grammar import Initialisation, unique_set
-from ouroloop.law import Array, Law, Stratum
-from ouroloop.measure import Estimate, Sample
-from ouroloop.seeding import stream
-from ouroloop.verify import parse
+from ouroloop.science.divergence import forward, kl_forward, of_finite_law, of_unique_set, reverse
+from ouroloop.science.metrics import Estimate, Sample
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.distribution import Array, Law, Stratum
+from ouroloop.testbed.logic.grammar import Initialisation, unique_set
+from ouroloop.testbed.logic.verify import parse
 from tests.test_law import probability_of_tree
 
 LAW = Law()

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ouroloop import estimate
 from ouroloop.config import LoopConfig, StudyConfig
-from ouroloop.estimate import Cost, cost, loop_totals, most_loops, num_kept, study_totals
-from ouroloop.loop import run_loop
-from ouroloop.preset import load_preset
-from ouroloop.track import Store
+from ouroloop.loop.loop import run_loop
+from ouroloop.presets import load_preset
+from ouroloop.record.track import Store
+from ouroloop.study import estimate
+from ouroloop.study.estimate import Cost, cost, loop_totals, most_loops, num_kept, study_totals
 from tests.conftest import REPOSITORY
 
 PER_GENERATION = Cost(3.0, 2.0, 1.0, record_bytes=1_000, model_bytes=50_000)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ouroloop.finding import findings_json
-from ouroloop.outcome import Loop, Outcome, Written
+from ouroloop.report.findings import findings_json
+from ouroloop.report.results import Loop, Outcome, Written
 from tests.test_headline import loop, outcome
 
 FALSE = "( not True )"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ouroloop.track import Run, Store
+from ouroloop.record.track import Run, Store
 from tests.conftest import TINY, CommandLine
 
 

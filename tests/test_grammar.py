@@ -5,7 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ouroloop.grammar import (
+from ouroloop.science.metrics import diversity_levenshtein
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import (
     GrammarExhaustedError,
     Initialisation,
     capacity,
@@ -14,9 +16,7 @@ from ouroloop.grammar import (
     num_expressions,
     unique_set,
 )
-from ouroloop.measure import diversity_levenshtein
-from ouroloop.seeding import stream
-from ouroloop.verify import Verdict, judge
+from ouroloop.testbed.logic.verify import Verdict, judge
 
 
 @pytest.mark.parametrize(("depth", "true"), [(1, 5), (2, 105), (3, 44_205)])

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from ouroloop.headline import headline, progress
-from ouroloop.outcome import Loop, Outcome, Written, interval
-from ouroloop.track import Run
+from ouroloop.record.track import Run
+from ouroloop.report.findings import headline, progress
+from ouroloop.report.results import Loop, Outcome, Written, interval
 
 
 def loop(cell: str, seed: int, retention: list[float], status: str = "FINISHED", **last: float) -> Loop:

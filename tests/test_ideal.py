@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ouroloop.ideal import resample, resampling_law
-from ouroloop.seeding import stream
+from ouroloop.learner.empirical import resample, resampling_law
+from ouroloop.science.seeding import stream
 
 
 def heterozygosity(texts: list[str]) -> float:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ouroloop.seeding import stream
-from ouroloop.track import Run, Store
+from ouroloop.record.track import Run, Store
+from ouroloop.science.seeding import stream
 from tests.conftest import TINY
 
 KILLS = int(os.environ.get("OUROLOOP_TEST_KILLS", "30"))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ouroloop.config import DataConfig
-from ouroloop.grammar import Initialisation, num_expressions, unique_set
-from ouroloop.law import Law
-from ouroloop.seeding import stream
-from ouroloop.verify import Node, judge, parse
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.distribution import Law
+from ouroloop.testbed.logic.grammar import Initialisation, num_expressions, unique_set
+from ouroloop.testbed.logic.verify import Node, judge, parse
 
 HALF, FALSE = Law(initialisation=Initialisation.HALF_AND_HALF), Law(initialisation=Initialisation.FALSE_ONLY)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from ouroloop.config import LoopConfig
-from ouroloop.law import Law
-from ouroloop.likelihood import held_out, measure_model
-from ouroloop.measure import Sample
-from ouroloop.sample import sample, sample_with_nats
-from ouroloop.seeding import stream
+from ouroloop.learner.network.likelihood import held_out, measure_model
+from ouroloop.learner.network.sampling import sample, sample_with_nats
+from ouroloop.science.metrics import Sample
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.distribution import Law
 from tests.test_sample import log_probability, model_of
 
 

@@ -5,12 +5,11 @@ import signal
 
 import pytest
 
-from ouroloop import stores
 from ouroloop.config import LoopConfig
-from ouroloop.liveness import close_dead_runs, running
-from ouroloop.origin import create_loop
-from ouroloop.signals import Interrupted, catch_signals
-from ouroloop.track import Run, Store
+from ouroloop.record import stores
+from ouroloop.record.liveness import Interrupted, catch_signals, close_dead_runs, running
+from ouroloop.record.provenance import create_loop
+from ouroloop.record.track import Run, Store
 
 
 @pytest.mark.usefixtures("root", "caught_signals")

@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from ouroloop.loading import loading
+from ouroloop.record.loading import loading
 from tests.conftest import TINY
 
 
@@ -24,9 +24,9 @@ def test_no_generation_is_charged_with_an_import() -> None:
     code = f"""
 import sys
 from ouroloop.config import LoopConfig
-from ouroloop.generation import load_libraries, produce
-from ouroloop.loop import draw_original
-from ouroloop.observer import Observer
+from ouroloop.loop.generation import load_libraries, produce
+from ouroloop.loop.loop import draw_original
+from ouroloop.loop.generation import Observer
 config = LoopConfig.model_validate({TINY!r})
 load_libraries(config)
 before = len(sys.modules)

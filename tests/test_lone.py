@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from ouroloop import lone, stores
 from ouroloop.config import ConfigError, LoopConfig
-from ouroloop.lone import LoneLoop, lone_loops
-from ouroloop.loop import run_loop
-from ouroloop.observer import Observer
-from ouroloop.status import status
-from ouroloop.track import Store
+from ouroloop.loop.generation import Observer
+from ouroloop.loop.loop import run_loop
+from ouroloop.record import lone, stores
+from ouroloop.record.lone import LoneLoop, lone_loops
+from ouroloop.record.track import Store
+from ouroloop.study.status import status
 
 
 class _Stop(Observer):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ouroloop.listing import print_listing
-from ouroloop.lookup import find_model
-from ouroloop.score import log_probabilities
-from ouroloop.track import Store
-from ouroloop.verify import judge
+from ouroloop.console import print_listing
+from ouroloop.learner.network.sampling import log_probabilities
+from ouroloop.record.track import Store
+from ouroloop.report.models import find_model
+from ouroloop.testbed.logic.verify import judge
 from tests.conftest import CommandLine
 
 NAME = "ouroloop-incremental-0.50-T0.1"

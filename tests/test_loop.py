@@ -7,13 +7,13 @@ import pytest
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput
 
-from ouroloop import stores
 from ouroloop.config import CycleConfig, DataCycle, EmpiricalConfig, LoopConfig
-from ouroloop.loop import keeps_weights, run_loop
-from ouroloop.observer import Observer
-from ouroloop.signals import Interrupted
-from ouroloop.software import code
-from ouroloop.track import Run, Store
+from ouroloop.loop.generation import Observer
+from ouroloop.loop.loop import keeps_weights, run_loop
+from ouroloop.record import stores
+from ouroloop.record.liveness import Interrupted
+from ouroloop.record.provenance import code
+from ouroloop.record.track import Run, Store
 
 TIMES = ("seconds", "tokens_per_second")
 
@@ -210,7 +210,7 @@ def test_an_error_is_failed_and_not_a_result(tiny: LoopConfig, monkeypatch: pyte
     def explode(*_: object) -> None:
         raise FloatingPointError("diverged")
 
-    monkeypatch.setattr("ouroloop.sample.sample_with_nats", explode)
+    monkeypatch.setattr("ouroloop.learner.network.sampling.sample_with_nats", explode)
     with pytest.raises(FloatingPointError):
         loop(tiny)
     (run,) = Store.open().find(level="loop", study="test")

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ouroloop.config import DataConfig, StageConfig
-from ouroloop.cycle import Dataset, Source
-from ouroloop.grammar import TOKENS, unique_set
-from ouroloop.measure import (
+from ouroloop.science.cycle import Dataset, Source
+from ouroloop.science.metrics import (
     CollapseStage,
     Sample,
     as_metrics,
@@ -21,7 +20,8 @@ from ouroloop.measure import (
     measure_training_set,
     stage,
 )
-from ouroloop.seeding import stream
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import TOKENS, unique_set
 
 DATA = DataConfig(num_examples=100)
 

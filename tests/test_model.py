@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ouroloop.config import ConfigError, LoopConfig, ModelConfig, SamplingConfig
-from ouroloop.model import build_model, load_model, num_parameters, save_model
-from ouroloop.preset import load_preset
-from ouroloop.sample import require_causal
+from ouroloop.learner.network.model import build_model, load_model, num_parameters, save_model
+from ouroloop.learner.network.sampling import require_causal
+from ouroloop.presets import load_preset
 
 SHAPE = {"num_layers": 2, "num_heads": 2, "hidden_size": 16, "context_length": 32}
 

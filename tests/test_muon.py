@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from ouroloop.config import ModelConfig
-from ouroloop.model import build_model
-from ouroloop.muon import Muon, block_matrices, orthogonal
+from ouroloop.learner.network.model import build_model
+from ouroloop.learner.network.muon import Muon, block_matrices, orthogonal
 
 
 def random(*shape: int) -> Tensor:

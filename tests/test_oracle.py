@@ -2,10 +2,10 @@
 
 import pytest
 
-from ouroloop.grammar import derive, enumerate_expressions
-from ouroloop.oracle import OracleDisagreesError, cross_check, truth
-from ouroloop.seeding import stream
-from ouroloop.verify import Node, Verdict, judge, parse
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import derive, enumerate_expressions
+from ouroloop.testbed.logic.oracle import OracleDisagreesError, cross_check, truth
+from ouroloop.testbed.logic.verify import Node, Verdict, judge, parse
 
 
 def test_agrees_on_every_expression_up_to_depth_2() -> None:
@@ -28,6 +28,6 @@ def test_malformed_texts_are_not_checked() -> None:
 
 def test_a_wrong_value_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Node("not", (Node("constant", (), True, 0, True),), True, 1, True)
-    monkeypatch.setattr("ouroloop.oracle.parse", lambda text: wrong)
+    monkeypatch.setattr("ouroloop.testbed.logic.oracle.parse", lambda text: wrong)
     with pytest.raises(OracleDisagreesError, match="is True here and False in sympy"):
         cross_check(["( not True )"])

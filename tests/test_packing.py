@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ouroloop.config import ConfigError, ModelConfig
-from ouroloop.model import build_model
-from ouroloop.packing import layout, packed_attention, packed_logits, padded_logits
+from ouroloop.learner.network.batches import layout, packed_attention, packed_logits, padded_logits
+from ouroloop.learner.network.model import build_model
 
 LENGTHS = np.array([1, 3, 4, 9, 40, 41, 60])
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroloop.page import fitted, page
-from ouroloop.table import Table
+from ouroloop.report.page import fitted, page
+from ouroloop.report.tables import Table
 
 HOSTILE = [
     "<script>alert(1)</script>",

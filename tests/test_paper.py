@@ -3,8 +3,8 @@
 import pytest
 
 from ouroloop.config import CycleConfig, DataConfig, DataCycle, LoopConfig
-from ouroloop.grammar import Initialisation
-from ouroloop.paper import published
+from ouroloop.report.results import published
+from ouroloop.testbed.logic.grammar import Initialisation
 
 
 def like(tiny: LoopConfig, kind: DataCycle, proportion: float | None = None) -> LoopConfig:

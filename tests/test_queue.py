@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from ouroloop import stores
 from ouroloop.config import ConfigError, LoopConfig
-from ouroloop.queue import Queue
+from ouroloop.record import stores
+from ouroloop.study.queue import Queue
 
 WORKER = """
 import sys, time
-from ouroloop.queue import Queue
+from ouroloop.study.queue import Queue
 from optuna.trial import TrialState
 queue = Queue.load("study")
 while (trial := queue.claim()) is not None:
@@ -133,8 +133,8 @@ def test_what_a_killed_worker_held_goes_back(tiny: LoopConfig) -> None:
 
 @pytest.mark.usefixtures("root")
 def test_a_stale_heartbeat_of_another_machine_goes_back(tiny: LoopConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ouroloop.queue._BEAT_SECONDS", 1)
-    monkeypatch.setattr("ouroloop.queue._BEATS_MISSED", 2)
+    monkeypatch.setattr("ouroloop.study.queue._BEAT_SECONDS", 1)
+    monkeypatch.setattr("ouroloop.study.queue._BEATS_MISSED", 2)
     queue = queue_of(tiny, 1)
     trial = queue.claim()
     assert trial is not None

@@ -10,15 +10,14 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ouroloop.config import ConfigError, CycleConfig, LoopConfig, SamplingConfig
-from ouroloop.generation import produce
-from ouroloop.grammar import TOKENS
-from ouroloop.lookup import find_model
-from ouroloop.loop import draw_original, run_loop
-from ouroloop.observer import Observer
-from ouroloop.registry import find_cells, register, registered_name
-from ouroloop.score import log_probabilities
-from ouroloop.status import half_life
-from ouroloop.track import Run, Store
+from ouroloop.learner.network.sampling import log_probabilities
+from ouroloop.loop.generation import Observer, produce
+from ouroloop.loop.loop import draw_original, run_loop
+from ouroloop.record.track import Run, Store
+from ouroloop.report.models import find_model
+from ouroloop.report.registry import find_cells, register, registered_name
+from ouroloop.study.status import half_life
+from ouroloop.testbed.logic.grammar import TOKENS
 from tests.conftest import COLLAPSING, TINY, CommandLine
 
 TEXTS = ["", "True", "( not True )", "( ( not False ) and ( not True ) )", ") ) or"]

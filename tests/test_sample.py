@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from ouroloop import sample as sampling
 from ouroloop.config import ModelConfig, SamplingConfig
-from ouroloop.grammar import TOKENS
-from ouroloop.model import build_model
-from ouroloop.sample import assign_slots, sample
-from ouroloop.seeding import stream
-from ouroloop.tokenizer import EOS_ID, encode
+from ouroloop.learner.network import sampling as sampling
+from ouroloop.learner.network.model import build_model
+from ouroloop.learner.network.sampling import assign_slots, sample
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import TOKENS
+from ouroloop.testbed.tokenizer import EOS_ID, encode
 
 
 def model_of(model_type: str = "gpt2", sharpness: float = 8.0) -> PreTrainedModel:

@@ -5,13 +5,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from ouroloop import score
 from ouroloop.config import SamplingConfig
-from ouroloop.grammar import TOKENS, enumerate_expressions
-from ouroloop.sample import sample
-from ouroloop.score import log_probabilities, log_probabilities_at, log_probabilities_of_tree
-from ouroloop.seeding import stream
-from ouroloop.tokenizer import EOS_ID
+from ouroloop.learner.network import sampling as score
+from ouroloop.learner.network.sampling import log_probabilities, log_probabilities_at, log_probabilities_of_tree, sample
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import TOKENS, enumerate_expressions
+from ouroloop.testbed.tokenizer import EOS_ID
 from tests.test_sample import log_probability, model_of
 
 TEXTS = ["", "True", "( not True )", "( ( not False ) and ( not True ) )", ") ) or", "( not True )", "( not False )"]

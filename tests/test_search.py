@@ -10,13 +10,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ouroloop import search
-from ouroloop.bracket import Bracket
 from ouroloop.config import DataCycle, LoopConfig, StudyConfig
-from ouroloop.estimate import most_loops
-from ouroloop.queue import Queue
-from ouroloop.search import CEILING, Search
-from ouroloop.seeding import stream
+from ouroloop.science.seeding import stream
+from ouroloop.study import search
+from ouroloop.study.estimate import most_loops
+from ouroloop.study.queue import Queue
+from ouroloop.study.search import CEILING, Bracket, Search
 from tests.conftest import TINY
 
 LATTICE = {"lowest": 0.0625, "highest": 0.9375, "precision": 0.0625, "target_retention": 0.6}
@@ -124,7 +123,7 @@ def test_a_failed_loop_blocks_its_path_and_not_the_other_arm() -> None:
 
 @pytest.mark.usefixtures("root")
 def test_who_dies_between_asking_and_choosing_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ouroloop.queue._BEAT_SECONDS", 0)
+    monkeypatch.setattr("ouroloop.study.queue._BEAT_SECONDS", 0)
     config = config_of()
     queue = Queue.create("study")
     search.direct(queue.study, config)

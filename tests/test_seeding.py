@@ -1,6 +1,6 @@
 """Streams must be independent of one another and the same everywhere."""
 
-from ouroloop.seeding import stream, torch_seed
+from ouroloop.science.seeding import stream, torch_seed
 
 
 def test_streams_are_pinned() -> None:

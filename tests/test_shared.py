@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from ouroloop.config import CycleConfig, DataCycle, LoopConfig
-from ouroloop.generation import Product, produce
-from ouroloop.loop import draw_original
-from ouroloop.observer import Observer
-from ouroloop.shared import first_generation
+from ouroloop.loop.cache import first_generation
+from ouroloop.loop.generation import Observer, Product, produce
+from ouroloop.loop.loop import draw_original
 from tests.conftest import TINY
 
 
@@ -77,10 +76,10 @@ def test_a_damaged_one_is_computed_again(
 def test_two_processes_compute_it_once() -> None:
     code = f"""
 from ouroloop.config import LoopConfig
-from ouroloop.generation import produce
-from ouroloop.observer import Observer
-from ouroloop.loop import draw_original
-from ouroloop.shared import first_generation
+from ouroloop.loop.generation import produce
+from ouroloop.loop.generation import Observer
+from ouroloop.loop.loop import draw_original
+from ouroloop.loop.cache import first_generation
 config = LoopConfig.model_validate({TINY!r})
 original = draw_original(config)
 def compute():

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ouroloop.signals import Interrupted, Uncut, held
+from ouroloop.record.liveness import Interrupted, Uncut, held
 
 pytestmark = pytest.mark.usefixtures("caught_signals")
 

@@ -15,15 +15,15 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from ouroloop import stores
 from ouroloop.config import DataCycle, LoopConfig, StudyConfig
-from ouroloop.cycle import fresh_share
-from ouroloop.grammar import Initialisation
-from ouroloop.queue import Queue
-from ouroloop.results import Point, answer, front
-from ouroloop.status import loop_of, seconds_left
-from ouroloop.sweep import run_study
-from ouroloop.track import Run, Store
+from ouroloop.record import stores
+from ouroloop.record.track import Run, Store
+from ouroloop.science.cycle import fresh_share
+from ouroloop.study.answer import Point, answer, front
+from ouroloop.study.queue import Queue
+from ouroloop.study.status import loop_of, seconds_left
+from ouroloop.study.sweep import run_study
+from ouroloop.testbed.logic.grammar import Initialisation
 from tests.conftest import TINY, CommandLine
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -98,7 +98,7 @@ def test_a_pruned_loop_ends_as_killed_and_goes_on_when_it_is_wanted_again(
         seen.extend(run.status for run in Store.open().find(level="loop"))
         return len(seen) == 1
 
-    monkeypatch.setattr("ouroloop.search.DecidedPruner.prune", once)
+    monkeypatch.setattr("ouroloop.study.search.DecidedPruner.prune", once)
     done = ouroloop("sweep", "search", "--seeds=[1]", "--search.highest=0.5", "--search.precision=0.5", cwd=presets)
     assert done.returncode == 0
     assert "incremental-0.25-T0.8-s1 ended early: it can no longer change the answer" in done.stdout
@@ -135,7 +135,7 @@ def test_a_loop_that_another_process_runs_is_waited_for(root: Path, monkeypatch:
     pareto = {"num_trials": 1, "lowest": 0.25, "highest": 0.75, "precision": 1.0}
     config = StudyConfig.model_validate({"kind": "pareto", "cycles": ["fresh_mix"], "pareto": pareto, "loop": ideal})
     monkeypatch.setattr(stores, "_PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr("ouroloop.sweep._POLL_SECONDS", 0.05)
+    monkeypatch.setattr("ouroloop.study.sweep._POLL_SECONDS", 0.05)
     store, begun, lines = Store.open(), Event(), StringIO()
     cell = config.cell(DataCycle.FRESH_MIX, 0.8, 0.25, 0)
 
@@ -161,7 +161,7 @@ def test_workers_that_die_whatever_they_take_end_the_study(
 ) -> None:
     """Nothing waits in a search that no worker lives to ask for; the study must not start workers for ever."""
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    monkeypatch.setattr("ouroloop.sweep._MAX_DEAD", 2)
+    monkeypatch.setattr("ouroloop.study.sweep._MAX_DEAD", 2)
     with pytest.raises(RuntimeError, match="workers keep dying; their logs are in"):
         ouroloop("sweep", "search", "--workers=2", cwd=presets)
     (study,) = Store.open().find(level="study", study="search")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from ouroloop.grammar import EOS, TOKENS, unique_set
-from ouroloop.seeding import stream
-from ouroloop.tokenizer import EOS_ID, build_tokenizer, decode, encode
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import EOS, TOKENS, unique_set
+from ouroloop.testbed.tokenizer import EOS_ID, build_tokenizer, decode, encode
 
 
 def test_eight_tokens_and_a_round_trip() -> None:

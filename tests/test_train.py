@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from ouroloop.config import ConfigError, ModelConfig, TrainConfig
-from ouroloop.cycle import Dataset, Source
-from ouroloop.data import Batch, MixedDataModule
-from ouroloop.grammar import unique_set
-from ouroloop.model import build_model
-from ouroloop.packing import packed_attention
-from ouroloop.seeding import stream
-from ouroloop.tokenizer import decode, encode
-from ouroloop.train import LanguageModel, Training, learning_rate_factor, train
+from ouroloop.learner.network.batches import Batch, MixedDataModule, packed_attention
+from ouroloop.learner.network.model import build_model
+from ouroloop.learner.network.train import LanguageModel, Training, learning_rate_factor, train
+from ouroloop.science.cycle import Dataset, Source
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import unique_set
+from ouroloop.testbed.tokenizer import decode, encode
 
 CONFIG = TrainConfig(
     num_steps=60, batch_size=12, learning_rate=0.01, num_warmup_steps=5, validate_every=10, validation_fraction=0.2
@@ -134,7 +133,8 @@ def test_warm_up_and_cosine_to_a_tenth() -> None:
 
 def test_a_diverged_model_is_an_error_and_not_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "ouroloop.train.LanguageModel.nats", lambda self, batch: self.model.lm_head.weight.sum() * torch.nan
+        "ouroloop.learner.network.train.LanguageModel.nats",
+        lambda self, batch: self.model.lm_head.weight.sum() * torch.nan,
     )
     with pytest.raises(FloatingPointError, match="diverged"):
         trained()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroloop.grammar import TOKENS, Initialisation, enumerate_expressions, unique_set
-from ouroloop.seeding import stream
-from ouroloop.verify import MAX_DEPTH, MAX_TOKENS, Judgement, Verdict, judge
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import TOKENS, Initialisation, enumerate_expressions, unique_set
+from ouroloop.testbed.logic.verify import MAX_DEPTH, MAX_TOKENS, Judgement, Verdict, judge
 
 MALFORMED = [
     "",

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from ouroloop import __version__, stores
+from ouroloop import __version__
 from ouroloop.config import ConfigError, LoopConfig, ModelConfig, StudyConfig, flatten
-from ouroloop.preset import load_preset, preset_name
-from ouroloop.signals import Interrupted, catch_signals
+from ouroloop.presets import load_preset, preset_name
+from ouroloop.record import stores
+from ouroloop.record.liveness import Interrupted, catch_signals
 
 _MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
 
@@ -184,15 +185,15 @@ def _run(options: argparse.Namespace) -> int:
     stores.require_writable()
     from rich.console import Console
 
-    from ouroloop.loading import loading
+    from ouroloop.record.loading import loading
 
     console = Console()
     with loading(console):
-        from ouroloop.generation import load_libraries
-        from ouroloop.liveness import close_dead_runs
-        from ouroloop.loop import run_loop
-        from ouroloop.track import Store
-        from ouroloop.view import LoopView
+        from ouroloop.console import LoopView
+        from ouroloop.loop.generation import load_libraries
+        from ouroloop.loop.loop import run_loop
+        from ouroloop.record.liveness import close_dead_runs
+        from ouroloop.record.track import Store
 
         load_libraries(config)
         _check_model(config)
@@ -210,9 +211,9 @@ def _run(options: argparse.Namespace) -> int:
 def _check_model(config: LoopConfig) -> None:
     """Before anything is recorded; torch is imported for a network only."""
     if isinstance(config.model, ModelConfig):
-        from ouroloop.model import build_model
-        from ouroloop.packing import packed_attention
-        from ouroloop.sample import require_causal
+        from ouroloop.learner.network.batches import packed_attention
+        from ouroloop.learner.network.model import build_model
+        from ouroloop.learner.network.sampling import require_causal
 
         model = build_model(config.model, 0)
         require_causal(model)
@@ -224,11 +225,11 @@ def _check_model(config: LoopConfig) -> None:
 def _show_loop(config: LoopConfig) -> int:
     from rich.console import Console
 
-    from ouroloop.estimate import cost, cost_line, loop_totals
+    from ouroloop.study.estimate import cost, cost_line, loop_totals
 
     size = "no network: the model is its training set"
     if isinstance(config.model, ModelConfig):
-        from ouroloop.model import build_model, num_parameters
+        from ouroloop.learner.network.model import build_model, num_parameters
 
         size = f"{num_parameters(build_model(config.model, 0)):,} parameters without position embeddings"
     console = Console()
@@ -245,11 +246,11 @@ def _sweep(options: argparse.Namespace) -> int:
     config = load_preset(options.preset, options.overrides, StudyConfig)
     from rich.console import Console
 
-    from ouroloop.loading import loading
+    from ouroloop.record.loading import loading
 
     console = Console()
     if options.dry_run:
-        from ouroloop.estimate import cost, cost_line, plan_table, study_totals
+        from ouroloop.study.estimate import cost, cost_line, plan_table, study_totals
 
         console.print(plan_table(config))
         with console.status("timing a few steps"):
@@ -258,12 +259,12 @@ def _sweep(options: argparse.Namespace) -> int:
         return 0
     stores.require_writable()
     with loading(console):
-        from ouroloop.queue import Queue
-        from ouroloop.report import write_report
-        from ouroloop.results import answer
-        from ouroloop.summary import study_table
-        from ouroloop.sweep import run_study
-        from ouroloop.track import Store
+        from ouroloop.record.track import Store
+        from ouroloop.report.page import write_report
+        from ouroloop.study.answer import answer
+        from ouroloop.study.queue import Queue
+        from ouroloop.study.status import study_table
+        from ouroloop.study.sweep import run_study
 
         _check_model(config.loop)
     name = preset_name(options.preset)
@@ -280,8 +281,8 @@ def _sweep(options: argparse.Namespace) -> int:
 def _worker(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from ouroloop.sweep import work
-    from ouroloop.track import Store
+    from ouroloop.record.track import Store
+    from ouroloop.study.sweep import work
 
     work(options.study, Store.open(), Console())
     return 0
@@ -292,7 +293,7 @@ def _status(options: argparse.Namespace) -> int:
     stores.require_writable()
     from rich.console import Console
 
-    from ouroloop.status import status, status_table
+    from ouroloop.study.status import status, status_table
 
     studies = status(options.study)
     if options.json:
@@ -303,8 +304,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from ouroloop.report import write_report
-    from ouroloop.track import Store
+    from ouroloop.record.track import Store
+    from ouroloop.report.page import write_report
 
     folder = Path(options.folder) if options.folder else stores.runs_folder() / "reports" / options.name
     print(write_report(Store.open(), options.name, folder))
@@ -314,9 +315,9 @@ def _report(options: argparse.Namespace) -> int:
 def _register(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from ouroloop.listing import print_listing
-    from ouroloop.registry import register
-    from ouroloop.track import Store
+    from ouroloop.console import print_listing
+    from ouroloop.record.track import Store
+    from ouroloop.report.registry import register
 
     rows = register(Store.existing(), options.study)
     print_listing(Console(), ("model", "alias", "version", "outcome"), rows, f"{options.study}: registered models")
@@ -326,8 +327,8 @@ def _register(options: argparse.Namespace) -> int:
 def _sample(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from ouroloop.listing import print_listing, verdict_and_depth
-    from ouroloop.lookup import find_model
+    from ouroloop.console import print_listing, verdict_and_depth
+    from ouroloop.report.models import find_model
 
     found = find_model(options.model)
     temperature = options.temperature or found.sampling.temperature
@@ -341,9 +342,9 @@ def _sample(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from ouroloop.compare import compare, compare_study, print_comparison
-    from ouroloop.lookup import find_model
-    from ouroloop.track import Store
+    from ouroloop.record.track import Store
+    from ouroloop.report.compare import compare, compare_study, print_comparison
+    from ouroloop.report.models import find_model
 
     left_out: list[str] = []
     match options.models:
@@ -364,11 +365,11 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
-    from ouroloop.clean import age_seconds, clean
+    from ouroloop.record.clean import age_seconds, clean
 
     age = age_seconds(options.older_than)
     stores.require_writable()
-    from ouroloop.track import Store
+    from ouroloop.record.track import Store
 
     freed = clean(Store.open(), age, options.dry_run)
     for kind in freed:
@@ -380,8 +381,8 @@ def _clean(options: argparse.Namespace) -> int:
 
 def _ui(options: argparse.Namespace) -> int:
     stores.require_writable()
-    from ouroloop.track import Store
-    from ouroloop.ui import prepare, serve
+    from ouroloop.record.track import Store
+    from ouroloop.report.ui import prepare, serve
 
     tree, loops = (f"http://127.0.0.1:{options.port}{page}" for page in prepare(Store.open()))
     print(f"MLflow UI over {stores.tracking_uri()}\n  {tree}\n  {loops}\nCtrl-C ends it.", flush=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from ouroloop.grammar import Initialisation, capacity
+from ouroloop.testbed.logic.grammar import Initialisation, capacity
 
 
 class ConfigError(ValueError):

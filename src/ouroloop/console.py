@@ -1,0 +1,180 @@
+"""What a person sees of a running loop: phase, loss, time left, and the table of generations so far."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ouroloop.config import LoopConfig
+from ouroloop.loop.generation import Observer
+from ouroloop.testbed.logic.verify import judge
+
+_ROWS = 12
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: list[float], width: int = 60) -> str:
+    """A small curve of values from 0 to 1, first to last; at most `width` characters, two at least."""
+    if len(values) > width:
+        values = [values[round(place * (len(values) - 1) / (width - 1))] for place in range(width)]
+    levels = (round(min(max(value, 0.0), 1.0) * (len(_BLOCKS) - 1)) for value in values)
+    return "".join(_BLOCKS[level] for level in levels)
+
+
+def percent(metrics: dict[str, float], key: str) -> str:
+    return f"{metrics[key]:.1%}" if key in metrics else "–"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class StudyLines:
+    """A study for those who read a log: a line whenever a loop has come further, with the time left of them all."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: dict[str, tuple[str, int]] | None = None
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Says what is new since the last record; `record` is one of `status.study_record`."""
+        now = {loop["loop"]: (loop["state"], loop["generation"]) for loop in record["loops"]}
+        before, self._shown = self._shown, now
+        left = "" if record["seconds_left"] is None else f"  about {duration(record['seconds_left'])} left"
+        for loop in record["loops"]:
+            name, kept = loop["loop"], loop["diversity_retention"]
+            if before is None or now[name] == before.get(name, ("waits", 0)):
+                continue
+            self._console.print(
+                f"{name:<28} {loop['state']:<7} generation {loop['generation']:>3}/{loop['num_generations']}"
+                f"  retention {f'{kept[-1]:.1%}' if kept else '–':>6}{left}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+class LoopView(Observer):
+    """A live display on a terminal, one line per generation elsewhere. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"), console=console,
+        )  # fmt: skip
+        self._generations: TaskID = self._progress.add_task("generations", total=1, note="")
+        self._steps: TaskID = self._progress.add_task("", total=1, note="")
+        self._live = Live(self, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._title = ""
+        self._config: LoopConfig | None = None
+        self._rows: list[tuple[int, dict[str, float], bool]] = []
+        self._seconds: deque[float] = deque(maxlen=5)
+        self._started = monotonic()
+
+    def __enter__(self) -> "LoopView":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __rich__(self) -> RenderableType:
+        return Group(self.table(_ROWS), self._progress)
+
+    def loop_started(self, config: LoopConfig, name: str) -> None:
+        self._config, self._title, self._rows = config, name, []
+        self._progress.reset(self._generations, total=config.num_generations, note="")
+        if not self._live:
+            self._console.print(f"{name}: {config.num_generations} generations", highlight=False)
+
+    def generation_started(self, generation: int) -> None:
+        self._started = monotonic()
+        self._progress.update(self._generations, description=f"generation {generation}")
+
+    def phase_started(self, phase: str) -> None:
+        total = self._config.train.num_steps if self._config and self._config.train and phase == "train" else None
+        self._progress.reset(self._steps, total=total, description=f"  {phase}", note="")
+
+    def trained(self, step: int, nats_per_token: float) -> None:
+        self._progress.update(self._steps, completed=step, note=f"loss {nats_per_token:.3f} nats/token")
+
+    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
+        assert self._config is not None
+        self._rows.append((generation, metrics, resumed))
+        if not resumed:
+            self._seconds.append(monotonic() - self._started)
+        left = ""
+        if self._seconds:
+            remaining = self._config.num_generations - generation
+            left = f"{duration(remaining * sum(self._seconds) / len(self._seconds))} left"
+        self._progress.update(self._generations, completed=generation, note=left)
+        if not self._live:
+            self._console.print(
+                f"  generation {generation:>3}/{self._config.num_generations}"
+                f"  correct {percent(metrics, 'correctness'):>6}"
+                f"  errors {percent(metrics, 'error_rate'):>6}  retention {percent(metrics, 'diversity_retention'):>6}"
+                f"  unique {metrics['num_unique']:,.0f}  {'from the record' if resumed else left}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def table(self, rows: int | None = None) -> Table:
+        """The generations so far, the last `rows` of them, with the curve of diversity as caption."""
+        retention = [metrics["diversity_retention"] for _, metrics, _ in self._rows if "diversity_retention" in metrics]
+        title = f"{self._title}" + (f"   …{len(self._rows) - rows} above" if rows and len(self._rows) > rows else "")
+        caption = f"diversity kept  {sparkline(retention)}" if retention else "diversity kept  –"
+        table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+        for heading in ("t", "correct", "false", "errors", "diversity kept", "unique", "val. nats", "seconds"):
+            table.add_column(heading, justify="right")
+        for generation, metrics, _ in self._rows[-rows:] if rows else self._rows:
+            table.add_row(
+                str(generation),
+                percent(metrics, "correctness"),
+                percent(metrics, "false_rate"),
+                percent(metrics, "error_rate"),
+                percent(metrics, "diversity_retention"),
+                f"{metrics['num_unique']:,.0f}",
+                f"{metrics['validation_nats']:.2f}" if "validation_nats" in metrics else "–",
+                f"{metrics['generation_seconds']:.1f}",
+            )
+        return table
+
+
+_STYLES = {"True": "green", "False": "red", "malformed": "yellow"}
+
+
+def verdict_and_depth(text: str) -> tuple[str, int | str]:
+    """What a row says of an expression; a malformed one has no depth, and the cell is empty."""
+    judgement = judge(text)
+    return str(judgement.verdict), "" if judgement.depth is None else judgement.depth
+
+
+def print_listing(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
+    """Fractions get three digits on a terminal and all of them in a pipe, which gets no title either."""
+    if not console.is_terminal:
+        for row in [columns, *rows]:
+            print(*row, sep="\t", file=console.file)
+        return
+    # Text, not markup: what a model wrote may look like some
+    table = Table(title=Text(title), title_justify="left")
+    for column, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
+        is_number = all(isinstance(value, int | float) or value == "" for value in values)
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        shown = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)
+        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in shown))
+    console.print(table)

@@ -1,0 +1,262 @@
+"""Runs a causal LM over expressions of different lengths without padding.
+
+The tokens of a batch stand in one row, one expression after another, and everything that treats tokens
+alone, which is nearly all of a transformer, sees that row. Only attention must not look from one expression
+into another: it gets them apart, in blocks of similar length. So a batch may be any random one. Batches
+of similar lengths would need no packing, but they learn worse, and not the same distribution of lengths.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import AttentionInterface, PreTrainedModel
+
+from ouroloop.config import ConfigError, TrainConfig
+from ouroloop.science.cycle import Dataset
+from ouroloop.testbed.tokenizer import encode
+
+_IMPLEMENTATION = "ouroloop_packed"
+_BLOCK_COST = 100  # one more block takes as long as attention to so many more tokens of padding
+
+
+class Layout(NamedTuple):
+    """How the N tokens of a batch, in one row, fall into blocks."""
+
+    blocks: list[Tensor]
+    """Of B expressions each, padded to the longest: where each token stands in the row, (B, L); 0 on padding."""
+    back_N: Tensor
+    """Where each token stands in the blocks, flattened and joined."""
+
+
+def layout(lengths_B: npt.NDArray[np.int64], *, single_block: bool = False) -> Layout:
+    """For expressions of ascending length that stand one after another; the blocks with the least to compute."""
+    blocks, backs = list[Tensor](), list[npt.NDArray[np.int64]]()
+    starts_B = np.cumsum(lengths_B) - lengths_B
+    num_places = 0
+    for first, end in [(0, len(lengths_B))] if single_block else _ranges(lengths_B):
+        columns_L = np.arange(lengths_B[end - 1])
+        is_token_BL = columns_L < lengths_B[first:end, None]
+        blocks.append(torch.from_numpy(np.where(is_token_BL, starts_B[first:end, None] + columns_L, 0)))
+        backs.append(num_places + np.flatnonzero(is_token_BL))
+        num_places += is_token_BL.size
+    return Layout(blocks, torch.from_numpy(np.concatenate(backs)))
+
+
+def _ranges(lengths_B: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    cost, first_of = np.zeros(len(lengths_B) + 1), [0]
+    for end in range(1, len(lengths_B) + 1):
+        costs = cost[:end] + np.arange(end, 0, -1) * lengths_B[end - 1] + _BLOCK_COST
+        first_of.append(int(costs.argmin()))
+        cost[end] = costs[first_of[-1]]
+    ranges, end = list[tuple[int, int]](), len(lengths_B)
+    while end:
+        ranges.insert(0, (first_of[end], end))
+        end = first_of[end]
+    return ranges
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    packed: Layout | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each expression, as an attention function of transformers; all are (1, heads, N, D)."""
+    assert packed is not None
+    heads, keys_and_values = query.shape[1], key.shape[1]
+    attended: list[Tensor] = []
+    rows = [states[0].transpose(0, 1).flatten(1) for states in (query, key, value)]
+    for index_BL in packed.blocks:
+        q, k, v = (
+            states_NF.index_select(0, index_BL.flatten()).view(*index_BL.shape, count, -1).transpose(1, 2)
+            for states_NF, count in zip(rows, (heads, keys_and_values, keys_and_values), strict=True)
+        )
+        out_BHLD = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=heads != keys_and_values
+        )
+        attended.append(out_BHLD.transpose(1, 2).flatten(0, 1))
+    together = attended[0] if len(attended) == 1 else torch.cat(attended)
+    return together.index_select(0, packed.back_N)[None], None
+
+
+AttentionInterface.register(_IMPLEMENTATION, _attention)
+
+
+@contextmanager
+def packed_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, `packed_logits` of this model may be asked, and nothing else.
+
+    Raises:
+        ConfigError: its architecture lets expressions see one another, or has no attention to replace.
+    """
+    usual = model.config._attn_implementation
+    why = ""
+    try:
+        model.set_attn_implementation(_IMPLEMENTATION)
+        why = "" if _keeps_apart(model, usual) else "expressions in one row would see one another"
+    except (ValueError, TypeError, AssertionError, RuntimeError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    try:
+        if why:
+            raise ConfigError(
+                f"model {model.config.model_type!r} cannot be trained packed ({why}); use train.batching=padded"
+            )
+        yield
+    finally:
+        model.set_attn_implementation(usual)
+
+
+@torch.no_grad()
+def _keeps_apart(model: PreTrainedModel, usual: str) -> bool:
+    """Whether two texts, the longer as long as can be, get the logits that they get by themselves."""
+    was_training = model.training
+    model.eval()
+    lengths_B = np.array([7, min(model.config.max_position_embeddings, 256)])
+    ids_N = torch.arange(lengths_B.sum(), device=model.device) ** 2 % model.config.vocab_size
+    positions_N = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths_B])).to(model.device)
+    both_NV = packed_logits(model, ids_N, positions_N, layout(lengths_B))
+    model.set_attn_implementation(usual)
+    alone_NV = torch.cat([model(input_ids=ids[None], use_cache=False).logits[0] for ids in ids_N.split([*lengths_B])])
+    model.set_attn_implementation(_IMPLEMENTATION)
+    model.train(was_training)
+    return torch.allclose(both_NV, alone_NV, rtol=1e-3, atol=1e-4)
+
+
+def packed_logits(model: PreTrainedModel, ids_N: Tensor, positions_N: Tensor, packed: Layout) -> Tensor:
+    """Logits (N, V) of what follows each token, expressions not seeing one another."""
+    out = model(input_ids=ids_N[None], position_ids=positions_N[None], packed=packed, use_cache=False)
+    logits_NV: Tensor = out.logits[0]
+    return logits_NV
+
+
+def padded_logits(model: PreTrainedModel, ids_N: Tensor, packed: Layout) -> Tensor:
+    """The same, each block run through all of the model with its padding: what works for any causal LM."""
+    # Rows are padded on the right, so causality alone keeps padding out of every real position
+    logits = [model(input_ids=ids_N[index_BL], use_cache=False).logits.flatten(0, 1) for index_BL in packed.blocks]
+    return torch.cat(logits)[packed.back_N]
+
+
+T = TypeVar("T")
+
+
+class Batch(NamedTuple):
+    """Distinct expressions in one row of N tokens, one after another; labels are ids shifted left."""
+
+    ids_N: Tensor
+    labels_N: Tensor
+    positions_N: Tensor
+    """Of each token within its expression, from 0."""
+    counts_N: Tensor
+    """How often the expression is in the batch: what a dataset repeats is evaluated once and weighted."""
+    layout: Layout
+    num_tokens: int
+    """Repetitions counted."""
+    num_expressions: int
+    """Repetitions counted."""
+
+
+class _Expressions:
+    """The distinct expressions of a dataset, encoded once: U of them."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._ids = [np.array(encode(text), dtype=np.int64) for text in texts]
+        self.lengths_U = np.array([len(ids) - 1 for ids in self._ids], dtype=np.int64)
+
+    def batches(self, rows: npt.NDArray[np.int64], size: int, single_block: bool) -> Iterator[Batch]:
+        for part in np.split(rows, range(size, len(rows), size)):
+            yield self._batch(part, single_block)
+
+    def _batch(self, rows: npt.NDArray[np.int64], single_block: bool) -> Batch:
+        distinct, counts_B = np.unique(rows, return_counts=True)
+        ascending = np.argsort(self.lengths_U[distinct], kind="stable")
+        distinct, counts_B = distinct[ascending], counts_B[ascending]
+        lengths_B = self.lengths_U[distinct]
+        ids = [self._ids[row] for row in distinct]
+        return Batch(
+            torch.from_numpy(np.concatenate([one[:-1] for one in ids])),
+            torch.from_numpy(np.concatenate([one[1:] for one in ids])),
+            torch.from_numpy(np.concatenate([np.arange(length) for length in lengths_B])),
+            torch.from_numpy(np.repeat(counts_B.astype(np.float32), lengths_B)),
+            layout(lengths_B, single_block=single_block),
+            int(lengths_B @ counts_B),
+            len(rows),
+        )
+
+
+class _Stream(IterableDataset[T]):
+    """What a function yields, from its beginning each time."""
+
+    def __init__(self, begin: Callable[[], Iterator[T]]) -> None:
+        self._begin = begin
+
+    def __iter__(self) -> Iterator[T]:
+        return self._begin()
+
+
+class MixedDataModule(pl.LightningDataModule):
+    """D_{t-1} split at random into training and validation rows.
+
+    Both parts have the same mixture in expectation: the paper validates on the contaminated set too.
+    """
+
+    def __init__(self, dataset: Dataset, config: TrainConfig, rng: np.random.Generator) -> None:
+        super().__init__()
+        if len(dataset) < 2:
+            raise ValueError(f"{len(dataset)} example cannot be split into training and validation")
+        order = rng.permutation(len(dataset))
+        num_validation = config.num_validation_examples(len(dataset))
+        number = {text: i for i, text in enumerate(dict.fromkeys(dataset.texts))}
+        rows = np.array([number[text] for text in dataset.texts], dtype=np.int64)
+        self._expressions = _Expressions(list(number))
+        self._train_rows = rows[order[num_validation:]]
+        self._validation_rows = rows[order[:num_validation]]
+        self._config = config
+        self._single_block = config.batching == "padded"
+        self._rng = rng
+
+    @property
+    def num_train_tokens(self) -> int:
+        """Predicted tokens of one epoch, `<eos>` included."""
+        return int(self._expressions.lengths_U[self._train_rows].sum())
+
+    @property
+    def validation_entropy_nats(self) -> float:
+        """Entropy of the validation set taken as a distribution: no model has a lower loss on it."""
+        shares = np.unique(self._validation_rows, return_counts=True)[1] / len(self._validation_rows)
+        return float(-(shares * np.log(shares)).sum())
+
+    def train_batches(self) -> Iterator[Batch]:
+        """One epoch after another without end, each shuffled anew."""
+        while True:
+            rows = self._rng.permutation(self._train_rows)
+            yield from self._expressions.batches(rows, self._config.batch_size, self._single_block)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        # No gradients to keep: larger batches are faster and no less exact
+        return self._expressions.batches(self._validation_rows, 4 * self._config.batch_size, self._single_block)
+
+    def _stretches(self) -> Iterator[list[Batch]]:
+        batches = islice(self.train_batches(), self._config.num_steps)
+        while stretch := list(islice(batches, self._config.validate_every)):
+            yield stretch
+
+    def train_dataloader(self) -> DataLoader[list[Batch]]:
+        """The batches of all optimizer steps, in lists from one validation to the next."""
+        return DataLoader(_Stream(self._stretches), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(_Stream(self.validation_batches), batch_size=None)

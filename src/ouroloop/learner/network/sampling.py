@@ -1,0 +1,317 @@
+"""S_t: m texts drawn from a model at a stated temperature, with nothing else hidden.
+
+Texts that begin alike are not evaluated twice. The sampler walks the tree of prefixes by length and
+keeps one row per distinct prefix with the number of texts that share it. At each step
+
+    1. one forward pass gives every row its distribution over the next token,
+    2. the row's count is split over its children by one multinomial draw,
+    3. `<eos>` children are finished texts; of the others the first stays in its parent's slot of the
+       key-value cache and each further one takes a free slot, so that a row is copied once per branch.
+
+The multinomial split of n equal prefixes is the law of n independent draws: this is plain ancestral
+sampling, at the cost of the distinct prefixes only. All rows are equally long, so there is no padding.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from ouroloop.config import ConfigError, SamplingConfig
+from ouroloop.testbed.tokenizer import EOS_ID, VOCABULARY, decode, encode
+
+_FIRST_CAPACITY = 32  # tokens that the cache has room for at first; doubled when they are used up
+
+
+class SlotLayer(DynamicLayer):
+    """Keys and values of one layer in a buffer [slot, head, position, feature] that is written in place."""
+
+    def __init__(self, num_slots: int) -> None:
+        super().__init__()
+        self._num_slots = num_slots
+        self._length = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        rows, _, added, _ = key_states.shape
+        end = self._length + added
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            capacity = max(_FIRST_CAPACITY, end)
+            self.keys, self.values = self._empty(key_states, capacity), self._empty(value_states, capacity)
+        elif end > self.keys.shape[2]:
+            for name in ("keys", "values"):
+                old = getattr(self, name)
+                grown = self._empty(old, 2 * old.shape[2])
+                grown[:rows, :, : self._length] = old[:rows, :, : self._length]
+                setattr(self, name, grown)
+        self.keys[:rows, :, self._length : end] = key_states
+        self.values[:rows, :, self._length : end] = value_states
+        self._length = end
+        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
+
+    def _empty(self, like: Tensor, capacity: int) -> Tensor:
+        _, heads, _, features = like.shape
+        return like.new_empty(self._num_slots, heads, capacity, features)
+
+    def copy_slots(self, source: Tensor, target: Tensor) -> None:
+        """No slot is both a source and a target."""
+        for buffer in (self.keys, self.values):
+            buffer[target, :, : self._length] = buffer[source, :, : self._length]
+
+    def get_seq_length(self) -> int:
+        return self._length
+
+
+def sample(
+    model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str = ""
+) -> list[str]:
+    """`count` independent texts, in random order; `prompt` is the beginning that all of them share.
+
+    A text ends at `<eos>`, which is not part of it, or is cut off after `config.max_new_tokens` words.
+    The law is the model's softmax at `config.temperature`: no top-k, no top-p, no penalty. `rng` makes
+    every draw; the same rng state on the same machine gives the same texts.
+
+    Raises:
+        FloatingPointError: the model gives no finite distribution.
+    """
+    return sample_with_nats(model, count, config, rng, prompt)[0]
+
+
+@torch.inference_mode()
+def sample_with_nats(
+    model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str = ""
+) -> tuple[list[str], list[float]]:
+    """The same texts, and the log-probability in nats with which each of them is drawn, given the prompt.
+
+    It is that of `<eos>` too, unless the text was cut off.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        drawn = [
+            (text, nats)
+            for start in range(0, count, config.batch_size)
+            for text, nats, copies in _tree(model, min(config.batch_size, count - start), config, rng, prompt)
+            for _ in range(copies)
+        ]
+    finally:
+        model.train(was_training)
+    order = rng.permutation(len(drawn))
+    return [drawn[i][0] for i in order], [drawn[i][1] for i in order]
+
+
+@torch.inference_mode()
+def require_causal(model: PreTrainedModel) -> None:
+    """Checks once what training and sampling take for granted of a model.
+
+    Raises:
+        ConfigError: a later token changes what is predicted before it, or the key-value cache changes
+            what is predicted at all.
+    """
+    name = model.config.model_type
+    model.eval()
+    ids_BL = torch.tensor([[EOS_ID, 5, 2, 1, 6, EOS_ID], [EOS_ID, 5, 2, 0, 4, 3]])
+    try:
+        logits_BLV = model(input_ids=ids_BL, use_cache=False).logits
+        cache = Cache(layers=[SlotLayer(2) for _ in range(model.config.num_hidden_layers)])
+        steps = [model(input_ids=ids_BL[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(6)]
+    except Exception as error:  # whatever its architecture makes of our cache
+        raise ConfigError(f"model {name!r} cannot be sampled with a key-value cache: {type(error).__name__}") from None
+    if not torch.allclose(logits_BLV[0, :3], logits_BLV[1, :3], atol=1e-4):
+        raise ConfigError(f"model {name!r} is not causal: a later token changes what it predicts before")
+    if not torch.allclose(torch.cat(steps, dim=1), logits_BLV, atol=1e-4):
+        raise ConfigError(f"model {name!r} predicts something else with a key-value cache")
+
+
+def _tree(
+    model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str
+) -> Iterator[tuple[str, float, int]]:
+    """(text, its log-probability in nats, how often it was drawn)."""
+    start = encode(prompt)[:-1]
+    cache = Cache(layers=[SlotLayer(count) for _ in range(model.config.num_hidden_layers)])
+    prefixes = np.zeros((count, config.max_new_tokens), dtype=np.uint8)
+    counts, nats = np.array([count]), np.zeros(1)
+    ids_RL = torch.tensor([start], device=model.device)
+
+    def text(row: int | np.integer, length: int) -> str:
+        return " ".join(filter(None, [prompt, decode(prefixes[row, :length])]))
+
+    for length in range(config.max_new_tokens):
+        logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
+        children_RV, probabilities_RV = _split(logits_RV, counts, config.temperature, rng)
+        for row in np.flatnonzero(children_RV[:, EOS_ID]):
+            ends = float(nats[row] + np.log(probabilities_RV[row, EOS_ID]))
+            yield text(row, length), ends, int(children_RV[row, EOS_ID])
+        children_RV[:, EOS_ID] = 0
+        parents, tokens = np.nonzero(children_RV)
+        if not len(parents):
+            return
+        slots = assign_slots(parents)
+        moved = np.flatnonzero(slots != parents)
+        if len(moved):
+            source, target = torch.from_numpy(parents[moved]), torch.from_numpy(slots[moved])
+            for layer in cache.layers:
+                layer.copy_slots(source.to(model.device), target.to(model.device))
+            prefixes[slots[moved], :length] = prefixes[parents[moved], :length]
+        prefixes[slots, length] = tokens
+        of_children = nats[parents] + np.log(probabilities_RV[parents, tokens])
+        counts, nats = np.empty(len(parents), dtype=np.int64), np.empty(len(parents))
+        counts[slots], nats[slots] = children_RV[parents, tokens], of_children
+        ids_RL = torch.from_numpy(prefixes[: len(parents), length : length + 1].astype(np.int64)).to(model.device)
+    for unfinished, copies in enumerate(counts):
+        yield text(unfinished, config.max_new_tokens), float(nats[unfinished]), int(copies)
+
+
+def _split(
+    logits_RV: Tensor, counts: npt.NDArray[np.int64], temperature: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """How many of each row's texts go on with each token, and with what probability, both [rows, vocabulary]."""
+    probabilities_RV = torch.softmax(logits_RV[:, : len(VOCABULARY)].double() / temperature, dim=-1).cpu().numpy()
+    if not np.isfinite(probabilities_RV).all():
+        raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
+    return rng.multinomial(counts, probabilities_RV), probabilities_RV
+
+
+def assign_slots(parents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """A slot below len(parents) for every child; `parents` is sorted, one entry per child.
+
+    A parent's first child keeps its slot unless that lies too high; all others take free slots, in
+    ascending order. No target is the slot of any parent that lives on, so copies cannot collide.
+    """
+    num_children = len(parents)
+    slots = np.where(np.diff(parents, prepend=-1) != 0, parents, num_children)
+    moving = slots >= num_children
+    is_free = np.ones(num_children, dtype=bool)
+    is_free[slots[~moving]] = False
+    slots[moving] = np.flatnonzero(is_free)
+    return slots
+
+
+_TOKENS_AT_ONCE = 16_384  # bounds the memory of a forward pass
+_MAX_STRETCH = 1.15  # of the shortest row of a batch, to the longest
+_TEXTS_AT_ONCE = 1_024  # bounds the memory of the key-value cache
+
+Nats = npt.NDArray[np.float64]
+
+
+def log_probabilities(model: PreTrainedModel, texts: Sequence[str], temperature: float = 1.0) -> Nats:
+    """The log-probability in nats of each text, its `<eos>` included: of `sample` writing just this text.
+
+    Raises:
+        KeyError: a word outside the alphabet.
+        ValueError: a text that the model has no positions for.
+        FloatingPointError: the model gives no finite distribution.
+    """
+    nats: Nats = log_probabilities_at(model, texts, [temperature])[0]
+    return nats
+
+
+@torch.inference_mode()
+def log_probabilities_at(model: PreTrainedModel, texts: Sequence[str], temperatures: Sequence[float]) -> Nats:
+    """The same at several temperatures, [temperature, text].
+
+    Batches are of similar lengths, so little is padded; a text that stands twice is evaluated once.
+    """
+    rows: dict[str, list[int]] = {text: encode(text) for text in texts}
+    longest, limit = max(map(len, rows.values()), default=1) - 1, model.config.max_position_embeddings
+    if longest > limit:
+        raise ValueError(f"a text of {longest - 1} words does not fit a model with {limit} positions")
+    was_training = model.training
+    model.eval()
+    nats: dict[str, list[float]] = {}
+    try:
+        for batch in _batches(rows):
+            nats |= zip(batch, _score(model, [rows[text] for text in batch], temperatures), strict=True)
+    finally:
+        model.train(was_training)
+    return np.array([nats[text] for text in texts], dtype=np.float64).reshape(len(texts), len(temperatures)).T
+
+
+def _batches(rows: Mapping[str, Sequence[int]]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in sorted(rows, key=lambda text: (len(rows[text]), text)):
+        length = len(rows[text])
+        if batch and (length * (len(batch) + 1) > _TOKENS_AT_ONCE or length > _MAX_STRETCH * len(rows[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
+
+
+def _score(model: PreTrainedModel, rows: Sequence[Sequence[int]], temperatures: Sequence[float]) -> list[list[float]]:
+    ids_BL = torch.full((len(rows), max(map(len, rows))), EOS_ID)
+    is_text_BL = torch.zeros(ids_BL.shape, dtype=torch.bool)
+    for i, ids in enumerate(rows):  # padded on the right, where causality alone keeps it out of what counts
+        ids_BL[i, : len(ids)] = torch.tensor(ids)
+        is_text_BL[i, : len(ids)] = True
+    ids_BL, is_text_BL = ids_BL.to(model.device), is_text_BL.to(model.device)
+    logits_BLV = model(input_ids=ids_BL[:, :-1], use_cache=False).logits
+    nats_TB = []
+    for temperature in temperatures:
+        nats_BL = _steps(logits_BLV, temperature).gather(-1, ids_BL[:, 1:, None]).squeeze(-1)
+        nats_TB.append(nats_BL.where(is_text_BL[:, 1:], 0.0).sum(dim=1))
+    values: list[list[float]] = _finite(torch.stack(nats_TB, dim=1)).cpu().tolist()
+    return values
+
+
+def _steps(logits: Tensor, temperature: float) -> Tensor:
+    return torch.log_softmax(logits[..., : len(VOCABULARY)].double() / temperature, dim=-1)
+
+
+def _finite(nats: Tensor) -> Tensor:
+    if not torch.isfinite(nats).all():
+        raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
+    return nats
+
+
+@torch.inference_mode()
+def log_probabilities_of_tree(model: PreTrainedModel, texts: Sequence[str], temperatures: Sequence[float]) -> Nats:
+    """What `log_probabilities_at` gives, for very many distinct texts that begin alike.
+
+    Each distinct prefix is evaluated once, level by level, as when sampling: a fifth of the tokens of all
+    expressions of depth 3. `model` must be in evaluation mode.
+    """
+    rows = [encode(text)[1:] for text in texts]
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    nats = np.empty((len(temperatures), len(rows)))
+    for start in range(0, len(order), _TEXTS_AT_ONCE):
+        chosen = order[start : start + _TEXTS_AT_ONCE]
+        nats[:, chosen] = _tree_nats(model, [rows[i] for i in chosen], temperatures)
+    return nats
+
+
+def _tree_nats(model: PreTrainedModel, rows: Sequence[Sequence[int]], temperatures: Sequence[float]) -> Nats:
+    lengths = np.array([len(row) for row in rows])
+    ids_NL = np.full((len(rows), lengths.max()), EOS_ID)
+    for row, ids in zip(ids_NL, rows, strict=True):
+        row[: len(ids)] = ids
+    cache = Cache(layers=[SlotLayer(len(rows)) for _ in range(model.config.num_hidden_layers)])
+    nats = np.zeros((len(temperatures), len(rows)))
+    live, slots = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)  # of the text's prefix
+    ids_RL = torch.tensor([[EOS_ID]], device=model.device)
+    for length in range(ids_NL.shape[1]):
+        logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
+        for of_temperature, temperature in zip(nats, temperatures, strict=True):
+            steps_RV = _finite(_steps(logits_RV, temperature)).cpu().numpy()
+            of_temperature[live] += steps_RV[slots[live], ids_NL[live, length]]
+        live = live[lengths[live] > length + 1]
+        if not len(live):
+            break
+        branches, branch = np.unique(slots[live] * len(VOCABULARY) + ids_NL[live, length], return_inverse=True)
+        parents, tokens = np.divmod(branches, len(VOCABULARY))
+        slot_of_branch = assign_slots(parents)
+        moved = slot_of_branch != parents
+        source, target = torch.from_numpy(parents[moved]), torch.from_numpy(slot_of_branch[moved])
+        for layer in cache.layers:
+            layer.copy_slots(source.to(model.device), target.to(model.device))
+        next_ids = np.empty(len(parents), dtype=np.int64)
+        next_ids[slot_of_branch] = tokens
+        slots[live] = slot_of_branch[branch]
+        ids_RL = torch.from_numpy(next_ids[:, None]).to(model.device)
+    return nats

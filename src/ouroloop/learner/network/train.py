@@ -1,0 +1,217 @@
+"""From D_{t-1} to M_t: the Lightning module around the LM, and one call that trains it.
+
+The weights of the lowest validation loss are put back at the end. Patience would be no reason to stop,
+since the loss stands still for long before the brackets are learned; the one safe reason is that there
+is nothing left to gain: no model comes below the entropy of the validation set, and on a collapsed
+dataset that floor is soon reached.
+
+A step on a small model takes some 15 ms, and the Trainer's own work around it 3 more. Therefore what the
+Trainer sees as one batch is the whole stretch of steps between two validations, which the module walks
+through by manual optimization.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ouroloop.config import ConfigError, TrainConfig
+from ouroloop.learner.network.batches import Batch, MixedDataModule, packed_attention, packed_logits, padded_logits
+from ouroloop.learner.network.muon import Muon, block_matrices
+
+logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)  # tips, not messages
+warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning 2.6.6 under torch 2.13
+warnings.filterwarnings("ignore", message=".*does not have many workers")  # batches are made in microseconds
+
+
+class LanguageModel(pl.LightningModule):
+    """Trains a causal LM by maximum likelihood: AdamW, or Muon and AdamW, warm-up, cosine decay, loss in nats.
+
+    The training loss is the mean over the tokens of a batch; validation is the sum over an expression
+    (its `<eos>` included), averaged over the expressions of the validation set.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: TrainConfig, report: Callable[[int, float], None]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = torch.compile(model) if config.compile else model
+        self.config = config
+        self._muon_groups = block_matrices(model) if config.muon_learning_rate else []
+        self._report = report
+        self.train_losses: list[Tensor] = []
+        """Nats per token, one scalar per optimizer step."""
+        self.validation_losses: list[tuple[int, float]] = []
+        """(optimizer step, nats per expression)."""
+        self.num_tokens = 0
+        """Predicted tokens trained on, padding excluded."""
+        self._validation_sum = 0.0
+        self._num_validated = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps done; Lightning's `global_step` counts each optimizer's."""
+        return len(self.train_losses)
+
+    def nats(self, batch: Batch) -> Tensor:
+        """Summed over the expressions of the batch."""
+        if self.config.batching == "packed":
+            logits_NV = packed_logits(self.model, batch.ids_N, batch.positions_N, batch.layout)
+        else:
+            logits_NV = padded_logits(self.model, batch.ids_N, batch.layout)
+        return F.cross_entropy(logits_NV.float(), batch.labels_N, reduction="none") @ batch.counts_N
+
+    def training_step(self, stretch: list[Batch], index: int) -> None:
+        optimizers, schedules = _as_list(self.optimizers()), _as_list(self.lr_schedulers())
+        for batch in stretch:
+            loss = self.nats(batch) / batch.num_tokens
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            self.manual_backward(loss)
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+            self.num_tokens += batch.num_tokens
+            self.train_losses.append(loss.detach())
+            if self.num_steps % max(1, self.config.num_steps // 100) == 0:
+                self._report(self.num_steps, float(self.train_losses[-1]))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Here and not in the loop above: what mixed precision has scaled up is scaled down again by now
+        self.clip_gradients(optimizer, self.config.gradient_clip, "norm")
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_sum, self._num_validated = 0.0, 0
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._validation_sum += float(self.nats(batch))
+        self._num_validated += batch.num_expressions
+
+    def on_validation_epoch_end(self) -> None:
+        self.validation_losses.append((self.num_steps, self._validation_sum / self._num_validated))
+
+    def configure_optimizers(self) -> list[dict[str, Any]]:
+        config = self.config
+        taken = {id(matrix) for group in self._muon_groups for matrix in group["params"]}
+        rest = [p for p in self.parameters() if id(p) not in taken]
+        adamw = torch.optim.AdamW(
+            [
+                {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+                {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            fused=config.precision == "32-true",  # Lightning cannot clip a fused one under mixed precision
+        )
+        optimizers: list[torch.optim.Optimizer] = [adamw]
+        if config.muon_learning_rate:
+            optimizers.append(Muon(self._muon_groups, config.muon_learning_rate, config.weight_decay))
+        return [{"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer)} for optimizer in optimizers]
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.config))
+
+
+def _as_list(one_or_many: Any) -> list[Any]:
+    """Lightning gives a single optimizer or schedule bare."""
+    return one_or_many if isinstance(one_or_many, list) else [one_or_many]
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Portion of the peak learning rate at optimizer step `step`, counted from 0."""
+    if step < config.num_warmup_steps:
+        return (step + 1) / (config.num_warmup_steps + 1)
+    progress = (step - config.num_warmup_steps) / max(1, config.num_steps - config.num_warmup_steps)
+    cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    return config.final_learning_rate_ratio + (1 - config.final_learning_rate_ratio) * cosine
+
+
+class BestWeights(pl.Callback):
+    """Keeps the weights of the lowest validation loss, in memory, and puts them back at the end.
+
+    A loss of at most `enough_nats` ends the training.
+    """
+
+    def __init__(self, enough_nats: float) -> None:
+        self.nats = math.inf
+        self._enough_nats = enough_nats
+        self._weights: dict[str, Tensor] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, LanguageModel)
+        _, nats = module.validation_losses[-1]
+        if nats < self.nats:  # never true of NaN: a diverged model is not chosen
+            self.nats = nats
+            self._weights = {name: weight.clone() for name, weight in module.state_dict().items()}
+        trainer.should_stop = nats <= self._enough_nats
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not self._weights:
+            raise FloatingPointError("no validation loss was finite: the model diverged, lower train.learning_rate")
+        module.load_state_dict(self._weights)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training left behind, beside the weights."""
+
+    validation_nats: float
+    """Lowest validation loss, nats per expression; the weights are those of that moment."""
+    train_losses: list[float]
+    """Nats per token, one per optimizer step."""
+    validation_losses: list[tuple[int, float]]
+    """(optimizer step, nats per expression)."""
+    num_tokens: int
+    """Predicted tokens trained on, `<eos>` included and padding excluded."""
+
+
+def train(
+    model: PreTrainedModel,
+    data: MixedDataModule,
+    config: TrainConfig,
+    seed: int,
+    report: Callable[[int, float], None],
+) -> Training:
+    """Trains `model` in place and leaves it with its best weights, in evaluation mode.
+
+    `report` gets (optimizer step, nats per token) about a hundred times; `seed` decides the dropout.
+
+    Raises:
+        ConfigError: the model cannot be trained packed, or Muon would get pieces of matrices.
+        FloatingPointError: no validation loss was finite.
+    """
+    if config.muon_learning_rate and config.strategy == "fsdp":
+        raise ConfigError("train.muon_learning_rate needs whole matrices, which train.strategy=fsdp splits; drop one")
+    torch.manual_seed(seed)
+    module = LanguageModel(model, config, report)
+    best = BestWeights(data.validation_entropy_nats + config.stop_gap_nats if config.stop_gap_nats else -math.inf)
+    trainer = pl.Trainer(
+        accelerator=config.accelerator,
+        devices=1,
+        strategy=config.strategy,
+        precision=config.precision,
+        deterministic="warn" if torch.cuda.is_available() else None,
+        max_epochs=1,
+        val_check_interval=1,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        callbacks=[best],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    model.train()
+    with packed_attention(model) if config.batching == "packed" else nullcontext():
+        trainer.fit(module, datamodule=data)
+    model.to(trainer.strategy.root_device).eval()  # Lightning takes it back to the CPU
+    losses = torch.stack(module.train_losses).tolist()
+    return Training(best.nats, losses, module.validation_losses, module.num_tokens)

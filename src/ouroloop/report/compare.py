@@ -1,0 +1,186 @@
+"""Two models side by side: which expressions the later one can no longer write.
+
+Exact: no sampling is involved, each expression's probability is the product of the model's own softmaxes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from transformers import PreTrainedModel
+
+from ouroloop.config import ConfigError
+from ouroloop.console import print_listing, verdict_and_depth
+from ouroloop.learner.network.sampling import log_probabilities
+from ouroloop.record.track import Store
+from ouroloop.report.models import FoundModel, find_model
+from ouroloop.report.registry import Cell, Found, find_cells, find_stages
+from ouroloop.science.cycle import DatasetError
+from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic.grammar import Initialisation, capacity, unique_set
+from ouroloop.testbed.logic.verify import judge
+
+_DRAWN = 2_000  # expressions when no D_0 is on record
+_FOLDS = (10, 1_000)  # by more than this many times did a probability fall or rise
+_COLUMNS = ("verdict", "depth", "nats_before", "nats_after", "change_nats", "expression")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Log-probabilities in nats of the same expressions under two models."""
+
+    before: str
+    after: str
+    reference: str
+    """Where the expressions come from."""
+    temperature: float
+    texts: Sequence[str]
+    nats_before: npt.NDArray[np.float64]
+    nats_after: npt.NDArray[np.float64]
+
+    @cached_property
+    def change(self) -> npt.NDArray[np.float64]:
+        """Log M_after(x) - log M_before(x) of each expression, in nats."""
+        return self.nats_after - self.nats_before
+
+    @cached_property
+    def depths(self) -> npt.NDArray[np.int64]:
+        """Of each expression; -1 where it is malformed."""
+        depths = [judge(text).depth for text in self.texts]
+        return np.array([-1 if depth is None else depth for depth in depths], dtype=np.int64)
+
+    def summary(self, depth: int | None = None) -> dict[str, float]:
+        """Over all expressions, or those of one depth: means in nats, and shares of them in [0, 1].
+
+        `mass` is the probability that the model writes one of them, summed.
+        """
+        chosen = np.ones(len(self.texts), dtype=bool) if depth is None else self.depths == depth
+        before, after, change = self.nats_before[chosen], self.nats_after[chosen], self.change[chosen]
+        summary: dict[str, float] = {
+            "num_expressions": int(chosen.sum()),
+            "mean_nats_before": float(before.mean()),
+            "mean_nats_after": float(after.mean()),
+            "mean_change_nats": float(change.mean()),
+            "mass_before": float(np.exp(before).sum()),
+            "mass_after": float(np.exp(after).sum()),
+        }
+        for fold in _FOLDS:
+            summary[f"share_fell_{fold}x"] = float(np.mean(change < -np.log(fold)))
+            summary[f"share_rose_{fold}x"] = float(np.mean(change > np.log(fold)))
+        return summary
+
+    def by_depth(self) -> list[dict[str, float]]:
+        return [{"depth": int(depth), **self.summary(int(depth))} for depth in np.unique(self.depths)]
+
+    def fell_most(self, limit: int) -> list[tuple[Any, ...]]:
+        """Rows of (verdict, depth or "", nats before, nats after, change, text), the deepest fall first."""
+        fallen = [i for i in np.argsort(self.change, kind="stable")[:limit] if self.change[i] < 0]
+        numbers = np.stack([self.nats_before, self.nats_after, self.change], axis=1)[fallen].tolist()
+        texts = [self.texts[i] for i in fallen]
+        return [(*verdict_and_depth(text), *nats, text) for text, nats in zip(texts, numbers, strict=True)]
+
+    def record(self, limit: int) -> dict[str, Any]:
+        """Everything above for a program; the `limit` expressions that fell most."""
+        return {
+            "before": self.before,
+            "after": self.after,
+            "expressions_from": self.reference,
+            "temperature": self.temperature,
+            "summary": self.summary(),
+            "by_depth": self.by_depth(),
+            "fell_most": [dict(zip(_COLUMNS, row, strict=True)) for row in self.fell_most(limit)],
+        }
+
+
+def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> Comparison:
+    """Both models on the D_0 that the first one's loop began with; for a folder, on a draw from the grammar.
+
+    Raises:
+        ConfigError: D_0 is not on record, or a model has no positions for its expressions.
+    """
+    texts, reference = _expressions(before, after)
+    return Comparison(
+        before.name,
+        after.name,
+        reference,
+        temperature,
+        texts,
+        _scored(before.name, before.model, texts, temperature),
+        _scored(after.name, after.model, texts, temperature),
+    )
+
+
+def _scored(name: str, model: PreTrainedModel, texts: Sequence[str], temperature: float) -> npt.NDArray[np.float64]:
+    try:
+        return log_probabilities(model, texts, temperature)
+    except (ValueError, FloatingPointError) as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _expressions(*models: FoundModel) -> tuple[Sequence[str], str]:
+    for model in models:
+        if model.generation is not None and model.generation.parent_id is not None:
+            loop = model.generation.store.get(model.generation.parent_id)
+            try:
+                return loop.read_dataset("original_data.tsv.gz").texts, f"D_0 of {loop.entity.info.run_name}"
+            except DatasetError as error:
+                raise ConfigError(str(error)) from None
+    # What all of them have positions for: a tree of depth d has at most 4·2^d - 3 words, <eos> comes before them
+    positions = min(model.model.config.max_position_embeddings for model in models)
+    depth = max((d for d in range(1, 6) if 4 * 2**d - 3 < positions), default=1)
+    count = min(_DRAWN, capacity(1, depth, Initialisation.TRUE_ONLY))
+    texts = unique_set(count, stream(0, "compare"), max_depth=depth)
+    return texts, f"{count:,} True expressions drawn from the grammar, depth 1 to {depth}"
+
+
+def compare_study(store: Store, study: str, temperature: float = 1.0) -> tuple[list[Comparison], list[str]]:
+    """For each cell of a study its first stage against its last; and what could not be compared, with why.
+
+    Raises:
+        ConfigError: there is no such study.
+    """
+    cells, left_out = find_cells(store, study)
+    comparisons, reasons = [], [f"{entry.name}: {entry.outcome}" for entry in left_out]
+    for cell in cells:
+        kept = sorted((found for found in find_stages(cell) if found.generation), key=lambda found: found.number)
+        if len(kept) < 2:
+            reasons.append(f"{cell.name}: skipped: it needs the weights of two stages and has those of {len(kept)}")
+            continue
+        comparisons.append(compare(_of_stage(cell, kept[0]), _of_stage(cell, kept[-1]), temperature))
+    return comparisons, reasons
+
+
+def _of_stage(cell: Cell, found: Found) -> FoundModel:
+    assert found.generation is not None
+    model = find_model(f"models:/{found.generation.model_id}")
+    return replace(model, name=f"{cell.name}@{found.stage} (M_{found.number})")
+
+
+def print_comparison(console: Console, comparison: Comparison, limit: int) -> None:
+    """Summary, depths and the `limit` expressions that fell most; in a pipe these alone, with both names."""
+    before, after, rows = comparison.before, comparison.after, comparison.fell_most(limit)
+    if not console.is_terminal:
+        print_listing(console, ("before", "after", *_COLUMNS), [(before, after, *row) for row in rows], "")
+        return
+    total = comparison.summary()
+    console.print(
+        f"{before}  ->  {after}\n"
+        f"{comparison.reference}: {total['num_expressions']:,} expressions, softmax at temperature "
+        f"{comparison.temperature:g}\n"
+        f"Their probability fell more than 10x for {total['share_fell_10x']:.1%}, more than 1,000x for "
+        f"{total['share_fell_1000x']:.1%}; it rose more than 10x for {total['share_rose_10x']:.1%}.\n"
+        f"Mean log-probability {total['mean_nats_before']:.2f} -> {total['mean_nats_after']:.2f} nats; all of them "
+        f"together have probability {total['mass_before']:.3g} -> {total['mass_after']:.3g}.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    keys = ("depth", "num_expressions", "mean_nats_before", "mean_nats_after", "mean_change_nats", "share_fell_10x",
+            "share_fell_1000x")  # fmt: skip
+    headings = ("depth", "expressions", "nats before", "after", "change", "share fell 10x", "1,000x")
+    print_listing(console, headings, [[row[key] for key in keys] for row in comparison.by_depth()], "By depth (means)")
+    print_listing(console, ("verdict", "depth", "nats before", "after", "change", "expression"), rows, "Fell most")

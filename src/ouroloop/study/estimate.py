@@ -1,0 +1,165 @@
+"""What a loop or a study will take, in time and on disk, from a few steps that are really done."""
+
+import math
+from dataclasses import dataclass
+from itertools import product
+from time import perf_counter
+
+import torch
+from rich.table import Table
+
+from ouroloop.config import DataCycle, EmpiricalConfig, LoopConfig, ModelConfig, StudyConfig, TrainConfig
+from ouroloop.console import duration
+from ouroloop.learner.network.batches import MixedDataModule
+from ouroloop.learner.network.model import build_model
+from ouroloop.learner.network.sampling import sample
+from ouroloop.learner.network.train import train
+from ouroloop.loop.generation import Observer
+from ouroloop.loop.loop import draw_original
+from ouroloop.science.cycle import Dataset
+from ouroloop.science.metrics import Sample, measure
+from ouroloop.science.seeding import stream
+
+_STEPS = 20  # timed, fewer if one takes long
+_BUDGET_SECONDS = 4.0
+_EXAMPLES = 1_000  # measured, at most
+_SAMPLES = 128  # drawn from a model that is not trained, at most
+
+# Measured on 57 generations of `laptop`: rows of MLflow's database, samples.json, and what a model has beside weights
+_DATABASE_BYTES = 68_000
+_TABLE_BYTES = 26_000
+_MODEL_FOLDER_BYTES = 4_000
+_STAGES_KEPT = 5  # the first model of each of four stages and the last, at most
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one generation, on average over a loop's, on this machine and with the threads of the configuration."""
+
+    train_seconds: float
+    sample_seconds: float
+    measure_seconds: float
+    record_bytes: int
+    """Samples, training set and rows; without the model."""
+    model_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return self.train_seconds + self.sample_seconds + self.measure_seconds
+
+
+def cost(config: LoopConfig) -> Cost:
+    """From some optimizer steps, some hundred samples and the measures of D_0, each scaled up.
+
+    Sampling is scaled by tokens to texts as long as D_0's; a loop that drifts to longer ones takes more.
+    """
+    m = config.data.num_examples
+    few = config.model_copy(update={"data": config.data.model_copy(update={"num_examples": min(m, _EXAMPLES)})})
+    original = draw_original(few)
+    scale = m / len(original)
+    growth = (config.num_generations + 1) / 2 if config.cycle.kind is DataCycle.EXPANDING else 1.0
+    reference = Sample.of(original.texts)
+    start = perf_counter()
+    measure(reference, reference, config.data)
+    measured = (perf_counter() - start) * scale**2  # of every pair
+
+    num_tokens = (sum(len(text.split()) + 1 for text in original.texts)) * scale
+    compressed = len(original.to_bytes()) * scale
+    record_bytes = int(compressed * (1 + growth)) + _TABLE_BYTES + _DATABASE_BYTES
+    if config.train is None or isinstance(config.model, EmpiricalConfig):
+        return Cost(0.0, 0.0, measured, record_bytes, 0)
+    torch.set_num_threads(config.train.num_threads)
+    model = build_model(config.model, 0)
+    start, texts = perf_counter(), sample(model, min(m, _SAMPLES), config.sampling, stream(0, "estimate"))
+    seconds_per_token = (perf_counter() - start) / sum(len(text.split()) + 1 for text in texts)
+    return Cost(
+        train_seconds=_train_seconds(config.model, config.train, original, round(m * growth)),
+        sample_seconds=seconds_per_token * num_tokens,
+        measure_seconds=measured,
+        record_bytes=record_bytes,
+        model_bytes=sum(p.numel() * p.element_size() for p in model.parameters()) + _MODEL_FOLDER_BYTES,
+    )
+
+
+def _train_seconds(model: ModelConfig, config: TrainConfig, dataset: Dataset, num_examples: int) -> float:
+    """Setting up, `train.num_steps` steps and the validations between them, on so many examples like the dataset's."""
+
+    def seconds(num_steps: int, validate_every: int) -> float:
+        short = config.model_copy(update={"num_steps": num_steps, "validate_every": validate_every})
+        data = MixedDataModule(dataset, short, stream(0, "estimate"))
+        start = perf_counter()
+        train(build_model(model, 0), data, short, 0, Observer().trained)
+        return perf_counter() - start
+
+    seconds(1, 1)  # the first call of a process also loads
+    once = seconds(1, 1)
+    timed = max(1, min(_STEPS, int(_BUDGET_SECONDS / once)))
+    step = max(seconds(1 + timed, 1 + timed) - once, 0.0) / timed
+    validation = max(seconds(2, 1) - once - step, 0.0)
+    setting_up = max(once - validation - step, 0.0)
+    num_validations = math.ceil(config.num_steps / config.validate_every)
+    scale = config.num_validation_examples(num_examples) / config.num_validation_examples(len(dataset))
+    return setting_up + step * config.num_steps + validation * scale * num_validations
+
+
+def num_kept(config: LoopConfig) -> int:
+    """How many models of a loop are kept, at most."""
+    kept = {"all": config.num_generations, "stages": _STAGES_KEPT, "last": 1, "none": 0}[config.keep_weights]
+    return min(kept, config.num_generations)
+
+
+def loop_totals(config: LoopConfig, of: Cost) -> tuple[float, int]:
+    """Seconds and bytes of one loop that shares nothing."""
+    records = of.record_bytes * config.num_generations
+    return of.seconds * config.num_generations, records + of.model_bytes * (num_kept(config) + 1)
+
+
+def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
+    """Seconds of one worker, and bytes, of the most loops that it runs; M_1 once for each seed and temperature."""
+    loops = most_loops(config)
+    beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.initialisations)}))
+    generations = loops * config.loop.num_generations
+    models = loops * num_kept(config.loop) + beginnings
+    return of.seconds * (generations - loops + beginnings), generations * of.record_bytes + models * of.model_bytes
+
+
+def most_loops(config: StudyConfig) -> int:
+    """How many loops a study needs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉.
+
+    Workers that would idle may begin others, of which nothing is needed in the end.
+    """
+    match config.kind:
+        case "grid":
+            return len(config.loops())
+        case "pareto":
+            return config.pareto.num_trials
+    return len(config.arms()) * len(set(config.seeds)) * len(config.search.lattice()).bit_length()
+
+
+def plan_table(config: StudyConfig) -> Table:
+    """What a study would run: the cells of a grid, or what another kind chooses from."""
+    generations = f"loops of {config.loop.num_generations} generations"
+    if config.kind == "grid":
+        loops = config.loops()
+        table = Table("loop", "fingerprint", title=f"{len(loops)} {generations}", title_justify="left")
+        for loop in loops:
+            table.add_row(loop.label, loop.fingerprint()[:12])
+        return table
+    points = (config.search if config.kind == "search" else config.pareto).lattice()
+    title = f"{config.kind}: needs at most {most_loops(config)} {generations}"
+    table = Table("cycle", "T", "λ is one of", "seeds", title=title, title_justify="left")
+    for kind, temperature in config.arms():
+        shown = f"{len(points)}, {points[0]:g} to {points[-1]:g}"
+        table.add_row(kind.value, f"{temperature:g}", shown, ", ".join(map(str, config.seeds)))
+    return table
+
+
+def cost_line(totals: tuple[float, int], of: Cost, workers: int = 1) -> str:
+    """The estimate in a sentence; workers are taken to have a core each for every thread."""
+    seconds, size = totals
+    shared = f" with {workers} workers" if workers > 1 else ""
+    return (
+        f"about {duration(seconds / workers)} (h:mm:ss){shared} and {size / 1e6:,.0f} MB here: a generation trains "
+        f"{of.train_seconds:.1f} s, samples {of.sample_seconds:.1f} s, measures {of.measure_seconds:.1f} s and leaves "
+        f"{of.record_bytes / 1e6:.2f} MB, a kept model {of.model_bytes / 1e6:.2f} MB"
+    )
