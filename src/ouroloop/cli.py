@@ -190,13 +190,12 @@ def _run(options: argparse.Namespace) -> int:
     console = Console()
     with loading(console):
         from ouroloop.console import LoopView
-        from ouroloop.loop.generation import load_libraries
+        from ouroloop.learner import learner_of
         from ouroloop.loop.loop import run_loop
         from ouroloop.record.liveness import close_dead_runs
         from ouroloop.record.track import Store
 
-        load_libraries(config)
-        _check_model(config)
+        learner_of(config).check()
     study = preset_name(options.preset)
     store = Store.open()
     close_dead_runs(store)
@@ -208,20 +207,6 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_model(config: LoopConfig) -> None:
-    """Before anything is recorded; torch is imported for a network only."""
-    if isinstance(config.model, ModelConfig):
-        from ouroloop.learner.network.batches import packed_attention
-        from ouroloop.learner.network.model import build_model
-        from ouroloop.learner.network.sampling import require_causal
-
-        model = build_model(config.model, 0)
-        require_causal(model)
-        if config.train is not None and config.train.batching == "packed":
-            with packed_attention(model):
-                pass  # entering it refuses a model that it would change
-
-
 def _show_loop(config: LoopConfig) -> int:
     from rich.console import Console
 
@@ -231,7 +216,8 @@ def _show_loop(config: LoopConfig) -> int:
     if isinstance(config.model, ModelConfig):
         from ouroloop.learner.network.model import build_model, num_parameters
 
-        size = f"{num_parameters(build_model(config.model, 0)):,} parameters without position embeddings"
+        model = build_model(config.model, config.data.testbed.tokenizer, 0)
+        size = f"{num_parameters(model):,} parameters without position embeddings"
     console = Console()
     for key, value in flatten(config).items():
         console.print(f"{key} = {value}", highlight=False, markup=False)
@@ -259,6 +245,7 @@ def _sweep(options: argparse.Namespace) -> int:
         return 0
     stores.require_writable()
     with loading(console):
+        from ouroloop.learner import learner_of
         from ouroloop.record.track import Store
         from ouroloop.report.page import write_report
         from ouroloop.study.answer import answer
@@ -266,7 +253,7 @@ def _sweep(options: argparse.Namespace) -> int:
         from ouroloop.study.status import study_table
         from ouroloop.study.sweep import run_study
 
-        _check_model(config.loop)
+        learner_of(config.loop).check()
     name = preset_name(options.preset)
     store = Store.open()
     failed = run_study(config, name, store, console, options.workers)
@@ -331,7 +318,7 @@ def _sample(options: argparse.Namespace) -> int:
     from ouroloop.report.models import find_model
 
     found = find_model(options.model)
-    temperature = options.temperature or found.sampling.temperature
+    temperature = options.temperature or found.fitted.config.temperature
     texts = found.write(options.n, temperature, options.prompt, options.seed)
     rows = [(*verdict_and_depth(text), text) for text in texts]
     title = f"{len(texts)} expressions from {found.name} at temperature {temperature:g}"

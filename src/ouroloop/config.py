@@ -1,11 +1,12 @@
 """What a loop or a study *is*: frozen and validated, one schema and no free-form key.
 
 Everything that is wrong with what was given ends in one `ConfigError` of one line: what was given,
-what is allowed. Knows nothing about files: `preset.py` reads them.
+what is allowed. Knows nothing about files: `presets.py` reads them.
 """
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import product
@@ -13,7 +14,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from ouroloop.testbed.logic.grammar import Initialisation, capacity
+from ouroloop.testbed.base import Testbed
+from ouroloop.testbed.logic.grammar import TruthLabel, capacity
+from ouroloop.testbed.logic.testbed import LogicTestbed
 
 
 class ConfigError(ValueError):
@@ -34,8 +37,16 @@ class DataCycle(StrEnum):
         return self not in (DataCycle.FULL_SYNTHETIC, DataCycle.BALANCED)
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    def changed(self, **values: Any) -> Self:
+        """With other values, validated anew; those of a section that is given as a mapping change that section."""
+        given = self.model_dump()
+        for key, value in values.items():
+            inner = value.model_dump() if isinstance(value, BaseModel) else value
+            given[key] = given[key] | value if isinstance(value, dict) and isinstance(given[key], dict) else inner
+        return type(self).model_validate(given)
 
 
 Proportion = Annotated[float, Field(ge=0, le=1)]
@@ -43,24 +54,38 @@ Temperature = Annotated[float, Field(gt=0, le=10)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
+    kind: Literal["logic"] = "logic"
+    """The testbed: logic expressions, whose truth is decidable."""
     num_examples: int = Field(ge=2, le=10_000_000)
     """m, in expressions: the size of D_0 and of every S_t."""
     min_depth: int = Field(default=1, ge=1, le=7)
+    """Of the expressions of D_0 and F_t, in operators from the root to a leaf; the depth is uniform from here."""
     max_depth: int = Field(default=5, ge=1, le=7)
-    initialisation: Initialisation = Initialisation.TRUE_ONLY
+    """The same, up to and including."""
+    truth_label: TruthLabel = TruthLabel.TRUE_ONLY
+    """Which expressions D_0 and F_t hold: all True, all False, or half of each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_name(cls, value: Any) -> Any:
+        return renamed(value, "initialisation", "truth_label", "data")
 
     @model_validator(mode="after")
     def _fits_the_grammar(self) -> Self:
         if self.min_depth > self.max_depth:
             raise ValueError(f"min_depth {self.min_depth} must be at most max_depth {self.max_depth}")
-        limit = capacity(self.min_depth, self.max_depth, self.initialisation)
+        limit = capacity(self.min_depth, self.max_depth, self.truth_label)
         if self.num_examples > limit:
             raise ValueError(
                 f"num_examples {self.num_examples:,} must be at most {limit:,}, all the unique "
-                f"expressions of depth {self.min_depth} to {self.max_depth} ({self.initialisation.value})"
+                f"expressions of depth {self.min_depth} to {self.max_depth} ({self.truth_label.value})"
             )
         return self
+
+    @property
+    def testbed(self) -> Testbed:
+        return LogicTestbed(self.min_depth, self.max_depth, self.truth_label)
 
     @property
     def max_length_tokens(self) -> int:
@@ -68,10 +93,19 @@ class DataConfig(_Section):
         return int(4 * 2**self.max_depth - 3)
 
 
-class CycleConfig(_Section):
+def renamed(value: Any, old: str, new: str, where: str) -> Any:
+    """A mapping in which a field still has the name that it had before 0.2.0, and says so once."""
+    if not isinstance(value, dict) or old not in value:
+        return value
+    warnings.warn(f"{where}.{old} is called {where}.{new} since 0.2.0", FutureWarning, stacklevel=2)
+    return {new if key == old else key: inner for key, inner in value.items()}
+
+
+class CycleConfig(Section):
     kind: DataCycle = DataCycle.FULL_SYNTHETIC
+    """How D_t is put together."""
     synthetic_proportion: Proportion | None = None
-    """λ. Incremental and fresh mix: portion of D_t taken from S_t. Expanding: portion of what is added.
+    """λ, a portion. Incremental and fresh mix: of D_t taken from S_t. Expanding: of what is added.
     Full synthetic and balanced have no λ."""
 
     @model_validator(mode="after")
@@ -85,21 +119,30 @@ class CycleConfig(_Section):
             )
         return self
 
+    def canonical(self) -> "CycleConfig":
+        """The one name of what has two: incremental at λ = 1 replaces all of D_{t-1}, which is full synthetic."""
+        if self.kind is DataCycle.INCREMENTAL and self.synthetic_proportion == 1:
+            return CycleConfig(kind=DataCycle.FULL_SYNTHETIC)
+        return self
+
+    @property
+    def new_proportion(self) -> float:
+        """λ as a number that every cycle has: what models wrote of the data that is new in D_t; 1 where it all is."""
+        return 1.0 if self.synthetic_proportion is None else self.synthetic_proportion
+
     @property
     def proportion_label(self) -> str:
         """λ as shown in tags; full synthetic is incremental at λ = 1, balanced has none."""
-        if self.kind is DataCycle.FULL_SYNTHETIC:
-            return "1"
-        return "none" if self.synthetic_proportion is None else f"{self.synthetic_proportion:g}"
+        return "none" if self.kind is DataCycle.BALANCED else f"{self.new_proportion:g}"
 
 
-class EmpiricalConfig(_Section):
+class EmpiricalConfig(Section):
     """The ideal learner: M_t is its training set, resampled at the temperature. It has nothing to train."""
 
     kind: Literal["empirical"]
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """A causal LM of transformers, built from its configuration and never from a hub."""
 
     kind: Literal["transformers"] = "transformers"
@@ -119,7 +162,7 @@ class ModelConfig(_Section):
         return self
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """AdamW, or Muon and AdamW, with warm-up and a cosine decay; the weights of the lowest validation loss win."""
 
     num_steps: int = Field(ge=1)
@@ -169,7 +212,7 @@ class TrainConfig(_Section):
         return wanted if self.max_validation_examples is None else min(wanted, self.max_validation_examples)
 
 
-class SamplingConfig(_Section):
+class SamplingConfig(Section):
     """Every decoding parameter. There is no top-k and no top-p: both cut tails and would fake a collapse."""
 
     temperature: Temperature = 0.8
@@ -178,7 +221,7 @@ class SamplingConfig(_Section):
     """Expressions sampled at once, which bounds the memory of the key-value cache."""
 
 
-class StageConfig(_Section):
+class StageConfig(Section):
     """Thresholds on diversity retention r: healthy r >= healthy > onset r >= onset > decline r >= decline."""
 
     healthy: Proportion = 0.95
@@ -206,7 +249,7 @@ Model = Annotated[
 ]
 
 
-class LoopConfig(_Section):
+class LoopConfig(Section):
     """One self-consuming loop: everything that determines its result, bit for bit."""
 
     description: str = ""
@@ -237,11 +280,11 @@ class LoopConfig(_Section):
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
-        longest, writes = self.data.max_length_tokens, self.sampling.max_new_tokens
-        if writes < longest:
+        ends, writes = self.data.max_length_tokens + 1, self.sampling.max_new_tokens
+        if writes < ends:
             raise ValueError(
-                f"sampling.max_new_tokens {writes} must be at least {longest}, "
-                f"the longest expression of depth {self.data.max_depth}"
+                f"sampling.max_new_tokens {writes} must be at least {ends}, "
+                f"the longest expression of depth {self.data.max_depth} and its <eos>"
             )
         if isinstance(self.model, ModelConfig) and self.model.context_length <= writes:
             raise ValueError(
@@ -254,15 +297,16 @@ class LoopConfig(_Section):
     def label(self) -> str:
         """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among its like."""
         proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
-        initialisation = self.data.initialisation
-        start = "" if initialisation is Initialisation.TRUE_ONLY else f"-{initialisation.value}"
+        label = self.data.truth_label
+        start = "" if label is TruthLabel.TRUE_ONLY else f"-{label.value}"
         learner = "" if self.model.kind == "transformers" else f"-{self.model.kind}"
         return f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}-s{self.seed}"
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"description", "keep_weights"}), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        given = self.model_dump(mode="json", exclude={"description": True, "keep_weights": True, "data": {"kind"}})
+        given["data"]["initialisation"] = given["data"].pop("truth_label")  # a loop of 0.1 keeps its fingerprint
+        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
 Proportions = Annotated[
@@ -271,7 +315,7 @@ Proportions = Annotated[
 ]
 
 
-class ProportionRange(_Section):
+class ProportionRange(Section):
     """The synthetic proportions that a study may choose: `lowest`, and every `precision` from there."""
 
     lowest: Proportion = 0.0
@@ -304,8 +348,8 @@ class ParetoConfig(ProportionRange):
     num_trials: int = Field(default=32, ge=1)
 
 
-class StudyConfig(_Section):
-    """Loops that differ in cycle, synthetic proportion, initialisation, temperature and seed.
+class StudyConfig(Section):
+    """Loops that differ in cycle, synthetic proportion, truth label, temperature and seed.
 
     A grid runs them all; a search bisects for the critical λ of each cycle and temperature; a pareto study
     lets Optuna weigh two objectives.
@@ -316,12 +360,17 @@ class StudyConfig(_Section):
     cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
     synthetic_proportions: Proportions = []
     """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}."""
-    initialisations: list[Initialisation] = Field(default=[Initialisation.TRUE_ONLY], min_length=1)
+    truth_labels: list[TruthLabel] = Field(default=[TruthLabel.TRUE_ONLY], min_length=1)
     temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
     search: SearchConfig = SearchConfig()
     pareto: ParetoConfig = ParetoConfig()
     loop: LoopConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_name(cls, value: Any) -> Any:
+        return renamed(value, "initialisations", "truth_labels", "study")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -331,8 +380,8 @@ class StudyConfig(_Section):
                 raise ValueError(f"{lacking[0]} needs synthetic_proportions, numbers from 0 to 1")
         elif self.synthetic_proportions:
             raise ValueError(f"a {self.kind} takes no synthetic_proportions but {self.kind}.lowest and .highest")
-        elif len(self.initialisations) > 1:
-            raise ValueError(f"a {self.kind} takes one of initialisations, not {len(self.initialisations)}")
+        elif len(self.truth_labels) > 1:
+            raise ValueError(f"a {self.kind} takes one of truth_labels, not {len(self.truth_labels)}")
         for name, section in (("search", self.search), ("pareto", self.pareto)):
             if self.kind != name and section != type(section)():
                 raise ValueError(f"a {self.kind} takes no {name}; it is for kind: {name}")
@@ -360,16 +409,15 @@ class StudyConfig(_Section):
         temperature: float,
         proportion: float | None,
         seed: int,
-        initialisation: Initialisation | None = None,
+        truth_label: TruthLabel | None = None,
     ) -> LoopConfig:
-        """The loop of these values; without an initialisation the study's first."""
-        change = {
-            "cycle": CycleConfig(kind=kind, synthetic_proportion=proportion),
-            "data": self.loop.data.model_copy(update={"initialisation": initialisation or self.initialisations[0]}),
-            "sampling": self.loop.sampling.model_copy(update={"temperature": temperature}),
-            "seed": seed,
-        }
-        return self.loop.model_copy(update=change)
+        """The loop of these values; without a truth label the study's first."""
+        return self.loop.changed(
+            cycle=CycleConfig(kind=kind, synthetic_proportion=proportion),
+            data={"truth_label": truth_label or self.truth_labels[0]},
+            sampling={"temperature": temperature},
+            seed=seed,
+        )
 
     def loops(self) -> list[LoopConfig]:
         """The distinct cells of a grid with the first seed, then with the next one: what is half done shows them all.
@@ -378,9 +426,9 @@ class StudyConfig(_Section):
         """
         cells: dict[str, LoopConfig] = {}
         for seed, kind in product(self.seeds, self.cycles):
-            arms = product(self.proportions(kind), self.initialisations, self.temperatures)
-            for proportion, initialisation, temperature in arms:
-                loop = self.cell(kind, temperature, proportion, seed, initialisation)
+            arms = product(self.proportions(kind), self.truth_labels, self.temperatures)
+            for proportion, truth_label, temperature in arms:
+                loop = self.cell(kind, temperature, proportion, seed, truth_label)
                 cells[loop.fingerprint()] = loop
         return list(cells.values())
 

@@ -77,7 +77,7 @@ class LoopView(Observer):
         self._live = Live(self, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._title = ""
         self._config: LoopConfig | None = None
-        self._rows: list[tuple[int, dict[str, float], bool]] = []
+        self._rows: list[tuple[int, dict[str, float]]] = []
         self._seconds: deque[float] = deque(maxlen=5)
         self._started = monotonic()
 
@@ -112,10 +112,13 @@ class LoopView(Observer):
     def trained(self, step: int, nats_per_token: float) -> None:
         self._progress.update(self._steps, completed=step, note=f"loss {nats_per_token:.3f} nats/token")
 
-    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
+    def loop_is_complete(self) -> None:
+        self._console.print(f"{self._title}: already complete", highlight=False)
+
+    def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
         assert self._config is not None
-        self._rows.append((generation, metrics, resumed))
-        if not resumed:
+        self._rows.append((generation, metrics))
+        if not source:
             self._seconds.append(monotonic() - self._started)
         left = ""
         if self._seconds:
@@ -127,20 +130,20 @@ class LoopView(Observer):
                 f"  generation {generation:>3}/{self._config.num_generations}"
                 f"  correct {percent(metrics, 'correctness'):>6}"
                 f"  errors {percent(metrics, 'error_rate'):>6}  retention {percent(metrics, 'diversity_retention'):>6}"
-                f"  unique {metrics['num_unique']:,.0f}  {'from the record' if resumed else left}",
+                f"  unique {metrics['num_unique']:,.0f}  {source or left}",
                 highlight=False,
                 soft_wrap=True,
             )
 
     def table(self, rows: int | None = None) -> Table:
         """The generations so far, the last `rows` of them, with the curve of diversity as caption."""
-        retention = [metrics["diversity_retention"] for _, metrics, _ in self._rows if "diversity_retention" in metrics]
+        retention = [metrics["diversity_retention"] for _, metrics in self._rows if "diversity_retention" in metrics]
         title = f"{self._title}" + (f"   …{len(self._rows) - rows} above" if rows and len(self._rows) > rows else "")
         caption = f"diversity kept  {sparkline(retention)}" if retention else "diversity kept  –"
         table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
         for heading in ("t", "correct", "false", "errors", "diversity kept", "unique", "val. nats", "seconds"):
             table.add_column(heading, justify="right")
-        for generation, metrics, _ in self._rows[-rows:] if rows else self._rows:
+        for generation, metrics in self._rows[-rows:] if rows else self._rows:
             table.add_row(
                 str(generation),
                 percent(metrics, "correctness"),

@@ -23,7 +23,8 @@ _SPANNED = {
     "loop.seed": "seeds",
     "loop.cycle.kind": "cycles",
     "loop.cycle.synthetic_proportion": "synthetic_proportions",
-    "loop.data.initialisation": "initialisations",
+    "loop.data.truth_label": "truth_labels",
+    "loop.data.initialisation": "truth_labels",
     "loop.sampling.temperature": "temperatures",
 }
 

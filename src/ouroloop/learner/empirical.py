@@ -1,26 +1,65 @@
 """The ideal learner: M_t is its training set, resampled. Drift and sharpening without any network.
 
-At temperature T a text that stands c times in D_{t-1} is sampled with probability c^(1/T) / Σ c^(1/T), as a
+At temperature T a text that occurs c times in D_{t-1} is sampled with probability c^(1/T) / Σ c^(1/T), as a
 network that had learnt the counts perfectly would at that temperature if it chose whole texts. What a real
 model loses more slowly or faster than this is what learning adds: it generalises, and it errs.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-
-def resampling_law(texts: Sequence[str], temperature: float) -> dict[str, float]:
-    """Probability of each distinct text, in the order in which they first stand."""
-    counts = Counter(texts)
-    log_weights = np.log(np.fromiter(counts.values(), dtype=np.float64)) / temperature
-    weights = np.exp(log_weights - log_weights.max())
-    return dict(zip(counts, (weights / weights.sum()).tolist(), strict=True))
+from ouroloop.learner.base import Report, Samples
+from ouroloop.science.dataset import Dataset
+from ouroloop.science.seeding import Streams
+from ouroloop.testbed.base import Array
 
 
-def resample(law: Mapping[str, float], count: int, rng: np.random.Generator) -> list[str]:
-    """So many independent texts."""
-    texts, probabilities = list(law), np.fromiter(law.values(), dtype=np.float64)
-    drawn = rng.choice(len(texts), size=count, p=probabilities / probabilities.sum())
-    return [texts[i] for i in drawn]
+@dataclass(frozen=True)
+class EmpiricalModel:
+    counts: Mapping[str, int]
+    """Of each distinct text of the training set, in the order in which they first occur."""
+    temperature: float
+
+    training = None
+
+    def probabilities(self) -> Mapping[str, float]:
+        return self._at(self.temperature)
+
+    def _at(self, temperature: float) -> dict[str, float]:
+        log_weights = np.log(np.fromiter(self.counts.values(), dtype=np.float64)) / temperature
+        weights = np.exp(log_weights - log_weights.max())
+        return dict(zip(self.counts, (weights / weights.sum()).tolist(), strict=True))
+
+    def sample(self, count: int, rng: np.random.Generator) -> Samples:
+        texts, probabilities = list(self.counts), np.fromiter(self.probabilities().values(), dtype=np.float64)
+        drawn = rng.choice(len(texts), size=count, p=probabilities / probabilities.sum())
+        return Samples([texts[i] for i in drawn], np.log(probabilities[drawn]).tolist())
+
+    def log_prob(self, texts: Sequence[str], temperatures: Sequence[float]) -> Array:
+        at_each = [self._at(temperature) for temperature in temperatures]
+        with np.errstate(divide="ignore"):  # log 0 is what a text has that it never writes
+            return np.log([[found.get(text, 0.0) for text in texts] for found in at_each])
+
+    def save(self, folder: Path) -> None:
+        (folder / "counts.json").write_text(json.dumps(self.counts), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class EmpiricalLearner:
+    temperature: float
+
+    device = "cpu"
+    is_registrable = False
+
+    def check(self) -> None: ...
+
+    def fit(self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None) -> EmpiricalModel:
+        return EmpiricalModel(dict(Counter(dataset.texts)), self.temperature)
+
+    def load(self, folder: Path) -> EmpiricalModel:
+        return EmpiricalModel(json.loads((folder / "counts.json").read_text(encoding="utf-8")), self.temperature)

@@ -1,20 +1,23 @@
-"""Whoever watches a loop. Apart from the loop, so that watching does not import torch."""
+"""One generation: M_t fitted to D_{t-1}, S_t sampled from it, judged and measured."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING
 
-from ouroloop.config import LoopConfig, ModelConfig
-from ouroloop.learner.empirical import resample, resampling_law
-from ouroloop.science.cycle import Dataset
-from ouroloop.science.divergence import of_finite_law
-from ouroloop.science.metrics import CollapseStage, Estimate, Sample, measure, measure_training_set, stage
-from ouroloop.science.seeding import stream, torch_seed
-from ouroloop.testbed.logic import oracle
-from ouroloop.testbed.logic.distribution import Law
+from ouroloop.config import LoopConfig
+from ouroloop.learner.base import Fitted, Learner, Samples, Training
+from ouroloop.loop.cache import CURVES, Generation
+from ouroloop.record.provenance import code, commit
+from ouroloop.record.track import Series
+from ouroloop.science import divergence
+from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.metrics import as_metrics, measure, measure_training_set
+from ouroloop.science.seeding import Streams, stream
+from ouroloop.testbed.base import Estimate, Sample
+
+_CROSS_CHECKED = 100  # distinct texts a generation that another judge sees too
+_CURVE_POINTS = 100  # a training curve is thinned to this many means
 
 
 class Observer:
@@ -22,124 +25,96 @@ class Observer:
 
     def loop_started(self, config: LoopConfig, name: str) -> None: ...
 
+    def loop_is_complete(self) -> None:
+        """Everything is on record already; its generations follow, none of them is computed."""
+
     def generation_started(self, generation: int) -> None: ...
 
     def phase_started(self, phase: str) -> None: ...
 
     def trained(self, step: int, nats_per_token: float) -> None: ...
 
-    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
-        """`resumed` when it was on the record already, of this loop or of another."""
-
-
-if TYPE_CHECKING:  # torch takes seconds to import, and the ideal learner has no use for it
-    from transformers import PreTrainedModel
-
-    from ouroloop.learner.network.train import Training
-
-_CROSS_CHECKED = 100  # distinct texts a generation that sympy judges too
-
-
-@dataclass(frozen=True)
-class Product:
-    """M_t and S_t: what D_{t-1} and the configuration determine, bit for bit (the times excepted)."""
-
-    model: "PreTrainedModel | None"
-    """None for the ideal learner, whose model is its training set."""
-    training: "Training | None"
-    texts: list[str]
-    nats: list[float] | None
-    """The log-probability of each text under the law that it was sampled from; None for the ideal learner."""
-    seconds: dict[str, float] = field(compare=False)
-    """Of the phases `train` and `sample`."""
+    def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
+        """`source` says where it is from, when it was not computed just now."""
 
 
 @contextmanager
-def timed(seconds: dict[str, float], phase: str, observer: Observer) -> Iterator[None]:
+def _timed(seconds: dict[str, float], phase: str, observer: Observer) -> Iterator[None]:
     observer.phase_started(phase)
     start = perf_counter()
     yield
     seconds[phase] = perf_counter() - start
 
 
-def load_libraries(config: LoopConfig) -> None:
-    """Imports what `produce` takes, seconds that no generation should be charged with."""
-    if config.model.kind == "transformers":
-        import ouroloop.learner.network.likelihood
-        import ouroloop.learner.network.sampling
-        import ouroloop.learner.network.train  # noqa: F401
+def compute(
+    config: LoopConfig, learner: Learner, number: int, training_set: Dataset, original: Sample, observer: Observer
+) -> Generation:
+    """M_t, S_t and their measures; `original` is D_0, judged."""
+    streams, seconds = Streams(config.seed, number), dict[str, float]()
+    with _timed(seconds, "train", observer):
+        fitted = learner.fit(training_set, streams, observer.trained)
+    with _timed(seconds, "sample", observer):
+        drawn = fitted.sample(config.data.num_examples, streams.numpy("sampling"))
+    with _timed(seconds, "measure", observer):
+        sample = Sample.of(drawn.texts, original.testbed)
+        sample.testbed.cross_check(list(islice(sample.counts, _CROSS_CHECKED)))
+        measures = measure(sample, original) | measure_training_set(sample, training_set)
+        measures |= _divergences(config, number, fitted, drawn, sample)
+    measures |= _costs(seconds, fitted.training, sample)
+    return Generation(
+        Dataset.of(drawn.texts, Source.SAMPLED, number),
+        as_metrics(measures),
+        {} if fitted.training is None else _curves(fitted.training),
+        _note(number, measures, sample, training_set),
+        {"commit": commit(), "code": code()},
+        fitted.save if learner.is_registrable else None,
+    )
 
 
-def produce(config: LoopConfig, number: int, training_set: Dataset, observer: Observer) -> Product:
-    """Trains M_t on D_{t-1}, if it is of a kind that is trained, and samples S_t from it."""
-    if config.model.kind == "transformers":
-        return _train_and_sample(config, number, training_set, observer)
-    seconds: dict[str, float] = {}
-    with timed(seconds, "sample", observer):
-        law = resampling_law(training_set.texts, config.sampling.temperature)
-        texts = resample(law, config.data.num_examples, stream(config.seed, "sampling", number))
-    return Product(None, None, texts, None, seconds)
-
-
-def _train_and_sample(config: LoopConfig, number: int, training_set: Dataset, observer: Observer) -> Product:
-    import torch
-
-    from ouroloop.learner.network.batches import MixedDataModule
-    from ouroloop.learner.network.model import build_model
-    from ouroloop.learner.network.sampling import sample_with_nats
-    from ouroloop.learner.network.train import train
-
-    assert isinstance(config.model, ModelConfig)
-    assert config.train is not None
-    torch.set_num_threads(config.train.num_threads)
-    seconds: dict[str, float] = {}
-    with timed(seconds, "train", observer):
-        data = MixedDataModule(training_set, config.train, stream(config.seed, "split", number))
-        model = build_model(config.model, torch_seed(config.seed, "init", number))
-        training = train(model, data, config.train, torch_seed(config.seed, "dropout", number), observer.trained)
-    with timed(seconds, "sample", observer):
-        rng = stream(config.seed, "sampling", number)
-        texts, nats = sample_with_nats(model, config.data.num_examples, config.sampling, rng)
-    return Product(model, training, texts, nats, seconds)
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """What became of correctness and diversity in one generation."""
-
-    sample: Sample
-    measures: dict[str, Estimate]
-    stage: CollapseStage | None
-    """None when D_0 has no diversity to compare with."""
-
-
-def assess(
-    config: LoopConfig, number: int, product: Product, training_set: Dataset, original: Sample, observer: Observer
-) -> Assessment:
-    """Judges and measures S_t; sympy judges some of it too, and has to agree."""
-    seconds = dict(product.seconds)
-    with timed(seconds, "measure", observer):
-        sampled = Sample.of(product.texts)
-        oracle.cross_check(islice(sampled.counts, _CROSS_CHECKED))
-        measures = measure(sampled, original, config.data) | measure_training_set(sampled, training_set)
-        measures |= _measure_law(config, number, product, training_set, sampled)
-    if product.training is not None:
-        measures["validation_nats"] = Estimate(product.training.validation_nats)
-        measures["train_tokens_per_second"] = Estimate(product.training.num_tokens / seconds["train"])
-    measures |= {f"{phase}_seconds": Estimate(value) for phase, value in seconds.items()}
-    num_sampled = sum(len(text.split()) + 1 for text in product.texts)
-    measures["sample_tokens_per_second"] = Estimate(num_sampled / seconds["sample"])
-    retention = measures.get("diversity_retention")
-    return Assessment(sampled, measures, stage(retention.value, config.stages) if retention else None)
-
-
-def _measure_law(
-    config: LoopConfig, number: int, product: Product, training_set: Dataset, sampled: Sample
+def _divergences(
+    config: LoopConfig, number: int, fitted: Fitted, drawn: Samples, sample: Sample
 ) -> dict[str, Estimate]:
-    """How far the law of M_t at the sampling temperature is from the grammar's."""
-    if product.model is not None and product.nats is not None:
-        from ouroloop.learner.network.likelihood import measure_model
+    """How far M_t, at the sampling temperature, is from the true distribution, where that is known."""
+    true = sample.testbed.distribution
+    if true is None:
+        return {}
+    probabilities = fitted.probabilities()
+    if probabilities is not None:
+        judged = Sample.of(list(probabilities), sample.testbed)
+        return divergence.from_probabilities(true, probabilities, judged)
+    strata = true.held_out(lambda part: stream(config.seed, "held_out", part), exact=number % config.exact_every == 0)
+    scores = divergence.from_scores(strata, fitted.log_prob, config.sampling.temperature)
+    return divergence.reverse(true, sample, drawn.texts, drawn.log_probs) | scores
 
-        return measure_model(config, number, product.model, sampled, product.texts, product.nats)
-    probabilities = resampling_law(training_set.texts, config.sampling.temperature)
-    return of_finite_law(Law.of(config.data), probabilities, Sample.of(training_set.texts))
+
+def _costs(seconds: dict[str, float], training: Training | None, sample: Sample) -> dict[str, Estimate]:
+    num_sampled = sum(count * (len(sample.testbed.tokens(text)) + 1) for text, count in sample.counts.items())
+    costs = {f"{phase}_seconds": Estimate(value) for phase, value in seconds.items()}
+    costs["sample_tokens_per_second"] = Estimate(num_sampled / seconds["sample"])
+    if training is None:
+        del costs["train_seconds"]
+        return costs
+    costs["validation_nats"] = Estimate(training.validation_nats)
+    return costs | {"train_tokens_per_second": Estimate(training.num_tokens / seconds["train"])}
+
+
+def _curves(training: Training) -> Series:
+    return dict(zip(CURVES, (_thinned(training.train_losses), training.validation_losses), strict=True))
+
+
+def _thinned(losses: list[float]) -> list[tuple[int, float]]:
+    """(last optimizer step, mean) of at most `_CURVE_POINTS` stretches of equal length."""
+    width = -(-len(losses) // _CURVE_POINTS)
+    stretches = [(start, losses[start : start + width]) for start in range(0, len(losses), width)]
+    return [(start + len(stretch), sum(stretch) / len(stretch)) for start, stretch in stretches]
+
+
+def _note(number: int, measures: dict[str, Estimate], sample: Sample, training_set: Dataset) -> str:
+    shares = [f"{measures[key].value:.1%} {word}" for word, key in sample.testbed.composition.items()]
+    kept = measures.get("diversity_retention")
+    left = [] if kept is None else [f"{kept.value:.1%} of D_0's diversity is left"]
+    return (
+        f"Of {sample.size:,} texts: {', '.join([*shares, *left])}."
+        f"\n\nM_{number} was trained on D_{number - 1}: {len(training_set):,} examples, "
+        f"{training_set.synthetic_share:.1%} of them written by models. `samples.json` shows what it writes."
+    )

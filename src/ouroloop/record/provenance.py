@@ -1,11 +1,14 @@
-"""Which software a run was made with, and on what machine."""
+"""What the run of a study or of a loop says of itself: its cell, its configuration, D_0, the software, the machine."""
 
 import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,33 +20,54 @@ from pydantic import ValidationError
 from ouroloop.config import LoopConfig, StudyConfig, flatten
 from ouroloop.record import stores
 from ouroloop.record.track import Run, Store
-from ouroloop.science.cycle import Dataset, DatasetError
+from ouroloop.science.dataset import Dataset, DatasetError
 
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
+_DECISIVE = ("testbed", "science", "learner", "loop")
 
 
 @cache
 def commit() -> str:
-    return _git("rev-parse", "HEAD") or "unknown"
+    """Of the checkout that this file is part of; one that it only lies in, in a virtual environment, is another's."""
+    is_ours = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    return (is_ours and _git("rev-parse", "HEAD")) or "unknown"
 
 
 @cache
 def code() -> str:
-    """Digest of our source, the packages that compute and the machine's kind: another one may round otherwise."""
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    packages = [version(name) for name in ("torch", "transformers", "pytorch-lightning", "numpy", "rapidfuzz")]
-    return hashlib.sha256(b"".join(sources) + repr((packages, platform.machine())).encode()).hexdigest()[:12]
+    """Digest of our source that determines results: a word in a report is none of it."""
+    package = Path(__file__).parent.parent
+    sources = sorted(path for name in _DECISIVE for path in (package / name).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of the libraries that compute."""
+    return {name: version(name) for name in ("torch", "transformers", "pytorch-lightning", "numpy", "rapidfuzz")}
+
+
+@cache
+def processor_family() -> str:
+    """Processors of one family round alike: the same kernels run on them."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        facts = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
+        if "vendor_id" in facts:
+            return f"{platform.machine()} {facts['vendor_id']} {facts.get('cpu family')}/{facts.get('model')}"
+    return f"{platform.machine()} {platform.processor()}"
 
 
 def software() -> dict[str, Any]:
     """Commit, versions and machine, for the record of a loop."""
-    changes = _git("status", "--porcelain")
+    changes = _git("status", "--porcelain") if commit() != "unknown" else None
     return {
         "commit": commit(),
         "uncommitted_changes": "unknown" if changes is None else "yes" if changes else "no",
         "ouroloop_version": version("ouroloop"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "processor": processor_family(),
         "packages": {name: version(name) for name in _PACKAGES},
     }
 
@@ -91,7 +115,8 @@ def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapp
 def recorded_config(run: Run) -> LoopConfig | None:
     """The configuration of a loop run; None when it was recorded under another schema, or not at all."""
     try:
-        return LoopConfig.model_validate(yaml.safe_load(run.read_text("config.yaml")))
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of names that are none of today's
+            return LoopConfig.model_validate(yaml.safe_load(run.read_text("config.yaml")))
     except (DatasetError, ValidationError, yaml.YAMLError):
         return None
 
@@ -112,7 +137,7 @@ def cell_tags(config: LoopConfig, study: str) -> dict[str, str]:
         "cycle": config.cycle.kind.value,
         "synthetic_proportion": config.cycle.proportion_label,
         "temperature": f"{config.sampling.temperature:g}",
-        "initialisation": config.data.initialisation.value,
+        "truth_label": config.data.truth_label.value,
         "model": config.model.kind,
         "seed": str(config.seed),
     }

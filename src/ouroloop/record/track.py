@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,8 +48,8 @@ from mlflow.entities import (
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.liveness import Uncut
-from ouroloop.science.cycle import Dataset, DatasetError
-from ouroloop.science.metrics import Sample
+from ouroloop.science.dataset import Dataset, DatasetError
+from ouroloop.testbed.base import Sample
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its news are none, its errors are raised too
 
@@ -186,6 +187,10 @@ class Run:
     entity: RunEntity
 
     @property
+    def name(self) -> str:
+        return str(self.entity.info.run_name)
+
+    @property
     def status(self) -> str:
         return str(self.entity.info.status)
 
@@ -292,12 +297,12 @@ class Run:
         self.store.client.set_tag(self.id, "mlflow.loggedArtifacts", json.dumps(logged))
 
     def log_samples(self, sample: Sample) -> None:
-        """The most frequent texts, and the depths of all, as tables that the UI shows."""
-        rows = sample.most_frequent(_TABLE_ROWS)
-        self.log_tables(
-            depths=(["depth", "count"], sample.depth_counts()),
-            samples=(["count", "share", "verdict", "depth", "expression"], rows),
-        )
+        """The most frequent texts, and all of them by class, such as depth, as tables that the UI shows."""
+        testbed = sample.testbed
+        tables = {"samples": (["count", "share", *testbed.columns], sample.most_frequent(_TABLE_ROWS))}
+        if tally := testbed.tally(sample):
+            tables["depths"] = (["depth", "count"], tally)
+        self.log_tables(**tables)
 
     def log_dataset(self, name: str, dataset: Dataset) -> None:
         """The dataset as an artifact with every example's provenance, and as an input with its mixture."""
@@ -335,15 +340,16 @@ class Run:
         client.log_outputs(self.id, [LoggedModelOutput(model.model_id, generation)])
         client.finalize_logged_model(model.model_id, "READY")
 
-    def download_model(self, folder: Path) -> Path:
-        """The logged model of this run, as a folder inside `folder`.
+    def save_model(self, folder: Path) -> None:
+        """Copies the logged model of this run into a folder.
 
         Raises:
             DatasetError: there is none, or it is gone.
         """
         try:
             place = self.store.client.get_logged_model(self.model_id or "").artifact_location
-            return self.store.download(place, folder)
+            with TemporaryDirectory() as aside:
+                shutil.copytree(self.store.download(place, Path(aside)), folder, dirs_exist_ok=True)
         except Exception as error:  # each kind of store raises its own
             raise DatasetError(f"the model of run {self.id} cannot be read: {error}") from error
 

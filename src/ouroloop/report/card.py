@@ -7,16 +7,10 @@ from textwrap import dedent
 from pydantic import BaseModel
 
 from ouroloop.config import LoopConfig, StageConfig, flatten
-from ouroloop.science.cycle import Source
+from ouroloop.science.dataset import Source
 from ouroloop.science.metrics import CollapseStage
 
-_RATES = {
-    "correctness": "True, of all texts",
-    "false_rate": "False",
-    "error_rate": "malformed",
-    "grammar_membership": "True and derivable by the grammar",
-    "share_in_original": "texts that stand in D_0",
-}
+_RATES = {"share_in_original": "texts that occur in D_0"}
 _MEANS = {
     "diversity_levenshtein": "diversity: mean edit distance of two texts / longer length",
     "diversity_retention": "diversity over D_0's",
@@ -105,9 +99,10 @@ def _trained_on(generation: int, mixture: Mapping[str, int]) -> str:
 
 def _writes(config: LoopConfig, generation: int, metrics: Mapping[str, float]) -> str:
     size, sampling = config.data.num_examples, config.sampling
+    rates = {**config.data.testbed.descriptions, **_RATES}
     rows = [
-        f"| {meaning} (`{key}`) | {metrics[key]:.4g} | {_interval(metrics, key, size)} |"
-        for key, meaning in (_RATES | _MEANS).items()
+        f"| {meaning} (`{key}`) | {metrics[key]:.4g} | {_interval(metrics, key, key in rates, size)} |"
+        for key, meaning in (rates | _MEANS).items()
         if key in metrics
     ]
     heading = (
@@ -118,10 +113,10 @@ def _writes(config: LoopConfig, generation: int, metrics: Mapping[str, float]) -
     return "\n".join([heading, *rows, note])
 
 
-def _interval(metrics: Mapping[str, float], key: str, size: int) -> str:
+def _interval(metrics: Mapping[str, float], key: str, is_rate: bool, size: int) -> str:
     """Wilson's for a rate, which is honest at 0 and 1 too; for a mean, the normal one of its standard error."""
     value = metrics[key]
-    if key in _RATES:
+    if is_rate:
         middle = (value + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
         half = _Z / (1 + _Z**2 / size) * sqrt(value * (1 - value) / size + _Z**2 / (4 * size**2))
         return f"{max(middle - half, 0):.4g} to {min(middle + half, 1):.4g}"

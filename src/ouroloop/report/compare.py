@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from transformers import PreTrainedModel
 
 from ouroloop.config import ConfigError
 from ouroloop.console import print_listing, verdict_and_depth
-from ouroloop.learner.network.sampling import log_probabilities
 from ouroloop.record.track import Store
 from ouroloop.report.models import FoundModel, find_model
 from ouroloop.report.registry import Cell, Found, find_cells, find_stages
-from ouroloop.science.cycle import DatasetError
+from ouroloop.science.dataset import DatasetError
 from ouroloop.science.seeding import stream
-from ouroloop.testbed.logic.grammar import Initialisation, capacity, unique_set
+from ouroloop.testbed.base import Array
+from ouroloop.testbed.logic.grammar import TruthLabel, capacity, unique_set
 from ouroloop.testbed.logic.verify import judge
 
 _DRAWN = 2_000  # expressions when no D_0 is on record
@@ -39,11 +38,11 @@ class Comparison:
     """Where the expressions come from."""
     temperature: float
     texts: Sequence[str]
-    nats_before: npt.NDArray[np.float64]
-    nats_after: npt.NDArray[np.float64]
+    nats_before: Array
+    nats_after: Array
 
     @cached_property
-    def change(self) -> npt.NDArray[np.float64]:
+    def change(self) -> Array:
         """Log M_after(x) - log M_before(x) of each expression, in nats."""
         return self.nats_after - self.nats_before
 
@@ -109,16 +108,17 @@ def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> 
         reference,
         temperature,
         texts,
-        _scored(before.name, before.model, texts, temperature),
-        _scored(after.name, after.model, texts, temperature),
+        _scored(before, texts, temperature),
+        _scored(after, texts, temperature),
     )
 
 
-def _scored(name: str, model: PreTrainedModel, texts: Sequence[str], temperature: float) -> npt.NDArray[np.float64]:
+def _scored(model: FoundModel, texts: Sequence[str], temperature: float) -> Array:
     try:
-        return log_probabilities(model, texts, temperature)
+        nats: Array = model.fitted.log_prob(texts, [temperature])[0]
+        return nats
     except (ValueError, FloatingPointError) as error:
-        raise ConfigError(f"{name}: {error}") from None
+        raise ConfigError(f"{model.name}: {error}") from None
 
 
 def _expressions(*models: FoundModel) -> tuple[Sequence[str], str]:
@@ -130,9 +130,9 @@ def _expressions(*models: FoundModel) -> tuple[Sequence[str], str]:
             except DatasetError as error:
                 raise ConfigError(str(error)) from None
     # What all of them have positions for: a tree of depth d has at most 4·2^d - 3 words, <eos> comes before them
-    positions = min(model.model.config.max_position_embeddings for model in models)
+    positions = min(model.fitted.num_positions for model in models)
     depth = max((d for d in range(1, 6) if 4 * 2**d - 3 < positions), default=1)
-    count = min(_DRAWN, capacity(1, depth, Initialisation.TRUE_ONLY))
+    count = min(_DRAWN, capacity(1, depth, TruthLabel.TRUE_ONLY))
     texts = unique_set(count, stream(0, "compare"), max_depth=depth)
     return texts, f"{count:,} True expressions drawn from the grammar, depth 1 to {depth}"
 

@@ -3,19 +3,16 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from transformers import PreTrainedModel
-
 from ouroloop.config import ConfigError, SamplingConfig
+from ouroloop.learner.network.learner import Network
 from ouroloop.learner.network.model import load_model
-from ouroloop.learner.network.sampling import sample
 from ouroloop.record.track import Run, Store
 from ouroloop.science.seeding import stream
-from ouroloop.testbed.logic.grammar import EOS, TOKENS
-from ouroloop.testbed.tokenizer import VOCABULARY
+from ouroloop.testbed.logic.testbed import LogicTestbed
 
 FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a folder"
 
@@ -24,9 +21,9 @@ FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-I
 class FoundModel:
     name: str
     """As it was asked for."""
-    model: PreTrainedModel
-    sampling: SamplingConfig
-    """How S_t was sampled from it."""
+    fitted: Network
+    """As S_t was sampled from it."""
+    testbed: LogicTestbed
     generation: Run | None
     """The run that made it; None for a folder."""
 
@@ -36,18 +33,17 @@ class FoundModel:
         Raises:
             ConfigError: the prompt has other words than the language, or is too long for the model.
         """
-        words = prompt.split()
-        unknown = [word for word in words if word not in TOKENS or word == EOS]
+        words, allowed = prompt.split(), self.testbed.tokenizer.words[:-1]
+        unknown = [word for word in words if word not in allowed]
         if unknown:
-            allowed = " ".join(token for token in TOKENS if token != EOS)
-            raise ConfigError(f"a prompt has no word {unknown[0]!r}; its words are: {allowed}")
-        left = self.model.config.max_position_embeddings - len(words) - 1  # one position is the start symbol's
+            raise ConfigError(f"a prompt has no word {unknown[0]!r}; its words are: {' '.join(allowed)}")
+        left = self.fitted.num_positions - len(words) - 1  # one position is the start symbol's
         if left < 1:
             raise ConfigError(f"a prompt of {len(words)} words leaves no room in a model of {left + len(words)} words")
-        changes = {"temperature": temperature, "max_new_tokens": min(self.sampling.max_new_tokens, left)}
-        decoding = self.sampling.model_copy(update=changes)
+        writes = min(self.fitted.config.max_new_tokens, left)
+        decoding = self.fitted.config.changed(temperature=temperature, max_new_tokens=writes)
         try:
-            return sample(self.model, count, decoding, stream(seed, "probe"), " ".join(words))
+            return replace(self.fitted, config=decoding).sample(count, stream(seed, "probe"), " ".join(words)).texts
         except FloatingPointError as error:
             raise ConfigError(f"{self.name}: {error}") from None
 
@@ -59,13 +55,13 @@ def find_model(name: str) -> FoundModel:
         ConfigError: there is none, or it is not one of ours.
     """
     with _located(name) as (folder, generation):
-        sampling = _sampling(name, folder)
+        sampling, testbed = _sampling(name, folder), LogicTestbed()
         try:
             model = load_model(folder)
         except Exception as error:  # whatever transformers and safetensors make of a damaged file
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"the model in {name} cannot be loaded: {reason}") from None
-    return FoundModel(name, model, sampling, generation)
+    return FoundModel(name, Network(model, testbed.tokenizer, sampling), testbed, generation)
 
 
 def _sampling(name: str, folder: Path) -> SamplingConfig:
@@ -79,8 +75,9 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
         sampling = SamplingConfig(temperature=decoding["temperature"], max_new_tokens=decoding["max_new_tokens"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{name} was not saved by ouroloop: its tokenizer or decoding is not ours") from None
-    if vocabulary != VOCABULARY:
-        raise ConfigError(f"{name} was not saved by ouroloop: its vocabulary is not {' '.join(VOCABULARY)}")
+    expected = LogicTestbed().tokenizer.vocabulary
+    if vocabulary != expected:
+        raise ConfigError(f"{name} was not saved by ouroloop: its vocabulary is not {' '.join(expected)}")
     return sampling
 
 

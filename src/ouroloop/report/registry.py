@@ -26,9 +26,8 @@ from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
 from ouroloop.record.provenance import cell_tags, recorded_config
 from ouroloop.record.track import Run, Store
 from ouroloop.report.card import criterion, model_card
-from ouroloop.science.metrics import CollapseStage, stage
-from ouroloop.study.status import RETENTION, half_life
-from ouroloop.testbed.tokenizer import build_tokenizer
+from ouroloop.science.metrics import RETENTION, CollapseStage, half_life, stage_of
+from ouroloop.testbed.logic.testbed import TOKENIZER
 
 _USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default
 
@@ -155,7 +154,7 @@ def find_stages(cell: Cell) -> list[Found]:
     chosen = cell.representative
     entered: dict[CollapseStage, int] = {}
     for number, kept in sorted(chosen.retention.items()):
-        entered.setdefault(stage(kept, chosen.config.stages), number)
+        entered.setdefault(stage_of(kept, chosen.config.stages), number)
     children = chosen.run.store.find(level="generation", parent=chosen.run.id)
     by_number = {int(child.tag("generation") or 0): child for child in children if child.status == "FINISHED"}
     found = []
@@ -314,7 +313,7 @@ def write_mlflow_model(folder: Path, model_id: str, architecture: str, context_l
     Written here and not by `mlflow.transformers.save_model`: that one copies the weights, asks the hub
     for a card and a licence, and fails on a local folder with transformers 5.
     """
-    tokenizer = build_tokenizer(context_length, continues=True)
+    tokenizer = TOKENIZER.build(context_length, continues=True)
     tokenizer.save_pretrained(folder / "components" / "tokenizer")
     model = Model(signature=infer_signature("( not", "( not False )"), model_id=model_id)
     flavour: dict[str, Any] = {

@@ -20,10 +20,11 @@ from scipy.special import stdtrit
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.track import Run, Store
-from ouroloop.science.cycle import DatasetError
-from ouroloop.science.metrics import Sample
-from ouroloop.study.status import RETENTION, half_life
-from ouroloop.testbed.logic.grammar import Initialisation
+from ouroloop.science.dataset import DatasetError
+from ouroloop.science.metrics import RETENTION, half_life
+from ouroloop.testbed.base import Sample, Testbed
+from ouroloop.testbed.logic.grammar import TruthLabel
+from ouroloop.testbed.logic.testbed import LogicTestbed
 
 MOST_FREQUENT = 10
 """Expressions listed for a generation."""
@@ -72,12 +73,10 @@ def published(config: LoopConfig) -> Published | None:
 
 
 def _key(config: LoopConfig) -> str:
-    kind, proportion = config.cycle.kind, config.cycle.synthetic_proportion
-    if kind is DataCycle.INCREMENTAL and proportion == 1:
-        kind, proportion = DataCycle.FULL_SYNTHETIC, None
-    parts = [kind.value] if proportion is None else [kind.value, f"{proportion:g}"]
-    if config.data.initialisation is not Initialisation.TRUE_ONLY:
-        parts.append(config.data.initialisation.value)
+    cycle = config.cycle.canonical()
+    parts = [cycle.kind.value] + [f"{λ:g}" for λ in [cycle.synthetic_proportion] if λ is not None]
+    if config.data.truth_label is not TruthLabel.TRUE_ONLY:
+        parts.append(config.data.truth_label.value)
     return "/".join(parts)
 
 
@@ -249,16 +248,20 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
 
 def _read_loop(run: Run, cell: str, children: Sequence[Run]) -> Loop:
     history = {key: dict(run.history(key)) for key in sorted(run.metrics)}
-    written = {int(child.tag("generation") or 0): _written(child) for child in children if child.status == "FINISHED"}
+    config = recorded_config(run)
+    testbed = config.data.testbed if config else LogicTestbed()
+    written = {
+        int(child.tag("generation") or 0): _written(child, testbed) for child in children if child.status == "FINISHED"
+    }
     with suppress(DatasetError):
-        written[0] = _summary(Sample.of(run.read_dataset("original_data.tsv.gz").texts))
+        written[0] = _summary(Sample.of(run.read_dataset("original_data.tsv.gz").texts, testbed))
     kept = {t: one for t, one in sorted(written.items()) if one is not None}
     ordered = sorted(children, key=lambda child: int(child.tag("generation") or 0))
     commits = list(dict.fromkeys(commit for child in ordered if (commit := child.tag("commit"))))
-    return Loop(run, cell, history, kept, recorded_config(run), commits)
+    return Loop(run, cell, history, kept, config, commits)
 
 
-def _written(child: Run) -> Written | None:
+def _written(child: Run, testbed: Testbed) -> Written | None:
     """What the generation's tables hold; judged anew from S_t where they are missing."""
     try:
         rows = json.loads(child.read_text("samples.json"))["data"][:MOST_FREQUENT]
@@ -267,10 +270,10 @@ def _written(child: Run) -> Written | None:
     except (DatasetError, ValueError, KeyError, TypeError):
         pass
     try:
-        return _summary(Sample.of(child.read_dataset("samples.tsv.gz").texts))
+        return _summary(Sample.of(child.read_dataset("samples.tsv.gz").texts, testbed))
     except (DatasetError, ValueError):
         return None
 
 
 def _summary(sample: Sample) -> Written:
-    return Written(sample.most_frequent(MOST_FREQUENT), dict(sample.depth_counts()))
+    return Written(sample.most_frequent(MOST_FREQUENT), dict(sample.testbed.tally(sample)))

@@ -5,32 +5,22 @@ errors cover the finite number of samples from one model, not retraining: for th
 Work is done by distinct text, weighted by how often it was sampled.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
-from itertools import islice
-from typing import NamedTuple
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from ouroloop.config import DataConfig, StageConfig
-from ouroloop.science.cycle import Dataset
-from ouroloop.testbed.logic.grammar import TOKENS
-from ouroloop.testbed.logic.verify import Judgement, Verdict, judge
+from ouroloop.config import StageConfig
+from ouroloop.science.dataset import Dataset
+from ouroloop.testbed.base import Estimate, Sample
+
+RETENTION = "diversity_retention"
 
 _PAIRS_PER_BLOCK = 4_000_000  # distances held at once: 16 MB
-_CHARACTER = {token: chr(ord("a") + i) for i, token in enumerate(TOKENS)}
-
-
-class Estimate(NamedTuple):
-    value: float
-    stderr: float | None = None
-    """One standard error over the samples; None where there is none."""
 
 
 class CollapseStage(StrEnum):
@@ -40,7 +30,7 @@ class CollapseStage(StrEnum):
     COLLAPSED = "collapsed"
 
 
-def stage(retention: float, thresholds: StageConfig) -> CollapseStage:
+def stage_of(retention: float, thresholds: StageConfig) -> CollapseStage:
     """The stage of a diversity retention r, by thresholds that are stored with every label."""
     if retention >= thresholds.healthy:
         return CollapseStage.HEALTHY
@@ -49,67 +39,17 @@ def stage(retention: float, thresholds: StageConfig) -> CollapseStage:
     return CollapseStage.DECLINE if retention >= thresholds.decline else CollapseStage.COLLAPSED
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Texts sampled from one model, reduced to distinct ones with counts and judgements.
-
-    The most frequent come first, and among equals the first sampled: the head is a fair sample.
-
-    Raises:
-        ValueError: on no texts. Nothing sampled is not "0 % correct".
-    """
-
-    counts: Mapping[str, int]
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> "Sample":
-        if not texts:
-            raise ValueError("no texts: there is nothing to measure")
-        return cls(dict(Counter(texts).most_common()))
-
-    @cached_property
-    def judgements(self) -> dict[str, Judgement]:
-        return {text: judge(text) for text in self.counts}
-
-    @cached_property
-    def size(self) -> int:
-        return sum(self.counts.values())
-
-    @cached_property
-    def diversity(self) -> Estimate:
-        return diversity_levenshtein(self.counts)
-
-    def rate(self, texts: Sequence[str] | set[str]) -> Estimate:
-        """Share of all sampled texts that are among `texts`, with the binomial standard error."""
-        share = sum(self.counts[text] for text in texts) / self.size
-        return Estimate(share, float(np.sqrt(share * (1 - share) / self.size)))
-
-    def most_frequent(self, limit: int) -> list[tuple[int, float, str, int | str, str]]:
-        """Rows of (count, share, verdict, depth or "", text), the head of the sample."""
-        rows: list[tuple[int, float, str, int | str, str]] = []
-        for text, count in islice(self.counts.items(), limit):
-            judgement = self.judgements[text]
-            depth = "" if judgement.depth is None else judgement.depth
-            rows.append((count, count / self.size, str(judgement.verdict), depth, text))
-        return rows
-
-    def with_verdict(self, *verdicts: Verdict) -> list[str]:
-        return [text for text, judgement in self.judgements.items() if judgement.verdict in verdicts]
-
-    def depth_shares(self) -> dict[int | None, float]:
-        """Share of all sampled texts by depth; None stands for malformed ones, which have no depth."""
-        shares: Counter[int | None] = Counter()
-        for text, judgement in self.judgements.items():
-            shares[judgement.depth] += self.counts[text]
-        return {depth: count / self.size for depth, count in shares.items()}
-
-    def depth_counts(self) -> list[tuple[str, int]]:
-        """(depth, texts of this depth), the shallowest first and `malformed`, which has no depth, last."""
-        shares = sorted(self.depth_shares().items(), key=lambda item: (item[0] is None, item[0]))
-        return [("malformed" if depth is None else str(depth), round(share * self.size)) for depth, share in shares]
+def half_life(retention: Mapping[int, float]) -> int | None:
+    """The first generation that keeps less than half of D_0's diversity; None if it was not reached."""
+    return next((t for t, kept in sorted(retention.items()) if kept < 0.5), None)
 
 
-def diversity_levenshtein(counts: Mapping[str, int]) -> Estimate:
+@lru_cache(maxsize=2)  # that of D_0 is asked for in every generation
+def diversity(sample: Sample) -> Estimate:
+    return diversity_levenshtein({text: sample.testbed.tokens(text) for text in sample.counts}, sample.counts)
+
+
+def diversity_levenshtein(tokens: Mapping[str, Sequence[str]], counts: Mapping[str, int]) -> Estimate:
     """Mean over all pairs of sampled texts of edit distance / longer length, in [0, 1]; 0 is collapse.
 
     Distance is counted in tokens, `<eos>` excluded; two empty texts are at distance 0. Exact: each pair
@@ -125,7 +65,7 @@ def diversity_levenshtein(counts: Mapping[str, int]) -> Estimate:
     if n < 2:
         raise ValueError(f"{n} text has no pair to measure a distance on")
     # Shorter texts are the rows: up to 64 tokens a row fits one machine word and is compared many at a time
-    words, weights = _words_by_length(counts)
+    words, weights = _by_length(tokens, counts)
     to_others = np.zeros(len(words))  # of each distinct text, summed over all sampled ones
     block = max(1, min(_PAIRS_PER_BLOCK // len(words), len(words) // 8))  # an eighth: little below the diagonal
     for start in range(0, len(words), block):
@@ -142,58 +82,36 @@ def diversity_levenshtein(counts: Mapping[str, int]) -> Estimate:
     return Estimate(mean, 2 * float(np.sqrt(variance / n)))
 
 
-def _words_by_length(counts: Mapping[str, int]) -> tuple[list[str], npt.NDArray[np.float64]]:
+def _by_length(
+    tokens: Mapping[str, Sequence[str]], counts: Mapping[str, int]
+) -> tuple[list[str], npt.NDArray[np.float64]]:
     """Each distinct text with a character for every token, the shortest first, and how often it was sampled."""
-    words = {text: "".join(_CHARACTER.get(token, token) for token in text.split()) for text in counts}
+    characters: dict[str, str] = {}
+    for text in counts:
+        for token in tokens[text]:
+            characters.setdefault(token, chr(ord("a") + len(characters)))
+    words = {text: "".join(characters[token] for token in tokens[text]) for text in counts}
     order = sorted(counts, key=lambda text: (len(words[text]), text))
     return [words[text] for text in order], np.array([counts[text] for text in order], dtype=np.float64)
 
 
-def _weighted_mean(pairs: Sequence[tuple[float, int]]) -> Estimate:
-    values = np.array([value for value, _ in pairs], dtype=np.float64)
-    weights = np.array([weight for _, weight in pairs], dtype=np.float64)
-    n = weights.sum()
-    mean = float(values @ weights / n)
-    if n < 2:
-        return Estimate(mean)
-    return Estimate(mean, float(np.sqrt(weights @ (values - mean) ** 2 / (n - 1) / n)))
+def measure(sample: Sample, original: Sample) -> dict[str, Estimate]:
+    """The measures of S_t that need D_0 as a reference; keys as in docs/measures.md.
 
-
-def depth_total_variation(sample: Sample, reference: Sample) -> float:
-    """Half the summed difference of the two depth distributions, in [0, 1]; malformed is a class of its own."""
-    ours, theirs = sample.depth_shares(), reference.depth_shares()
-    return sum(abs(ours.get(depth, 0) - theirs.get(depth, 0)) for depth in ours.keys() | theirs.keys()) / 2
-
-
-def measure(sample: Sample, original: Sample, data: DataConfig) -> dict[str, Estimate]:
-    """The measures of S_t that need D_0 as a reference; keys as in the metric table of the README.
-
-    Rates count all sampled texts, so a malformed one counts against the model. `grammar_membership` is
-    True and derivable by the grammar at the configured depths. `mean_depth` is over well-formed texts.
     `diversity_retention` takes D_0's diversity as exact.
     """
-    diversity, at_start = sample.diversity, original.diversity.value
-    depths = [(float(j.depth), sample.counts[t]) for t, j in sample.judgements.items() if j.depth is not None]
-    true = sample.with_verdict(Verdict.TRUE)
-    members = [t for t in true if sample.judgements[t].is_in_grammar(data.min_depth, data.max_depth)]
-    measures = {
-        "correctness": sample.rate(true),
-        "syntactic_correctness": sample.rate(sample.with_verdict(Verdict.TRUE, Verdict.FALSE)),
-        "false_rate": sample.rate(sample.with_verdict(Verdict.FALSE)),
-        "error_rate": sample.rate(sample.with_verdict(Verdict.MALFORMED)),
-        "diversity_levenshtein": diversity,
+    at_start, kept = diversity(original).value, diversity(sample)
+    lengths = {text: len(sample.testbed.tokens(text)) for text in sample.counts}
+    measures = sample.testbed.measures(sample, original) | {
+        "diversity_levenshtein": kept,
         "num_unique": Estimate(len(sample.counts)),
         "unique_fraction": Estimate(len(sample.counts) / sample.size),
-        "grammar_membership": sample.rate(members),
-        "mean_length_tokens": _weighted_mean([(len(t.split()), c) for t, c in sample.counts.items()]),
-        "depth_tv": Estimate(depth_total_variation(sample, original)),
+        "mean_length_tokens": sample.mean(lengths),
         "share_in_original": sample.rate(sample.counts.keys() & original.counts.keys()),
     }
     if at_start > 0:
-        assert diversity.stderr is not None
-        measures["diversity_retention"] = Estimate(diversity.value / at_start, diversity.stderr / at_start)
-    if depths:
-        measures["mean_depth"] = _weighted_mean(depths)
+        assert kept.stderr is not None
+        measures[RETENTION] = Estimate(kept.value / at_start, kept.stderr / at_start)
     return measures
 
 

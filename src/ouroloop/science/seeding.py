@@ -5,6 +5,7 @@ never shifts what another stage draws, and a resumed loop draws what an undistur
 """
 
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,3 +24,17 @@ def torch_seed(seed: int, name: str, generation: int = 0) -> int:
     """A 63-bit seed for torch, independent of every `stream` of another name."""
     low, high, *_ = _words(seed, name, generation)
     return (high << 32 | low) & (2**63 - 1)
+
+
+class Streams(NamedTuple):
+    """All streams of one generation."""
+
+    seed: int
+    generation: int
+
+    def numpy(self, name: str) -> np.random.Generator:
+        return stream(self.seed, name, self.generation)
+
+    def torch(self, name: str) -> int:
+        """A seed."""
+        return torch_seed(self.seed, name, self.generation)

@@ -19,10 +19,11 @@ from optuna.visualization import matplotlib as plots
 from ouroloop.config import StudyConfig
 from ouroloop.record.track import Run, Store
 from ouroloop.science.cycle import fresh_share
+from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.study.queue import Queue
 from ouroloop.study.search import Arm, Search
-from ouroloop.study.status import RETENTION, half_life, last_metrics, loop_of, newest_loops
-from ouroloop.testbed.logic.grammar import Initialisation
+from ouroloop.study.status import last_metrics, loop_of, newest_loops
+from ouroloop.testbed.logic.grammar import TruthLabel
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Point:
     """What the finished loops of one setting kept of D_0's diversity at the last generation."""
 
     arm: Arm
-    initialisation: Initialisation
+    truth_label: TruthLabel
     proportion: float | None
     fresh_share: float
     retention: dict[int, float] = field(default_factory=dict)
@@ -49,15 +50,15 @@ class Point:
 
 def finished_points(queue: Queue) -> list[Point]:
     """The points of a study in order of cycle, temperature and λ; only loops that reached their last generation."""
-    found: dict[tuple[Arm, Initialisation, float | None], Point] = {}
+    found: dict[tuple[Arm, TruthLabel, float | None], Point] = {}
     for trial in queue.latest():
         if trial.state is TrialState.COMPLETE:
             loop = loop_of(trial)
             arm = (loop.cycle.kind, loop.sampling.temperature)
-            setting = (arm, loop.data.initialisation, loop.cycle.synthetic_proportion)
+            setting = (arm, loop.data.truth_label, loop.cycle.synthetic_proportion)
             point = found.setdefault(setting, Point(*setting, fresh_share(loop.cycle, loop.data.num_examples)))
             point.retention[loop.seed] = trial.values[0]
-    return sorted(found.values(), key=lambda point: (*point.arm, point.initialisation, point.proportion or 0.0))
+    return sorted(found.values(), key=lambda point: (*point.arm, point.truth_label, point.proportion or 0.0))
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -85,7 +86,7 @@ def answer(config: StudyConfig, queue: Queue) -> list[str]:
                 f"{point.fresh_share:.1%} fresh keeps {point}: {_named(point.arm)}, λ = {point.proportion:g}"
                 for point in front(points)
             ]
-    starts = product(config.arms(), dict.fromkeys(config.initialisations))
+    starts = product(config.arms(), dict.fromkeys(config.truth_labels))
     return [line for arm, start in starts if (line := _safe(config, points, arm, start))]
 
 
@@ -128,10 +129,10 @@ def _contradicts(point: Point, config: StudyConfig, held: float | None, failed: 
     return (above and is_high) or (below and not is_high)
 
 
-def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: Initialisation) -> str | None:
+def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: TruthLabel) -> str | None:
     """The largest λ of a grid up to which every λ stays above the stage of decline, with every seed."""
     proportions = sorted(p for p in config.proportions(arm[0]) if p is not None)
-    at = {p.proportion: p for p in points if (p.arm, p.initialisation) == (arm, start)}
+    at = {p.proportion: p for p in points if (p.arm, p.truth_label) == (arm, start)}
     if not proportions or not at:
         return None
     limit, held, broke = config.loop.stages.onset, None, None
@@ -144,7 +145,7 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: Initial
             broke = f"λ = {proportion:g} does not: {point}"
             break
         held = point
-    named = _named(arm) if len(config.initialisations) == 1 else f"{_named(arm)}, {start.value}"
+    named = _named(arm) if len(config.truth_labels) == 1 else f"{_named(arm)}, {start.value}"
     wanted = f"at least {limit:.0%} of D_0's diversity at t = {config.loop.num_generations}"
     if held is None:
         return f"{named}: no λ is known to keep {wanted}: {broke}"
@@ -173,7 +174,7 @@ def _as_record(config: StudyConfig, queue: Queue) -> dict[str, Any]:
     """The same for programs: the points with their seeds, and what the kind of study makes of them."""
 
     def record(point: Point) -> dict[str, Any]:
-        return {"cycle": point.arm[0].value, "temperature": point.arm[1], "initialisation": point.initialisation.value,
+        return {"cycle": point.arm[0].value, "temperature": point.arm[1], "truth_label": point.truth_label.value,
                 "synthetic_proportion": point.proportion, "fresh_share": point.fresh_share,
                 "mean_retention": point.mean, "retention_by_seed": point.retention}  # fmt: skip
 

@@ -1,34 +1,34 @@
 """What a loop or a study will take, in time and on disk, from a few steps that are really done."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
-import torch
 from rich.table import Table
 
-from ouroloop.config import DataCycle, EmpiricalConfig, LoopConfig, ModelConfig, StudyConfig, TrainConfig
+from ouroloop.config import DataCycle, LoopConfig, StudyConfig
 from ouroloop.console import duration
-from ouroloop.learner.network.batches import MixedDataModule
-from ouroloop.learner.network.model import build_model
-from ouroloop.learner.network.sampling import sample
-from ouroloop.learner.network.train import train
-from ouroloop.loop.generation import Observer
+from ouroloop.learner import learner_of
+from ouroloop.learner.base import Learner
 from ouroloop.loop.loop import draw_original
-from ouroloop.science.cycle import Dataset
-from ouroloop.science.metrics import Sample, measure
-from ouroloop.science.seeding import stream
+from ouroloop.science.dataset import Dataset
+from ouroloop.science.metrics import measure
+from ouroloop.science.seeding import Streams
+from ouroloop.testbed.base import Sample
 
+_STREAMS = Streams(0, 0)
 _STEPS = 20  # timed, fewer if one takes long
 _BUDGET_SECONDS = 4.0
 _EXAMPLES = 1_000  # measured, at most
 _SAMPLES = 128  # drawn from a model that is not trained, at most
 
-# Measured on 57 generations of `laptop`: rows of MLflow's database, samples.json, and what a model has beside weights
+# Measured on 57 generations of `laptop`: rows of MLflow's database, samples.json
 _DATABASE_BYTES = 68_000
 _TABLE_BYTES = 26_000
-_MODEL_FOLDER_BYTES = 4_000
 _STAGES_KEPT = 5  # the first model of each of four stages and the last, at most
 
 
@@ -54,41 +54,47 @@ def cost(config: LoopConfig) -> Cost:
     Sampling is scaled by tokens to texts as long as D_0's; a loop that drifts to longer ones takes more.
     """
     m = config.data.num_examples
-    few = config.model_copy(update={"data": config.data.model_copy(update={"num_examples": min(m, _EXAMPLES)})})
+    few = config.changed(data={"num_examples": min(m, _EXAMPLES)})
     original = draw_original(few)
     scale = m / len(original)
     growth = (config.num_generations + 1) / 2 if config.cycle.kind is DataCycle.EXPANDING else 1.0
-    reference = Sample.of(original.texts)
+    reference = Sample.of(original.texts, config.data.testbed)
     start = perf_counter()
-    measure(reference, reference, config.data)
+    measure(reference, reference)
     measured = (perf_counter() - start) * scale**2  # of every pair
 
-    num_tokens = (sum(len(text.split()) + 1 for text in original.texts)) * scale
+    num_tokens = _num_tokens(config, original.texts) * scale
     compressed = len(original.to_bytes()) * scale
     record_bytes = int(compressed * (1 + growth)) + _TABLE_BYTES + _DATABASE_BYTES
-    if config.train is None or isinstance(config.model, EmpiricalConfig):
+    if config.train is None:
         return Cost(0.0, 0.0, measured, record_bytes, 0)
-    torch.set_num_threads(config.train.num_threads)
-    model = build_model(config.model, 0)
-    start, texts = perf_counter(), sample(model, min(m, _SAMPLES), config.sampling, stream(0, "estimate"))
-    seconds_per_token = (perf_counter() - start) / sum(len(text.split()) + 1 for text in texts)
-    return Cost(
-        train_seconds=_train_seconds(config.model, config.train, original, round(m * growth)),
-        sample_seconds=seconds_per_token * num_tokens,
-        measure_seconds=measured,
-        record_bytes=record_bytes,
-        model_bytes=sum(p.numel() * p.element_size() for p in model.parameters()) + _MODEL_FOLDER_BYTES,
-    )
+    train_seconds = _train_seconds(config, original, round(m * growth))
+    fitted = _briefly(config, 1, 1).fit(original, _STREAMS)
+    start, texts = perf_counter(), fitted.sample(min(m, _SAMPLES), _STREAMS.numpy("sampling")).texts
+    seconds_per_token = (perf_counter() - start) / _num_tokens(config, texts)
+    with TemporaryDirectory() as name:
+        fitted.save(Path(name))
+        model_bytes = sum(file.stat().st_size for file in Path(name).rglob("*"))
+    return Cost(train_seconds, seconds_per_token * num_tokens, measured, record_bytes, model_bytes)
 
 
-def _train_seconds(model: ModelConfig, config: TrainConfig, dataset: Dataset, num_examples: int) -> float:
+def _num_tokens(config: LoopConfig, texts: Sequence[str]) -> int:
+    return sum(len(config.data.testbed.tokens(text)) + 1 for text in texts)
+
+
+def _briefly(config: LoopConfig, num_steps: int, validate_every: int) -> Learner:
+    return learner_of(config.changed(train={"num_steps": num_steps, "validate_every": validate_every}))
+
+
+def _train_seconds(loop: LoopConfig, dataset: Dataset, num_examples: int) -> float:
     """Setting up, `train.num_steps` steps and the validations between them, on so many examples like the dataset's."""
+    config = loop.train
+    assert config is not None
 
     def seconds(num_steps: int, validate_every: int) -> float:
-        short = config.model_copy(update={"num_steps": num_steps, "validate_every": validate_every})
-        data = MixedDataModule(dataset, short, stream(0, "estimate"))
+        learner = _briefly(loop, num_steps, validate_every)
         start = perf_counter()
-        train(build_model(model, 0), data, short, 0, Observer().trained)
+        learner.fit(dataset, _STREAMS)
         return perf_counter() - start
 
     seconds(1, 1)  # the first call of a process also loads
@@ -117,7 +123,7 @@ def loop_totals(config: LoopConfig, of: Cost) -> tuple[float, int]:
 def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
     """Seconds of one worker, and bytes, of the most loops that it runs; M_1 once for each seed and temperature."""
     loops = most_loops(config)
-    beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.initialisations)}))
+    beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.truth_labels)}))
     generations = loops * config.loop.num_generations
     models = loops * num_kept(config.loop) + beginnings
     return of.seconds * (generations - loops + beginnings), generations * of.record_bytes + models * of.model_bytes

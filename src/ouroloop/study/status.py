@@ -15,20 +15,15 @@ from ouroloop.config import ConfigError, LoopConfig, StudyConfig
 from ouroloop.console import duration, percent, sparkline
 from ouroloop.record.lone import lone_loops
 from ouroloop.record.track import Run, Store
+from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.study.queue import Queue
 from ouroloop.study.search import loops_left
 
-RETENTION = "diversity_retention"
 RUN_STATES = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
 
 
 def loop_of(trial: FrozenTrial | Trial) -> LoopConfig:
     return LoopConfig.model_validate(trial.user_attrs["loop"])
-
-
-def half_life(retention: dict[int, float]) -> int | None:
-    """The first generation that keeps less than half of D_0's diversity; None if it was not reached."""
-    return next((t for t, kept in sorted(retention.items()) if kept < 0.5), None)
 
 
 def status(name: str | None) -> list[dict[str, Any]]:

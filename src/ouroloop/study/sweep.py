@@ -27,14 +27,15 @@ from ouroloop.record.loading import loading
 from ouroloop.record.provenance import create_study
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
+from ouroloop.science.metrics import RETENTION
 from ouroloop.study import search
 from ouroloop.study.answer import record_results
 from ouroloop.study.queue import Queue
-from ouroloop.study.status import RETENTION, loop_of, status_table, study_record
+from ouroloop.study.status import loop_of, status_table, study_record
 
 _MAX_DEAD = 10  # workers, for each one asked for: some deaths are bad luck, more are a fault
 _POLL_SECONDS = 2.0
-_CHANGEABLE = ("synthetic_proportions", "initialisations", "seeds", "description", "keep_weights", "search.precision",
+_CHANGEABLE = ("synthetic_proportions", "truth_labels", "seeds", "description", "keep_weights", "search.precision",
                "pareto.num_trials")  # fmt: skip
 
 
@@ -98,15 +99,15 @@ class _TrialView(LoopView):
         super().__init__(console)
         self._queue, self._trial, self._num_computed = queue, trial, 0
 
-    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
-        super().generation_finished(generation, metrics, resumed)
+    def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
+        super().generation_finished(generation, metrics, source)
         kept = metrics.get(RETENTION)
         if kept is None:
             return
         self._queue.report(self._trial, generation, kept)
         if kept > 0:
             self._queue.note(self._trial, **{search.CEILING: kept / metrics["diversity_levenshtein"]})
-        if resumed:
+        if source:
             return
         self._num_computed += 1
         self._queue.note(self._trial, computed=self._num_computed)
@@ -127,10 +128,8 @@ def work(name: str, store: Store, console: Console) -> None:
             f"no study {name!r}; there are: {', '.join(known.study.study_name for known in Queue.all()) or 'none'}"
         )
     with loading(console):  # torch and Lightning among them, which only a worker needs
-        from ouroloop.loop.generation import load_libraries
         from ouroloop.loop.loop import run_loop
 
-        load_libraries(StudyConfig.model_validate(queue.study.user_attrs["config"]).loop)
     parent = store.get(queue.study.user_attrs["run"])
     while (trial := _next_trial(queue)) is not None:
         loop = loop_of(trial)

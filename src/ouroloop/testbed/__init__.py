@@ -1,0 +1,8 @@
+"""Where texts come from, and how they are judged: one package for each language.
+
+    base         what a testbed is, in protocols; texts counted and judged
+    tokenizer    words <-> token ids
+    logic/       logic expressions, where truth is decidable: grammar, verify, oracle, distribution, testbed
+
+Knows nothing about models, datasets or records.
+"""

@@ -1,9 +1,12 @@
-"""Runs a causal LM over expressions of different lengths without padding.
+"""The mixed fresh and synthetic dataset in batches, and what runs a causal LM over them without padding.
 
-The tokens of a batch stand in one row, one expression after another, and everything that treats tokens
-alone, which is nearly all of a transformer, sees that row. Only attention must not look from one expression
-into another: it gets them apart, in blocks of similar length. So a batch may be any random one. Batches
-of similar lengths would need no packing, but they learn worse, and not the same distribution of lengths.
+    1. a dataset is split at random into training and validation rows, and batched at random,
+    2. the tokens of a batch stand in one row, one text after another, and everything that treats tokens alone,
+       which is nearly all of a transformer, sees that row,
+    3. only attention must not look from one text into another: it gets them apart, in blocks of similar length.
+
+So a batch may be any random one. Batches of similar lengths would need no packing, but they learn worse, and not
+the same distribution of lengths.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,8 +24,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import AttentionInterface, PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
-from ouroloop.science.cycle import Dataset
-from ouroloop.testbed.tokenizer import encode
+from ouroloop.science.dataset import Dataset
+from ouroloop.testbed.base import Tokenizer
 
 _IMPLEMENTATION = "ouroloop_packed"
 _BLOCK_COST = 100  # one more block takes as long as attention to so many more tokens of padding
@@ -32,13 +35,13 @@ class Layout(NamedTuple):
     """How the N tokens of a batch, in one row, fall into blocks."""
 
     blocks: list[Tensor]
-    """Of B expressions each, padded to the longest: where each token stands in the row, (B, L); 0 on padding."""
+    """Of B texts each, padded to the longest: where each token stands in the row, (B, L); 0 on padding."""
     back_N: Tensor
     """Where each token stands in the blocks, flattened and joined."""
 
 
 def layout(lengths_B: npt.NDArray[np.int64], *, single_block: bool = False) -> Layout:
-    """For expressions of ascending length that stand one after another; the blocks with the least to compute."""
+    """For texts of ascending length that stand one after another; the blocks with the least to compute."""
     blocks, backs = list[Tensor](), list[npt.NDArray[np.int64]]()
     starts_B = np.cumsum(lengths_B) - lengths_B
     num_places = 0
@@ -75,7 +78,7 @@ def _attention(
     packed: Layout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each expression, as an attention function of transformers; all are (1, heads, N, D)."""
+    """Causal attention within each text, as an attention function of transformers; all are (1, heads, N, D)."""
     assert packed is not None
     heads, keys_and_values = query.shape[1], key.shape[1]
     attended: list[Tensor] = []
@@ -101,13 +104,13 @@ def packed_attention(model: PreTrainedModel) -> Iterator[None]:
     """Inside, `packed_logits` of this model may be asked, and nothing else.
 
     Raises:
-        ConfigError: its architecture lets expressions see one another, or has no attention to replace.
+        ConfigError: its architecture lets texts see one another, or has no attention to replace.
     """
     usual = model.config._attn_implementation
     why = ""
     try:
         model.set_attn_implementation(_IMPLEMENTATION)
-        why = "" if _keeps_apart(model, usual) else "expressions in one row would see one another"
+        why = "" if _keeps_apart(model, usual) else "texts in one row would see one another"
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
     try:
@@ -137,7 +140,7 @@ def _keeps_apart(model: PreTrainedModel, usual: str) -> bool:
 
 
 def packed_logits(model: PreTrainedModel, ids_N: Tensor, positions_N: Tensor, packed: Layout) -> Tensor:
-    """Logits (N, V) of what follows each token, expressions not seeing one another."""
+    """Logits (N, V) of what follows each token, texts not seeing one another."""
     out = model(input_ids=ids_N[None], position_ids=positions_N[None], packed=packed, use_cache=False)
     logits_NV: Tensor = out.logits[0]
     return logits_NV
@@ -154,26 +157,26 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """Distinct expressions in one row of N tokens, one after another; labels are ids shifted left."""
+    """Distinct texts in one row of N tokens, one after another; labels are ids shifted left."""
 
     ids_N: Tensor
     labels_N: Tensor
     positions_N: Tensor
-    """Of each token within its expression, from 0."""
+    """Of each token within its text, from 0."""
     counts_N: Tensor
-    """How often the expression is in the batch: what a dataset repeats is evaluated once and weighted."""
+    """How often the text is in the batch: what a dataset repeats is evaluated once and weighted."""
     layout: Layout
     num_tokens: int
     """Repetitions counted."""
-    num_expressions: int
+    num_texts: int
     """Repetitions counted."""
 
 
-class _Expressions:
-    """The distinct expressions of a dataset, encoded once: U of them."""
+class _Texts:
+    """The distinct texts of a dataset, encoded once: U of them."""
 
-    def __init__(self, texts: list[str]) -> None:
-        self._ids = [np.array(encode(text), dtype=np.int64) for text in texts]
+    def __init__(self, texts: list[str], tokenizer: Tokenizer) -> None:
+        self._ids = [np.array(tokenizer.encode(text), dtype=np.int64) for text in texts]
         self.lengths_U = np.array([len(ids) - 1 for ids in self._ids], dtype=np.int64)
 
     def batches(self, rows: npt.NDArray[np.int64], size: int, single_block: bool) -> Iterator[Batch]:
@@ -213,7 +216,7 @@ class MixedDataModule(pl.LightningDataModule):
     Both parts have the same mixture in expectation: the paper validates on the contaminated set too.
     """
 
-    def __init__(self, dataset: Dataset, config: TrainConfig, rng: np.random.Generator) -> None:
+    def __init__(self, dataset: Dataset, tokenizer: Tokenizer, config: TrainConfig, rng: np.random.Generator) -> None:
         super().__init__()
         if len(dataset) < 2:
             raise ValueError(f"{len(dataset)} example cannot be split into training and validation")
@@ -221,7 +224,7 @@ class MixedDataModule(pl.LightningDataModule):
         num_validation = config.num_validation_examples(len(dataset))
         number = {text: i for i, text in enumerate(dict.fromkeys(dataset.texts))}
         rows = np.array([number[text] for text in dataset.texts], dtype=np.int64)
-        self._expressions = _Expressions(list(number))
+        self._texts = _Texts(list(number), tokenizer)
         self._train_rows = rows[order[num_validation:]]
         self._validation_rows = rows[order[:num_validation]]
         self._config = config
@@ -231,7 +234,7 @@ class MixedDataModule(pl.LightningDataModule):
     @property
     def num_train_tokens(self) -> int:
         """Predicted tokens of one epoch, `<eos>` included."""
-        return int(self._expressions.lengths_U[self._train_rows].sum())
+        return int(self._texts.lengths_U[self._train_rows].sum())
 
     @property
     def validation_entropy_nats(self) -> float:
@@ -243,11 +246,11 @@ class MixedDataModule(pl.LightningDataModule):
         """One epoch after another without end, each shuffled anew."""
         while True:
             rows = self._rng.permutation(self._train_rows)
-            yield from self._expressions.batches(rows, self._config.batch_size, self._single_block)
+            yield from self._texts.batches(rows, self._config.batch_size, self._single_block)
 
     def validation_batches(self) -> Iterator[Batch]:
         # No gradients to keep: larger batches are faster and no less exact
-        return self._expressions.batches(self._validation_rows, 4 * self._config.batch_size, self._single_block)
+        return self._texts.batches(self._validation_rows, 4 * self._config.batch_size, self._single_block)
 
     def _stretches(self) -> Iterator[list[Batch]]:
         batches = islice(self.train_batches(), self._config.num_steps)

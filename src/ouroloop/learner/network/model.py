@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.utils import logging as transformers_logging
 
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig
-from ouroloop.testbed.tokenizer import EOS_ID, VOCABULARY, build_tokenizer
+from ouroloop.testbed.base import Tokenizer
 
 transformers_logging.disable_progress_bar()
 
@@ -23,7 +23,7 @@ _DROPOUTS = (
 )  # fmt: skip
 
 
-def transformers_config(config: ModelConfig) -> PretrainedConfig:
+def transformers_config(config: ModelConfig, tokenizer: Tokenizer) -> PretrainedConfig:
     """The transformers configuration of the wanted shape.
 
     Raises:
@@ -35,13 +35,13 @@ def transformers_config(config: ModelConfig) -> PretrainedConfig:
         if unknown:
             raise ConfigError(f"model.options: {config.model_type} has no option {unknown[0]!r}")
         wanted: dict[str, Any] = {
-            "vocab_size": len(VOCABULARY),
+            "vocab_size": tokenizer.size,
             "hidden_size": config.hidden_size,
             "num_hidden_layers": config.num_layers,
             "num_attention_heads": config.num_heads,
             "max_position_embeddings": config.context_length,
-            "bos_token_id": EOS_ID,
-            "eos_token_id": EOS_ID,
+            "bos_token_id": tokenizer.eos_id,
+            "eos_token_id": tokenizer.eos_id,
             "pad_token_id": None,  # an inherited one would freeze the embedding of a word
         }
         if hasattr(built, "intermediate_size"):
@@ -60,9 +60,9 @@ def transformers_config(config: ModelConfig) -> PretrainedConfig:
         raise ConfigError(f"model {config.model_type!r}: {str(error).splitlines()[0]}") from None
 
 
-def build_model(config: ModelConfig, seed: int) -> PreTrainedModel:
+def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> PreTrainedModel:
     """A freshly initialised causal LM; the same seed gives the same weights."""
-    built = transformers_config(config)
+    built = transformers_config(config, tokenizer)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
@@ -80,7 +80,7 @@ def num_parameters(model: PreTrainedModel) -> int:
     return total - (int(positions.weight.numel()) if positions is not None else 0)
 
 
-def save_model(model: PreTrainedModel, folder: Path, sampling: SamplingConfig) -> None:
+def save_model(model: PreTrainedModel, tokenizer: Tokenizer, sampling: SamplingConfig, folder: Path) -> None:
     """A plain transformers folder: safetensors, configuration, tokenizer, and how S_t was sampled."""
     model.generation_config = GenerationConfig(
         do_sample=True,
@@ -88,12 +88,12 @@ def save_model(model: PreTrainedModel, folder: Path, sampling: SamplingConfig) -
         top_k=0,  # the library's default of 50 would cut tails
         top_p=1.0,
         max_new_tokens=sampling.max_new_tokens,
-        bos_token_id=EOS_ID,
-        eos_token_id=EOS_ID,
-        pad_token_id=EOS_ID,
+        bos_token_id=tokenizer.eos_id,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.eos_id,
     )
     model.save_pretrained(folder)
-    build_tokenizer(model.config.max_position_embeddings).save_pretrained(folder)
+    tokenizer.build(model.config.max_position_embeddings).save_pretrained(folder)
 
 
 def load_model(folder: Path) -> PreTrainedModel:

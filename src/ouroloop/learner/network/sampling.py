@@ -23,7 +23,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from ouroloop.config import ConfigError, SamplingConfig
-from ouroloop.testbed.tokenizer import EOS_ID, VOCABULARY, decode, encode
+from ouroloop.learner.base import Samples
+from ouroloop.testbed.base import Array, Tokenizer
 
 _FIRST_CAPACITY = 32  # tokens that the cache has room for at first; doubled when they are used up
 
@@ -67,46 +68,47 @@ class SlotLayer(DynamicLayer):
         return self._length
 
 
+@torch.inference_mode()
 def sample(
-    model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str = ""
-) -> list[str]:
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    count: int,
+    config: SamplingConfig,
+    rng: np.random.Generator,
+    prompt: str = "",
+) -> Samples:
     """`count` independent texts, in random order; `prompt` is the beginning that all of them share.
 
-    A text ends at `<eos>`, which is not part of it, or is cut off after `config.max_new_tokens` words.
-    The law is the model's softmax at `config.temperature`: no top-k, no top-p, no penalty. `rng` makes
-    every draw; the same rng state on the same machine gives the same texts.
+    A text ends at `<eos>`, which is not part of it, or is cut off after `config.max_new_tokens` tokens.
+    The distribution is the model's softmax at `config.temperature`: no top-k, no top-p, no penalty. `rng` makes
+    every draw; the same rng state on the same machine gives the same texts. The log-probability of a text is
+    that of drawing it, given the prompt: that of `<eos>` too, unless it was cut off.
 
     Raises:
         FloatingPointError: the model gives no finite distribution.
     """
-    return sample_with_nats(model, count, config, rng, prompt)[0]
-
-
-@torch.inference_mode()
-def sample_with_nats(
-    model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str = ""
-) -> tuple[list[str], list[float]]:
-    """The same texts, and the log-probability in nats with which each of them is drawn, given the prompt.
-
-    It is that of `<eos>` too, unless the text was cut off.
-    """
     was_training = model.training
     model.eval()
+    start = tokenizer.encode(prompt)[:-1]
     try:
         drawn = [
-            (text, nats)
-            for start in range(0, count, config.batch_size)
-            for text, nats, copies in _tree(model, min(config.batch_size, count - start), config, rng, prompt)
+            (ids, nats)
+            for first in range(0, count, config.batch_size)
+            for ids, nats, copies in _tree(model, tokenizer, start, min(config.batch_size, count - first), config, rng)
             for _ in range(copies)
         ]
     finally:
         model.train(was_training)
     order = rng.permutation(len(drawn))
-    return [drawn[i][0] for i in order], [drawn[i][1] for i in order]
+    texts: dict[tuple[int, ...], str] = {}
+    for ids, _ in drawn:
+        if ids not in texts:
+            texts[ids] = tokenizer.decode([*start[1:], *ids])
+    return Samples([texts[drawn[i][0]] for i in order], [drawn[i][1] for i in order])
 
 
 @torch.inference_mode()
-def require_causal(model: PreTrainedModel) -> None:
+def require_causal(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
     """Checks once what training and sampling take for granted of a model.
 
     Raises:
@@ -115,7 +117,8 @@ def require_causal(model: PreTrainedModel) -> None:
     """
     name = model.config.model_type
     model.eval()
-    ids_BL = torch.tensor([[EOS_ID, 5, 2, 1, 6, EOS_ID], [EOS_ID, 5, 2, 0, 4, 3]])
+    eos, size = tokenizer.eos_id, tokenizer.size
+    ids_BL = torch.tensor([[eos, 5, 2, 1, 6, eos], [eos, 5, 2, 0, 4, 3]]) % size
     try:
         logits_BLV = model(input_ids=ids_BL, use_cache=False).logits
         cache = Cache(layers=[SlotLayer(2) for _ in range(model.config.num_hidden_layers)])
@@ -129,25 +132,26 @@ def require_causal(model: PreTrainedModel) -> None:
 
 
 def _tree(
-    model: PreTrainedModel, count: int, config: SamplingConfig, rng: np.random.Generator, prompt: str
-) -> Iterator[tuple[str, float, int]]:
-    """(text, its log-probability in nats, how often it was drawn)."""
-    start = encode(prompt)[:-1]
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    start: list[int],
+    count: int,
+    config: SamplingConfig,
+    rng: np.random.Generator,
+) -> Iterator[tuple[tuple[int, ...], float, int]]:
+    """(token ids after the start, their log-probability in nats, how often they were drawn)."""
+    eos = tokenizer.eos_id
     cache = Cache(layers=[SlotLayer(count) for _ in range(model.config.num_hidden_layers)])
-    prefixes = np.zeros((count, config.max_new_tokens), dtype=np.uint8)
+    prefixes = np.zeros((count, config.max_new_tokens), dtype=np.min_scalar_type(tokenizer.size))
     counts, nats = np.array([count]), np.zeros(1)
     ids_RL = torch.tensor([start], device=model.device)
-
-    def text(row: int | np.integer, length: int) -> str:
-        return " ".join(filter(None, [prompt, decode(prefixes[row, :length])]))
-
     for length in range(config.max_new_tokens):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
-        children_RV, probabilities_RV = _split(logits_RV, counts, config.temperature, rng)
-        for row in np.flatnonzero(children_RV[:, EOS_ID]):
-            ends = float(nats[row] + np.log(probabilities_RV[row, EOS_ID]))
-            yield text(row, length), ends, int(children_RV[row, EOS_ID])
-        children_RV[:, EOS_ID] = 0
+        children_RV, probabilities_RV = _split(logits_RV[:, : tokenizer.size], counts, config.temperature, rng)
+        for row in np.flatnonzero(children_RV[:, eos]):
+            ends = float(nats[row] + np.log(probabilities_RV[row, eos]))
+            yield tuple(prefixes[row, :length].tolist()), ends, int(children_RV[row, eos])
+        children_RV[:, eos] = 0
         parents, tokens = np.nonzero(children_RV)
         if not len(parents):
             return
@@ -164,14 +168,14 @@ def _tree(
         counts[slots], nats[slots] = children_RV[parents, tokens], of_children
         ids_RL = torch.from_numpy(prefixes[: len(parents), length : length + 1].astype(np.int64)).to(model.device)
     for unfinished, copies in enumerate(counts):
-        yield text(unfinished, config.max_new_tokens), float(nats[unfinished]), int(copies)
+        yield tuple(prefixes[unfinished].tolist()), float(nats[unfinished]), int(copies)
 
 
 def _split(
     logits_RV: Tensor, counts: npt.NDArray[np.int64], temperature: float, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """How many of each row's texts go on with each token, and with what probability, both [rows, vocabulary]."""
-    probabilities_RV = torch.softmax(logits_RV[:, : len(VOCABULARY)].double() / temperature, dim=-1).cpu().numpy()
+    probabilities_RV = torch.softmax(logits_RV.double() / temperature, dim=-1).cpu().numpy()
     if not np.isfinite(probabilities_RV).all():
         raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
     return rng.multinomial(counts, probabilities_RV), probabilities_RV
@@ -194,39 +198,36 @@ def assign_slots(parents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 _TOKENS_AT_ONCE = 16_384  # bounds the memory of a forward pass
 _MAX_STRETCH = 1.15  # of the shortest row of a batch, to the longest
+_MANY = 10_000  # texts from which on shared prefixes pay
 _TEXTS_AT_ONCE = 1_024  # bounds the memory of the key-value cache
-
-Nats = npt.NDArray[np.float64]
-
-
-def log_probabilities(model: PreTrainedModel, texts: Sequence[str], temperature: float = 1.0) -> Nats:
-    """The log-probability in nats of each text, its `<eos>` included: of `sample` writing just this text.
-
-    Raises:
-        KeyError: a word outside the alphabet.
-        ValueError: a text that the model has no positions for.
-        FloatingPointError: the model gives no finite distribution.
-    """
-    nats: Nats = log_probabilities_at(model, texts, [temperature])[0]
-    return nats
 
 
 @torch.inference_mode()
-def log_probabilities_at(model: PreTrainedModel, texts: Sequence[str], temperatures: Sequence[float]) -> Nats:
-    """The same at several temperatures, [temperature, text].
+def log_probabilities(
+    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], temperatures: Sequence[float] = (1.0,)
+) -> Array:
+    """How probable a model finds each text, its `<eos>` included: of `sample` writing just this text.
 
-    Batches are of similar lengths, so little is padded; a text that stands twice is evaluated once.
+    In nats, [temperature, text]. Batches are of similar lengths, so little is padded; a text that occurs twice is
+    evaluated once. Very many distinct texts share the evaluation of their prefixes.
+
+    Raises:
+        KeyError: a word that the tokenizer does not have.
+        ValueError: a text that the model has no positions for.
+        FloatingPointError: the model gives no finite distribution.
     """
-    rows: dict[str, list[int]] = {text: encode(text) for text in texts}
+    rows: dict[str, list[int]] = {text: tokenizer.encode(text) for text in texts}
     longest, limit = max(map(len, rows.values()), default=1) - 1, model.config.max_position_embeddings
     if longest > limit:
         raise ValueError(f"a text of {longest - 1} words does not fit a model with {limit} positions")
     was_training = model.training
     model.eval()
-    nats: dict[str, list[float]] = {}
     try:
+        if len(texts) > _MANY:
+            return _of_tree(model, tokenizer, texts, temperatures)
+        nats: dict[str, list[float]] = {}
         for batch in _batches(rows):
-            nats |= zip(batch, _score(model, [rows[text] for text in batch], temperatures), strict=True)
+            nats |= zip(batch, _score(model, tokenizer, [rows[text] for text in batch], temperatures), strict=True)
     finally:
         model.train(was_training)
     return np.array([nats[text] for text in texts], dtype=np.float64).reshape(len(texts), len(temperatures)).T
@@ -244,14 +245,16 @@ def _batches(rows: Mapping[str, Sequence[int]]) -> Iterator[list[str]]:
         yield batch
 
 
-def _score(model: PreTrainedModel, rows: Sequence[Sequence[int]], temperatures: Sequence[float]) -> list[list[float]]:
-    ids_BL = torch.full((len(rows), max(map(len, rows))), EOS_ID)
+def _score(
+    model: PreTrainedModel, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], temperatures: Sequence[float]
+) -> list[list[float]]:
+    ids_BL = torch.full((len(rows), max(map(len, rows))), tokenizer.eos_id)
     is_text_BL = torch.zeros(ids_BL.shape, dtype=torch.bool)
     for i, ids in enumerate(rows):  # padded on the right, where causality alone keeps it out of what counts
         ids_BL[i, : len(ids)] = torch.tensor(ids)
         is_text_BL[i, : len(ids)] = True
     ids_BL, is_text_BL = ids_BL.to(model.device), is_text_BL.to(model.device)
-    logits_BLV = model(input_ids=ids_BL[:, :-1], use_cache=False).logits
+    logits_BLV = model(input_ids=ids_BL[:, :-1], use_cache=False).logits[..., : tokenizer.size]
     nats_TB = []
     for temperature in temperatures:
         nats_BL = _steps(logits_BLV, temperature).gather(-1, ids_BL[:, 1:, None]).squeeze(-1)
@@ -261,7 +264,7 @@ def _score(model: PreTrainedModel, rows: Sequence[Sequence[int]], temperatures: 
 
 
 def _steps(logits: Tensor, temperature: float) -> Tensor:
-    return torch.log_softmax(logits[..., : len(VOCABULARY)].double() / temperature, dim=-1)
+    return torch.log_softmax(logits.double() / temperature, dim=-1)
 
 
 def _finite(nats: Tensor) -> Tensor:
@@ -270,41 +273,43 @@ def _finite(nats: Tensor) -> Tensor:
     return nats
 
 
-@torch.inference_mode()
-def log_probabilities_of_tree(model: PreTrainedModel, texts: Sequence[str], temperatures: Sequence[float]) -> Nats:
-    """What `log_probabilities_at` gives, for very many distinct texts that begin alike.
-
-    Each distinct prefix is evaluated once, level by level, as when sampling: a fifth of the tokens of all
-    expressions of depth 3. `model` must be in evaluation mode.
+def _of_tree(
+    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], temperatures: Sequence[float]
+) -> Array:
+    """Each distinct prefix is evaluated once, level by level, as when sampling: a fifth of the tokens of all
+    expressions of depth 3.
     """
-    rows = [encode(text)[1:] for text in texts]
+    rows = [tokenizer.encode(text)[1:] for text in texts]
     order = sorted(range(len(rows)), key=rows.__getitem__)
     nats = np.empty((len(temperatures), len(rows)))
     for start in range(0, len(order), _TEXTS_AT_ONCE):
         chosen = order[start : start + _TEXTS_AT_ONCE]
-        nats[:, chosen] = _tree_nats(model, [rows[i] for i in chosen], temperatures)
+        nats[:, chosen] = _tree_nats(model, tokenizer, [rows[i] for i in chosen], temperatures)
     return nats
 
 
-def _tree_nats(model: PreTrainedModel, rows: Sequence[Sequence[int]], temperatures: Sequence[float]) -> Nats:
+def _tree_nats(
+    model: PreTrainedModel, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], temperatures: Sequence[float]
+) -> Array:
+    eos, size = tokenizer.eos_id, tokenizer.size
     lengths = np.array([len(row) for row in rows])
-    ids_NL = np.full((len(rows), lengths.max()), EOS_ID)
+    ids_NL = np.full((len(rows), lengths.max()), eos)
     for row, ids in zip(ids_NL, rows, strict=True):
         row[: len(ids)] = ids
     cache = Cache(layers=[SlotLayer(len(rows)) for _ in range(model.config.num_hidden_layers)])
     nats = np.zeros((len(temperatures), len(rows)))
     live, slots = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)  # of the text's prefix
-    ids_RL = torch.tensor([[EOS_ID]], device=model.device)
+    ids_RL = torch.tensor([[eos]], device=model.device)
     for length in range(ids_NL.shape[1]):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
         for of_temperature, temperature in zip(nats, temperatures, strict=True):
-            steps_RV = _finite(_steps(logits_RV, temperature)).cpu().numpy()
+            steps_RV = _finite(_steps(logits_RV[:, :size], temperature)).cpu().numpy()
             of_temperature[live] += steps_RV[slots[live], ids_NL[live, length]]
         live = live[lengths[live] > length + 1]
         if not len(live):
             break
-        branches, branch = np.unique(slots[live] * len(VOCABULARY) + ids_NL[live, length], return_inverse=True)
-        parents, tokens = np.divmod(branches, len(VOCABULARY))
+        branches, branch = np.unique(slots[live] * size + ids_NL[live, length], return_inverse=True)
+        parents, tokens = np.divmod(branches, size)
         slot_of_branch = assign_slots(parents)
         moved = slot_of_branch != parents
         source, target = torch.from_numpy(parents[moved]), torch.from_numpy(slot_of_branch[moved])

@@ -13,9 +13,7 @@ through by manual optimization.
 import logging
 import math
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -25,6 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
+from ouroloop.learner.base import Report, Training
 from ouroloop.learner.network.batches import Batch, MixedDataModule, packed_attention, packed_logits, padded_logits
 from ouroloop.learner.network.muon import Muon, block_matrices
 
@@ -40,7 +39,7 @@ class LanguageModel(pl.LightningModule):
     (its `<eos>` included), averaged over the expressions of the validation set.
     """
 
-    def __init__(self, model: PreTrainedModel, config: TrainConfig, report: Callable[[int, float], None]) -> None:
+    def __init__(self, model: PreTrainedModel, config: TrainConfig, report: Report) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = torch.compile(model) if config.compile else model
@@ -93,7 +92,7 @@ class LanguageModel(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._validation_sum += float(self.nats(batch))
-        self._num_validated += batch.num_expressions
+        self._num_validated += batch.num_texts
 
     def on_validation_epoch_end(self) -> None:
         self.validation_losses.append((self.num_steps, self._validation_sum / self._num_validated))
@@ -159,26 +158,12 @@ class BestWeights(pl.Callback):
         module.load_state_dict(self._weights)
 
 
-@dataclass(frozen=True)
-class Training:
-    """What a training left behind, beside the weights."""
-
-    validation_nats: float
-    """Lowest validation loss, nats per expression; the weights are those of that moment."""
-    train_losses: list[float]
-    """Nats per token, one per optimizer step."""
-    validation_losses: list[tuple[int, float]]
-    """(optimizer step, nats per expression)."""
-    num_tokens: int
-    """Predicted tokens trained on, `<eos>` included and padding excluded."""
-
-
 def train(
     model: PreTrainedModel,
     data: MixedDataModule,
     config: TrainConfig,
     seed: int,
-    report: Callable[[int, float], None],
+    report: Report,
 ) -> Training:
     """Trains `model` in place and leaves it with its best weights, in evaluation mode.
 

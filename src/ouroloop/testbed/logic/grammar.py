@@ -2,7 +2,7 @@
 
 An expression of depth d is an operator over expressions of depth d-1, so all leaves sit at exactly
 depth d. Every operator node is bracketed, the root too: `( not X )`, `( L and R )`, `( L or R )`.
-Text is the eight-word alphabet below, joined by single spaces; `<eos>` is never part of a text.
+Text is the seven words below, joined by single spaces; `<eos>`, the eighth symbol, is never part of a text.
 
 Source: Algorithm 2 of arXiv 2311.16822v2. Where the brackets go is not stated there; this is the one
 placement whose edit distances match the paper's figures.
@@ -14,8 +14,7 @@ from enum import StrEnum
 
 import numpy as np
 
-EOS = "<eos>"
-TOKENS = ("True", "False", "not", "and", "or", "(", ")", EOS)
+WORDS = ("True", "False", "not", "and", "or", "(", ")")
 OPERATORS = ("not", "and", "or")
 
 # A set is given up when this many draws per wanted expression did not fill it: what is left of the
@@ -23,7 +22,7 @@ OPERATORS = ("not", "and", "or")
 _MAX_DRAWS_PER_EXPRESSION = 2_000
 
 
-class Initialisation(StrEnum):
+class TruthLabel(StrEnum):
     """Which expressions D_0 and the fresh data hold (the paper's section 4 and appendix C)."""
 
     TRUE_ONLY = "true_only"
@@ -43,10 +42,10 @@ def num_expressions(depth: int) -> int:
     return count
 
 
-def capacity(min_depth: int, max_depth: int, initialisation: Initialisation) -> int:
+def capacity(min_depth: int, max_depth: int, truth_label: TruthLabel) -> int:
     """The size of the largest set of distinct expressions that these depths allow."""
     of_one_label = sum(num_expressions(depth) // 2 for depth in range(min_depth, max_depth + 1))
-    return 2 * of_one_label if initialisation is Initialisation.HALF_AND_HALF else of_one_label
+    return 2 * of_one_label if truth_label is TruthLabel.HALF_AND_HALF else of_one_label
 
 
 def derive(depth: int, count: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
@@ -76,9 +75,9 @@ def unique_set(
     *,
     min_depth: int = 1,
     max_depth: int = 5,
-    initialisation: Initialisation = Initialisation.TRUE_ONLY,
+    truth_label: TruthLabel = TruthLabel.TRUE_ONLY,
 ) -> list[str]:
-    """`num_examples` distinct expressions in the order in which they were drawn: the law of D_0.
+    """`num_examples` distinct expressions in the order in which they were drawn: D_0 is such a set.
 
     The depth is uniform on min_depth..max_depth; expressions of the wrong truth value and repeated
     ones are dropped, as in the paper. Half and half fills ceil(n/2) True and floor(n/2) False ones.
@@ -86,17 +85,17 @@ def unique_set(
     Raises:
         GrammarExhaustedError: there are not that many, or the rest is too improbable to be drawn.
     """
-    limit = capacity(min_depth, max_depth, initialisation)
+    limit = capacity(min_depth, max_depth, truth_label)
     if num_examples > limit:
         raise GrammarExhaustedError(
             f"{num_examples:,} unique expressions asked for, but depth {min_depth} to {max_depth} "
-            f"has {limit:,} ({initialisation.value}); lower data.num_examples or raise data.max_depth"
+            f"has {limit:,} ({truth_label.value}); lower data.num_examples or raise data.max_depth"
         )
     num_true = {
-        Initialisation.TRUE_ONLY: num_examples,
-        Initialisation.FALSE_ONLY: 0,
-        Initialisation.HALF_AND_HALF: (num_examples + 1) // 2,
-    }[initialisation]
+        TruthLabel.TRUE_ONLY: num_examples,
+        TruthLabel.FALSE_ONLY: 0,
+        TruthLabel.HALF_AND_HALF: (num_examples + 1) // 2,
+    }[truth_label]
     wanted = {True: num_true, False: num_examples - num_true}
     found: dict[str, None] = {}
     drawn = 0

@@ -1,0 +1,84 @@
+"""What a learner is: the loop, the registry and the report know one by these protocols and by nothing else."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ouroloop.science.dataset import Dataset
+from ouroloop.science.seeding import Streams
+from ouroloop.testbed.base import Array
+
+Report = Callable[[int, float], None]
+"""Told about (optimizer step, nats per token) now and then."""
+
+
+class Samples(NamedTuple):
+    """Texts drawn from a model, in random order."""
+
+    texts: list[str]
+    log_probs: list[float]
+    """Of each text, in nats, under the distribution that it was drawn from."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training left behind, beside the weights."""
+
+    validation_nats: float
+    """Lowest validation loss, nats per text; the weights are those of that moment."""
+    train_losses: list[float]
+    """Nats per token, one per optimizer step."""
+    validation_losses: list[tuple[int, float]]
+    """(optimizer step, nats per text)."""
+    num_tokens: int
+    """Predicted tokens trained on, `<eos>` included and padding excluded."""
+
+
+class Fitted(Protocol):
+    """M_t. What it samples and what it scores is one distribution: the softmax at its sampling temperature."""
+
+    @property
+    def training(self) -> Training | None:
+        """None where there was nothing to train."""
+
+    def sample(self, count: int, rng: np.random.Generator) -> Samples:
+        """So many independent texts; `rng` makes every draw."""
+
+    def log_prob(self, texts: Sequence[str], temperatures: Sequence[float]) -> Array:
+        """In nats, [temperature, text]; -inf for what it never writes."""
+
+    def probabilities(self) -> Mapping[str, float] | None:
+        """The whole distribution that it samples from, where that is a list of texts; else None."""
+
+    def save(self, folder: Path) -> None:
+        """As files from which `Learner.load` makes the same model."""
+
+
+class Learner(Protocol):
+    @property
+    def device(self) -> str:
+        """The kind that it computes on and that may round otherwise than another: cpu, or a GPU's name."""
+
+    @property
+    def is_registrable(self) -> bool:
+        """Whether its models are worth keeping: one that *is* its training set is on record already."""
+
+    def check(self) -> None:
+        """Everything that can be known before anything is recorded.
+
+        Raises:
+            ConfigError: it cannot learn or be sampled as configured.
+        """
+
+    def fit(self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None) -> Fitted:
+        """M_t from D_{t-1}: the same dataset and streams, the same model, bit for bit on one machine.
+
+        Raises:
+            FloatingPointError: it diverged.
+        """
+
+    def load(self, folder: Path) -> Fitted:
+        """What `save` left."""

@@ -1,0 +1,211 @@
+"""What a testbed is: where the texts come from, how each one is judged, and what is known of their distribution.
+
+The loop, the learners, the record and the report know a testbed by these protocols and by nothing else. Words and
+verdicts of one language stand in its own package.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Estimate(NamedTuple):
+    value: float
+    stderr: float | None = None
+    """One standard error over the samples; None where there is none."""
+
+
+class Tokenizer(Protocol):
+    """Texts <-> token ids. One symbol, `<eos>`, starts, ends and pads a sequence."""
+
+    @property
+    def eos_id(self) -> int: ...
+
+    @property
+    def size(self) -> int:
+        """Of the vocabulary, `<eos>` counted."""
+
+    def encode(self, text: str) -> list[int]:
+        """`<eos>` text `<eos>`: what a model is trained on. Raises KeyError on what it cannot spell."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these ids, none of them `<eos>`."""
+
+    def build(self, context_length: int, continues: bool = False) -> "PreTrainedTokenizerFast":
+        """The same mapping for transformers; one that `continues` decodes what follows a prompt, to be joined to it."""
+
+
+class Forms(NamedTuple):
+    """Texts that are equally probable under P, together: one entry for each form."""
+
+    num: Array
+    """Texts of this form."""
+    log_p: Array
+    """Of each one of them, in nats."""
+    parts: Mapping[str, Mask]
+    """Which forms each coverage is about, by its metric key."""
+
+
+class Stratum(NamedTuple):
+    """Texts that stand for a part of P: all of it, or independent draws. The strata of a distribution weigh equally."""
+
+    texts: tuple[str, ...]
+    log_p: Array
+    """Under all of P, in nats."""
+    weights: Array
+    """Sum to 1: the probability given the stratum, or 1/n for n draws."""
+    is_exact: bool
+    parts: Mapping[str, Mask]
+    """Which texts each coverage is about, by its metric key."""
+
+
+class Distribution(Protocol):
+    """P, the distribution that original data is drawn from, where it is known in closed form."""
+
+    @property
+    def forms(self) -> Forms:
+        """All of P."""
+
+    @property
+    def entropy_nats(self) -> float: ...
+
+    @property
+    def masses(self) -> Mapping[str, str]:
+        """Metric key -> the part of P (a key of `parts`) whose mass under M is a measure."""
+
+    def supports(self, judgement: Any) -> bool:
+        """Whether P gives the judged text a probability above 0."""
+
+    def log_probabilities(self, texts: Sequence[str]) -> Array:
+        """Of texts that P supports, in nats."""
+
+    def forms_of(self, texts: Sequence[str], judgements: Mapping[str, Any]) -> Forms:
+        """Each of these texts, which P supports, as a form of its own."""
+
+    def held_out(self, stream: Callable[[int], np.random.Generator], exact: bool) -> list[Stratum]:
+        """A stratum for each part of P, those that can be enumerated in full; `stream` gives the n-th one's draws.
+
+        `exact` also enumerates what takes seconds to score. Draws are independent of D_0, hence may occur in it:
+        leaving those out would bias the divergence.
+        """
+
+    def expected_unique(self, num_draws: int) -> float:
+        """Distinct texts among so many independent draws, in expectation."""
+
+    def original_log_probabilities(self, num_examples: int) -> Array:
+        """By form, the log-probability of a text picked from an original dataset of so many."""
+
+
+class Testbed(Protocol):
+    """A language in which texts are drawn, written by models, and judged."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def distribution(self) -> Distribution | None:
+        """None where truth has no closed form: then nothing is said of coverage and divergence."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What `row` says of a text, and last what a text is called."""
+
+    @property
+    def composition(self) -> Mapping[str, str]:
+        """What every text is one of -> the measure that is its share: shares that sum to 1. Empty without verdicts."""
+
+    @property
+    def headline(self) -> Mapping[str, str]:
+        """Word -> measure: the few that a narrow table has room for."""
+
+    @property
+    def descriptions(self) -> Mapping[str, str]:
+        """Measure -> what it is, in words, for those that are shares of all texts."""
+
+    def original(self, count: int, rng: np.random.Generator) -> list[str]:
+        """D_0: so many texts."""
+
+    def fresh(self, count: int, generation: int, rng: np.random.Generator) -> list[str]:
+        """F_t: so many more."""
+
+    def tokens(self, text: str) -> Sequence[str]:
+        """What a text is long by, and edited by: `<eos>` is none of them."""
+
+    def judge(self, text: str) -> Any:
+        """What is known of any string; it never raises."""
+
+    def row(self, text: str) -> tuple[str | int, ...]:
+        """A cell for each of `columns`, the text itself last; an empty one where there is nothing to say."""
+
+    def tally(self, sample: "Sample") -> list[tuple[str, int]]:
+        """The texts of a sample by class, such as depth; empty where there are none."""
+
+    def measures(self, sample: "Sample", original: "Sample") -> dict[str, Estimate]:
+        """What is measured here and nowhere else, of S_t beside D_0."""
+
+    def cross_check(self, texts: Sequence[str]) -> None:
+        """Lets somebody else's judge see these texts too. Raises AssertionError where it differs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Texts sampled from one model, reduced to distinct ones with counts, and judged by their testbed.
+
+    The most frequent come first, and among equals the first sampled: the head is a fair sample.
+
+    Raises:
+        ValueError: on no texts. Nothing sampled is not "0 % correct".
+    """
+
+    counts: Mapping[str, int]
+    testbed: Testbed
+
+    @classmethod
+    def of(cls, texts: Sequence[str], testbed: Testbed) -> "Sample":
+        if not texts:
+            raise ValueError("no texts: there is nothing to measure")
+        return cls(dict(Counter(texts).most_common()), testbed)
+
+    @cached_property
+    def judgements(self) -> dict[str, Any]:
+        return {text: self.testbed.judge(text) for text in self.counts}
+
+    @cached_property
+    def size(self) -> int:
+        return sum(self.counts.values())
+
+    def rate(self, texts: Sequence[str] | set[str]) -> Estimate:
+        """Share of all sampled texts that are among `texts`, with the binomial standard error."""
+        share = sum(self.counts[text] for text in texts) / self.size
+        return Estimate(share, float(np.sqrt(share * (1 - share) / self.size)))
+
+    def mean(self, values: Mapping[str, float]) -> Estimate:
+        """Over the sampled texts that have a value, at least one, repeats counted."""
+        value = np.array(list(values.values()), dtype=np.float64)
+        weights = np.array([self.counts[text] for text in values], dtype=np.float64)
+        n = weights.sum()
+        mean = float(value @ weights / n)
+        if n < 2:
+            return Estimate(mean)
+        return Estimate(mean, float(np.sqrt(weights @ (value - mean) ** 2 / (n - 1) / n)))
+
+    def most_frequent(self, limit: int) -> list[tuple[Any, ...]]:
+        """Rows of (count, share, what the testbed says of the text, the text), the head of the sample."""
+        return [
+            (count, count / self.size, *self.testbed.row(text)) for text, count in islice(self.counts.items(), limit)
+        ]
