@@ -5,7 +5,6 @@ import gc
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 from ouroloop import __version__
@@ -247,7 +246,7 @@ def _sweep(options: argparse.Namespace) -> int:
     with loading(console):
         from ouroloop.learner import learner_of
         from ouroloop.record.track import Store
-        from ouroloop.report.page import write_report
+        from ouroloop.report.results import read_results
         from ouroloop.study.answer import answer
         from ouroloop.study.queue import Queue
         from ouroloop.study.status import study_table
@@ -260,7 +259,7 @@ def _sweep(options: argparse.Namespace) -> int:
     console.print(study_table(store, name))
     for line in answer(config, Queue.create(name)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    page = write_report(store, name, stores.runs_folder() / "reports" / name)
+    page = read_results(store, name).report()
     console.print(f"Report: {page}\nRuns: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
@@ -292,10 +291,9 @@ def _status(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from ouroloop.record.track import Store
-    from ouroloop.report.page import write_report
+    from ouroloop.report.results import read_results
 
-    folder = Path(options.folder) if options.folder else stores.runs_folder() / "reports" / options.name
-    print(write_report(Store.open(), options.name, folder))
+    print(read_results(Store.open(), options.name).report(options.folder or None))
     return 0
 
 

@@ -201,7 +201,7 @@ class Run:
     @property
     def reached(self) -> int:
         """The last generation on a loop's record, 0 for D_0 alone."""
-        return max((step for step, _ in self.history("correctness")), default=0)
+        return max((step for step, _ in self.history("num_unique")), default=0)
 
     @property
     def parent_id(self) -> str | None:

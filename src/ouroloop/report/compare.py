@@ -16,7 +16,7 @@ from ouroloop.config import ConfigError
 from ouroloop.console import print_listing, verdict_and_depth
 from ouroloop.record.track import Store
 from ouroloop.report.models import FoundModel, find_model
-from ouroloop.report.registry import Cell, Found, find_cells, find_stages
+from ouroloop.report.stages import Cell, Found, find_cells, find_stages
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Array

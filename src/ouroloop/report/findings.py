@@ -4,19 +4,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ouroloop.report.results import FIXED_SHARE, Interval, Loop, Outcome, interval
+from ouroloop.report.results import FIXED_SHARE, Interval, Loop, Results, interval
 from ouroloop.science.metrics import RETENTION
 
 
-def headline(outcome: Outcome) -> list[str]:
+def headline(results: Results) -> list[str]:
     """Three sentences with their numbers, seeds and intervals; fewer where something was not measured."""
-    if not outcome.cells:
+    if not results.cells:
         return ["No generation has been measured yet, so there is nothing to say."]
-    kept = {cell: end for cell, loops in outcome.cells.items() if (end := _at_end(loops, RETENTION))}
+    kept = {cell: end for cell, loops in results.cells.items() if (end := _at_end(loops, RETENTION))}
     if not kept:
-        return [_scope(outcome), "Diversity retention could not be computed: D_0 has no diversity.", _truth(outcome)]
+        return [_scope(results), "Diversity retention could not be computed: D_0 has no diversity.", _truth(results)]
     most, least = max(kept, key=lambda cell: kept[cell][1].mean), min(kept, key=lambda cell: kept[cell][1].mean)
-    sentence = f"{_scope(outcome)}: after {kept[least][0]} generations "
+    sentence = f"{_scope(results)}: after {kept[least][0]} generations "
     sentence += f"{kept[least][1].mean:.1%} of D_0's diversity is left"
     if most == least:
         sentence += _uncertainty(kept[least][1])
@@ -26,12 +26,12 @@ def headline(outcome: Outcome) -> list[str]:
             f" at {least}{_uncertainty(kept[least][1])}, and {kept[most][1].mean:.1%}{later} at {most}"
             f"{_uncertainty(kept[most][1])}"
         )
-    return [f"{sentence}.", _halving(outcome), _truth(outcome, least)]
+    return [f"{sentence}.", _halving(results), _truth(results, least)]
 
 
-def progress(outcome: Outcome) -> str:
+def progress(results: Results) -> str:
     """How many loops are in which state; empty when all are finished."""
-    states = [loop.run.status.lower() for loop in outcome.loops]
+    states = [loop.run.status.lower() for loop in results.loops]
     if set(states) == {"finished"}:
         return ""
     if len(states) == 1:
@@ -39,15 +39,15 @@ def progress(outcome: Outcome) -> str:
     return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 
 
-def _scope(outcome: Outcome) -> str:
-    measured = [loop for loops in outcome.cells.values() for loop in loops]
-    seeds = {len(loops) for loops in outcome.cells.values()}
+def _scope(results: Results) -> str:
+    measured = [loop for loops in results.cells.values() for loop in loops]
+    seeds = {len(loops) for loops in results.cells.values()}
     if len(measured) == 1:
-        return f"One loop ({next(iter(outcome.cells))}), one seed, so no interval over seeds"
+        return f"One loop ({next(iter(results.cells))}), one seed, so no interval over seeds"
     per_cell = "one seed each, so no intervals" if seeds == {1} else f"{_range(sorted(seeds))} seeds each"
-    if len(outcome.cells) == 1:
-        return f"{len(measured)} loops ({next(iter(outcome.cells))}), {len(measured)} seeds"
-    return f"{len(measured)} loops, {len(outcome.cells)} settings with {per_cell}"
+    if len(results.cells) == 1:
+        return f"{len(measured)} loops ({next(iter(results.cells))}), {len(measured)} seeds"
+    return f"{len(measured)} loops, {len(results.cells)} settings with {per_cell}"
 
 
 def _at_end(loops: Sequence[Loop], key: str) -> tuple[int, Interval] | None:
@@ -64,10 +64,10 @@ def _uncertainty(kept: Interval) -> str:
     return f" (95% interval {max(0.0, kept.low):.1%} to {kept.high:.1%}, n = {kept.num_seeds} seeds)"
 
 
-def _halving(outcome: Outcome) -> str:
+def _halving(results: Results) -> str:
     lives = {
         cell: [(loop.half_life, loop.reached) for loop in loops if RETENTION in loop.history]
-        for cell, loops in outcome.cells.items()
+        for cell, loops in results.cells.items()
     }
     halved = {cell: [life for life, _ in own if life] for cell, own in lives.items() if any(life for life, _ in own)}
     if not halved:
@@ -85,10 +85,10 @@ def _halving(outcome: Outcome) -> str:
     return f"{sentence}."
 
 
-def _truth(outcome: Outcome, cell: str | None = None) -> str:
-    cell = cell or next(iter(outcome.cells))
-    loops = outcome.cells[cell]
-    at = "" if len(outcome.cells) == 1 else f" at {cell}"
+def _truth(results: Results, cell: str | None = None) -> str:
+    cell = cell or next(iter(results.cells))
+    loops = results.cells[cell]
+    at = "" if len(results.cells) == 1 else f" at {cell}"
     first = [value for loop in loops if isinstance(value := loop.at("correctness", 1), float)]
     end, malformed = _at_end(loops, "correctness"), _at_end(loops, "error_rate")
     assert end is not None
@@ -98,12 +98,12 @@ def _truth(outcome: Outcome, cell: str | None = None) -> str:
     )
     if malformed:
         sentence += f", with {malformed[1].mean:.1%} malformed"
-    return f"{sentence}{_fixed(outcome)}."
+    return f"{sentence}{_fixed(results)}."
 
 
-def _fixed(outcome: Outcome) -> str:
+def _fixed(results: Results) -> str:
     """How many loops wrote one and the same text in the end, and whether it was a True one."""
-    loops = [loop for own in outcome.cells.values() for loop in own]
+    loops = [loop for own in results.cells.values() for loop in own]
     fixed = [text for loop in loops if (text := loop.fixed)]
     others = sum(text.verdict != "True" for text in fixed)
     if not fixed:
@@ -127,12 +127,12 @@ _RISING = ("kl_forward_nats", "kl_forward_t1_nats", "kl_reverse_nats", "depth_tv
 _MARGIN = 0.1
 
 
-def findings_json(outcome: Outcome) -> str:
+def findings_json(results: Results) -> str:
     """The findings as text: no times, no ids, keys in a fixed order."""
     content = {
-        "study": outcome.name,
-        "cells": [_cell(*item) for item in outcome.cells.items()],
-        "order": _order(outcome),
+        "study": results.name,
+        "cells": [_cell(*item) for item in results.cells.items()],
+        "order": _order(results),
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
@@ -204,11 +204,11 @@ def _crossed(loop: Loop, key: str, is_beyond: Callable[[float, float], bool]) ->
     return next(beyond, None)
 
 
-def _order(outcome: Outcome) -> dict[str, Any]:
+def _order(results: Results) -> dict[str, Any]:
     """The cells by retention at the last generation that all reached, most first, and in how many seeds it holds."""
-    last = min((loop.reached for loops in outcome.cells.values() for loop in loops), default=0)
+    last = min((loop.reached for loops in results.cells.values() for loop in loops), default=0)
     kept: dict[str, dict[str, float]] = {}
-    for cell, loops in outcome.cells.items():
+    for cell, loops in results.cells.items():
         at_last = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}
         if known := {seed: value for seed, value in at_last.items() if value is not None}:
             kept[cell] = known

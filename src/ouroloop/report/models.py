@@ -1,11 +1,18 @@
-"""A model by any of its names: registered, logged by a run, or a folder."""
+"""A model by any of its names: registered, logged by a run, or a folder; and what makes one load elsewhere."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version as version_of
 from pathlib import Path
+from platform import python_version
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from mlflow import pyfunc
+from mlflow.models import Model, infer_signature
 
 from ouroloop.config import ConfigError, SamplingConfig
 from ouroloop.learner.network.learner import Network
@@ -139,3 +146,45 @@ def _registered(store: Store, rest: str) -> tuple[str, Run | None]:
     found = store.client.get_model_version(model_name, version)
     run = store.get(found.run_id) if found.run_id else None
     return str(store.client.get_model_version_download_uri(model_name, version)), run
+
+
+def make_loadable(store: Store, model_id: str, card: str) -> None:
+    """Adds to the folder of a logged model what MLflow needs to load it, and its card."""
+    location = store.client.get_logged_model(model_id).artifact_location
+    with TemporaryDirectory() as aside:
+        plain, tokenizer = (
+            json.loads(store.download(f"{location}/{name}", Path(aside)).read_text())
+            for name in ("config.json", "tokenizer_config.json")
+        )
+        folder = Path(aside) / "added"
+        write_mlflow_model(folder, model_id, plain["architectures"][0], tokenizer["model_max_length"])
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        store.client.log_model_artifacts(model_id, str(folder))
+
+
+def write_mlflow_model(folder: Path, model_id: str, architecture: str, context_length: int) -> None:
+    """The files that turn a plain transformers folder into an MLflow model, for its transformers flavour.
+
+    Written here and not by `mlflow.transformers.save_model`: that one copies the weights, asks the hub
+    for a card and a licence, and fails on a local folder with transformers 5.
+    """
+    tokenizer = LogicTestbed().tokenizer.build(context_length, continues=True)
+    tokenizer.save_pretrained(folder / "components" / "tokenizer")
+    model = Model(signature=infer_signature("( not", "( not False )"), model_id=model_id)
+    flavour: dict[str, Any] = {
+        "task": "text-generation",
+        "instance_type": "TextGenerationPipeline",
+        "pipeline_model_type": architecture,
+        "model_binary": ".",  # the weights and their configuration lie beside this file
+        "source_model_name": model_id,
+        "components": ["tokenizer"],
+        "tokenizer_type": type(tokenizer).__name__,
+    }
+    model.add_flavor("transformers", transformers_version=version_of("transformers"), code=None, **flavour)
+    pyfunc.add_to_model(model, loader_module="mlflow.transformers", python_env="python_env.yaml")
+    model.save(folder / "MLmodel")
+    packages = ("mlflow", "torch", "transformers")
+    pinned = [f"{name}=={version_of(name).partition('+')[0]}" for name in packages]
+    (folder / "requirements.txt").write_text("\n".join(pinned) + "\n")
+    environment = {"python": python_version(), "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(environment, sort_keys=False))

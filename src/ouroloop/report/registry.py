@@ -9,166 +9,21 @@ the same cell, the aliases move together to the newly chosen loop; versions are 
 """
 
 import json
-from dataclasses import dataclass
-from importlib.metadata import version as version_of
-from pathlib import Path
-from platform import python_version
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from math import sqrt
+from textwrap import dedent
 
-import yaml
-from mlflow import pyfunc
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, infer_signature
+from pydantic import BaseModel
 
-from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
-from ouroloop.record.provenance import cell_tags, recorded_config
+from ouroloop.config import LoopConfig, StageConfig, flatten
+from ouroloop.record.provenance import cell_tags
 from ouroloop.record.track import Run, Store
-from ouroloop.report.card import criterion, model_card
-from ouroloop.science.metrics import RETENTION, CollapseStage, half_life, stage_of
-from ouroloop.testbed.logic.testbed import TOKENIZER
-
-_USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A finished loop with what decides whether it represents its cell."""
-
-    run: Run
-    config: LoopConfig
-    retention: dict[int, float]
-    """Of each generation from 1."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The loops of a study that differ in nothing but the seed."""
-
-    name: str
-    """Of the registered model."""
-    candidates: tuple[Candidate, ...]
-    """In order of collapse, the fastest first."""
-
-    @property
-    def representative(self) -> Candidate:
-        """The median seed; of an even number the lower one, which collapsed faster."""
-        return self.candidates[(len(self.candidates) - 1) // 2]
-
-    @property
-    def choice(self) -> str:
-        """Why it is this seed, in words."""
-        seeds = ", ".join(str(candidate.config.seed) for candidate in self.candidates)
-        if len(self.candidates) == 1:
-            return f"the only finished seed, {seeds}"
-        return (
-            f"seed {self.representative.config.seed}, the (lower) median of {len(self.candidates)} seeds ordered by "
-            f"half-life, then retention at the last generation: {seeds}"
-        )
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a cell has for a stage: the generation that entered it first, or why there is no model."""
-
-    stage: CollapseStage
-    generation: Run | None
-    """With its weights."""
-    number: int = 0
-    """Its t."""
-    reason: str = ""
-
-
-class Entry(NamedTuple):
-    """What became of one alias, or of a whole cell (then without one)."""
-
-    name: str
-    alias: str
-    version: str
-    outcome: str
-
-
-def registered_name(config: LoopConfig) -> str:
-    """`ouroloop-<cycle>-<proportion>`, `-T<temperature>` added where it is not the usual 0.8.
-
-    The proportion has two decimals, or all it needs to be told from its neighbours. Full synthetic is at
-    1.00; balanced has no proportion, and its name none.
-    """
-    label = config.cycle.proportion_label
-    name = f"ouroloop-{config.cycle.kind.value}"
-    if label != "none":
-        name += f"-{label if len(label.partition('.')[2]) > 2 else f'{float(label):.2f}'}"
-    temperature = config.sampling.temperature
-    return name if temperature == _USUAL_TEMPERATURE else f"{name}-T{temperature:g}"
-
-
-def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
-    """The cells of a study or of a preset's lone loops with a finished loop, and what is left out, with why.
-
-    Raises:
-        ConfigError: there is no such study.
-    """
-    runs = store.find(level="loop", study=study)
-    if not runs:
-        raise ConfigError(f"no study or preset {study!r} has run; `ouroloop status` lists those that have")
-    newest: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: run.status != "FINISHED"):  # stable: finished ones first, newest first
-        newest.setdefault(run.tag("fingerprint") or run.id, run)
-    groups: dict[str, dict[str, list[Candidate]]] = {}
-    left_out = []
-    for run in sorted(newest.values(), key=lambda run: -run.entity.info.start_time):
-        name, config = str(run.entity.info.run_name), recorded_config(run)
-        if config is None:
-            left_out.append(Entry(name, "", "", "skipped: recorded by another version of ouroloop"))
-        elif run.status != "FINISHED":
-            left_out.append(Entry(name, "", "", f"skipped: the loop is not finished ({run.status})"))
-        else:
-            retention = {t: kept for t, kept in run.history(RETENTION) if t > 0}
-            but_seed = config.model_copy(update={"seed": 0}).fingerprint()
-            others = groups.setdefault(registered_name(config), {})
-            others.setdefault(but_seed, []).append(Candidate(run, config, retention))
-    cells = []
-    for name, by_settings in sorted(groups.items()):
-        newest_settings, *older = by_settings.values()
-        left_out += [
-            Entry(str(one.run.entity.info.run_name), "", "", f"skipped: newer loops with other settings are {name}")
-            for candidates in older
-            for one in candidates
-        ]
-        cells.append(Cell(name, tuple(sorted(newest_settings, key=_speed_of_collapse))))
-    return cells, left_out
-
-
-def _speed_of_collapse(candidate: Candidate) -> tuple[float, float, int]:
-    life, last = half_life(candidate.retention), max(candidate.retention, default=0)
-    return (
-        float("inf") if life is None else life,
-        candidate.retention.get(last, float("inf")),
-        candidate.config.seed,
-    )
-
-
-def find_stages(cell: Cell) -> list[Found]:
-    """For each stage the generation of the representative that entered it first."""
-    chosen = cell.representative
-    entered: dict[CollapseStage, int] = {}
-    for number, kept in sorted(chosen.retention.items()):
-        entered.setdefault(stage_of(kept, chosen.config.stages), number)
-    children = chosen.run.store.find(level="generation", parent=chosen.run.id)
-    by_number = {int(child.tag("generation") or 0): child for child in children if child.status == "FINISHED"}
-    found = []
-    for one in CollapseStage:
-        t = entered.get(one)
-        if t is None:
-            reason = f"not reached by seed {chosen.config.seed} in {chosen.config.num_generations} generations"
-            found.append(Found(one, None, reason=reason))
-        elif t not in by_number or by_number[t].model_id is None:
-            reason = f"the weights of M_{t} were not kept (keep_weights: {chosen.config.keep_weights})"
-            found.append(Found(one, None, reason=reason))
-        else:
-            found.append(Found(one, by_number[t], t))
-    return found
+from ouroloop.report.models import make_loadable
+from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages
+from ouroloop.science.dataset import Source
+from ouroloop.science.metrics import RETENTION, CollapseStage
 
 
 def register(store: Store, study: str) -> list[Entry]:
@@ -238,7 +93,7 @@ class _Registration:
         tags, card = self._tags(stage, generation), self._card(stage, generation)
         existing = self._by_source.get(model.artifact_location)
         if existing is None:
-            self._make_loadable(generation.model_id, card)
+            make_loadable(self._store, generation.model_id, card)
             created = self._client.create_model_version(
                 self._cell.name,
                 model.artifact_location,  # "models:/m-…" would be looked up in the store of the environment
@@ -256,7 +111,7 @@ class _Registration:
         for key, value in changed.items():
             self._client.set_model_version_tag(self._cell.name, existing.version, key, value)
         if existing.description != card:
-            self._make_loadable(generation.model_id, card)
+            make_loadable(self._store, generation.model_id, card)
             self._client.update_model_version(self._cell.name, existing.version, card)
         return existing, bool(changed) or existing.description != card
 
@@ -293,43 +148,116 @@ class _Registration:
             metrics=generation.metrics,
         )
 
-    def _make_loadable(self, model_id: str, card: str) -> None:
-        """Adds to the folder of a logged model what MLflow needs to load it, and its card."""
-        location = self._client.get_logged_model(model_id).artifact_location
-        with TemporaryDirectory() as aside:
-            plain, tokenizer = (
-                json.loads(self._store.download(f"{location}/{name}", Path(aside)).read_text())
-                for name in ("config.json", "tokenizer_config.json")
-            )
-            folder = Path(aside) / "added"
-            write_mlflow_model(folder, model_id, plain["architectures"][0], tokenizer["model_max_length"])
-            (folder / "README.md").write_text(card, encoding="utf-8")
-            self._client.log_model_artifacts(model_id, str(folder))
+
+_RATES = {"share_in_original": "texts that occur in D_0"}
+_MEANS = {
+    "diversity_levenshtein": "diversity: mean edit distance of two texts / longer length",
+    "diversity_retention": "diversity over D_0's",
+    "unique_fraction": "distinct texts / all texts",
+    "mean_length_tokens": "words of a text",
+}
+_ROWS = 12  # origins that are listed one by one
+_Z = 1.96  # 95 % of a normal distribution
 
 
-def write_mlflow_model(folder: Path, model_id: str, architecture: str, context_length: int) -> None:
-    """The files that turn a plain transformers folder into an MLflow model, for its transformers flavour.
+def criterion(stages: StageConfig) -> str:
+    """The rule of all stages in one line, with its thresholds."""
+    healthy, onset, decline = (f"{value:g}" for value in (stages.healthy, stages.onset, stages.decline))
+    return (
+        "r = diversity_levenshtein(S_t) / diversity_levenshtein(D_0): "
+        f"healthy r >= {healthy}, onset {onset} <= r < {healthy}, decline {decline} <= r < {onset}, "
+        f"collapsed r < {decline}"
+    )
 
-    Written here and not by `mlflow.transformers.save_model`: that one copies the weights, asks the hub
-    for a card and a licence, and fails on a local folder with transformers 5.
+
+def model_card(
+    name: str,
+    stage: CollapseStage,
+    generation: int,
+    config: LoopConfig,
+    *,
+    facts: Mapping[str, str],
+    mixture: Mapping[str, int],
+    metrics: Mapping[str, float],
+) -> str:
+    """Markdown, at most 5,000 characters, which is what a registry's description holds.
+
+    `facts` are lines of "Which model this is"; `mixture` counts the examples of D_{t-1} by origin;
+    `metrics` are those of the generation.
     """
-    tokenizer = TOKENIZER.build(context_length, continues=True)
-    tokenizer.save_pretrained(folder / "components" / "tokenizer")
-    model = Model(signature=infer_signature("( not", "( not False )"), model_id=model_id)
-    flavour: dict[str, Any] = {
-        "task": "text-generation",
-        "instance_type": "TextGenerationPipeline",
-        "pipeline_model_type": architecture,
-        "model_binary": ".",  # the weights and their configuration lie beside this file
-        "source_model_name": model_id,
-        "components": ["tokenizer"],
-        "tokenizer_type": type(tokenizer).__name__,
-    }
-    model.add_flavor("transformers", transformers_version=version_of("transformers"), code=None, **flavour)
-    pyfunc.add_to_model(model, loader_module="mlflow.transformers", python_env="python_env.yaml")
-    model.save(folder / "MLmodel")
-    packages = ("mlflow", "torch", "transformers")
-    pinned = [f"{name}=={version_of(name).partition('+')[0]}" for name in packages]
-    (folder / "requirements.txt").write_text("\n".join(pinned) + "\n")
-    environment = {"python": python_version(), "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-    (folder / "python_env.yaml").write_text(yaml.safe_dump(environment, sort_keys=False))
+    cycle = config.cycle
+    proportion = "" if cycle.synthetic_proportion is None else f" at λ = {cycle.synthetic_proportion:g}"
+    introduction = f"""\
+        # {name}@{stage}
+
+        M_{generation} of a self-consuming training loop on logic expressions ({cycle.kind.value}{proportion}): the
+        first model whose texts are in the stage **{stage}**. Trained from scratch: {_settings(config.model)}."""
+    loading = f"""\
+        ## How to load it
+
+        ```python
+        # MLFLOW_TRACKING_URI names the store
+        pipe = mlflow.transformers.load_model("models:/{name}@{stage}")
+        pipe("( not")
+        mlflow.pyfunc.load_model("models:/{name}@{stage}").predict("( not")
+        folder = mlflow.artifacts.download_artifacts("models:/{name}@{stage}")
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ```
+
+        ```sh
+        ouroloop sample models:/{name}@{stage} -n 20
+        ```
+
+        The weights are safetensors; nothing is unpickled. Eight words; `<eos>` starts and ends a text."""
+    parts = [dedent(introduction), _trained_on(generation, mixture), _writes(config, generation, metrics)]
+    which = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    return "\n\n".join([*parts, f"## Which model this is\n\n{which}", dedent(loading)]) + "\n"
+
+
+def _settings(section: BaseModel) -> str:
+    return ", ".join(f"{key} {value}" for key, value in flatten(section).items())
+
+
+def _trained_on(generation: int, mixture: Mapping[str, int]) -> str:
+    total = sum(mixture.values())
+    sampled = sum(count for origin, count in mixture.items() if origin.startswith(Source.SAMPLED.name.lower()))
+    largest = sorted(mixture, key=lambda origin: -mixture[origin])[:_ROWS]
+    rows = [(origin, mixture[origin]) for origin in mixture if origin in largest]
+    if len(largest) < len(mixture):
+        rows.append((f"{len(mixture) - len(largest)} other origins", total - sum(count for _, count in rows)))
+    lines = [f"| {origin} | {count:,} | {count / total:.1%} |" for origin, count in rows]
+    return "\n".join(
+        [
+            f"## What it was trained on\n\nD_{generation - 1}, {total:,} examples, {sampled / total:.1%} written by "
+            "earlier models.\n\n| origin-generation | examples | share |\n|---|---:|---:|",
+            *lines,
+        ]
+    )
+
+
+def _writes(config: LoopConfig, generation: int, metrics: Mapping[str, float]) -> str:
+    size, sampling = config.data.num_examples, config.sampling
+    rates = {**config.data.testbed.descriptions, **_RATES}
+    rows = [
+        f"| {meaning} (`{key}`) | {metrics[key]:.4g} | {_interval(metrics, key, key in rates, size)} |"
+        for key, meaning in (rates | _MEANS).items()
+        if key in metrics
+    ]
+    heading = (
+        f"## What it writes\n\nS_{generation}: {size:,} texts at temperature {sampling.temperature:g}, no top-k, no "
+        f"top-p, at most {sampling.max_new_tokens} words.\n\n| measure | value | 95 % interval |\n|---|---:|---|"
+    )
+    note = "\nIntervals cover the finite sample from this one model; they say nothing about other seeds."
+    return "\n".join([heading, *rows, note])
+
+
+def _interval(metrics: Mapping[str, float], key: str, is_rate: bool, size: int) -> str:
+    """Wilson's for a rate, which is honest at 0 and 1 too; for a mean, the normal one of its standard error."""
+    value = metrics[key]
+    if is_rate:
+        middle = (value + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
+        half = _Z / (1 + _Z**2 / size) * sqrt(value * (1 - value) / size + _Z**2 / (4 * size**2))
+        return f"{max(middle - half, 0):.4g} to {min(middle + half, 1):.4g}"
+    error = metrics.get(f"{key}_stderr")
+    return "" if error is None else f"{max(value - _Z * error, 0):.4g} to {value + _Z * error:.4g}"

@@ -8,77 +8,33 @@ standard errors of a single loop do not.
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.resources import files
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
+from ouroloop.record import stores
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.track import Run, Store
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.testbed.base import Sample, Testbed
-from ouroloop.testbed.logic.grammar import TruthLabel
 from ouroloop.testbed.logic.testbed import LogicTestbed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from ouroloop.report.models import FoundModel
 
 MOST_FREQUENT = 10
 """Expressions listed for a generation."""
 
 FIXED_SHARE = 0.99
 """From which on a loop counts as fixed on a text: a model that writes one for good still slips now and then."""
-
-NUM_EXAMPLES = 10_000
-"""The paper's m. Its curves (paper.json) are digitised from the figures of arXiv 2311.16822v2: diversity from 4, 5, 6
-and 9, composition from 3 and 8, distinct texts from 7. Each is one run at temperature 0.8 (those of appendix C, which
-start from False or from both, are means of five runs of ten generations). Diversity is good to 0.0002, a count to 1."""
-
-
-class Published(NamedTuple):
-    """What the paper shows of one configuration, from generation 0 on; None where it shows nothing."""
-
-    retention: list[float]
-    """Diversity over that of the run's own D_0."""
-    composition: list[tuple[float, float, float]] | None
-    """Shares of True, False and malformed among all sampled."""
-    unique_fraction: list[float] | None
-
-
-@cache
-def _figures() -> dict[str, dict[str, Any]]:
-    figures: dict[str, dict[str, Any]] = json.loads(files("ouroloop.report").joinpath("paper.json").read_text("utf-8"))
-    return figures
-
-
-def published(config: LoopConfig) -> Published | None:
-    """The paper's run of this cycle, proportion, temperature and kind of D_0; None where it ran nothing like it."""
-    data = config.data
-    if config.sampling.temperature != 0.8 or (data.min_depth, data.max_depth) != (1, 5):
-        return None
-    key = _key(config)
-    diversity = _figures()["diversity"].get(key)
-    if diversity is None:
-        return None
-    composition = _figures()["composition"].get(key)
-    unique = _figures()["num_unique"].get(key)
-    return Published(
-        [value / diversity[0] for value in diversity],
-        composition and [tuple(count / sum(counts) for count in counts) for counts in composition],
-        unique and [count / NUM_EXAMPLES for count in unique],
-    )
-
-
-def _key(config: LoopConfig) -> str:
-    cycle = config.cycle.canonical()
-    parts = [cycle.kind.value] + [f"{λ:g}" for λ in [cycle.synthetic_proportion] if λ is not None]
-    if config.data.truth_label is not TruthLabel.TRUE_ONLY:
-        parts.append(config.data.truth_label.value)
-    return "/".join(parts)
-
 
 # What may differ between the loops of a cell: they are still the same experiment
 _NOT_THE_CELL = {"seed", "num_generations", "cycle.kind", "cycle.synthetic_proportion", "sampling.temperature"}
@@ -112,8 +68,32 @@ class Loop:
     """By generation, D_0 under 0; without those whose samples are lost."""
     config: LoopConfig | None
     """None when it was recorded under another schema, or not at all."""
-    commits: Sequence[str] = ()
-    """Of the software that computed its generations, in their order."""
+    generations: Sequence[Run] = ()
+    """The runs of its generations, in their order."""
+
+    @property
+    def testbed(self) -> Testbed:
+        return self.config.data.testbed if self.config else LogicTestbed()
+
+    @property
+    def commits(self) -> list[str]:
+        """Of the software that computed its generations, in their order."""
+        return list(dict.fromkeys(commit for run in self.generations if (commit := run.tag("commit"))))
+
+    def generation(self, which: int | str) -> Run | None:
+        """The finished run of generation t, or the first one with its weights that is in that stage."""
+        done = [run for run in self.generations if run.status == "FINISHED"]
+        if isinstance(which, int):
+            return next((run for run in done if run.tag("generation") == str(which)), None)
+        return next((run for run in done if run.tag("stage") == which and run.model_id), None)
+
+    def texts(self, generation: int) -> Sequence[str] | None:
+        """S_t, or D_0 for 0; None where it is not on record, or lost."""
+        run = self.generation(generation) if generation else self.run
+        try:
+            return run.read_dataset("samples.tsv.gz" if generation else "original_data.tsv.gz").texts if run else None
+        except DatasetError:
+            return None
 
     @property
     def name(self) -> str:
@@ -131,7 +111,7 @@ class Loop:
     @property
     def reached(self) -> int:
         """The last generation that is on record, 0 for D_0 alone."""
-        return max(self.history.get("correctness", {0: 0.0}))
+        return max(self.history.get("num_unique", {0: 0.0}))
 
     @property
     def half_life(self) -> int | None:
@@ -154,11 +134,80 @@ class Loop:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Results:
+    """What a study or a lone loop found, so far; `results[name]` are those of one of its loops."""
+
     name: str
     study: Run | None
     loops: list[Loop]
     """In order of cycle, proportion, temperature and seed."""
+
+    def __getitem__(self, loop: str) -> "Results":
+        chosen = [one for one in self.loops if loop in (one.name, one.run.id)]
+        if not chosen:
+            raise KeyError(f"no loop {loop!r}; there are: {', '.join(one.name for one in self.loops)}")
+        return Results(self.name, None, chosen)
+
+    @cached_property
+    def metrics(self) -> "DataFrame":
+        """Tidy: loop, seed, generation (0 is D_0), measure, value, stderr (NaN where there is none)."""
+        import pandas as pd
+
+        rows = [
+            (loop.name, int(loop.seed or 0), generation, key, value, errors.get(generation))
+            for loop in self.loops
+            for key, values in loop.history.items()
+            if not key.endswith("_stderr")
+            for errors in [loop.history.get(f"{key}_stderr", {})]
+            for generation, value in sorted(values.items())
+        ]
+        columns = ["loop", "seed", "generation", "measure", "value", "stderr"]
+        return pd.DataFrame(rows, columns=columns).astype({"value": float, "stderr": float})
+
+    def samples(self, generation: int) -> "DataFrame":
+        """What each loop's M_t wrote, D_0 for 0: a row for each distinct text, the most frequent first.
+
+        Columns: loop, count, share, and what the testbed says of a text, the text last.
+
+        Raises:
+            LookupError: no loop has this generation on record.
+        """
+        import pandas as pd
+
+        found = {loop: texts for loop in self.loops if (texts := loop.texts(generation)) is not None}
+        if not found:
+            raise LookupError(f"{self.name} has no generation {generation} on record")
+        rows = [
+            (loop.name, *row)
+            for loop, texts in found.items()
+            for row in Sample.of(texts, loop.testbed).most_frequent(len(texts))
+        ]
+        return pd.DataFrame(rows, columns=["loop", "count", "share", *self.loops[0].testbed.columns])
+
+    def model(self, which: int | str) -> "FoundModel":
+        """M_t of the only loop, by t or by the stage whose first model it is; `results[name].model(t)` of several.
+
+        Raises:
+            LookupError: there are several loops, or the weights of that generation were not kept.
+        """
+        from ouroloop.report.models import find_model
+
+        if len(self.loops) > 1:
+            raise LookupError(f"of which loop? results[name].model({which!r}), name one of: {', '.join(self._names)}")
+        run = self.loops[0].generation(which)
+        if run is None or run.model_id is None:
+            raise LookupError(f"the weights of {which!r} are not on record; keep_weights says which are kept")
+        return find_model(f"models:/{run.model_id}")
+
+    @property
+    def _names(self) -> list[str]:
+        return [loop.name for loop in self.loops]
+
+    def report(self, folder: "str | Path | None" = None) -> Path:
+        """Writes the page with its figures and data, by default into `mlruns/reports/NAME`, and returns its path."""
+        from ouroloop.report.page import write_report
+
+        return write_report(self, Path(folder) if folder else stores.runs_folder() / "reports" / self.name)
 
     @cached_property
     def cells(self) -> dict[str, list[Loop]]:
@@ -168,9 +217,6 @@ class Outcome:
             if loop.reached:
                 cells.setdefault(loop.cell, []).append(loop)
         return cells
-
-    def published(self, cell: str) -> Published | None:
-        return next((published(loop.config) for loop in self.cells[cell] if loop.config), None)
 
 
 class Interval(NamedTuple):
@@ -191,7 +237,7 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
-def read_outcome(store: Store, name: str) -> Outcome:
+def read_results(store: Store, name: str) -> Results:
     """The newest loop of each configuration of a study or lone preset, or the loop run with this id.
 
     Raises:
@@ -207,7 +253,7 @@ def read_outcome(store: Store, name: str) -> Outcome:
     children = _generations(store, runs)
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for files, or for a server
         loops = list(pool.map(lambda run: _read_loop(run, cells[run.id], children.get(run.id, [])), runs))
-    return Outcome(name, studies[0] if studies else None, loops)
+    return Results(name, studies[0] if studies else None, loops)
 
 
 def _generations(store: Store, runs: Sequence[Run]) -> dict[str | None, list[Run]]:
@@ -248,17 +294,16 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
 
 def _read_loop(run: Run, cell: str, children: Sequence[Run]) -> Loop:
     history = {key: dict(run.history(key)) for key in sorted(run.metrics)}
-    config = recorded_config(run)
-    testbed = config.data.testbed if config else LogicTestbed()
-    written = {
-        int(child.tag("generation") or 0): _written(child, testbed) for child in children if child.status == "FINISHED"
-    }
-    with suppress(DatasetError):
-        written[0] = _summary(Sample.of(run.read_dataset("original_data.tsv.gz").texts, testbed))
-    kept = {t: one for t, one in sorted(written.items()) if one is not None}
-    ordered = sorted(children, key=lambda child: int(child.tag("generation") or 0))
-    commits = list(dict.fromkeys(commit for child in ordered if (commit := child.tag("commit"))))
-    return Loop(run, cell, history, kept, config, commits)
+    ordered = sorted(children, key=_number)
+    loop = Loop(run, cell, history, {}, recorded_config(run), ordered)
+    written = {_number(child): _written(child, loop.testbed) for child in ordered if child.status == "FINISHED"}
+    if (original := loop.texts(0)) is not None:
+        written[0] = _summary(Sample.of(original, loop.testbed))
+    return replace(loop, written={t: one for t, one in sorted(written.items()) if one is not None})
+
+
+def _number(generation: Run) -> int:
+    return int(generation.tag("generation") or 0)
 
 
 def _written(child: Run, testbed: Testbed) -> Written | None:

@@ -1,0 +1,154 @@
+"""Which models a study has: its loops by cell, and for each collapse stage the generation that entered it first.
+
+A cell is what differs in nothing but the seed: a cycle at a proportion and a temperature. Its median seed stands for
+it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
+from ouroloop.record.provenance import recorded_config
+from ouroloop.record.track import Run, Store
+from ouroloop.science.metrics import RETENTION, CollapseStage, half_life, stage_of
+
+_USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished loop with what decides whether it represents its cell."""
+
+    run: Run
+    config: LoopConfig
+    retention: dict[int, float]
+    """Of each generation from 1."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The loops of a study that differ in nothing but the seed."""
+
+    name: str
+    """Of the registered model."""
+    candidates: tuple[Candidate, ...]
+    """In order of collapse, the fastest first."""
+
+    @property
+    def representative(self) -> Candidate:
+        """The median seed; of an even number the lower one, which collapsed faster."""
+        return self.candidates[(len(self.candidates) - 1) // 2]
+
+    @property
+    def choice(self) -> str:
+        """Why it is this seed, in words."""
+        seeds = ", ".join(str(candidate.config.seed) for candidate in self.candidates)
+        if len(self.candidates) == 1:
+            return f"the only finished seed, {seeds}"
+        return (
+            f"seed {self.representative.config.seed}, the (lower) median of {len(self.candidates)} seeds ordered by "
+            f"half-life, then retention at the last generation: {seeds}"
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a cell has for a stage: the generation that entered it first, or why there is no model."""
+
+    stage: CollapseStage
+    generation: Run | None
+    """With its weights."""
+    number: int = 0
+    """Its t."""
+    reason: str = ""
+
+
+class Entry(NamedTuple):
+    """What became of one alias, or of a whole cell (then without one)."""
+
+    name: str
+    alias: str
+    version: str
+    outcome: str
+
+
+def registered_name(config: LoopConfig) -> str:
+    """`ouroloop-<cycle>-<proportion>`, `-T<temperature>` added where it is not the usual 0.8.
+
+    The proportion has two decimals, or all it needs to be told from its neighbours. Full synthetic is at
+    1.00; balanced has no proportion, and its name none.
+    """
+    label = config.cycle.proportion_label
+    name = f"ouroloop-{config.cycle.kind.value}"
+    if label != "none":
+        name += f"-{label if len(label.partition('.')[2]) > 2 else f'{float(label):.2f}'}"
+    temperature = config.sampling.temperature
+    return name if temperature == _USUAL_TEMPERATURE else f"{name}-T{temperature:g}"
+
+
+def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
+    """The cells of a study or of a preset's lone loops with a finished loop, and what is left out, with why.
+
+    Raises:
+        ConfigError: there is no such study.
+    """
+    runs = store.find(level="loop", study=study)
+    if not runs:
+        raise ConfigError(f"no study or preset {study!r} has run; `ouroloop status` lists those that have")
+    newest: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: run.status != "FINISHED"):  # stable: finished ones first, newest first
+        newest.setdefault(run.tag("fingerprint") or run.id, run)
+    groups: dict[str, dict[str, list[Candidate]]] = {}
+    left_out = []
+    for run in sorted(newest.values(), key=lambda run: -run.entity.info.start_time):
+        name, config = str(run.entity.info.run_name), recorded_config(run)
+        if config is None:
+            left_out.append(Entry(name, "", "", "skipped: recorded by another version of ouroloop"))
+        elif run.status != "FINISHED":
+            left_out.append(Entry(name, "", "", f"skipped: the loop is not finished ({run.status})"))
+        else:
+            retention = {t: kept for t, kept in run.history(RETENTION) if t > 0}
+            but_seed = config.model_copy(update={"seed": 0}).fingerprint()
+            others = groups.setdefault(registered_name(config), {})
+            others.setdefault(but_seed, []).append(Candidate(run, config, retention))
+    cells = []
+    for name, by_settings in sorted(groups.items()):
+        newest_settings, *older = by_settings.values()
+        left_out += [
+            Entry(str(one.run.entity.info.run_name), "", "", f"skipped: newer loops with other settings are {name}")
+            for candidates in older
+            for one in candidates
+        ]
+        cells.append(Cell(name, tuple(sorted(newest_settings, key=_speed_of_collapse))))
+    return cells, left_out
+
+
+def _speed_of_collapse(candidate: Candidate) -> tuple[float, float, int]:
+    life, last = half_life(candidate.retention), max(candidate.retention, default=0)
+    return (
+        float("inf") if life is None else life,
+        candidate.retention.get(last, float("inf")),
+        candidate.config.seed,
+    )
+
+
+def find_stages(cell: Cell) -> list[Found]:
+    """For each stage the generation of the representative that entered it first."""
+    chosen = cell.representative
+    entered: dict[CollapseStage, int] = {}
+    for number, kept in sorted(chosen.retention.items()):
+        entered.setdefault(stage_of(kept, chosen.config.stages), number)
+    children = chosen.run.store.find(level="generation", parent=chosen.run.id)
+    by_number = {int(child.tag("generation") or 0): child for child in children if child.status == "FINISHED"}
+    found = []
+    for one in CollapseStage:
+        t = entered.get(one)
+        if t is None:
+            reason = f"not reached by seed {chosen.config.seed} in {chosen.config.num_generations} generations"
+            found.append(Found(one, None, reason=reason))
+        elif t not in by_number or by_number[t].model_id is None:
+            reason = f"the weights of M_{t} were not kept (keep_weights: {chosen.config.keep_weights})"
+            found.append(Found(one, None, reason=reason))
+        else:
+            found.append(Found(one, by_number[t], t))
+    return found
