@@ -42,22 +42,21 @@ from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from ouroloop.config import LoopConfig
-from ouroloop.learner.network.batches import MixedDataModule
-from ouroloop.learner.network.model import build_model
+from ouroloop.learner import learner_of
+from ouroloop.learner.network.learner import Network, NetworkLearner
 from ouroloop.learner.network.sampling import sample
-from ouroloop.learner.network.train import train
-from ouroloop.loop.generation import Observer, load_libraries, produce
+from ouroloop.loop.generation import Observer
 from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.presets import load_preset
 from ouroloop.record import stores
-from ouroloop.record.loading import loading
 from ouroloop.record.track import Store
-from ouroloop.science.cycle import Dataset, Source
+from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import diversity_levenshtein
-from ouroloop.science.seeding import stream, torch_seed
+from ouroloop.science.seeding import Streams, stream
 from ouroloop.testbed.logic.grammar import unique_set
-from ouroloop.testbed.tokenizer import EOS_ID, encode
+from ouroloop.testbed.logic.testbed import TOKENIZER
 
+EOS_ID = TOKENIZER.eos_id
 RESULTS = Path(__file__).parent / "results"
 THREADS = 1
 PAIRS = 5
@@ -127,11 +126,17 @@ def sampling_row(
     best = min(speed, key=lambda size: speed[size])
     rng = stream(config.seed, "bench")
     ours, stock = alternate(
-        lambda: seconds(lambda: sample(model, count, config.sampling, rng)),
+        lambda: seconds(lambda: sample(model, TOKENIZER, count, config.sampling, rng)),
         lambda: seconds(lambda: generate(model, best, best)) * count / best,
         pairs,
     )
     return Row(what, SECONDS, ours, stock, wanted, f"{count:,} texts; generate at its best batch size, {best}")
+
+
+def fitted(config: LoopConfig, dataset: Dataset) -> Network:
+    learner = learner_of(config)
+    assert isinstance(learner, NetworkLearner)
+    return learner.fit(dataset, Streams(config.seed, 1))
 
 
 def collapsed_model(config: LoopConfig) -> PreTrainedModel:
@@ -139,7 +144,7 @@ def collapsed_model(config: LoopConfig) -> PreTrainedModel:
     texts = unique_set(16, stream(config.seed, "bench", 1), min_depth=4, max_depth=5)
     copies = [max(1, config.data.num_examples >> (i + 1)) for i in range(16)]
     repeated = [text for text, n in zip(texts, copies, strict=True) for _ in range(n)]
-    return produce(config, 1, Dataset.of(repeated, Source.SAMPLED, 1), Observer()).model
+    return fitted(config, Dataset.of(repeated, Source.SAMPLED, 1)).model
 
 
 # ---------------------------------------------------------------------- training
@@ -171,7 +176,7 @@ class StockModel(pl.LightningModule):
 
 
 def padded(texts: list[str]) -> dict[str, torch.Tensor]:
-    rows = [torch.tensor(encode(text)) for text in texts]
+    rows = [torch.tensor(TOKENIZER.encode(text)) for text in texts]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=EOS_ID)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
@@ -192,12 +197,10 @@ def stock_tokens_per_second(config: LoopConfig, texts: list[str], steps: int) ->
 
 
 def our_tokens_per_second(config: LoopConfig, texts: list[str], steps: int) -> float:
-    changes = {"num_steps": steps, "validate_every": steps, "validation_fraction": 0.01}
-    plan = config.train.model_copy(update=changes)
-    data = MixedDataModule(Dataset.of(texts, Source.ORIGINAL, 0), plan, stream(config.seed, "bench"))
-    model = build_model(config.model, 1)
+    short = config.changed(train={"num_steps": steps, "validate_every": steps, "validation_fraction": 0.01})
+    dataset = Dataset.of(texts, Source.ORIGINAL, 0)
     start = perf_counter()
-    return train(model, data, plan, 1, lambda step, loss: None).num_tokens / (perf_counter() - start)
+    return fitted(short, dataset).training.num_tokens / (perf_counter() - start)
 
 
 def training_rows(config: LoopConfig, pairs: int, steps: int) -> list[Row]:
@@ -258,8 +261,8 @@ def quality_row(config: LoopConfig, plain: LoopConfig, pairs: int) -> Row:
     stock: list[float] = []
     losses = []
     for seed in range(1, pairs + 1):
-        goal, whole = time_to_nats(plain.model_copy(update={"seed": seed}), None)
-        nats, spent = time_to_nats(config.model_copy(update={"seed": seed}), goal)
+        goal, whole = time_to_nats(plain.changed(seed=seed), None)
+        nats, spent = time_to_nats(config.changed(seed=seed), goal)
         losses.append(f"{nats:.2f} and {goal:.2f}")
         if spent is not None and whole is not None:
             ours.append(spent)
@@ -270,11 +273,11 @@ def quality_row(config: LoopConfig, plain: LoopConfig, pairs: int) -> Row:
 
 def time_to_nats(config: LoopConfig, goal: float | None) -> tuple[float, float | None]:
     """(lowest validation loss, seconds until it was first at most the goal, or the lowest without one; None: never)."""
-    data = MixedDataModule(draw_original(config), config.train, stream(config.seed, "split", 1))
-    model = build_model(config.model, torch_seed(config.seed, "init", 1))
+    original = draw_original(config)
     start = perf_counter()
     reports: list[tuple[int, float]] = []
-    training = train(model, data, config.train, 1, lambda step, loss: reports.append((step, perf_counter() - start)))
+    report = lambda step, loss: reports.append((step, perf_counter() - start))  # noqa: E731
+    training = learner_of(config).fit(original, Streams(config.seed, 1), report).training
     total = perf_counter() - start
     wanted = training.validation_nats if goal is None else goal
     step = next((at for at, nats in training.validation_losses if nats <= wanted), None)
@@ -288,7 +291,8 @@ def time_to_nats(config: LoopConfig, goal: float | None) -> tuple[float, float |
 
 def diversity_rows(config: LoopConfig, pairs: int) -> list[Row]:
     texts = unique_set(10_000, stream(config.seed, "bench", 2))
-    words = [text.split() for text in texts]
+    tokens = {text: text.split() for text in texts}
+    words = list(tokens.values())
     part = 40_000
     rng = np.random.default_rng(0)
     chosen = rng.integers(0, len(words), size=(part, 2)).tolist()
@@ -298,9 +302,9 @@ def diversity_rows(config: LoopConfig, pairs: int) -> list[Row]:
         return spent * math.comb(len(words), 2) / part
 
     counts = dict.fromkeys(texts, 1)
-    ours, theirs = alternate(lambda: seconds(lambda: diversity_levenshtein(counts)), stock, pairs)
+    ours, theirs = alternate(lambda: seconds(lambda: diversity_levenshtein(tokens, counts)), stock, pairs)
     collapsed = Counter(texts[i] for i in rng.integers(0, 100, size=10_000))
-    once = [seconds(lambda: diversity_levenshtein(collapsed)) for _ in range(pairs)]
+    once = [seconds(lambda: diversity_levenshtein(tokens, collapsed)) for _ in range(pairs)]
     few = [text.split() for text in collapsed.elements()]
     both = f"all pairs on all cores; the Python loop from {part:,} random pairs of them"
     start = perf_counter()
@@ -323,7 +327,7 @@ class Recorder(Observer):
         self.generations: list[dict[str, float]] = []
         self.memory: list[float] = []
 
-    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
+    def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
         self.generations.append(metrics)
         kilobytes = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, check=True)
         self.memory.append(int(kilobytes.stdout) / 1_000)
@@ -337,8 +341,6 @@ def recorded_loop(*overrides: str) -> Recorder:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         stores.require_writable()
         config = load_preset("laptop", overrides, LoopConfig)
-        with loading(Console(quiet=True)):
-            load_libraries(config)
         run_loop(config, Store.open(), name="bench", study="bench", observer=recorder)
     return recorder
 
@@ -421,8 +423,7 @@ def _plan(
 
     def sampling() -> list[Row]:
         steps = {"num_steps": 200, "num_warmup_steps": 20, "validate_every": 50} if options.quick else {}
-        short = config.model_copy(update={"train": config.train.model_copy(update=steps)})
-        first = produce(short, 1, draw_original(config), Observer()).model
+        first = fitted(config.changed(train=steps), draw_original(config)).model
         what = "sampling M_1 after 200 steps" if options.quick else "sampling M_1"
         return [sampling_row(what, first, config, PAIRS, "≥ 4", sizes)]
 

@@ -25,7 +25,7 @@ from ouroloop.testbed.logic.verify import judge
 
 _DRAWN = 2_000  # expressions when no D_0 is on record
 _FOLDS = (10, 1_000)  # by more than this many times did a probability fall or rise
-_COLUMNS = ("verdict", "depth", "nats_before", "nats_after", "change_nats", "expression")
+_COLUMNS = ("verdict", "depth", "log_p_before", "log_p_after", "change", "expression")
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Comparison:
     """Where the expressions come from."""
     temperature: float
     texts: Sequence[str]
-    nats_before: Array
-    nats_after: Array
+    log_p_before: Array
+    log_p_after: Array
 
     @cached_property
     def change(self) -> Array:
         """Log M_after(x) - log M_before(x) of each expression, in nats."""
-        return self.nats_after - self.nats_before
+        return self.log_p_after - self.log_p_before
 
     @cached_property
     def depths(self) -> npt.NDArray[np.int64]:
@@ -58,12 +58,12 @@ class Comparison:
         `mass` is the probability that the model writes one of them, summed.
         """
         chosen = np.ones(len(self.texts), dtype=bool) if depth is None else self.depths == depth
-        before, after, change = self.nats_before[chosen], self.nats_after[chosen], self.change[chosen]
+        before, after, change = self.log_p_before[chosen], self.log_p_after[chosen], self.change[chosen]
         summary: dict[str, float] = {
             "num_expressions": int(chosen.sum()),
-            "mean_nats_before": float(before.mean()),
-            "mean_nats_after": float(after.mean()),
-            "mean_change_nats": float(change.mean()),
+            "mean_log_p_before": float(before.mean()),
+            "mean_log_p_after": float(after.mean()),
+            "mean_change": float(change.mean()),
             "mass_before": float(np.exp(before).sum()),
             "mass_after": float(np.exp(after).sum()),
         }
@@ -78,9 +78,9 @@ class Comparison:
     def fell_most(self, limit: int) -> list[tuple[Any, ...]]:
         """Rows of (verdict, depth or "", nats before, nats after, change, text), the deepest fall first."""
         fallen = [i for i in np.argsort(self.change, kind="stable")[:limit] if self.change[i] < 0]
-        numbers = np.stack([self.nats_before, self.nats_after, self.change], axis=1)[fallen].tolist()
+        numbers = np.stack([self.log_p_before, self.log_p_after, self.change], axis=1)[fallen].tolist()
         texts = [self.texts[i] for i in fallen]
-        return [(*verdict_and_depth(text), *nats, text) for text, nats in zip(texts, numbers, strict=True)]
+        return [(*verdict_and_depth(text), *pair, text) for text, pair in zip(texts, numbers, strict=True)]
 
     def record(self, limit: int) -> dict[str, Any]:
         """Everything above for a program; the `limit` expressions that fell most."""
@@ -115,8 +115,8 @@ def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> 
 
 def _scored(model: FoundModel, texts: Sequence[str], temperature: float) -> Array:
     try:
-        nats: Array = model.fitted.log_prob(texts, [temperature])[0]
-        return nats
+        log_p: Array = model.fitted.log_prob(texts, [temperature])[0]
+        return log_p
     except (ValueError, FloatingPointError) as error:
         raise ConfigError(f"{model.name}: {error}") from None
 
@@ -173,14 +173,14 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
         f"{comparison.temperature:g}\n"
         f"Their probability fell more than 10x for {total['share_fell_10x']:.1%}, more than 1,000x for "
         f"{total['share_fell_1000x']:.1%}; it rose more than 10x for {total['share_rose_10x']:.1%}.\n"
-        f"Mean log-probability {total['mean_nats_before']:.2f} -> {total['mean_nats_after']:.2f} nats; all of them "
+        f"Mean log-probability {total['mean_log_p_before']:.2f} -> {total['mean_log_p_after']:.2f} nats; all of them "
         f"together have probability {total['mass_before']:.3g} -> {total['mass_after']:.3g}.",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
-    keys = ("depth", "num_expressions", "mean_nats_before", "mean_nats_after", "mean_change_nats", "share_fell_10x",
+    keys = ("depth", "num_expressions", "mean_log_p_before", "mean_log_p_after", "mean_change", "share_fell_10x",
             "share_fell_1000x")  # fmt: skip
-    headings = ("depth", "expressions", "nats before", "after", "change", "share fell 10x", "1,000x")
+    headings = ("depth", "expressions", "log p before", "after", "change", "share fell 10x", "1,000x")
     print_listing(console, headings, [[row[key] for key in keys] for row in comparison.by_depth()], "By depth (means)")
-    print_listing(console, ("verdict", "depth", "nats before", "after", "change", "expression"), rows, "Fell most")
+    print_listing(console, ("verdict", "depth", "log p before", "after", "change", "expression"), rows, "Fell most")

@@ -8,7 +8,7 @@ keeps one row per distinct prefix with the number of texts that share it. At eac
     3. `<eos>` children are finished texts; of the others the first stays in its parent's slot of the
        key-value cache and each further one takes a free slot, so that a row is copied once per branch.
 
-The multinomial split of n equal prefixes is the law of n independent draws: this is plain ancestral
+The multinomial split of n equal prefixes is the distribution of n independent draws: this is plain ancestral
 sampling, at the cost of the distinct prefixes only. All rows are equally long, so there is no padding.
 """
 
@@ -92,9 +92,9 @@ def sample(
     start = tokenizer.encode(prompt)[:-1]
     try:
         drawn = [
-            (ids, nats)
+            (ids, log_p)
             for first in range(0, count, config.batch_size)
-            for ids, nats, copies in _tree(model, tokenizer, start, min(config.batch_size, count - first), config, rng)
+            for ids, log_p, copies in _tree(model, tokenizer, start, min(config.batch_size, count - first), config, rng)
             for _ in range(copies)
         ]
     finally:
@@ -143,13 +143,13 @@ def _tree(
     eos = tokenizer.eos_id
     cache = Cache(layers=[SlotLayer(count) for _ in range(model.config.num_hidden_layers)])
     prefixes = np.zeros((count, config.max_new_tokens), dtype=np.min_scalar_type(tokenizer.size))
-    counts, nats = np.array([count]), np.zeros(1)
+    counts, log_p = np.array([count]), np.zeros(1)
     ids_RL = torch.tensor([start], device=model.device)
     for length in range(config.max_new_tokens):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
         children_RV, probabilities_RV = _split(logits_RV[:, : tokenizer.size], counts, config.temperature, rng)
         for row in np.flatnonzero(children_RV[:, eos]):
-            ends = float(nats[row] + np.log(probabilities_RV[row, eos]))
+            ends = float(log_p[row] + np.log(probabilities_RV[row, eos]))
             yield tuple(prefixes[row, :length].tolist()), ends, int(children_RV[row, eos])
         children_RV[:, eos] = 0
         parents, tokens = np.nonzero(children_RV)
@@ -163,12 +163,12 @@ def _tree(
                 layer.copy_slots(source.to(model.device), target.to(model.device))
             prefixes[slots[moved], :length] = prefixes[parents[moved], :length]
         prefixes[slots, length] = tokens
-        of_children = nats[parents] + np.log(probabilities_RV[parents, tokens])
-        counts, nats = np.empty(len(parents), dtype=np.int64), np.empty(len(parents))
-        counts[slots], nats[slots] = children_RV[parents, tokens], of_children
+        of_children = log_p[parents] + np.log(probabilities_RV[parents, tokens])
+        counts, log_p = np.empty(len(parents), dtype=np.int64), np.empty(len(parents))
+        counts[slots], log_p[slots] = children_RV[parents, tokens], of_children
         ids_RL = torch.from_numpy(prefixes[: len(parents), length : length + 1].astype(np.int64)).to(model.device)
     for unfinished, copies in enumerate(counts):
-        yield tuple(prefixes[unfinished].tolist()), float(nats[unfinished]), int(copies)
+        yield tuple(prefixes[unfinished].tolist()), float(log_p[unfinished]), int(copies)
 
 
 def _split(
@@ -225,12 +225,12 @@ def log_probabilities(
     try:
         if len(texts) > _MANY:
             return _of_tree(model, tokenizer, texts, temperatures)
-        nats: dict[str, list[float]] = {}
+        log_p: dict[str, list[float]] = {}
         for batch in _batches(rows):
-            nats |= zip(batch, _score(model, tokenizer, [rows[text] for text in batch], temperatures), strict=True)
+            log_p |= zip(batch, _score(model, tokenizer, [rows[text] for text in batch], temperatures), strict=True)
     finally:
         model.train(was_training)
-    return np.array([nats[text] for text in texts], dtype=np.float64).reshape(len(texts), len(temperatures)).T
+    return np.array([log_p[text] for text in texts], dtype=np.float64).reshape(len(texts), len(temperatures)).T
 
 
 def _batches(rows: Mapping[str, Sequence[int]]) -> Iterator[list[str]]:
@@ -255,11 +255,11 @@ def _score(
         is_text_BL[i, : len(ids)] = True
     ids_BL, is_text_BL = ids_BL.to(model.device), is_text_BL.to(model.device)
     logits_BLV = model(input_ids=ids_BL[:, :-1], use_cache=False).logits[..., : tokenizer.size]
-    nats_TB = []
+    log_p_TB = []
     for temperature in temperatures:
-        nats_BL = _steps(logits_BLV, temperature).gather(-1, ids_BL[:, 1:, None]).squeeze(-1)
-        nats_TB.append(nats_BL.where(is_text_BL[:, 1:], 0.0).sum(dim=1))
-    values: list[list[float]] = _finite(torch.stack(nats_TB, dim=1)).cpu().tolist()
+        log_p_BL = _steps(logits_BLV, temperature).gather(-1, ids_BL[:, 1:, None]).squeeze(-1)
+        log_p_TB.append(log_p_BL.where(is_text_BL[:, 1:], 0.0).sum(dim=1))
+    values: list[list[float]] = _finite(torch.stack(log_p_TB, dim=1)).cpu().tolist()
     return values
 
 
@@ -267,10 +267,10 @@ def _steps(logits: Tensor, temperature: float) -> Tensor:
     return torch.log_softmax(logits.double() / temperature, dim=-1)
 
 
-def _finite(nats: Tensor) -> Tensor:
-    if not torch.isfinite(nats).all():
+def _finite(log_p: Tensor) -> Tensor:
+    if not torch.isfinite(log_p).all():
         raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
-    return nats
+    return log_p
 
 
 def _of_tree(
@@ -281,14 +281,14 @@ def _of_tree(
     """
     rows = [tokenizer.encode(text)[1:] for text in texts]
     order = sorted(range(len(rows)), key=rows.__getitem__)
-    nats = np.empty((len(temperatures), len(rows)))
+    log_p = np.empty((len(temperatures), len(rows)))
     for start in range(0, len(order), _TEXTS_AT_ONCE):
         chosen = order[start : start + _TEXTS_AT_ONCE]
-        nats[:, chosen] = _tree_nats(model, tokenizer, [rows[i] for i in chosen], temperatures)
-    return nats
+        log_p[:, chosen] = _tree_log_probs(model, tokenizer, [rows[i] for i in chosen], temperatures)
+    return log_p
 
 
-def _tree_nats(
+def _tree_log_probs(
     model: PreTrainedModel, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], temperatures: Sequence[float]
 ) -> Array:
     eos, size = tokenizer.eos_id, tokenizer.size
@@ -297,12 +297,12 @@ def _tree_nats(
     for row, ids in zip(ids_NL, rows, strict=True):
         row[: len(ids)] = ids
     cache = Cache(layers=[SlotLayer(len(rows)) for _ in range(model.config.num_hidden_layers)])
-    nats = np.zeros((len(temperatures), len(rows)))
+    log_p = np.zeros((len(temperatures), len(rows)))
     live, slots = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)  # of the text's prefix
     ids_RL = torch.tensor([[eos]], device=model.device)
     for length in range(ids_NL.shape[1]):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
-        for of_temperature, temperature in zip(nats, temperatures, strict=True):
+        for of_temperature, temperature in zip(log_p, temperatures, strict=True):
             steps_RV = _finite(_steps(logits_RV[:, :size], temperature)).cpu().numpy()
             of_temperature[live] += steps_RV[slots[live], ids_NL[live, length]]
         live = live[lengths[live] > length + 1]
@@ -319,4 +319,4 @@ def _tree_nats(
         next_ids[slot_of_branch] = tokens
         slots[live] = slot_of_branch[branch]
         ids_RL = torch.from_numpy(next_ids[:, None]).to(model.device)
-    return nats
+    return log_p
