@@ -11,7 +11,7 @@ from ouroloop.learner.network.sampling import log_probabilities, log_probabiliti
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.grammar import TOKENS, enumerate_expressions
 from ouroloop.testbed.tokenizer import EOS_ID
-from tests.test_sample import log_probability, model_of
+from tests.learner.network.test_sampling import log_probability, model_of
 
 TEXTS = ["", "True", "( not True )", "( ( not False ) and ( not True ) )", ") ) or", "( not True )", "( not False )"]
 

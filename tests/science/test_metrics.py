@@ -2,31 +2,44 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroloop.config import DataConfig, StageConfig
-from ouroloop.science.cycle import Dataset, Source
+from ouroloop.config import StageConfig
+from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import (
     CollapseStage,
-    Sample,
     as_metrics,
-    depth_total_variation,
+    diversity,
     diversity_levenshtein,
+    half_life,
     measure,
     measure_training_set,
-    stage,
+    stage_of,
 )
 from ouroloop.science.seeding import stream
-from ouroloop.testbed.logic.grammar import TOKENS, unique_set
+from ouroloop.testbed.base import Estimate, Sample
+from ouroloop.testbed.logic.grammar import WORDS, unique_set
+from ouroloop.testbed.logic.testbed import LogicTestbed, depth_total_variation
 
-DATA = DataConfig(num_examples=100)
+TESTBED = LogicTestbed()
 
 
-def edit_distance(a: list[str], b: list[str]) -> int:
+def sample_of(texts: Sequence[str]) -> Sample:
+    return Sample.of(texts, TESTBED)
+
+
+def levenshtein(counts: Mapping[str, int]) -> Estimate:
+    return diversity_levenshtein({text: text.split() for text in counts}, counts)
+
+
+@cache  # in pure Python it takes most of this file's time
+def edit_distance(a: tuple[str, ...], b: tuple[str, ...]) -> int:
     """The textbook recurrence, as an independent oracle."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
@@ -41,16 +54,16 @@ def naive_diversity(texts: list[str]) -> float:
     for i, a in enumerate(texts):
         for b in texts[:i]:
             longer = max(len(a.split()), len(b.split()))
-            distances.append(edit_distance(a.split(), b.split()) / longer if longer else 0.0)
+            distances.append(edit_distance(tuple(a.split()), tuple(b.split())) / longer if longer else 0.0)
     return float(np.mean(distances))
 
 
-token_texts = st.lists(st.sampled_from(TOKENS[:-1]), max_size=8).map(" ".join)
+token_texts = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
 
 
 @given(st.lists(token_texts, min_size=2, max_size=14))
 def test_diversity_is_the_mean_over_all_pairs(texts: list[str]) -> None:
-    estimate = diversity_levenshtein(Counter(texts))
+    estimate = levenshtein(Counter(texts))
     assert estimate.value == pytest.approx(naive_diversity(texts), abs=1e-6)
     assert 0 <= estimate.value <= 1
 
@@ -58,14 +71,14 @@ def test_diversity_is_the_mean_over_all_pairs(texts: list[str]) -> None:
 def test_diversity_of_long_texts_and_many_blocks() -> None:
     """Over 64 tokens the distance takes another path, and over a few rows the blocks are several."""
     texts = unique_set(40, stream(1, "data"), min_depth=5) + unique_set(40, stream(2, "data")) * 2
-    assert diversity_levenshtein(Counter(texts)).value == pytest.approx(naive_diversity(texts), abs=1e-6)
+    assert levenshtein(Counter(texts)).value == pytest.approx(naive_diversity(texts), abs=1e-6)
 
 
 def test_diversity_known_answers() -> None:
-    assert diversity_levenshtein({"True": 7}) == (0.0, 0.0)
-    assert diversity_levenshtein({"True": 1, "False": 1}).value == 1
+    assert levenshtein({"True": 7}) == (0.0, 0.0)
+    assert levenshtein({"True": 1, "False": 1}).value == 1
     # n = 4, two of each: 4 of 6 pairs differ
-    assert diversity_levenshtein({"True": 2, "False": 2}).value == pytest.approx(4 / 6)
+    assert levenshtein({"True": 2, "False": 2}).value == pytest.approx(4 / 6)
 
 
 def test_diversity_standard_error_covers() -> None:
@@ -73,18 +86,16 @@ def test_diversity_standard_error_covers() -> None:
     3 standard errors of a standard deviation from 200 values are 3/sqrt(2·200) = 15 %."""
     population = unique_set(4_000, stream(3, "data"))
     rng = stream(4, "test")
-    estimates = [
-        diversity_levenshtein(Counter(population[i] for i in rng.choice(len(population), 60))) for _ in range(200)
-    ]
+    estimates = [levenshtein(Counter(population[i] for i in rng.choice(len(population), 60))) for _ in range(200)]
     spread = np.std([estimate.value for estimate in estimates], ddof=1)
     stated = np.mean([estimate.stderr for estimate in estimates])
     assert stated == pytest.approx(spread, rel=0.15)
 
 
 def test_rates_count_every_text() -> None:
-    original = Sample.of(["( not False )", "( True and True )"])
-    sample = Sample.of(["( not False )"] * 5 + ["( not True )"] * 2 + ["True"] + ["( not"] + [""])
-    measures = measure(sample, original, DATA)
+    original = sample_of(["( not False )", "( True and True )"])
+    sample = sample_of(["( not False )"] * 5 + ["( not True )"] * 2 + ["True"] + ["( not"] + [""])
+    measures = measure(sample, original)
     assert {key: estimate.value for key, estimate in measures.items()} == pytest.approx(
         {
             "correctness": 0.6,
@@ -99,51 +110,51 @@ def test_rates_count_every_text() -> None:
             "depth_tv": 0.3,
             "share_in_original": 0.5,
             "diversity_levenshtein": measures["diversity_levenshtein"].value,
-            "diversity_retention": measures["diversity_levenshtein"].value / original.diversity.value,
+            "diversity_retention": measures["diversity_levenshtein"].value / diversity(original).value,
         }
     )
     assert measures["correctness"].stderr == pytest.approx(math.sqrt(0.6 * 0.4 / 10))
 
 
 def test_the_most_frequent_come_first_and_then_the_first_sampled() -> None:
-    assert list(Sample.of(["c", "b", "a", "b", "a", "d"]).counts.items()) == [("b", 2), ("a", 2), ("c", 1), ("d", 1)]
+    assert list(sample_of(["c", "b", "a", "b", "a", "d"]).counts.items()) == [("b", 2), ("a", 2), ("c", 1), ("d", 1)]
 
 
 def test_original_data_against_itself() -> None:
-    original = Sample.of(unique_set(300, stream(1, "data")))
-    metrics = as_metrics(measure(original, original, DATA))
+    original = sample_of(unique_set(300, stream(1, "data")))
+    metrics = as_metrics(measure(original, original))
     assert metrics["diversity_retention"] == metrics["correctness"] == metrics["grammar_membership"] == 1
     assert metrics["depth_tv"] == metrics["error_rate"] == 0
     assert metrics["share_in_original"] == 1
 
 
 def test_what_cannot_be_computed_is_absent() -> None:
-    one_text = Sample.of(["( not False )"] * 3)
-    garbage = Sample.of(["( (", ") )"])
-    assert "mean_depth" not in measure(garbage, garbage, DATA)
-    assert "diversity_retention" not in measure(garbage, one_text, DATA)
-    metrics = as_metrics(measure(garbage, one_text, DATA))
+    one_text = sample_of(["( not False )"] * 3)
+    garbage = sample_of(["( (", ") )"])
+    assert "mean_depth" not in measure(garbage, garbage)
+    assert "diversity_retention" not in measure(garbage, one_text)
+    metrics = as_metrics(measure(garbage, one_text))
     assert metrics["correctness"] == 0  # 0 % correct is a finding
     assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_nothing_is_not_a_score() -> None:
     with pytest.raises(ValueError, match="no texts"):
-        Sample.of([])
+        sample_of([])
     with pytest.raises(ValueError, match="no pair"):
-        diversity_levenshtein({"True": 1})
+        levenshtein({"True": 1})
 
 
 def test_depth_total_variation() -> None:
-    shallow, deep = Sample.of(["( not True )"]), Sample.of(["( not ( not True ) )"])
+    shallow, deep = sample_of(["( not True )"]), sample_of(["( not ( not True ) )"])
     assert depth_total_variation(shallow, shallow) == 0
     assert depth_total_variation(shallow, deep) == 1
-    assert depth_total_variation(shallow, Sample.of(["( not True )", "("])) == 0.5
+    assert depth_total_variation(shallow, sample_of(["( not True )", "("])) == 0.5
 
 
 def test_training_set_measures() -> None:
     training_set = Dataset.of(["a", "b"], Source.ORIGINAL, 0) + Dataset.of(["c", "c"], Source.SAMPLED, 1)
-    measures = measure_training_set(Sample.of(["c", "c", "c", "d"]), training_set)
+    measures = measure_training_set(sample_of(["c", "c", "c", "d"]), training_set)
     assert measures["synthetic_share"].value == 0.5
     assert measures["share_in_training_set"].value == 0.75
 
@@ -153,4 +164,12 @@ def test_training_set_measures() -> None:
     [(1.02, "healthy"), (0.95, "healthy"), (0.949, "onset"), (0.5, "onset"), (0.05, "decline"), (0.0, "collapsed")],
 )
 def test_stages(retention: float, expected: str) -> None:
-    assert stage(retention, StageConfig()) is CollapseStage(expected)
+    assert stage_of(retention, StageConfig()) is CollapseStage(expected)
+
+
+@pytest.mark.parametrize(
+    ("retention", "expected"),
+    [({0: 1.0, 1: 0.9, 2: 0.5}, None), ({3: 0.2, 2: 0.49, 1: 0.7}, 2), ({1: 0.4, 2: 0.9}, 1), ({}, None)],
+)
+def test_half_life_is_the_first_generation_below_a_half(retention: dict[int, float], expected: int | None) -> None:
+    assert half_life(retention) == expected

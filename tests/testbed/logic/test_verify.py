@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ouroloop.science.seeding import stream
-from ouroloop.testbed.logic.grammar import TOKENS, Initialisation, enumerate_expressions, unique_set
+from ouroloop.testbed.logic.grammar import WORDS, TruthLabel, enumerate_expressions, unique_set
 from ouroloop.testbed.logic.verify import MAX_DEPTH, MAX_TOKENS, Judgement, Verdict, judge
+from ouroloop.testbed.tokenizer import EOS
 
 MALFORMED = [
     "",
@@ -90,6 +91,7 @@ def test_caps_on_depth_and_length() -> None:
     assert judge(f"( {wide} and {wide} )") == Judgement(Verdict.MALFORMED, None, MAX_TOKENS, False)
 
 
+TOKENS = (*WORDS, EOS)
 JUNK = [*TOKENS, "\0", "λ", "\u202e", "\ud800", "eval('1')", "lambda: 0", "__import__('os')", "((", "\n", ""]
 
 
@@ -112,7 +114,7 @@ def mutated(words: list[str], rng: np.random.Generator) -> list[str]:
 def test_a_hundred_thousand_hostile_strings_get_a_verdict() -> None:
     """Random and mutated texts: tokens, Unicode, NUL, Python code, wrong blanks. None may raise."""
     rng = stream(1, "hostile")
-    seeds = unique_set(500, stream(1, "data"), initialisation=Initialisation.HALF_AND_HALF)
+    seeds = unique_set(500, stream(1, "data"), truth_label=TruthLabel.HALF_AND_HALF)
     seen = dict.fromkeys(Verdict, 0)
     for i in range(100_000):
         words = seeds[i % 500].split(" ") if i % 2 else [TOKENS[k] for k in rng.integers(8, size=rng.integers(12))]
@@ -135,6 +137,7 @@ def test_ten_megabytes(unit: str) -> None:
     assert time.perf_counter() - start < 1  # one pass over 10 MB; anything quadratic takes hours
 
 
+@pytest.mark.slow
 def test_time_is_linear_in_length() -> None:
     """Doubling the length at the largest texts that are parsed at all may not quadruple the time."""
 

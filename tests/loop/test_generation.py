@@ -9,7 +9,7 @@ from ouroloop.learner.network.sampling import sample, sample_with_nats
 from ouroloop.science.metrics import Sample
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.distribution import Law
-from tests.test_sample import log_probability, model_of
+from tests.learner.network.test_sampling import log_probability, model_of
 
 
 def test_every_measure_is_the_sum_that_it_stands_for(tiny: LoopConfig) -> None:

@@ -1,9 +1,7 @@
 """The mixtures: no example may be lost, doubled, or lose its origin."""
 
-import gzip
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +10,13 @@ from hypothesis import strategies as st
 
 from ouroloop.config import CycleConfig, DataCycle
 from ouroloop.science.cycle import (
-    Dataset,
-    DatasetError,
-    Source,
     expected_synthetic_share,
+    fresh_share,
     needs_fresh_data,
     next_dataset,
     num_synthetic,
 )
+from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.seeding import stream
 
 
@@ -126,43 +123,9 @@ def test_portions_are_rounded_half_up() -> None:
     assert [count(p) for p in (0, 0.04, 0.05, 0.25, 0.95, 1)] == [0, 0, 1, 3, 10, 10]
 
 
-def test_provenance_survives_the_disk(tmp_path: Path) -> None:
-    dataset = run(CycleConfig(kind=DataCycle.EXPANDING, synthetic_proportion=0.5), 20, 3)[-1]
-    dataset += Dataset.of([""], Source.SAMPLED, 4)  # a model may write nothing at all
-    path = tmp_path / "dataset.tsv.gz"
-    path.write_bytes(dataset.to_bytes())
-    again = Dataset.read(path)
-    assert again.texts == dataset.texts
-    assert again.mixture() == dataset.mixture()
-    assert again.digest() == dataset.digest()
-
-
-@pytest.mark.parametrize("kept", [0, 10, -20])
-def test_a_truncated_file_is_told_apart(tmp_path: Path, kept: int) -> None:
-    path = tmp_path / "dataset.tsv.gz"
-    path.write_bytes(Dataset.of(texts("original", 50), Source.ORIGINAL, 0).to_bytes()[:kept])
-    with pytest.raises(DatasetError, match=r"dataset\.tsv\.gz is damaged"):
-        Dataset.read(path)
-
-
-def test_a_flipped_byte_is_told_apart(tmp_path: Path) -> None:
-    path = tmp_path / "dataset.tsv.gz"
-    whole = Dataset.of(texts("original", 50), Source.ORIGINAL, 0).to_bytes()
-    for at in range(12, len(whole)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
-        with pytest.raises(DatasetError):
-            Dataset.read(path)
-
-
-def test_another_file_is_told_apart(tmp_path: Path) -> None:
-    path = tmp_path / "dataset.tsv.gz"
-    path.write_bytes(gzip.compress(b"source\tgeneration\ttext\nmartian\t1\tTrue"))
-    with pytest.raises(DatasetError, match="MARTIAN"):
-        Dataset.read(path)
-    with pytest.raises(DatasetError, match="No such file"):
-        Dataset.read(tmp_path / "missing")
-
-
-def test_an_empty_dataset_has_no_share() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        _ = Dataset.of([], Source.ORIGINAL, 0).synthetic_share
+@pytest.mark.parametrize("kind", DataCycle)
+def test_the_fresh_share_is_what_the_new_examples_hold(kind: DataCycle) -> None:
+    cycle = CycleConfig(kind=kind, synthetic_proportion=0.26 if kind.takes_proportion else None)
+    new = Counter(text.split("-")[0] for text in run(cycle, 50, 1)[1].texts if not text.startswith("original"))
+    assert fresh_share(cycle, 50) == pytest.approx(new["fresh"] / sum(new.values()))
+    assert (fresh_share(cycle, 50) > 0) == needs_fresh_data(cycle, 50)

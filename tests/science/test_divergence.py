@@ -1,32 +1,39 @@
-"""Known answers: a law that is the grammar's, one that lost a subtree, one that is sharper, one of K strings."""
+"""Known answers: a model that is the grammar, one that lost a subtree, one that is sharper, one of K strings."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from ouroloop.science.divergence import forward, kl_forward, of_finite_law, of_unique_set, reverse
-from ouroloop.science.metrics import Estimate, Sample
+from ouroloop.science import divergence
+from ouroloop.science.divergence import forward, from_probabilities, from_scores, kl_forward, of_original, reverse
 from ouroloop.science.seeding import stream
-from ouroloop.testbed.logic.distribution import Array, Law, Stratum
-from ouroloop.testbed.logic.grammar import Initialisation, unique_set
+from ouroloop.testbed.base import Array, Estimate, Sample, Stratum
+from ouroloop.testbed.logic.distribution import LogicDistribution
+from ouroloop.testbed.logic.grammar import TruthLabel, unique_set
+from ouroloop.testbed.logic.testbed import LogicTestbed
 from ouroloop.testbed.logic.verify import parse
-from tests.test_law import probability_of_tree
+from tests.testbed.logic.test_distribution import probability_of_tree
 
-LAW = Law()
+P = LogicDistribution()
 
 
-def strata(seed: int, law: Law = LAW, enumerated: int = 2, draws: int = 100) -> list[Stratum]:
+def sample_of(texts: Sequence[str]) -> Sample:
+    return Sample.of(texts, LogicTestbed())
+
+
+def strata(seed: int, distribution: LogicDistribution = P, enumerated: int = 2, draws: int = 100) -> list[Stratum]:
     return [
-        law.all_of_depth(depth) if depth <= enumerated else law.draw(depth, draws, stream(seed, "test", depth))
-        for depth in law.depths
+        distribution.all_of_depth(d) if d <= enumerated else distribution.draw(d, draws, stream(seed, "test", d))
+        for d in distribution.depths
     ]
 
 
 def texts_of_grammar(seed: int, count: int) -> list[str]:
     rng = stream(seed, "depth")
     depths = rng.integers(1, 6, size=count)
-    by_depth = {d: iter(LAW.draw(d, count, stream(seed, "text", d)).texts) for d in LAW.depths}
+    by_depth = {d: iter(P.draw(d, count, stream(seed, "text", d)).texts) for d in P.depths}
     return [next(by_depth[int(depth)]) for depth in depths]
 
 
@@ -40,13 +47,13 @@ class Sharpened:
     """p^(1/T) over its sum: the grammar sharpened as a whole, with every divergence in closed form."""
 
     def __init__(self, temperature: float) -> None:
-        forms = LAW.forms
+        forms = P.forms
         self.temperature = temperature
         self.log_z = math.log(np.sum(forms.num * np.exp(forms.log_p / temperature)))
         p, log_m = forms.num * np.exp(forms.log_p), self.of(forms.log_p)
         self.kl_forward = float(np.sum(p * (forms.log_p - log_m)))
         self.coverage = float(np.sum(forms.num * np.exp(np.minimum(forms.log_p, log_m))))
-        tail = forms.log_p <= LAW.rarest(0.1) + 1e-9
+        tail = forms.log_p <= P.rarest(0.1) + 1e-9
         self.tail = float(np.sum((forms.num * np.exp(np.minimum(forms.log_p, log_m)))[tail]) / p[tail].sum())
 
     def of(self, log_p: Array) -> Array:
@@ -58,16 +65,16 @@ def test_a_model_that_is_the_grammar() -> None:
     of 2,000 of its texts is the grammar's, within 4 standard errors."""
     held_out = strata(1, enumerated=3)
     log_m = [np.array([log_probability_of_tree(text) for text in s.texts]) for s in held_out]
-    measures = forward(LAW, held_out, log_m)
+    measures = forward(held_out, log_m)
     assert measures.pop("kl_forward_nats").value == pytest.approx(0, abs=1e-9)
     assert measures.keys() >= {"coverage", "coverage_depth_1_3", "coverage_depth_5", "coverage_tail_10"}
     assert [m.value for m in measures.values()] == pytest.approx([1] * len(measures))
     texts = texts_of_grammar(2, 2_000)
-    measures = reverse(LAW, Sample.of(texts), texts, np.array([log_probability_of_tree(text) for text in texts]))
+    measures = reverse(P, sample_of(texts), texts, np.array([log_probability_of_tree(text) for text in texts]))
     entropy, shallow = measures["entropy_nats"], measures["mass_depth_1_3"]
     assert entropy.stderr is not None
     assert shallow.stderr is not None
-    assert abs(entropy.value - LAW.entropy_nats) < 4 * entropy.stderr
+    assert abs(entropy.value - P.entropy_nats) < 4 * entropy.stderr
     assert abs(shallow.value - 3 / 5) < 4 * shallow.stderr
     assert measures["kl_reverse_nats"].value == pytest.approx(0, abs=1e-9)
     assert measures["off_support_rate"].value == 0
@@ -77,13 +84,34 @@ def test_a_removed_subtree_costs_exactly_its_mass() -> None:
     """Expressions that begin with `not` hold a third of every depth. Their mass goes off the support."""
     held_out = strata(1, enumerated=3)
     log_m = [np.where([text.startswith("( not") for text in s.texts], -np.inf, s.log_p) for s in held_out]
-    measures = forward(LAW, held_out, log_m)
+    measures = forward(held_out, log_m)
     for key in ("coverage_depth_1_3", "coverage_depth_1", "coverage_depth_2", "coverage_depth_3"):
         assert measures[key] == (pytest.approx(2 / 3, abs=1e-12), None)
     deep = measures["coverage_depth_5"]
     assert deep.stderr is not None
     assert abs(deep.value - 2 / 3) < 4 * deep.stderr
     assert "kl_forward_nats" not in measures  # infinite is no number
+
+
+def test_small_strata_are_scored_together_and_each_large_one_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Depth 3 in full is over the limit; what is asked of the scorer changes no measure."""
+    held_out = strata(1, enumerated=3)
+    asked: list[int] = []
+
+    def log_prob(texts: Sequence[str], temperatures: Sequence[float]) -> Array:
+        asked.append(len(texts))
+        log_p = P.log_probabilities(texts)
+        return np.array([Sharpened(temperature).of(log_p) for temperature in temperatures])
+
+    measures = from_scores(held_out, log_prob, 0.8)
+    assert asked == [5 + 105 + 2 * 100, 44_205]
+    model = Sharpened(0.8)
+    assert measures.pop("kl_forward_t1_nats").value == pytest.approx(0, abs=1e-9)  # Sharpened(1) is the grammar
+    assert measures == forward(held_out, [model.of(s.log_p) for s in held_out])
+    monkeypatch.setattr(divergence, "_MANY", 1)
+    asked.clear()
+    assert from_scores(held_out, log_prob, 0.8)["coverage"] == measures["coverage"]
+    assert asked == [0, 5, 105, 44_205, 100, 100]
 
 
 def test_a_sharpened_grammar_and_standard_errors_that_cover() -> None:
@@ -93,7 +121,7 @@ def test_a_sharpened_grammar_and_standard_errors_that_cover() -> None:
     estimates: dict[str, list[Estimate]] = {"kl_forward_nats": [], "coverage": [], "coverage_tail_10": []}
     for seed in range(200):
         held_out = strata(seed, enumerated=1, draws=60)
-        measures = forward(LAW, held_out, [model.of(s.log_p) for s in held_out])
+        measures = forward(held_out, [model.of(s.log_p) for s in held_out])
         for key, found in estimates.items():
             found.append(measures[key])
     truths = {"kl_forward_nats": model.kl_forward, "coverage": model.coverage, "coverage_tail_10": model.tail}
@@ -106,13 +134,13 @@ def test_a_sharpened_grammar_and_standard_errors_that_cover() -> None:
 
 
 def test_the_reverse_standard_errors_cover() -> None:
-    """M gives a fifth of its mass to malformed texts and else is the grammar's law at other depth shares."""
+    """M gives a fifth of its mass to malformed texts and else is the grammar's at other depth shares."""
     shares = np.array([0.4, 0.2, 0.1, 0.05, 0.05])
     kl = float(np.sum(shares / 0.8 * np.log(shares / 0.8 * 5)))
     entropy = -0.2 * math.log(0.2) - sum(
-        w * (math.log(w) - Law(d, d).entropy_nats) for d, w in enumerate(shares.tolist(), 1)
+        w * (math.log(w) - LogicDistribution(d, d).entropy_nats) for d, w in enumerate(shares.tolist(), 1)
     )
-    pool = {depth: LAW.draw(depth, 5_000, stream(7, "pool", depth)) for depth in LAW.depths}
+    pool = {depth: P.draw(depth, 5_000, stream(7, "pool", depth)) for depth in P.depths}
     found: dict[str, list[Estimate]] = {"kl_reverse_nats": [], "entropy_nats": [], "off_support_rate": []}
     for seed in range(200):
         rng = stream(seed, "test")
@@ -125,7 +153,7 @@ def test_the_reverse_standard_errors_cover() -> None:
             stratum, i = pool[int(depth)], int(rng.integers(5_000))
             texts.append(stratum.texts[i])
             log_m.append(float(stratum.log_p[i]) + math.log(5 * shares[depth - 1]))
-        measures = reverse(LAW, Sample.of(texts), texts, np.array(log_m))
+        measures = reverse(P, sample_of(texts), texts, np.array(log_m))
         for key, estimates in found.items():
             estimates.append(measures[key])
     for key, truth in {"kl_reverse_nats": kl, "entropy_nats": entropy, "off_support_rate": 0.2}.items():
@@ -138,9 +166,9 @@ def test_the_reverse_standard_errors_cover() -> None:
 
 def test_uniform_over_k_strings() -> None:
     texts = unique_set(64, stream(1, "data"))
-    exact = of_finite_law(LAW, dict.fromkeys(texts, 1 / 64), Sample.of(texts))
-    estimate = reverse(LAW, Sample.of(texts), texts, np.full(64, -math.log(64)))
-    p = np.exp(LAW.log_probabilities(texts))
+    exact = from_probabilities(P, dict.fromkeys(texts, 1 / 64), sample_of(texts))
+    estimate = reverse(P, sample_of(texts), texts, np.full(64, -math.log(64)))
+    p = np.exp(P.log_probabilities(texts))
     for measures in (exact, estimate):
         assert measures["entropy_nats"].value == pytest.approx(math.log(64))
         assert measures["kl_reverse_nats"].value == pytest.approx(np.mean(np.log(1 / 64 / p)))
@@ -152,29 +180,31 @@ def test_uniform_over_k_strings() -> None:
 def test_mass_off_the_support_is_reported_apart() -> None:
     """Half of it on the five True expressions of depth 1, in the grammar's proportions; half on a True text
     that the grammar does not give."""
-    shallow = LAW.all_of_depth(1)
-    law = {text: weight / 2 for text, weight in zip(shallow.texts, shallow.weights, strict=True)} | {"True": 0.5}
-    measures = of_finite_law(LAW, law, Sample.of(list(law)))
+    shallow = P.all_of_depth(1)
+    probabilities = {text: weight / 2 for text, weight in zip(shallow.texts, shallow.weights, strict=True)} | {
+        "True": 0.5
+    }
+    measures = from_probabilities(P, probabilities, sample_of(list(probabilities)))
     assert measures["off_support_rate"].value == pytest.approx(0.5)
     assert measures["mass_depth_1_3"].value == pytest.approx(0.5)
     assert measures["kl_reverse_nats"].value == pytest.approx(math.log(5))  # all of it on one of five depths
     assert measures["coverage_depth_1"].value == pytest.approx(1)
     assert measures["coverage_depth_2"].value == 0
-    nothing = of_finite_law(LAW, {"( (": 1.0, "True": 0.0}, Sample.of(["( (", "True"]))
+    nothing = from_probabilities(P, {"( (": 1.0, "True": 0.0}, sample_of(["( (", "True"]))
     assert nothing["off_support_rate"].value == 1
     assert nothing["coverage"].value == 0
     assert "kl_reverse_nats" not in nothing
 
 
-@pytest.mark.parametrize("initialisation", Initialisation)
-def test_the_law_of_a_unique_set(initialisation: Initialisation) -> None:
+@pytest.mark.parametrize("truth_label", TruthLabel)
+def test_the_distribution_of_a_unique_set(truth_label: TruthLabel) -> None:
     """Of everything it is uniform; of few it is the grammar's own."""
-    small = Law(max_depth=2, initialisation=initialisation)
+    small = LogicDistribution(max_depth=2, truth_label=truth_label)
     everything = 110 * small.num_labels
-    measures = of_unique_set(small, everything)
+    measures = of_original(small, everything)
     assert measures["entropy_nats"].value == pytest.approx(math.log(everything))
     texts = [text for depth in (1, 2) for text in small.all_of_depth(depth).texts]
-    enumerated = of_finite_law(small, dict.fromkeys(texts, 1 / everything), Sample.of(texts))
+    enumerated = from_probabilities(small, dict.fromkeys(texts, 1 / everything), sample_of(texts))
     for key, estimate in enumerated.items():
         assert measures[key].value == pytest.approx(estimate.value, abs=1e-9), key
     assert "kl_forward_nats" in enumerated
@@ -182,10 +212,10 @@ def test_the_law_of_a_unique_set(initialisation: Initialisation) -> None:
 
 
 def test_d0_is_a_nat_away_from_the_grammar() -> None:
-    measures = of_unique_set(LAW, 2_000)
+    measures = of_original(P, 2_000)
     assert measures["kl_forward_nats"].value == pytest.approx(1.039, abs=0.001)
     assert measures["kl_reverse_nats"].value == pytest.approx(0.415, abs=0.001)
     assert measures["coverage"].value == pytest.approx(0.620, abs=0.001)
     assert measures["coverage_depth_1"].value < 0.02 < measures["coverage_depth_5"].value
     assert measures["grammar_entropy_nats"].value == pytest.approx(18.97 * math.log(2), abs=0.005)
-    assert of_unique_set(LAW, 2)["kl_forward_nats"].value < 0.15
+    assert of_original(P, 2)["kl_forward_nats"].value < 0.15
