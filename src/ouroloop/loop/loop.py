@@ -12,6 +12,7 @@ is there and intact: the datasets in between are put together anew, which costs 
 """
 
 import ctypes
+import gc
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -215,6 +216,9 @@ def keeps_weights(config: LoopConfig, number: int, stage: str | None, earlier: S
 
 
 def _return_memory() -> None:
-    """Gives the freed peaks of a generation back to the system, where glibc would keep them as holes in its heap."""
+    """Frees what a generation leaves in cycles, as Lightning's Trainer does, and gives its peaks back to the system,
+    where glibc would keep them as holes in its heap.
+    """
+    gc.collect()
     with suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

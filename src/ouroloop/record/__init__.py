@@ -1,0 +1,8 @@
+"""MLflow, and where things are kept.
+
+    stores       folders, store URLs, locks
+    track        study -> loop -> generation as nested runs, written and read
+    provenance   what a run says of itself: configuration, software, machine
+    liveness     signals, and runs that are RUNNING no longer than their process
+    clean        frees what nothing needs
+"""
