@@ -5,4 +5,6 @@
     provenance   what a run says of itself: configuration, software, machine
     liveness     signals, and runs that are RUNNING no longer than their process
     clean        frees what nothing needs
+
+Knows nothing about learners, loops or studies.
 """

@@ -86,7 +86,7 @@ def create_study(store: Store, config: StudyConfig, name: str) -> Run:
     cells = [cell_tags(loop, name) for loop in config.loops()] or [cell_tags(config.loop, name)]
     tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
     run = store.create(name, None, {"level": "study", "place": stores.place(), **tags})
-    run.log_params(flatten(config.model_copy(update={"description": ""})))
+    run.log_params(flatten(config.changed(description="")))
     run.describe(config.description)
     return run
 

@@ -10,4 +10,6 @@
     models     a model by any of its names, loaded
     compare    what a later model can no longer write
     ui         the MLflow UI: views and server
+
+Reads the record and writes nothing into it but reports, registered models and views.
 """

@@ -10,25 +10,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
-from ouroloop.record import stores
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.track import Run, Store
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.testbed.base import Sample, Testbed
 from ouroloop.testbed.logic.testbed import LogicTestbed
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from ouroloop.report.models import FoundModel
 
 MOST_FREQUENT = 10
 """Expressions listed for a generation."""
@@ -135,79 +128,12 @@ class Loop:
 
 @dataclass(frozen=True)
 class Results:
-    """What a study or a lone loop found, so far; `results[name]` are those of one of its loops."""
+    """What a study or a lone loop found, so far."""
 
     name: str
     study: Run | None
     loops: list[Loop]
     """In order of cycle, proportion, temperature and seed."""
-
-    def __getitem__(self, loop: str) -> "Results":
-        chosen = [one for one in self.loops if loop in (one.name, one.run.id)]
-        if not chosen:
-            raise KeyError(f"no loop {loop!r}; there are: {', '.join(one.name for one in self.loops)}")
-        return Results(self.name, None, chosen)
-
-    @cached_property
-    def metrics(self) -> "DataFrame":
-        """Tidy: loop, seed, generation (0 is D_0), measure, value, stderr (NaN where there is none)."""
-        import pandas as pd
-
-        rows = [
-            (loop.name, int(loop.seed or 0), generation, key, value, errors.get(generation))
-            for loop in self.loops
-            for key, values in loop.history.items()
-            if not key.endswith("_stderr")
-            for errors in [loop.history.get(f"{key}_stderr", {})]
-            for generation, value in sorted(values.items())
-        ]
-        columns = ["loop", "seed", "generation", "measure", "value", "stderr"]
-        return pd.DataFrame(rows, columns=columns).astype({"value": float, "stderr": float})
-
-    def samples(self, generation: int) -> "DataFrame":
-        """What each loop's M_t wrote, D_0 for 0: a row for each distinct text, the most frequent first.
-
-        Columns: loop, count, share, and what the testbed says of a text, the text last.
-
-        Raises:
-            LookupError: no loop has this generation on record.
-        """
-        import pandas as pd
-
-        found = {loop: texts for loop in self.loops if (texts := loop.texts(generation)) is not None}
-        if not found:
-            raise LookupError(f"{self.name} has no generation {generation} on record")
-        rows = [
-            (loop.name, *row)
-            for loop, texts in found.items()
-            for row in Sample.of(texts, loop.testbed).most_frequent(len(texts))
-        ]
-        return pd.DataFrame(rows, columns=["loop", "count", "share", *self.loops[0].testbed.columns])
-
-    def model(self, which: int | str) -> "FoundModel":
-        """M_t of the only loop, by t or by the stage whose first model it is; `results[name].model(t)` of several.
-
-        Raises:
-            LookupError: there are several loops, or the weights of that generation were not kept.
-        """
-        from ouroloop.report.models import find_model
-
-        if len(self.loops) > 1:
-            raise LookupError(f"of which loop? results[name].model({which!r}), name one of: {', '.join(self._names)}")
-        run = self.loops[0].generation(which)
-        if run is None or run.model_id is None:
-            raise LookupError(f"the weights of {which!r} are not on record; keep_weights says which are kept")
-        return find_model(f"models:/{run.model_id}")
-
-    @property
-    def _names(self) -> list[str]:
-        return [loop.name for loop in self.loops]
-
-    def report(self, folder: "str | Path | None" = None) -> Path:
-        """Writes the page with its figures and data, by default into `mlruns/reports/NAME`, and returns its path."""
-        from ouroloop.report.page import write_report
-
-        return write_report(self, Path(folder) if folder else stores.runs_folder() / "reports" / self.name)
 
     @cached_property
     def cells(self) -> dict[str, list[Loop]]:

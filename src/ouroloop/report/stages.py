@@ -108,7 +108,7 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
             left_out.append(Entry(name, "", "", f"skipped: the loop is not finished ({run.status})"))
         else:
             retention = {t: kept for t, kept in run.history(RETENTION) if t > 0}
-            but_seed = config.model_copy(update={"seed": 0}).fingerprint()
+            but_seed = config.changed(seed=0).fingerprint()
             others = groups.setdefault(registered_name(config), {})
             others.setdefault(but_seed, []).append(Candidate(run, config, retention))
     cells = []

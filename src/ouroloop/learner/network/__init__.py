@@ -1,9 +1,11 @@
 """A causal LM of transformers, trained by Lightning, sampled and scored by our own means.
 
-learner     the network as a learner
-model       built from its configuration, saved, loaded
-batches     the data module, and packing instead of padding
-train       the Lightning module, and one call that trains it
-muon        the optimizer of the weight matrices
-sampling    draws texts, and says how probable they are, from trees of prefixes
+    learner     the network as a learner
+    model       built from its configuration, saved, loaded
+    batches     the data module, and packing instead of padding
+    train       the Lightning module, and one call that trains it
+    muon        the optimizer of the weight matrices
+    sampling    draws texts, and says how probable they are, from trees of prefixes
+
+Knows a testbed by its tokenizer alone.
 """

@@ -1,8 +1,10 @@
 """Logic expressions over constants: truth is decidable, and the distribution has a closed form.
 
-grammar        draws expressions
-verify         judges any text: True, False or malformed
-oracle         lets sympy judge too
-distribution   P in closed form
-testbed        all of it as a testbed
+    grammar        draws expressions
+    verify         judges any text: True, False or malformed
+    oracle         lets sympy judge too
+    distribution   P in closed form
+    testbed        all of it as a testbed
+
+Nothing outside this package knows a word of the language.
 """
