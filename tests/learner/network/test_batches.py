@@ -10,10 +10,10 @@ import pytest
 
 from ouroloop.config import TrainConfig
 from ouroloop.learner.network.batches import Batch, MixedDataModule
-from ouroloop.science.cycle import Dataset, Source
+from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.grammar import unique_set
-from ouroloop.testbed.tokenizer import EOS_ID, decode
+from ouroloop.testbed.logic.testbed import TOKENIZER
 
 CONFIG = TrainConfig(num_steps=20, batch_size=7, learning_rate=0.01, validate_every=8)
 
@@ -25,18 +25,18 @@ def rows_of(batch: Batch) -> list[str]:
         ids, labels = batch.ids_N[start:end].tolist(), batch.labels_N[start:end].tolist()
         (count,) = set(batch.counts_N[start:end].int().tolist())
         assert batch.positions_N[start:end].tolist() == list(range(end - start))
-        assert ids[0] == labels[-1] == EOS_ID
+        assert ids[0] == labels[-1] == TOKENIZER.eos_id
         assert ids[1:] == labels[:-1]  # the model predicts the next token
-        texts += count * [decode(labels[:-1])]
+        texts += count * [TOKENIZER.decode(labels[:-1])]
         num_tokens += count * (end - start)
-    assert (batch.num_tokens, batch.num_expressions) == (num_tokens, len(texts))
+    assert (batch.num_tokens, batch.num_texts) == (num_tokens, len(texts))
     return texts
 
 
 def make(batching: Literal["packed", "padded"]) -> MixedDataModule:
     texts = unique_set(100, stream(1, "data"))
     dataset = Dataset.of(texts, Source.ORIGINAL, 0) + Dataset.of(texts[:20], Source.SAMPLED, 1)
-    return MixedDataModule(dataset, CONFIG.model_copy(update={"batching": batching}), stream(1, "split"))
+    return MixedDataModule(dataset, TOKENIZER, CONFIG.changed(batching=batching), stream(1, "split"))
 
 
 @pytest.fixture
@@ -70,25 +70,25 @@ def test_validation_is_one_fixed_pass(module: MixedDataModule) -> None:
 
 def test_what_a_collapsed_dataset_repeats_is_evaluated_once() -> None:
     dataset = Dataset.of(["True"] * 90 + ["( not False )"] * 10, Source.SAMPLED, 3)
-    config = CONFIG.model_copy(update={"batch_size": 20, "validation_fraction": 0.2})
-    batches = list(islice(MixedDataModule(dataset, config, stream(1, "split")).train_batches(), 4))
+    config = CONFIG.changed(batch_size=20, validation_fraction=0.2)
+    batches = list(islice(MixedDataModule(dataset, TOKENIZER, config, stream(1, "split")).train_batches(), 4))
     lengths = {2, 5, 2 + 5}
     assert {len(batch.ids_N) for batch in batches} <= lengths
-    assert sum(batch.num_expressions for batch in batches) == 80
+    assert sum(batch.num_texts for batch in batches) == 80
 
 
 def test_the_validation_entropy_is_that_of_its_repetitions() -> None:
-    config = CONFIG.model_copy(update={"validation_fraction": 0.2})
+    config = CONFIG.changed(validation_fraction=0.2)
     single = Dataset.of(["True"] * 50, Source.SAMPLED, 3)
-    assert MixedDataModule(single, config, stream(1, "s")).validation_entropy_nats == 0
+    assert MixedDataModule(single, TOKENIZER, config, stream(1, "s")).validation_entropy_nats == 0
     distinct = Dataset.of(unique_set(50, stream(1, "data")), Source.ORIGINAL, 0)
-    module = MixedDataModule(distinct, config, stream(1, "s"))
+    module = MixedDataModule(distinct, TOKENIZER, config, stream(1, "s"))
     assert module.validation_entropy_nats == pytest.approx(math.log(10))
 
 
 def test_one_example_cannot_be_split() -> None:
     with pytest.raises(ValueError, match="1 example cannot be split"):
-        MixedDataModule(Dataset.of(["True"], Source.ORIGINAL, 0), CONFIG, stream(1, "x"))
+        MixedDataModule(Dataset.of(["True"], Source.ORIGINAL, 0), TOKENIZER, CONFIG, stream(1, "x"))
 
 
 def test_only_the_packed_way_sorts_a_batch_into_blocks() -> None:
@@ -106,7 +106,7 @@ def test_the_trainer_gets_the_steps_between_two_validations_at_once_and_no_step_
 
 def test_a_validation_set_is_bounded_and_the_rest_is_trained_on() -> None:
     dataset = Dataset.of(unique_set(100, stream(1, "data")), Source.ORIGINAL, 0)
-    module = MixedDataModule(dataset, CONFIG.model_copy(update={"max_validation_examples": 3}), stream(1, "split"))
+    module = MixedDataModule(dataset, TOKENIZER, CONFIG.changed(max_validation_examples=3), stream(1, "split"))
     validation = [text for batch in module.validation_batches() for text in rows_of(batch)]
     trained = [text for batch in islice(module.train_batches(), 14) for text in rows_of(batch)]
     assert len(validation) == 3

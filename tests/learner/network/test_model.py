@@ -10,13 +10,15 @@ from ouroloop.config import ConfigError, LoopConfig, ModelConfig, SamplingConfig
 from ouroloop.learner.network.model import build_model, load_model, num_parameters, save_model
 from ouroloop.learner.network.sampling import require_causal
 from ouroloop.presets import load_preset
+from ouroloop.testbed.logic.testbed import TOKENIZER
+from ouroloop.testbed.tokenizer import WordTokenizer
 
 SHAPE = {"num_layers": 2, "num_heads": 2, "hidden_size": 16, "context_length": 32}
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "gpt_neox", "qwen2"])
 def test_any_model_type(model_type: str) -> None:
-    model = build_model(ModelConfig(model_type=model_type, dropout=0.25, **SHAPE), seed=1)
+    model = build_model(ModelConfig(model_type=model_type, dropout=0.25, **SHAPE), TOKENIZER, seed=1)
     assert model.config.model_type == model_type
     assert (model.config.num_hidden_layers, model.config.hidden_size, model.config.vocab_size) == (2, 16, 8)
     assert model(input_ids=torch.tensor([[7, 5, 2]])).logits.shape == (1, 3, 8)
@@ -25,8 +27,8 @@ def test_any_model_type(model_type: str) -> None:
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "gpt_neox", "qwen2", "opt", "olmo"])
 def test_what_we_take_for_granted_holds(model_type: str) -> None:
     """Causal, the same with a cache, and every word's embedding can learn."""
-    model = build_model(ModelConfig(model_type=model_type, dropout=0.25, **SHAPE), 1)
-    require_causal(model)
+    model = build_model(ModelConfig(model_type=model_type, dropout=0.25, **SHAPE), TOKENIZER, 1)
+    require_causal(model, TOKENIZER)
     embedding = model.get_input_embeddings()
     assert embedding.padding_idx is None
 
@@ -36,19 +38,24 @@ def test_what_we_take_for_granted_holds(model_type: str) -> None:
 )
 def test_what_is_not_a_causal_lm_with_a_cache_is_refused(model_type: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        require_causal(build_model(ModelConfig(model_type=model_type, **SHAPE), 1))
+        require_causal(build_model(ModelConfig(model_type=model_type, **SHAPE), TOKENIZER, 1), TOKENIZER)
+
+
+def test_the_vocabulary_is_the_tokenizers() -> None:
+    tokenizer = WordTokenizer(["night", "day"])
+    model = build_model(ModelConfig(**SHAPE), tokenizer, 1)
+    assert (model.config.vocab_size, model.config.bos_token_id, model.config.eos_token_id) == (3, 2, 2)
+    require_causal(model, tokenizer)
 
 
 def test_dropout_reaches_the_model() -> None:
-    rates = {
-        m.p for m in build_model(ModelConfig(dropout=0.25, **SHAPE), 1).modules() if isinstance(m, torch.nn.Dropout)
-    }
-    assert rates == {0.25}
+    model = build_model(ModelConfig(dropout=0.25, **SHAPE), TOKENIZER, 1)
+    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.25}
 
 
 def test_the_papers_model_has_10_6_million_parameters() -> None:
     config = load_preset("paper", [], LoopConfig).model
-    assert num_parameters(build_model(config, 1)) == pytest.approx(10.6e6, rel=0.01)
+    assert num_parameters(build_model(config, TOKENIZER, 1)) == pytest.approx(10.6e6, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +71,13 @@ def test_the_papers_model_has_10_6_million_parameters() -> None:
 )
 def test_a_wrong_model_is_refused_in_one_line(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        build_model(ModelConfig.model_validate(SHAPE | change), 1)
+        build_model(ModelConfig.model_validate(SHAPE | change), TOKENIZER, 1)
     assert "\n" not in str(caught.value)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
     before = torch.random.get_rng_state()
-    first, again, other = (build_model(ModelConfig(**SHAPE), seed) for seed in (1, 1, 2))
+    first, again, other = (build_model(ModelConfig(**SHAPE), TOKENIZER, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
@@ -78,8 +85,8 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])
 def test_the_saved_folder_is_plain_transformers(tmp_path: Path, model_type: str) -> None:
-    model = build_model(ModelConfig(model_type=model_type, **SHAPE), 3).eval()
-    save_model(model, tmp_path, SamplingConfig(temperature=0.7, max_new_tokens=20))
+    model = build_model(ModelConfig(model_type=model_type, **SHAPE), TOKENIZER, 3).eval()
+    save_model(model, TOKENIZER, SamplingConfig(temperature=0.7, max_new_tokens=20), tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".ckpt"))]

@@ -7,6 +7,7 @@ from torch import Tensor
 from ouroloop.config import ModelConfig
 from ouroloop.learner.network.model import build_model
 from ouroloop.learner.network.muon import Muon, block_matrices, orthogonal
+from ouroloop.testbed.logic.testbed import TOKENIZER
 
 
 def random(*shape: int) -> Tensor:
@@ -68,7 +69,7 @@ def test_weight_decay_shrinks_a_weight_whose_gradient_is_nothing() -> None:
 
 @pytest.mark.parametrize(("model_type", "matrices_per_layer"), [("gpt2", 4), ("gpt_neox", 4), ("llama", 7), ("opt", 6)])
 def test_it_is_for_the_matrices_of_the_blocks_alone(model_type: str, matrices_per_layer: int) -> None:
-    model = build_model(ModelConfig(model_type=model_type, num_layers=2, num_heads=2, hidden_size=16), seed=1)
+    model = build_model(ModelConfig(model_type=model_type, num_layers=2, num_heads=2, hidden_size=16), TOKENIZER, 1)
     chosen = [weight for group in block_matrices(model) for weight in group["params"]]
     assert len(chosen) == len({id(weight) for weight in chosen}) == 2 * matrices_per_layer
     words = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}

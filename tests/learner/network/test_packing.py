@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ouroloop.config import ConfigError, ModelConfig
 from ouroloop.learner.network.batches import layout, packed_attention, packed_logits, padded_logits
 from ouroloop.learner.network.model import build_model
+from ouroloop.testbed.logic.testbed import TOKENIZER
 
 LENGTHS = np.array([1, 3, 4, 9, 40, 41, 60])
 
@@ -20,7 +21,7 @@ def model_of(model_type: str = "gpt2", **options: bool | int | float | str) -> P
     shape = ModelConfig(
         model_type=model_type, num_layers=2, num_heads=2, hidden_size=32, context_length=64, options=options
     )
-    return build_model(shape, seed=1).eval()
+    return build_model(shape, TOKENIZER, seed=1).eval()
 
 
 def tokens(lengths: np.ndarray) -> tuple[Tensor, Tensor]:

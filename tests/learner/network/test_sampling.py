@@ -1,4 +1,4 @@
-"""The sampler against exact probabilities: a model's law over whole texts is a product of softmaxes."""
+"""The sampler against exact probabilities: a model's distribution over whole texts is a product of softmaxes."""
 
 from collections import Counter
 
@@ -8,18 +8,18 @@ import torch
 from transformers import PreTrainedModel
 
 from ouroloop.config import ModelConfig, SamplingConfig
-from ouroloop.learner.network import sampling as sampling
+from ouroloop.learner.network import sampling
 from ouroloop.learner.network.model import build_model
 from ouroloop.learner.network.sampling import assign_slots, sample
 from ouroloop.science.seeding import stream
-from ouroloop.testbed.logic.grammar import TOKENS
-from ouroloop.testbed.tokenizer import EOS_ID, encode
+from ouroloop.testbed.logic.grammar import WORDS
+from ouroloop.testbed.logic.testbed import TOKENIZER
 
 
 def model_of(model_type: str = "gpt2", sharpness: float = 8.0) -> PreTrainedModel:
     """Random weights, scaled up so that its next-token distributions are far from uniform."""
     shape = ModelConfig(model_type=model_type, num_layers=2, num_heads=2, hidden_size=16, context_length=64)
-    model = build_model(shape, seed=7).eval()
+    model = build_model(shape, TOKENIZER, seed=7).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2:
@@ -29,7 +29,7 @@ def model_of(model_type: str = "gpt2", sharpness: float = 8.0) -> PreTrainedMode
 
 def log_probability(model: PreTrainedModel, text: str, temperature: float, ends: bool = True) -> float:
     """Of one text by itself: no cache, no batch, no sharing."""
-    ids = torch.tensor([encode(text) if ends else encode(text)[:-1]])
+    ids = torch.tensor([TOKENIZER.encode(text) if ends else TOKENIZER.encode(text)[:-1]])
     with torch.no_grad():
         logits = model(input_ids=ids[:, :-1]).logits[0].double()
     log_probabilities = torch.log_softmax(logits / temperature, dim=-1)
@@ -44,8 +44,8 @@ def test_frequencies_are_the_exact_probabilities(model_type: str, temperature: f
     n = 40_000
     model = model_of(model_type)
     config = SamplingConfig(temperature=temperature, max_new_tokens=2, batch_size=15_000)
-    counts = Counter(sample(model, n, config, stream(3, "sampling")))
-    words = TOKENS[:EOS_ID]
+    counts = Counter(sample(model, TOKENIZER, n, config, stream(3, "sampling")).texts)
+    words = WORDS
     outcomes = {"": log_probability(model, "", temperature)}
     outcomes |= {a: log_probability(model, a, temperature) for a in words}
     outcomes |= {f"{a} {b}": log_probability(model, f"{a} {b}", temperature, ends=False) for a in words for b in words}
@@ -72,9 +72,9 @@ def test_long_texts_have_the_right_probabilities_too() -> None:
         values = [log_probability(model, text, 0.9, ends=len(text.split()) < 50) for text in texts]
         return float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))
 
-    together = mean(sample(model, 400, config, stream(4, "sampling")))
+    together = mean(sample(model, TOKENIZER, 400, config, stream(4, "sampling")).texts)
     rng = stream(5, "sampling")
-    alone = mean([sample(model, 1, config, rng)[0] for _ in range(150)])
+    alone = mean([sample(model, TOKENIZER, 1, config, rng).texts[0] for _ in range(150)])
     assert abs(together[0] - alone[0]) < 4 * np.hypot(together[1], alone[1])
 
 
@@ -88,7 +88,7 @@ def test_a_cached_row_is_evaluated_as_if_it_stood_alone(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         sampling, "_split", lambda logits, *rest: (seen.append(logits.clone()), split(logits, *rest))[1]
     )
-    texts = sampling.sample(model, 400, SamplingConfig(max_new_tokens=45), stream(6, "sampling"))
+    texts = sample(model, TOKENIZER, 400, SamplingConfig(max_new_tokens=45), stream(6, "sampling")).texts
     by_length: dict[int, set[str]] = {}
     for text in texts:
         words = text.split()
@@ -98,7 +98,7 @@ def test_a_cached_row_is_evaluated_as_if_it_stood_alone(monkeypatch: pytest.Monk
     assert [len(logits) for logits in seen] == [len(by_length[length]) for length in range(len(seen))]
     for length, prefixes in by_length.items():
         with torch.no_grad():
-            alone = model(input_ids=torch.tensor([encode(text)[:-1] for text in prefixes])).logits[:, -1]
+            alone = model(input_ids=torch.tensor([TOKENIZER.encode(text)[:-1] for text in prefixes])).logits[:, -1]
         alone, cached = (rows[rows[:, 0].sort().indices] for rows in (alone, seen[length]))
         assert torch.allclose(alone, cached, atol=1e-4)
 
@@ -107,32 +107,33 @@ def test_a_cached_row_is_evaluated_as_if_it_stood_alone(monkeypatch: pytest.Monk
 def test_each_text_comes_with_the_probability_that_it_was_drawn_with(prompt: str) -> None:
     """Some end, some are cut off after 12 words, and some are drawn more than once."""
     model, config = model_of("llama", sharpness=3.0), SamplingConfig(temperature=0.8, max_new_tokens=12)
-    texts, nats = sampling.sample_with_nats(model, 300, config, stream(7, "sampling"), prompt)
+    texts, log_p = sample(model, TOKENIZER, 300, config, stream(7, "sampling"), prompt)
     given = log_probability(model, prompt, 0.8, ends=False) if prompt else 0.0
     longest = 12 + len(prompt.split())
     alone = [log_probability(model, text, 0.8, ends=len(text.split()) < longest) - given for text in texts]
-    assert nats == pytest.approx(alone, abs=1e-4)
+    assert log_p == pytest.approx(alone, abs=1e-4)
     assert {len(text.split()) < longest for text in texts} == {True, False}
-    assert texts == sample(model, 300, config, stream(7, "sampling"), prompt)
+    assert texts == sample(model, TOKENIZER, 300, config, stream(7, "sampling"), prompt).texts
 
 
 def test_number_of_texts_and_limits() -> None:
     model = model_of()
     for count, batch_size in [(1, 1), (7, 3), (100, 4_096)]:
-        texts = sample(model, count, SamplingConfig(max_new_tokens=9, batch_size=batch_size), stream(1, "s"))
-        assert len(texts) == count
+        config = SamplingConfig(max_new_tokens=9, batch_size=batch_size)
+        texts, log_p = sample(model, TOKENIZER, count, config, stream(1, "s"))
+        assert len(texts) == len(log_p) == count
         assert all(len(text.split()) <= 9 for text in texts)
-        assert all(word in TOKENS[:EOS_ID] for text in texts for word in text.split())
+        assert all(word in WORDS for text in texts for word in text.split())
 
 
 def test_the_same_stream_gives_the_same_texts() -> None:
     model, config = model_of(), SamplingConfig(max_new_tokens=20)
-    first, again, other = (sample(model, 200, config, stream(seed, "s")) for seed in (1, 1, 2))
+    first, again, other = (sample(model, TOKENIZER, 200, config, stream(seed, "s")) for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_a_prompt_is_continued() -> None:
-    texts = sample(model_of(), 50, SamplingConfig(max_new_tokens=5), stream(1, "s"), prompt="( not")
+    texts = sample(model_of(), TOKENIZER, 50, SamplingConfig(max_new_tokens=5), stream(1, "s"), prompt="( not").texts
     assert all(text.startswith("( not") and len(text.split()) <= 7 for text in texts)
     assert len(set(texts)) > 1
 
@@ -142,7 +143,7 @@ def test_a_diverged_model_is_an_error() -> None:
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="diverged"):
-        sample(model, 5, SamplingConfig(max_new_tokens=5), stream(1, "s"))
+        sample(model, TOKENIZER, 5, SamplingConfig(max_new_tokens=5), stream(1, "s"))
 
 
 def test_slots_are_distinct_and_never_overwrite_a_live_parent() -> None:
