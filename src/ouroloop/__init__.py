@@ -1,7 +1,46 @@
-"""ouroloop: the self-consuming training loop, on logic expressions, where truth is decidable.
+"""ouroloop: the self-consuming training loop, where truth is decidable.
 
-The picture is in `loop.py`; every other module is one noun of it. Importing this package is cheap:
-torch, transformers, mlflow and optuna are imported by the commands that need them.
+    import ouroloop
+
+    results = ouroloop.run("smoke", {"cycle.kind": "incremental"}, cycle__synthetic_proportion=0.5)
+    results.metrics, results.samples(3), results.model(3), results.report()
+
+    cli, console    one screen a command; api is the same from Python
+    report/         what came of it, for people
+    study/          many loops: a driver, an executor, Optuna
+    loop/           generations 1..T: the page to read first
+    learner/        a dataset in, a fitted model out
+    record/         MLflow, and where things are kept
+    science/        functions of texts and datasets
+    config          what a loop is; presets: the files that say so
+    testbed/        where texts come from, how they are judged
+
+Arrows point downwards. Importing this is cheap: whatever takes long is imported when it is asked for.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ouroloop.api import StudyResults, load, load_preset, run, sweep
+    from ouroloop.config import LoopConfig
+    from ouroloop.study.config import StudyConfig
+
+__version__ = "0.2.0"
+__all__ = ["ConfigError", "LoopConfig", "StudyConfig", "StudyResults", "load", "load_preset", "run", "sweep"]
+
+_HOMES = {"LoopConfig": "config", "StudyConfig": "study.config"}
+
+
+class ConfigError(ValueError):
+    """One line for the person who wrote the preset or typed the command: what was given, what is allowed."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,160 @@
+"""The program from Python, in a notebook cell or a script: what the commands do, and results as an object."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console
+
+from ouroloop import presets
+from ouroloop.config import LoopConfig
+from ouroloop.console import LoopView
+from ouroloop.learner import learner_of
+from ouroloop.loop.loop import run_loop
+from ouroloop.record import stores
+from ouroloop.record.liveness import close_dead_runs
+from ouroloop.record.track import Run, Store
+from ouroloop.report.page import write_report
+from ouroloop.report.results import Results, read_results
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.driver import run_study
+from ouroloop.testbed.base import Sample
+
+if TYPE_CHECKING:  # torch comes with it
+    from ouroloop.report.models import FoundModel
+
+Overrides = Mapping[str, Any]
+"""Dotted keys and their values: {"cycle.kind": "balanced"}."""
+
+
+class StudyResults(Results):
+    """What a study or a lone loop found, so far; `results[name]` is one of its loops, by its name."""
+
+    def __getitem__(self, loop: str) -> "StudyResults":
+        chosen = [one for one in self.loops if loop in (one.name, one.run.id)]
+        if not chosen:
+            raise KeyError(f"no loop {loop!r}; there are: {', '.join(self.names)}")
+        return StudyResults(self.name, None, chosen)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the loops."""
+        return [loop.name for loop in self.loops]
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """Tidy: loop, seed, generation (0 is D_0), measure, value, stderr (NaN where there is none)."""
+        rows = [
+            (loop.name, int(loop.seed or 0), generation, key, value, errors.get(generation))
+            for loop in self.loops
+            for key, values in loop.history.items()
+            if not key.endswith("_stderr")
+            for errors in [loop.history.get(f"{key}_stderr", {})]
+            for generation, value in sorted(values.items())
+        ]
+        columns = ["loop", "seed", "generation", "measure", "value", "stderr"]
+        return pd.DataFrame(rows, columns=columns).astype({"value": float, "stderr": float})
+
+    def samples(self, generation: int) -> pd.DataFrame:
+        """What each loop's M_t wrote, D_0 for 0: a row for each distinct text, the most frequent first.
+
+        Columns: loop, count, share, and what the testbed says of a text, the text last.
+
+        Raises:
+            LookupError: no loop has this generation on record.
+        """
+        found = [(loop, texts) for loop in self.loops if (texts := loop.texts(generation)) is not None]
+        if not found:
+            raise LookupError(f"{self.name} has no generation {generation} on record")
+        rows = [
+            (loop.name, *row)
+            for loop, texts in found
+            for row in Sample.of(texts, loop.testbed).most_frequent(len(texts))
+        ]
+        return pd.DataFrame(rows, columns=["loop", "count", "share", *found[0][0].testbed.columns])
+
+    def model(self, which: int | str) -> "FoundModel":
+        """M_t of the only loop, by t or by the stage whose first kept model it is; of several, `results[name].model(t)`.
+
+        Raises:
+            LookupError: there are several loops, or the weights of that generation were not kept.
+        """
+        from ouroloop.report.models import find_model
+
+        if len(self.loops) > 1:
+            raise LookupError(f"of which loop? results[name].model({which!r}) with one of: {', '.join(self.names)}")
+        run = self.loops[0].generation(which)
+        if run is None or run.model_id is None:
+            raise LookupError(f"no weights of {which!r} are on record; keep_weights says which are kept")
+        return find_model(f"models:/{run.model_id}")
+
+    def report(self, folder: str | Path | None = None) -> Path:
+        """Writes the page with its figures and data, by default into `mlruns/reports/NAME`, and returns its path."""
+        return write_report(self, Path(folder) if folder else stores.runs_folder() / "reports" / self.name)
+
+
+def load(study_or_loop: str) -> StudyResults:
+    """The newest loop of each configuration of a study or preset, or the one with this run id.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = read_results(Store.existing(), study_or_loop)
+    return StudyResults(found.name, found.study, found.loops)
+
+
+def load_preset(preset: str, overrides: Overrides | None = None, /, **changes: Any) -> LoopConfig | StudyConfig:
+    """A preset's configuration; what is to differ is said by dotted keys, or as keywords with `__` for the dot.
+
+    Raises:
+        ConfigError: no such preset, an unknown key, a value out of range.
+    """
+    kind = StudyConfig if presets.is_study(preset) else LoopConfig
+    return presets.load_preset(preset, _spelled(overrides, changes), kind)
+
+
+def _spelled(overrides: Overrides | None, changes: Mapping[str, Any]) -> list[str]:
+    """As the command line spells them."""
+    wanted = {**(overrides or {}), **{key.replace("__", "."): value for key, value in changes.items()}}
+    return [f"{key}={json.dumps(value)}" for key, value in wanted.items()]
+
+
+def run(
+    preset: str | LoopConfig,
+    overrides: Overrides | None = None,
+    /,
+    *,
+    name: str | None = None,
+    new: bool = False,
+    show: bool = True,
+    **changes: Any,
+) -> StudyResults:
+    """Runs one loop, or what is missing of it, and returns what it found.
+
+    `name` is what its runs are kept under, by default the preset's, or "python" for a configuration; `new` starts over;
+    `show` shows progress. See `load_preset` for the changes.
+
+    Raises:
+        ConfigError: bad input, one line.
+    """
+    if isinstance(preset, LoopConfig):
+        config, study = preset, name or "python"
+    else:
+        config = presets.load_preset(preset, _spelled(overrides, changes), LoopConfig)
+        study = name or presets.preset_name(preset)
+    return load(perform(config, study, Console(quiet=not show), new).id)
+
+
+def perform(config: LoopConfig, study: str, console: Console, new: bool = False) -> Run:
+    """The finished run of the loop; the console gets its progress and its table."""
+    stores.require_writable()
+    learner_of(config).check()
+    store = Store.open()
+    close_dead_runs(store)
+    with stores.locked(study, config.fingerprint()), LoopView(console) as view:
+        run = run_loop(config, store, name=f"{study}-{config.label}", study=study, new=new, observer=view)
+    console.print(view.table())
+    return run
