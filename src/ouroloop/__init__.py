@@ -5,3 +5,7 @@ torch, transformers, mlflow and optuna are imported by the commands that need th
 """
 
 __version__ = "0.1.0"
+
+
+class ConfigError(ValueError):
+    """One line for the person who wrote the preset or typed the command: what was given, what is allowed."""
