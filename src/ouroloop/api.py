@@ -20,7 +20,6 @@ from ouroloop.record.track import Run, Store
 from ouroloop.report.page import write_report
 from ouroloop.report.results import Results, read_results
 from ouroloop.study.config import StudyConfig
-from ouroloop.study.driver import run_study
 from ouroloop.testbed.base import Sample
 
 if TYPE_CHECKING:  # torch comes with it
@@ -77,7 +76,7 @@ class StudyResults(Results):
         return pd.DataFrame(rows, columns=["loop", "count", "share", *found[0][0].testbed.columns])
 
     def model(self, which: int | str) -> "FoundModel":
-        """M_t of the only loop, by t or by the stage whose first kept model it is; of several, `results[name].model(t)`.
+        """M_t of the only loop, by t or by the stage whose first kept model it is; see `results[name]` for several.
 
         Raises:
             LookupError: there are several loops, or the weights of that generation were not kept.
@@ -141,7 +140,7 @@ def run(
         ConfigError: bad input, one line.
     """
     if isinstance(preset, LoopConfig):
-        config, study = preset, name or "python"
+        config, study = presets.changed(preset, _spelled(overrides, changes)), name or "python"
     else:
         config = presets.load_preset(preset, _spelled(overrides, changes), LoopConfig)
         study = name or presets.preset_name(preset)

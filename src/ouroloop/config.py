@@ -12,15 +12,12 @@ from enum import StrEnum
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
 
+from ouroloop import ConfigError as ConfigError
 from ouroloop.testbed.base import Testbed
 from ouroloop.testbed.logic.grammar import TruthLabel, capacity
 from ouroloop.testbed.logic.testbed import LogicTestbed
-
-
-class ConfigError(ValueError):
-    """One line for the person who wrote the preset or typed the command."""
 
 
 class DataCycle(StrEnum):
@@ -49,27 +46,42 @@ class Section(BaseModel):
         return type(self).model_validate(given)
 
 
-Proportion = Annotated[float, Field(ge=0, le=1)]
-Temperature = Annotated[float, Field(gt=0, le=10)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+RENAMED = {"initialisation": "truth_label", "initialisations": "truth_labels"}
+"""What fields were called before 0.2.0, and what they are called now."""
+
+
+def with_new_names(value: Any) -> Any:
+    """A section that may still have old names, which are read with a note."""
+    old = [key for key in value if key in RENAMED] if isinstance(value, dict) else []
+    for key in old:
+        warnings.warn(f"{key} is called {RENAMED[key]} since 0.2.0", FutureWarning, stacklevel=2)
+    return {RENAMED.get(key, key): inner for key, inner in value.items()} if old else value
+
+
+# Strict: `true` is no number, and 1.0 no whole one
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Proportion = Annotated[Number, Field(ge=0, le=1)]
+Temperature = Annotated[Number, Field(gt=0, le=10)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
 
 
 class DataConfig(Section):
     kind: Literal["logic"] = "logic"
     """The testbed: logic expressions, whose truth is decidable."""
-    num_examples: int = Field(ge=2, le=10_000_000)
-    """m, in expressions: the size of D_0 and of every S_t."""
-    min_depth: int = Field(default=1, ge=1, le=7)
-    """Of the expressions of D_0 and F_t, in operators from the root to a leaf; the depth is uniform from here."""
-    max_depth: int = Field(default=5, ge=1, le=7)
-    """The same, up to and including."""
+    num_examples: Whole = Field(ge=2, le=10_000_000)
+    """m, the size of D_0 and of every S_t. Unit: expressions."""
+    min_depth: Whole = Field(default=1, ge=1, le=7)
+    """Least depth of an expression of the grammar. Unit: operators from root to leaf."""
+    max_depth: Whole = Field(default=5, ge=1, le=7)
+    """Greatest depth of an expression of the grammar. Unit: operators from root to leaf."""
     truth_label: TruthLabel = TruthLabel.TRUE_ONLY
-    """Which expressions D_0 and F_t hold: all True, all False, or half of each."""
+    """Which expressions D_0 and fresh data hold: True ones only, False ones only, or half of each."""
 
     @model_validator(mode="before")
     @classmethod
     def _read_old_name(cls, value: Any) -> Any:
-        return renamed(value, "initialisation", "truth_label", "data")
+        return with_new_names(value)
 
     @model_validator(mode="after")
     def _fits_the_grammar(self) -> Self:
@@ -93,20 +105,12 @@ class DataConfig(Section):
         return int(4 * 2**self.max_depth - 3)
 
 
-def renamed(value: Any, old: str, new: str, where: str) -> Any:
-    """A mapping in which a field still has the name that it had before 0.2.0, and says so once."""
-    if not isinstance(value, dict) or old not in value:
-        return value
-    warnings.warn(f"{where}.{old} is called {where}.{new} since 0.2.0", FutureWarning, stacklevel=2)
-    return {new if key == old else key: inner for key, inner in value.items()}
-
-
 class CycleConfig(Section):
     kind: DataCycle = DataCycle.FULL_SYNTHETIC
-    """How D_t is put together."""
+    """How D_t is put together of D_0, fresh data and what the models wrote."""
     synthetic_proportion: Proportion | None = None
-    """λ, a portion. Incremental and fresh mix: of D_t taken from S_t. Expanding: of what is added.
-    Full synthetic and balanced have no λ."""
+    """λ. Incremental and fresh mix: portion of D_t taken from S_t. Expanding: portion of what is added.
+    Full synthetic and balanced have no λ. Unit: share."""
 
     @model_validator(mode="after")
     def _proportion_belongs_to_kind(self) -> Self:
@@ -140,20 +144,28 @@ class EmpiricalConfig(Section):
     """The ideal learner: M_t is its training set, resampled at the temperature. It has nothing to train."""
 
     kind: Literal["empirical"]
+    """The ideal learner, which has no other field."""
 
 
 class ModelConfig(Section):
     """A causal LM of transformers, built from its configuration and never from a hub."""
 
     kind: Literal["transformers"] = "transformers"
+    """What learns: a network of transformers, or `empirical`, the ideal learner."""
     model_type: str = "gpt2"
-    num_layers: int = Field(ge=1, le=200)
-    num_heads: int = Field(ge=1, le=200)
-    hidden_size: int = Field(ge=4, le=65_536)
-    context_length: int = Field(default=256, ge=8, le=65_536)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """A causal LM of transformers, by the name of its type: gpt2, gpt_neox, llama and so on."""
+    num_layers: Whole = Field(ge=1, le=200)
+    """Depth of the network. Unit: blocks."""
+    num_heads: Whole = Field(ge=1, le=200)
+    """Attention heads of each block. Unit: heads."""
+    hidden_size: Whole = Field(ge=4, le=65_536)
+    """Width of the network, a multiple of the heads. Unit: features."""
+    context_length: Whole = Field(default=256, ge=8, le=65_536)
+    """Positions that the network has, the start symbol's included. Unit: tokens."""
+    dropout: Number = Field(default=0.0, ge=0, lt=1)
+    """Of every kind that the model type has, in training. Unit: share."""
     options: dict[str, bool | int | float | str] = {}
-    """Further fields of this model type's transformers configuration, e.g. activation_function."""
+    """Further fields of this model type's transformers configuration, e.g. activation_function; {} for none."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -165,37 +177,50 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """AdamW, or Muon and AdamW, with warm-up and a cosine decay; the weights of the lowest validation loss win."""
 
-    num_steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    """Expressions of a batch, drawn at random. num_steps x batch_size / m are the epochs, a tenth less validation."""
+    num_steps: Whole = Field(ge=1)
+    """Length of the training of each generation, at most. Unit: optimizer steps."""
+    batch_size: Whole = Field(ge=1)
+    """What a step sees, drawn at random. num_steps x batch_size / m are the epochs, a tenth less validation. Unit:
+    expressions."""
     batching: Literal["packed", "padded"] = "packed"
     """Whether a batch is one row of its tokens, or, the plain way, which works for any causal LM, a row for each
     expression, padded to the longest."""
-    learning_rate: float = Field(gt=0, le=1)
-    muon_learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """When given, the weight matrices of the blocks are Muon's with this learning rate, and only the rest AdamW's."""
-    final_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
-    """What the cosine ends at, over the peak."""
-    num_warmup_steps: int = Field(default=50, ge=0)
-    weight_decay: float = Field(default=0.1, ge=0)
-    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
-    adam_beta2: float = Field(default=0.99, ge=0, lt=1)
-    gradient_clip: float = Field(default=1.0, gt=0)
-    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    max_validation_examples: int | None = Field(default=None, ge=1)
-    """What exceeds this of an expanding dataset is trained on."""
-    validate_every: int = Field(ge=1)
-    """Optimizer steps between two validations."""
-    stop_gap_nats: float = Field(default=0.0, ge=0)
-    """Training ends before its steps once the validation loss is so close, in nats per expression, to the
-    entropy of the validation set, which no model can go below; 0 for never."""
+    learning_rate: Number = Field(gt=0, le=1)
+    """Peak of AdamW's learning rate. Unit: per optimizer step."""
+    muon_learning_rate: Number | None = Field(default=None, gt=0, le=1)
+    """When given, the weight matrices of the blocks are Muon's with this peak learning rate, and only the rest AdamW's.
+    Unit: per optimizer step."""
+    final_learning_rate_ratio: Number = Field(default=0.1, ge=0, le=1)
+    """What the cosine ends at, over the peak. Unit: ratio."""
+    num_warmup_steps: Whole = Field(default=50, ge=0)
+    """Steps in which the learning rate rises to its peak. Unit: optimizer steps."""
+    weight_decay: Number = Field(default=0.1, ge=0)
+    """Decoupled, of matrices only: each step takes this times the learning rate off a weight. Unit: factor."""
+    adam_beta1: Number = Field(default=0.9, ge=0, lt=1)
+    """What AdamW's running mean of the gradient keeps of itself in a step. Unit: factor."""
+    adam_beta2: Number = Field(default=0.99, ge=0, lt=1)
+    """What AdamW's running mean of the squared gradient keeps of itself in a step. Unit: factor."""
+    gradient_clip: Number = Field(default=1.0, gt=0)
+    """Longer gradients are scaled down to this. Unit: L2 norm over all weights."""
+    validation_fraction: Number = Field(default=0.1, gt=0, lt=1)
+    """What is held back of a training set to choose the weights by. Unit: share."""
+    max_validation_examples: Whole | None = Field(default=None, ge=1)
+    """What exceeds this of an expanding dataset is trained on; null for no limit. Unit: expressions."""
+    validate_every: Whole = Field(ge=1)
+    """From one validation to the next. Unit: optimizer steps."""
+    stop_gap_nats: Number = Field(default=0.0, ge=0)
+    """Training ends before its steps once the validation loss is so close to the entropy of the validation set,
+    which no model can go below; 0 for never. Unit: nats per expression."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """What it is trained on; `auto` takes a GPU where there is one."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Of the arithmetic in training, as Lightning names it."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """Lightning's, on one device of one process; `fsdp` is for models that need its sharding or offloading."""
     compile: bool = False
-    num_threads: int = Field(default=1, ge=1, le=1024)
-    """Threads of torch. Part of what a loop is: another number may round sums differently."""
+    """Whether torch.compile builds kernels for the network first."""
+    num_threads: Whole = Field(default=1, ge=1, le=1024)
+    """Of torch. Part of what a loop is: another number may round sums differently. Unit: threads."""
 
     @model_validator(mode="after")
     def _precision_suits_optimizer(self) -> Self:
@@ -216,17 +241,22 @@ class SamplingConfig(Section):
     """Every decoding parameter. There is no top-k and no top-p: both cut tails and would fake a collapse."""
 
     temperature: Temperature = 0.8
-    max_new_tokens: int = Field(default=200, ge=1, le=1_000)
-    batch_size: int = Field(default=4_096, ge=1)
-    """Expressions sampled at once, which bounds the memory of the key-value cache."""
+    """What logits are divided by: 1 samples the model as it is, less sharpens it. Unit: ratio."""
+    max_new_tokens: Whole = Field(default=200, ge=1, le=1_000)
+    """Where a text is cut off that has not ended. Unit: tokens."""
+    batch_size: Whole = Field(default=4_096, ge=1)
+    """What is sampled at once, which bounds the memory of the key-value cache. Unit: expressions."""
 
 
 class StageConfig(Section):
     """Thresholds on diversity retention r: healthy r >= healthy > onset r >= onset > decline r >= decline."""
 
     healthy: Proportion = 0.95
+    """A loop is healthy from this retention on. Unit: share of D_0's diversity."""
     onset: Proportion = 0.5
+    """Below `healthy`, it is at the onset of collapse from this retention on. Unit: share of D_0's diversity."""
     decline: Proportion = 0.05
+    """Below `onset`, it declines from this retention on, and has collapsed below it. Unit: share of D_0's diversity."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -253,18 +283,26 @@ class LoopConfig(Section):
     """One self-consuming loop: everything that determines its result, bit for bit."""
 
     description: str = ""
+    """What the loop is for, in a sentence or two; no part of what determines it."""
     seed: Seed = 0
-    num_generations: int = Field(ge=1, le=100_000)
+    """What every random draw of the loop follows from."""
+    num_generations: Whole = Field(ge=1, le=100_000)
+    """T, how often a model is trained and sampled from. Unit: generations."""
     data: DataConfig
+    """D_0 and fresh data: what the grammar gives."""
     cycle: CycleConfig = CycleConfig()
+    """How the training set of the next generation is put together."""
     model: Model
+    """What learns."""
     train: TrainConfig | None = None
     """What a network needs and the ideal learner has no use for."""
     sampling: SamplingConfig = SamplingConfig()
+    """How S_t is drawn from M_t."""
     stages: StageConfig = StageConfig()
-    exact_every: int = Field(default=25, ge=1)
-    """Generations from one exact evaluation of all expressions of depth 1 to 3 to the next: seconds for a network.
-    In between, what is asked of depth 3 is estimated, with a standard error."""
+    """Where a stage of the collapse begins."""
+    exact_every: Whole = Field(default=25, ge=1)
+    """From one exact evaluation of all expressions of depth 1 to 3 to the next: seconds for a network. In between,
+    what is asked of depth 3 is estimated, with a standard error. Unit: generations."""
     keep_weights: Literal["all", "stages", "last", "none"] = "stages"
     """Which M_t are kept: `stages` the first of each collapse stage and the last, which is what registering needs."""
 
@@ -319,8 +357,11 @@ class ProportionRange(Section):
     """The synthetic proportions that a study may choose: `lowest`, and every `precision` from there."""
 
     lowest: Proportion = 0.0
+    """The least λ that is tried. Unit: share."""
     highest: Proportion = 1.0
-    precision: float = Field(default=0.0625, gt=0, le=1)
+    """The greatest λ that is tried. Unit: share."""
+    precision: Number = Field(default=0.0625, gt=0, le=1)
+    """From one λ that can be tried to the next. Unit: share."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -336,16 +377,19 @@ class ProportionRange(Section):
 class SearchConfig(ProportionRange):
     """What is looked for: the largest λ at which the seeds' mean retention is still at least a target."""
 
-    target_retention: float = Field(default=0.5, gt=0, le=1)
-    max_rise: float | None = Field(default=None, ge=0)
+    target_retention: Number = Field(default=0.5, gt=0, le=1)
+    """What the seeds' mean has to keep at the last generation. Unit: share of D_0's diversity."""
+    max_rise: Number | None = Field(default=None, ge=0)
     """The most by which retention is taken to rise from any generation to the last. A loop that can no longer
-    change the outcome then ends early. Without it only bounds that hold for certain end one."""
+    change the outcome then ends early. Without it only bounds that hold for certain end one. Unit: share of D_0's
+    diversity."""
 
 
 class ParetoConfig(ProportionRange):
     """Retention at the last generation against the share of fresh data, as Optuna's sampler chooses."""
 
-    num_trials: int = Field(default=32, ge=1)
+    num_trials: Whole = Field(default=32, ge=1)
+    """How many Optuna chooses. Unit: loops."""
 
 
 class StudyConfig(Section):
@@ -356,21 +400,30 @@ class StudyConfig(Section):
     """
 
     description: str = ""
+    """What the study is for, in a sentence or two."""
     kind: Literal["grid", "search", "pareto"] = "grid"
+    """Whether all loops are run, or the critical λ is searched for, or two objectives are weighed."""
     cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
+    """The data cycles that are compared."""
     synthetic_proportions: Proportions = []
-    """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}."""
+    """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}. Unit: share."""
     truth_labels: list[TruthLabel] = Field(default=[TruthLabel.TRUE_ONLY], min_length=1)
+    """Which expressions D_0 and fresh data hold."""
     temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
+    """What logits are divided by when S_t is drawn. Unit: ratio."""
     seeds: list[Seed] = Field(default=[0], min_length=1)
+    """Each cell is run with each of them."""
     search: SearchConfig = SearchConfig()
+    """For kind search: between which λ, and for which retention."""
     pareto: ParetoConfig = ParetoConfig()
+    """For kind pareto: between which λ, and how many loops."""
     loop: LoopConfig
+    """What all loops share; what the study spans (cycle, λ, start, temperature, seed) is not its to say."""
 
     @model_validator(mode="before")
     @classmethod
     def _read_old_name(cls, value: Any) -> Any:
-        return renamed(value, "initialisations", "truth_labels", "study")
+        return with_new_names(value)
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:

@@ -1,22 +1,24 @@
-"""Presets: the YAML files in `experiments/`, and what the command line changes of them.
+"""From a preset and what the command line changes of it to a configuration.
 
-A preset may name a `base`, another preset that it changes; overrides from the command line change it
-further (`--cycle.kind=incremental`). What is wrong ends in one `ConfigError` of one line.
+A preset may name a `base`, another preset that it changes; overrides change it further (`--cycle.kind=incremental`).
+What is wrong ends in one `ConfigError` of one line.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ErrorType
 
-from ouroloop.config import ConfigError, EmpiricalConfig, LoopConfig, ModelConfig, StudyConfig
-
-PRESET_FOLDER = Path("experiments")
+from ouroloop.config import RENAMED, ConfigError, CycleConfig, LoopConfig, ModelConfig, StudyConfig, TrainConfig
+from ouroloop.preset_files import NotYamlError, did_you_mean, find, parse, read, shown
+from ouroloop.schema import allowed, below, fields, is_key, keys
 
 Config = TypeVar("Config", LoopConfig, StudyConfig)
+Tree = dict[str, Any]
 
 # What a study spans, and how it is said there
 _SPANNED = {
@@ -24,9 +26,10 @@ _SPANNED = {
     "loop.cycle.kind": "cycles",
     "loop.cycle.synthetic_proportion": "synthetic_proportions",
     "loop.data.truth_label": "truth_labels",
-    "loop.data.initialisation": "truth_labels",
     "loop.sampling.temperature": "temperatures",
 }
+_USUAL_KIND = {"model": ModelConfig.model_fields["kind"].default, "cycle": CycleConfig.model_fields["kind"].default}
+_USUAL_TYPE = ModelConfig.model_fields["model_type"].default
 
 
 def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Config:
@@ -35,120 +38,217 @@ def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Co
     Raises:
         ConfigError: no such preset, not YAML, an unknown key, a value out of range.
     """
-    tree = _read(preset)
-    is_study = "loop" in tree
-    if is_study != (kind is StudyConfig):
-        command = "sweep" if is_study else "run"
-        raise ConfigError(f"{preset} is a {'study' if is_study else 'loop'}: use `ouroloop {command} {preset}`")
-    change: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"cannot read {override!r}; overrides are written --group.field=value")
-        if key in _SPANNED:
-            raise ConfigError(f"a study spans {key}: write --{_SPANNED[key]}=[{value}]")
-        try:
-            _set(change, key.split("."), yaml.safe_load(value))
-        except (yaml.YAMLError, RecursionError):
-            raise ConfigError(f"cannot read the value of --{override}; it must be a number, a word or a list") from None
+    tree, said = _read(preset)
+    has_loop = "loop" in tree
+    if has_loop != (kind is StudyConfig):
+        command = "sweep" if has_loop else "run"
+        raise ConfigError(f"{preset} is a {'study' if has_loop else 'loop'}: use `ouroloop {command} {preset}`")
+    config = _validated(_merged(tree, _changes(overrides, kind)), kind, preset)
+    if isinstance(config, StudyConfig):
+        _refuse_unheard(config, said)
+    return config
+
+
+def changed(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with overrides applied.
+
+    Raises:
+        ConfigError: an unknown key, a value out of range.
+    """
+    kind = type(config)
+    return _validated(_merged(config.model_dump(mode="json"), _changes(overrides, kind)), kind, "configuration")
+
+
+def _validated(tree: Tree, kind: type[Config], name: str) -> Config:
     try:
-        return kind.model_validate(_merged(tree, change))
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{preset}: {_one_line(error, kind)}") from None
+        raise ConfigError(f"{name}: {_one_line(error, kind, tree)}") from None
+
+
+def is_study(preset: str) -> bool:
+    """Whether the preset is of a study, and not of a loop."""
+    return "loop" in _read(preset).tree
+
+
+def load_any(preset: str) -> LoopConfig | StudyConfig:
+    """A preset of either kind."""
+    return load_preset(preset, [], StudyConfig) if is_study(preset) else load_preset(preset, [], LoopConfig)
 
 
 def preset_name(preset: str) -> str:
     """The name under which a preset's runs are kept.
 
     Raises:
-        ConfigError: it has characters that a store cannot search for.
+        ConfigError: it has characters that a store cannot search for, or too many.
     """
-    name = Path(preset).stem
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ConfigError(f"a preset is named by letters, digits, '_', '.' and '-', not {name!r}")
+    name = re.sub(r"\.ya?ml$", "", Path(preset).name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise ConfigError(f"a preset is named by up to 100 letters, digits, '_', '.' and '-', not {shown(name)}")
     return name
 
 
-def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    path = Path(preset)
-    if not path.suffix:
-        path = PRESET_FOLDER / f"{preset}.yaml"
-    if preset in seen:
-        raise ConfigError(f"{path} is its own base: {' -> '.join((*seen, preset))}")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in PRESET_FOLDER.glob("*.yaml"))) or f"none in {PRESET_FOLDER}/"
-        raise ConfigError(f"no preset {preset!r} ({path}); there are: {known}") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path} is not valid YAML{where}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold keys and values, as the other presets do")
-    return _with_base(tree, (*seen, preset))
+def unknown_key(kind: type[BaseModel], key: str, also: Iterable[str] = (), dashes: str = "") -> str:
+    """What is wrong with a key, which one is near it, and which there are; a command line has options too."""
+    options = list(also) if "." not in key else []
+    here = ", ".join([*options, *below(kind, key)])
+    near = did_you_mean(dashes + key, [*options, *(dashes + known for known in keys(kind))])
+    what = "option" if dashes else "key"
+    rest = f"; allowed here: {here}" if here else f": {key.rpartition('.')[0]} has no fields"
+    return f"unknown {what} {shown(dashes + key)}{near}{rest}"
 
 
-def _with_base(tree: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
+class _Read(NamedTuple):
+    tree: Tree
+    said: Tree
+    """What a study itself, not the loop that it is based on, says of what it spans: by dotted key."""
+
+
+def _read(preset: str, beside: Path | None = None, seen: tuple[Path, ...] = ()) -> _Read:
+    path = find(preset, beside)
+    place = path.resolve()
+    if place in seen:
+        raise ConfigError(f"{path} is its own base: {' -> '.join(each.stem for each in (*seen, place))}")
+    tree, seen = read(path), (*seen, place)
+
+    def base_of(section: Tree) -> _Read:
+        base = section.pop("base")
+        if not isinstance(base, str):
+            raise ConfigError(f"{path}: base: got {shown(base)}, allowed is the name of a preset")
+        return _read(base, path.parent, seen)
+
     loop = tree.get("loop")
+    said = _spanned_in(loop) if isinstance(loop, dict) else {}
     has_own_base = isinstance(loop, dict) and "base" in loop
-    if isinstance(loop, dict):
-        tree["loop"] = _with_base(loop, seen)
-    base = tree.pop("base", None)
-    if base is None:
-        return tree
-    merged = _merged(_read(str(base), seen), tree)
-    return merged | {"loop": tree["loop"]} if has_own_base else merged
+    if isinstance(loop, dict) and has_own_base:
+        tree["loop"] = _merged(base_of(loop).tree, loop)
+    if "base" not in tree:
+        return _Read(tree, said)
+    below_it = base_of(tree)
+    if has_own_base:
+        below_it.tree.pop("loop", None)
+    return _Read(_merged(below_it.tree, tree), below_it.said | said)
 
 
-def _merged(base: Mapping[str, Any], change: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """`base` with what `change` says; a section of another kind takes nothing over, its fields being others."""
+def _spanned_in(loop: Tree) -> Tree:
+    found: Tree = {}
+    for key in _SPANNED:
+        value: Any = loop
+        for part in key.split(".")[1:]:
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            found[key] = value
+    return found
+
+
+def _refuse_unheard(config: StudyConfig, said: Tree) -> None:
+    """A study runs the values that it spans. Others in its own loop would go unheard, unless they are defaults."""
+    runs: dict[str, Sequence[Any]] = {
+        "loop.seed": config.seeds,
+        "loop.cycle.kind": config.cycles,
+        "loop.cycle.synthetic_proportion": [each for kind in config.cycles for each in config.proportions(kind)],
+        "loop.data.truth_label": config.truth_labels,
+        "loop.sampling.temperature": config.temperatures,
+    }
+    usual = {field.key: field.default for field in fields(StudyConfig)}
+    for key, value in said.items():
+        if value != usual[key] and value not in runs[key]:
+            name = _SPANNED[key]
+            raise ConfigError(f"a study spans {key}, so {value} would not be run: write {name}: [{value}]")
+
+
+def _changes(overrides: Sequence[str], kind: type[Config]) -> Tree:
+    change: Tree = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"cannot read {shown(override)}; overrides are written --group.field=value")
+        prefix, dot, last = key.rpartition(".")
+        key = f"{prefix}{dot}{RENAMED.get(last, last)}"
+        if not is_key(kind, key):
+            raise ConfigError(unknown_key(kind, key))
+        if key in _SPANNED and kind is StudyConfig:
+            raise ConfigError(f"a study spans {key}: write --{_SPANNED[key]}=[{value}]")
+        try:
+            _set(change, key.split("."), parse(value))
+        except NotYamlError:
+            raise ConfigError(
+                f"cannot read the value of --{key}, {shown(value)}; it must be a number, a word or a list"
+            ) from None
+    return change
+
+
+def _set(tree: Tree, path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[path[-1]] = value
+
+
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any], path: str = "") -> Tree:
+    """`base` with what `change` says; {} clears.
+
+    A section of another kind takes nothing over, its fields being others, and a model of another type no options.
+    """
     merged = dict(base)
+    if change.get("model_type", base.get("model_type", _USUAL_TYPE)) != base.get("model_type", _USUAL_TYPE):
+        merged.pop("options", None)
     for key, value in change.items():
         inner = merged.get(key)
-        if isinstance(value, dict) and isinstance(inner, str | int | float):
+        if isinstance(value, dict) and value and isinstance(inner, str | int | float):
             raise ConfigError(f"unknown key '{path}{key}.{next(iter(value))}': {path}{key} has no fields")
-        if isinstance(value, dict) and isinstance(inner, dict) and value.get("kind") in (None, inner.get("kind")):
+        if isinstance(value, dict) and value and isinstance(inner, dict) and _is_of_kind(key, inner, value):
             value = _merged(inner, value, f"{path}{key}.")
         merged[key] = value
     return merged
 
 
-def _set(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for key in path[:-1]:
-        inner = tree.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"unknown key {'.'.join(path)!r}: {key} has no fields")
-        tree = inner
-    tree[path[-1]] = value
+def _is_of_kind(section: str, before: Tree, now: Tree) -> bool:
+    usual = _USUAL_KIND.get(section)
+    return now.get("kind") in (None, before.get("kind", usual))
 
 
-# What pydantic names in the path of an error when a field may be one of several things
-_KINDS: dict[str | int, type[BaseModel]] = {"transformers": ModelConfig, "empirical": EmpiricalConfig}
-_TAGS = {*_KINDS, "all", "each"}
-
-
-def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; allowed here: {', '.join(_fields_at(kind, first['loc'][:-1]))}"
-    if first["type"] == "missing":
-        return f"{where} is missing"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+def _one_line(error: ValidationError, kind: type[BaseModel], tree: Tree) -> str:
+    """Of what is wrong the most telling: what is unknown, else all that is missing, else the first wrong value."""
+    errors = error.errors(include_url=False)
+    lacking = [allowed(kind, each["loc"])[0] for each in errors if each["type"] == "missing"]
+    missing = list(dict.fromkeys([*lacking, *_lacking_training(tree)]))
+    for each in errors:
+        if each["type"] == "extra_forbidden":
+            return _extra(kind, each)
+    if missing:
+        return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    first = errors[0]
+    where, words = allowed(kind, first["loc"])
     if first["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    return f"{where}: got {first['input']!r}, allowed is {message}"
+        return f"{where}: {_message(first)}" if where else _message(first)
+    if first["type"] not in get_args(ErrorType):  # our own
+        words = _message(first)
+    return f"{where}: got {shown(first['input'])}, allowed is {words}"
 
 
-def _fields_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    for part in path:
-        if part in _KINDS:
-            kind = _KINDS[part]
-            continue
-        annotation = kind.model_fields[str(part)].annotation
-        candidates = [annotation, *get_args(annotation)]  # a section, or a section or None
-        kind = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), kind)
-    return list(kind.model_fields)
+def _message(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _lacking_training(tree: Tree) -> list[str]:
+    """A network without `train` has more to ask for than its section."""
+    prefix, loop = ("loop.", tree["loop"]) if "loop" in tree else ("", tree)
+    model = loop.get("model") if isinstance(loop, dict) else None
+    if (
+        not isinstance(model, dict)
+        or model.get("kind", _USUAL_KIND["model"]) != _USUAL_KIND["model"]
+        or loop.get("train")
+    ):
+        return []
+    return [f"{prefix}train.{name}" for name, field in TrainConfig.model_fields.items() if field.is_required()]
+
+
+def _extra(kind: type[BaseModel], error: ErrorDetails) -> str:
+    *path, name = error["loc"]
+    section = allowed(kind, path)[0]
+    key = f"{section}.{name}" if section else str(name)
+    if is_key(kind, key):  # of another kind of this section, which is the last that pydantic names
+        return f"{key} does not go with {section}.kind={path[-1]}"
+    return unknown_key(kind, key)

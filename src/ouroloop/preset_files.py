@@ -1,0 +1,192 @@
+"""Where presets lie, and how their YAML is read: fast enough for a help page, and as input that may be hostile.
+
+Knows nothing about what a preset may say: `presets` does.
+"""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ouroloop import ConfigError
+
+HERE = Path("experiments")
+_PACKAGE = Path(__file__).parent
+# In a wheel beside the modules; an editable installation has them in its checkout
+_SHIPPED = _PACKAGE / HERE if (_PACKAGE / HERE).is_dir() else _PACKAGE.parents[1] / HERE
+
+_MAX_BYTES = 50_000  # the longest preset that ships has 1,200
+_MAX_VALUES = 10_000  # aliases counted as often as they are used
+_MAX_DIGITS = 40
+
+
+def find(preset: str, beside: Path | None = None) -> Path:
+    """The file of a preset: by its path, else by its name in `experiments/` here, else of those that ship.
+
+    What a preset in the folder `beside` builds upon is looked for there first.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    file = f"{preset}.yaml"
+    own = [beside / preset, beside / file] if beside else []
+    try:
+        for path in (*own, Path(preset), HERE / file, _SHIPPED / file):
+            if path.is_file():
+                return path
+        if Path(preset).exists() and not Path(preset).is_dir():
+            raise ConfigError(f"{preset} is no regular file")
+    except (OSError, ValueError) as error:  # a name that no file system takes
+        raise ConfigError(f"no preset {shown(preset)}: {getattr(error, 'strerror', error)}") from None
+    names = known_presets()
+    there_are = ", ".join(names) or f"none in {HERE}/"
+    raise ConfigError(f"no preset {shown(preset)}{did_you_mean(preset, names)}; there are: {there_are}")
+
+
+def known_presets() -> list[str]:
+    return sorted({path.stem for folder in (HERE, _SHIPPED) for path in folder.glob("*.yaml")})
+
+
+def described_presets(studies: bool) -> dict[str, str]:
+    """The first sentence of each loop's description, or each study's, by name; one that cannot be read is left out."""
+
+    @cache
+    def tree(path: Path) -> dict[str, Any]:
+        try:
+            return read(path)
+        except ConfigError:
+            return {}
+
+    def is_study(path: Path, seen: tuple[Path, ...] = ()) -> bool:
+        base = tree(path).get("base")
+        if "loop" in tree(path) or not isinstance(base, str) or path in seen:
+            return "loop" in tree(path)
+        try:
+            return is_study(find(base, path.parent), (*seen, path))
+        except ConfigError:
+            return False
+
+    paths = {name: find(name) for name in known_presets()}
+    return {
+        name: re.split(r"(?<=\.)\s", str(tree(path).get("description", "")))[0]
+        for name, path in paths.items()
+        if tree(path) and is_study(path) == studies
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The keys and values of a preset.
+
+    Raises:
+        ConfigError: it cannot be read, or is no YAML of a sane size.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{path} has more than {_MAX_BYTES:,} bytes, which no preset needs")
+    try:
+        tree = parse(content.decode())
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML{error if isinstance(error, NotYamlError) else ''}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold keys and values, as the other presets do")
+    return tree
+
+
+class NotYamlError(ValueError):
+    """Says where and why, as what follows "is not valid YAML"."""
+
+
+def parse(text: str) -> Any:
+    """What YAML 1.2 reads in the text: `1e-5` is a number, `yes` and `1:30` are words, and no key is there twice.
+
+    Raises:
+        NotYamlError: it is none, or too much of it.
+    """
+    if len(text) > _MAX_BYTES:
+        raise NotYamlError(": it is too long")
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 - ours is the SafeLoader, and less
+        if _num_values(value) > _MAX_VALUES:
+            raise NotYamlError(f": it has more than {_MAX_VALUES:,} values")
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise NotYamlError(f"{line}: {error.problem}") from None
+    except NotYamlError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError):  # `!!int x` and the like
+        raise NotYamlError("") from None
+    return value
+
+
+def _num_values(value: Any) -> int:
+    """Of a tree, up to a little more than the most that is allowed: an alias may hold itself."""
+    count, pending = 0, [value]
+    while pending and count <= _MAX_VALUES:
+        inner = pending.pop()
+        count += 1
+        if isinstance(inner, dict):
+            pending += inner.values()
+        elif isinstance(inner, list):
+            pending += inner
+    return count
+
+
+def shown(value: object) -> str:
+    """As Python writes it, and short."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:45]}… ({len(text):,} characters)"
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """What goes after the name of something unknown; nothing when nothing known is near it."""
+    near = get_close_matches(given[:100], list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain words and numbers, and nothing else that a tag could name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    problem = f"{shown(key.value)} is there twice, first in line {lines[key.value]}"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                lines[key.value] = line
+        # Not SafeLoader's, which merges what `<<` names, over and over
+        mapping: dict[Any, Any] = yaml.constructor.BaseConstructor.construct_mapping(self, node, deep)
+        return mapping
+
+
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    if len(text) > _MAX_DIGITS:
+        raise yaml.constructor.ConstructorError(None, None, f"a number of {len(text):,} digits", node.start_mark)
+    return int(text, 0) if text[1:2] in ("x", "o") else int(text)
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "float", "str", "seq", "map")
+}
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole)
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+(_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+     "-+.0123456789"),
+):  # fmt: skip
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))

@@ -1,0 +1,158 @@
+"""What can be configured, read off the sections of `config`: each dotted key, its meaning, and what it may be."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple, get_args
+
+from pydantic import BaseModel
+
+Kind = type[BaseModel]
+Node = dict[str, Any]
+"""A part of a JSON schema."""
+
+
+class Described(NamedTuple):
+    """One field."""
+
+    key: str
+    value: Any
+    """The configuration's; without one the default."""
+    default: Any
+    """`REQUIRED` for a field that has none."""
+    unit: str
+    meaning: str
+
+
+REQUIRED = "required"
+
+
+def fields(kind: Kind, config: BaseModel | None = None, prefix: str = "") -> Iterator[Described]:
+    """Every field of a kind of configuration, or of a given one, in order; those of its sections in their places."""
+    for name, field in kind.model_fields.items():
+        key = f"{prefix}{name}"
+        default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
+        value = default if config is None else getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from fields(type(value), value if config else None, f"{key}.")
+        elif config is None and (sections := list(_sections(field.annotation))):
+            yield from _without_repetition(fields(section, None, f"{key}.") for section in sections)
+        else:
+            meaning, _, unit = " ".join((field.description or "").split()).partition(" Unit: ")
+            yield Described(key, value, default, unit.removesuffix("."), meaning)
+
+
+def _sections(annotation: Any) -> Iterator[Kind]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
+
+
+def _without_repetition(alternatives: Iterator[Iterator[Described]]) -> list[Described]:
+    return list({field.key: field for each in reversed(list(alternatives)) for field in each}.values())
+
+
+@cache
+def keys(kind: Kind) -> tuple[str, ...]:
+    """Every dotted key, of sections too."""
+    found: dict[str, None] = {}
+    for field in fields(kind):
+        parts = field.key.split(".")
+        found |= dict.fromkeys(".".join(parts[: length + 1]) for length in range(len(parts)))
+    return tuple(found)
+
+
+def is_key(kind: Kind, key: str) -> bool:
+    """Whether there is such a field, or an entry of one that holds entries of any name."""
+    parts = key.split(".")
+    return len(_walk(kind, parts)[0]) == len(parts)
+
+
+def below(kind: Kind, key: str) -> list[str]:
+    """The names of the fields of the innermost section that a dotted key is in."""
+    section = key
+    while section and section not in keys(kind):
+        section = section.rpartition(".")[0]
+    prefix = f"{section}." if section else ""
+    return list(dict.fromkeys(known[len(prefix) :].split(".")[0] for known in keys(kind) if known.startswith(prefix)))
+
+
+def allowed(kind: Kind, path: Sequence[str | int]) -> tuple[str, str]:
+    """Of a place where pydantic found an error: its dotted key, and in plain words what is allowed there."""
+    parts, node, definitions = _walk(kind, path)
+    return ".".join(map(str, parts)), _words(node, definitions)
+
+
+@cache
+def _schema(kind: Kind) -> Node:
+    return kind.model_json_schema()
+
+
+def _walk(kind: Kind, path: Sequence[str | int]) -> tuple[list[str | int], Node, Node]:
+    """How far the schema goes along a path; what it does not know, as pydantic's names of alternatives, is left out."""
+    node, walked = _schema(kind), list[str | int]()
+    definitions = node.get("$defs", {})
+    for part in path:
+        inner = _inner(node, part, definitions)
+        if inner is not None:
+            node = inner
+            walked.append(part)
+    return walked, node, definitions
+
+
+def _inner(node: Node, part: str | int, definitions: Node) -> Node | None:
+    node = _resolved(node, definitions)
+    for alternative in _alternatives(node):
+        if (inner := _inner(alternative, part, definitions)) is not None:
+            return inner
+    inner = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
+    if inner is None and isinstance(part, str):
+        names = _resolved(node.get("propertyNames", {}), definitions).get("enum", [part])
+        inner = node.get("additionalProperties") if part in names else None
+    return inner if isinstance(inner, dict) else None
+
+
+def _resolved(node: Node, definitions: Node) -> Node:
+    name = node.get("$ref", "").rpartition("/")[2]
+    return definitions[name] if name else node
+
+
+def _alternatives(node: Node) -> list[Node]:
+    return [*node.get("anyOf", []), *node.get("oneOf", [])]
+
+
+def _words(node: Node, definitions: Node) -> str:
+    node = _resolved(node, definitions)
+    if choices := node.get("enum") or ([node["const"]] if "const" in node else []):
+        return _listed([repr(choice) for choice in choices], " or ")
+    if alternatives := _alternatives(node):
+        return _listed(list(dict.fromkeys(_words(one, definitions) for one in alternatives)), ", or ")
+    match node.get("type"):
+        case "integer":
+            return f"a whole number{_range(node, 1)}"
+        case "number":
+            return f"a number{_range(node, 0)}"
+        case "array":
+            size = f" of at least {node['minItems']}" if "minItems" in node else ""
+            return f"a list{size}, each of it {_words(node['items'], definitions)}"
+    return {"boolean": "true or false", "string": "text", "null": "null"}.get(node.get("type", ""), "keys and values")
+
+
+def _listed(choices: list[str], last: str) -> str:
+    *first, final = choices
+    return f"{', '.join(first)}{last}{final}" if first else final
+
+
+def _range(node: Node, step: int) -> str:
+    """In words; between whole numbers, whose step is 1, there is no "below" that is not an "at most"."""
+    low, above = node.get("minimum"), node.get("exclusiveMinimum")
+    high, under = node.get("maximum"), node.get("exclusiveMaximum")
+    if step and above is not None:
+        low, above = above + step, None
+    if step and under is not None:
+        high, under = under - step, None
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    bounds = {"above": above, "of at least": low, "below": under, "at most": high}
+    words = [f"{word} {bound}" for word, bound in bounds.items() if bound is not None]
+    return f" {' and '.join(words)}" if words else ""
