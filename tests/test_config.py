@@ -1,8 +1,9 @@
 """The schema itself: what it says of every field, and the loops that a study comes to."""
 
 import pytest
+from pydantic import ValidationError
 
-from ouroloop.config import LoopConfig, StudyConfig
+from ouroloop.config import CycleConfig, DataCycle, LoopConfig, StudyConfig
 from ouroloop.presets import load_preset
 from ouroloop.schema import fields
 from tests.conftest import REPOSITORY
@@ -43,3 +44,46 @@ def test_every_field_says_what_it_is_and_every_quantity_its_unit(kind: type[Loop
     numbers = [field for field in described if type(field.default) in (int, float) and not field.unit]
     assert {field.key.removeprefix("loop.") for field in numbers} <= {"seed"}
     assert {field.key: field.unit for field in described}[f"{'loop.' if kind is StudyConfig else ''}train.num_steps"]
+
+
+def test_names_of_0_1_are_read_with_a_note(tiny: LoopConfig) -> None:
+    old = tiny.model_dump(mode="json")
+    old["data"]["initialisation"] = old["data"].pop("truth_label")
+    del old["data"]["kind"]
+    with pytest.warns(FutureWarning, match="initialisation is called truth_label since 0.2.0"):
+        assert LoopConfig.model_validate(old) == tiny
+    with pytest.warns(FutureWarning, match="truth_label"):
+        study = load_preset("fig8-9", ["loop.num_generations=3"], StudyConfig).model_dump(mode="json")
+        study["initialisations"] = study.pop("truth_labels")
+        assert len(StudyConfig.model_validate(study).truth_labels) == 3
+
+
+def test_fingerprints_of_0_1_hold() -> None:
+    """What a store of an earlier version has begun is found again. These two were computed by 0.1.0."""
+    smoke = load_preset("smoke", [], LoopConfig)
+    assert smoke.fingerprint().startswith("5749d8f9")
+    half = ["model.kind=empirical", "train=null", "num_generations=4", "data.truth_label=half_and_half"]
+    assert load_preset("laptop", half, LoopConfig).fingerprint().startswith("9862602e")
+
+
+def test_a_changed_configuration_is_validated_anew(tiny: LoopConfig) -> None:
+    assert tiny.changed(seed=8, data={"max_depth": 2}).seed == 8
+    with pytest.raises(ValidationError, match="at most"):
+        tiny.changed(data={"num_examples": 10_000})
+    with pytest.raises(ValidationError, match="at least 14"):
+        tiny.changed(sampling={"max_new_tokens": 13})  # the longest expression, and no room for its <eos>
+    assert tiny.changed(sampling={"max_new_tokens": 14}).sampling.max_new_tokens == 14
+
+
+def test_one_truth_about_the_synthetic_proportion() -> None:
+    """Incremental at 1 replaces all of D_{t-1}: full synthetic under another name."""
+    full = CycleConfig(kind=DataCycle.FULL_SYNTHETIC)
+    assert CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=1.0).canonical() == full
+    for other in (
+        CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=0.5),
+        CycleConfig(kind=DataCycle.EXPANDING, synthetic_proportion=1.0),
+        CycleConfig(kind=DataCycle.BALANCED),
+    ):
+        assert other.canonical() == other
+    assert [full.new_proportion, CycleConfig(kind=DataCycle.BALANCED).new_proportion] == [1.0, 1.0]
+    assert (full.proportion_label, CycleConfig(kind=DataCycle.BALANCED).proportion_label) == ("1", "none")

@@ -92,7 +92,7 @@ def test_overrides_are_typed() -> None:
         (["description=[1]"], r"description: got \[1\], allowed is text"),
         (["data.num_examples=44316"], "at most 44,315, all the unique expressions of depth 1 to 3"),
         (["data.num_examples=many"], "data.num_examples: got 'many', allowed is a whole number"),
-        (["data.max_depth=5"], "sampling.max_new_tokens 100 must be at least 125"),
+        (["data.max_depth=5"], "sampling.max_new_tokens 100 must be at least 126"),
         (["model.context_length=100"], "model.context_length 100 must be at least 101"),
         (["model.num_heads=3"], "hidden_size 64 must be a multiple of num_heads 3"),
         (["sampling.temperature=0"], "got 0, allowed is a number above 0 and at most 10"),
@@ -255,7 +255,7 @@ STUDY = {"synthetic_proportions": [0.0, 1.0]}
             {"cycle": {"kind": "incremental", "synthetic_proportion": 0.3}},
             r"so 0.3 would not be run: write synthetic_proportions: \[0.3\]",
         ),
-        ({"data": {"initialisation": "false_only"}}, r"write truth_labels: \[false_only\]"),
+        ({"data": {"truth_label": "false_only"}}, r"write truth_labels: \[false_only\]"),
     ],
 )
 def test_what_a_studys_own_loop_says_is_run_or_refused(tmp_path: Path, said: dict[str, Any], message: str) -> None:
