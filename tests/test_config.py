@@ -52,9 +52,9 @@ def test_names_of_0_1_are_read_with_a_note(tiny: LoopConfig) -> None:
     del old["data"]["kind"]
     with pytest.warns(FutureWarning, match="initialisation is called truth_label since 0.2.0"):
         assert LoopConfig.model_validate(old) == tiny
-    with pytest.warns(FutureWarning, match="truth_label"):
-        study = load_preset("fig8-9", ["loop.num_generations=3"], StudyConfig).model_dump(mode="json")
-        study["initialisations"] = study.pop("truth_labels")
+    study = load_preset("fig8-9", ["loop.num_generations=3"], StudyConfig).model_dump(mode="json")
+    study["initialisations"] = study.pop("truth_labels")
+    with pytest.warns(FutureWarning, match="truth_labels"):
         assert len(StudyConfig.model_validate(study).truth_labels) == 3
 
 
