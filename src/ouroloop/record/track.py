@@ -44,6 +44,7 @@ from mlflow.entities import (
 from mlflow.entities import (
     Run as RunEntity,
 )
+from mlflow.exceptions import MlflowException
 
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
@@ -60,6 +61,10 @@ _NOTE = "mlflow.note.content"
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Points (step, value) of metrics, by key."""
+
+
+class NoSuchRunError(LookupError):
+    """A run that was deleted for good, or never was."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,13 @@ class Store:
                 return found
 
     def get(self, run_id: str) -> "Run":
-        return Run(self, run_id, self.client.get_run(run_id))
+        """Raises NoSuchRunError."""
+        try:
+            return Run(self, run_id, self.client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise NoSuchRunError(f"no run {run_id}") from None
+            raise
 
     def download(self, uri: str, folder: Path) -> Path:
         """An artifact, by its address, as a file or folder inside `folder`."""
@@ -193,6 +204,11 @@ class Run:
     @property
     def status(self) -> str:
         return str(self.entity.info.status)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether nobody has deleted it in the UI."""
+        return bool(self.entity.info.lifecycle_stage == "active")
 
     @property
     def metrics(self) -> dict[str, float]:
