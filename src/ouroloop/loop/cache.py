@@ -104,13 +104,14 @@ def _copy(run: Run) -> Generation:
         DatasetError: its samples are missing or damaged.
     """
     loop = run.store.get(run.parent_id) if run.parent_id else None
+    source = f"{loop.name} {run.name}" if loop else run.name
     own = {"commit": run.tag("commit") or "unknown", "code": run.tag("code") or "unknown"}
     return Generation(
         run.read_dataset("samples.tsv.gz"),
         {name: value for name, value in run.metrics.items() if name not in CURVES},
         {name: run.history(name) for name in CURVES if name in run.metrics},
-        run.note,
+        run.note if run.tag("copied_from") else f"Copied from {source}, with its times.\n\n{run.note}",
         own | {"copied_from": run.tag("copied_from") or run.id},
         run.save_model if run.model_id else None,
-        f"{loop.name} {run.name}" if loop else run.name,
+        source,
     )
