@@ -6,9 +6,7 @@ what is allowed. Knows nothing about files: `preset.py` reads them.
 
 import hashlib
 import json
-from collections.abc import Sequence
 from enum import StrEnum
-from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -91,6 +89,11 @@ class CycleConfig(_Section):
         if self.kind is DataCycle.FULL_SYNTHETIC:
             return "1"
         return "none" if self.synthetic_proportion is None else f"{self.synthetic_proportion:g}"
+
+    @property
+    def effective_proportion(self) -> float:
+        """λ as a number for every cycle: what models wrote of all that is new; 1 where nothing else is."""
+        return 1.0 if self.synthetic_proportion is None else self.synthetic_proportion
 
 
 class EmpiricalConfig(_Section):
@@ -206,6 +209,16 @@ Model = Annotated[
 ]
 
 
+class ResourceConfig(_Section):
+    """What a machine of a cluster sets aside for one loop. Where a loop runs changes nothing in it."""
+
+    num_cpus: float = Field(default=1.0, ge=0, le=4_096)
+    num_gpus: float = Field(default=0.0, ge=0, le=64)
+    """Parts are allowed: at 0.25 four loops share a GPU."""
+    memory: int | None = Field(default=None, ge=1)
+    """Bytes. A loop that takes more than its machine has is killed and tried again elsewhere."""
+
+
 class LoopConfig(_Section):
     """One self-consuming loop: everything that determines its result, bit for bit."""
 
@@ -224,6 +237,7 @@ class LoopConfig(_Section):
     In between, what is asked of depth 3 is estimated, with a standard error."""
     keep_weights: Literal["all", "stages", "last", "none"] = "stages"
     """Which M_t are kept: `stages` the first of each collapse stage and the last, which is what registering needs."""
+    resources: ResourceConfig = ResourceConfig()
 
     @model_validator(mode="after")
     def _train_belongs_to_model(self) -> Self:
@@ -261,128 +275,10 @@ class LoopConfig(_Section):
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"description", "keep_weights"}), sort_keys=True)
+        content = json.dumps(
+            self.model_dump(mode="json", exclude={"description", "keep_weights", "resources"}), sort_keys=True
+        )
         return hashlib.sha256(content.encode()).hexdigest()
-
-
-Proportions = Annotated[
-    Annotated[list[Proportion], Tag("all")] | Annotated[dict[DataCycle, list[Proportion]], Tag("each")],
-    Discriminator(lambda value: "each" if isinstance(value, dict) else "all"),
-]
-
-
-class ProportionRange(_Section):
-    """The synthetic proportions that a study may choose: `lowest`, and every `precision` from there."""
-
-    lowest: Proportion = 0.0
-    highest: Proportion = 1.0
-    precision: float = Field(default=0.0625, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.lowest >= self.highest:
-            raise ValueError(f"lowest {self.lowest:g} must be below highest {self.highest:g}")
-        return self
-
-    def lattice(self) -> list[float]:
-        steps = int((self.highest - self.lowest) / self.precision + 1e-6)
-        return [round(self.lowest + step * self.precision, 9) for step in range(steps + 1)]
-
-
-class SearchConfig(ProportionRange):
-    """What is looked for: the largest λ at which the seeds' mean retention is still at least a target."""
-
-    target_retention: float = Field(default=0.5, gt=0, le=1)
-    max_rise: float | None = Field(default=None, ge=0)
-    """The most by which retention is taken to rise from any generation to the last. A loop that can no longer
-    change the outcome then ends early. Without it only bounds that hold for certain end one."""
-
-
-class ParetoConfig(ProportionRange):
-    """Retention at the last generation against the share of fresh data, as Optuna's sampler chooses."""
-
-    num_trials: int = Field(default=32, ge=1)
-
-
-class StudyConfig(_Section):
-    """Loops that differ in cycle, synthetic proportion, initialisation, temperature and seed.
-
-    A grid runs them all; a search bisects for the critical λ of each cycle and temperature; a pareto study
-    lets Optuna weigh two objectives.
-    """
-
-    description: str = ""
-    kind: Literal["grid", "search", "pareto"] = "grid"
-    cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
-    synthetic_proportions: Proportions = []
-    """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}."""
-    initialisations: list[Initialisation] = Field(default=[Initialisation.TRUE_ONLY], min_length=1)
-    temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
-    seeds: list[Seed] = Field(default=[0], min_length=1)
-    search: SearchConfig = SearchConfig()
-    pareto: ParetoConfig = ParetoConfig()
-    loop: LoopConfig
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
-        if self.kind == "grid":
-            lacking = [kind.value for kind in self.cycles if kind.takes_proportion and not self.proportions(kind)]
-            if lacking:
-                raise ValueError(f"{lacking[0]} needs synthetic_proportions, numbers from 0 to 1")
-        elif self.synthetic_proportions:
-            raise ValueError(f"a {self.kind} takes no synthetic_proportions but {self.kind}.lowest and .highest")
-        elif len(self.initialisations) > 1:
-            raise ValueError(f"a {self.kind} takes one of initialisations, not {len(self.initialisations)}")
-        for name, section in (("search", self.search), ("pareto", self.pareto)):
-            if self.kind != name and section != type(section)():
-                raise ValueError(f"a {self.kind} takes no {name}; it is for kind: {name}")
-        allowed = {"grid": list(DataCycle), "search": [kind for kind in DataCycle if kind.takes_proportion],
-                   "pareto": [DataCycle.EXPANDING, DataCycle.FRESH_MIX]}[self.kind]  # fmt: skip
-        wrong = [kind for kind in self.cycles if kind not in allowed]
-        if wrong:
-            raise ValueError(f"a {self.kind} cannot have cycle {wrong[0].value}; allowed: {', '.join(allowed)}")
-        return self
-
-    def proportions(self, kind: DataCycle) -> Sequence[float | None]:
-        """λ of a grid's cells of this cycle; None for a cycle that has no λ."""
-        if not kind.takes_proportion:
-            return [None]
-        spanned = self.synthetic_proportions
-        return spanned.get(kind, []) if isinstance(spanned, dict) else spanned
-
-    def arms(self) -> list[tuple[DataCycle, float]]:
-        """Each cycle at each temperature."""
-        return list(product(dict.fromkeys(self.cycles), dict.fromkeys(self.temperatures)))
-
-    def cell(
-        self,
-        kind: DataCycle,
-        temperature: float,
-        proportion: float | None,
-        seed: int,
-        initialisation: Initialisation | None = None,
-    ) -> LoopConfig:
-        """The loop of these values; without an initialisation the study's first."""
-        change = {
-            "cycle": CycleConfig(kind=kind, synthetic_proportion=proportion),
-            "data": self.loop.data.model_copy(update={"initialisation": initialisation or self.initialisations[0]}),
-            "sampling": self.loop.sampling.model_copy(update={"temperature": temperature}),
-            "seed": seed,
-        }
-        return self.loop.model_copy(update=change)
-
-    def loops(self) -> list[LoopConfig]:
-        """The distinct cells of a grid with the first seed, then with the next one: what is half done shows them all.
-
-        A cycle without λ is there once for each start, temperature and seed.
-        """
-        cells: dict[str, LoopConfig] = {}
-        for seed, kind in product(self.seeds, self.cycles):
-            arms = product(self.proportions(kind), self.initialisations, self.temperatures)
-            for proportion, initialisation, temperature in arms:
-                loop = self.cell(kind, temperature, proportion, seed, initialisation)
-                cells[loop.fingerprint()] = loop
-        return list(cells.values())
 
 
 def flatten(config: BaseModel) -> dict[str, Any]:

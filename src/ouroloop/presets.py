@@ -12,7 +12,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ouroloop.config import ConfigError, EmpiricalConfig, LoopConfig, ModelConfig, StudyConfig
+from ouroloop.config import ConfigError, EmpiricalConfig, LoopConfig, ModelConfig
+from ouroloop.study.config import StudyConfig
 
 PRESET_FOLDER = Path("experiments")
 

@@ -29,7 +29,7 @@ from ouroloop.science.cycle import Dataset, DatasetError, Source
 from ouroloop.science.metrics import Sample
 
 # What a loop may differ in and still have the same M_1 and S_1
-_NOT_YET_RELEVANT = {"description", "num_generations", "cycle", "stages", "exact_every", "keep_weights"}
+_NOT_YET_RELEVANT = {"description", "num_generations", "cycle", "stages", "exact_every", "keep_weights", "resources"}
 
 
 def first_generation(config: LoopConfig, training_set: Dataset, compute: Callable[[], Product]) -> tuple[Product, bool]:
@@ -123,7 +123,7 @@ def finished_generations(store: Store, config: LoopConfig, own: Run) -> dict[int
 
 def _decisive(config: LoopConfig) -> dict[str, Any]:
     """What each single generation depends on: not on how many come after it, nor on a cycle's other name."""
-    decisive = config.model_dump(mode="json", exclude={"description", "keep_weights", "num_generations"})
+    decisive = config.model_dump(mode="json", exclude={"description", "keep_weights", "num_generations", "resources"})
     if config.cycle == CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=1.0):
         decisive["cycle"] = CycleConfig(kind=DataCycle.FULL_SYNTHETIC).model_dump(mode="json")
     return decisive

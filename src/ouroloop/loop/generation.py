@@ -22,6 +22,9 @@ class Observer:
 
     def loop_started(self, config: LoopConfig, name: str) -> None: ...
 
+    def run_taken(self, run_id: str) -> None:
+        """The loop's run, found or created; nothing has been written to it yet."""
+
     def generation_started(self, generation: int) -> None: ...
 
     def phase_started(self, phase: str) -> None: ...

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ouroloop.config import LoopConfig, StudyConfig, flatten
+from ouroloop.config import LoopConfig, flatten
 from ouroloop.record import stores
 from ouroloop.record.track import Run, Store
 from ouroloop.science.cycle import Dataset, DatasetError
@@ -25,6 +26,19 @@ _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "
 @cache
 def commit() -> str:
     return _git("rev-parse", "HEAD") or "unknown"
+
+
+@cache
+def processor() -> str:
+    """The family of processor, and how wide it computes: another one may round otherwise."""
+    fields = {}
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(fields.get("flags", "").split())
+    widths = [width for width in ("avx512f", "avx2", "avx") if width in flags][:1]
+    parts = [platform.machine(), fields.get("vendor_id", ""), fields.get("cpu family", ""), *widths]
+    return " ".join(part for part in parts if part)
 
 
 @cache
@@ -57,25 +71,21 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def create_study(store: Store, config: StudyConfig, name: str) -> Run:
-    spanned = {"synthetic_proportion": "chosen"} if config.kind != "grid" else {}
-    cells = [cell_tags(loop, name) for loop in config.loops()] or [cell_tags(config.loop, name)]
-    tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
-    run = store.create(name, None, {"level": "study", "place": stores.place(), **tags})
-    run.log_params(flatten(config.model_copy(update={"description": ""})))
-    run.describe(config.description)
-    return run
-
-
 def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent: Run | None) -> Run:
-    tags = {"level": "loop", "fingerprint": config.fingerprint(), "place": stores.place()}
+    tags = {"level": "loop", "fingerprint": config.fingerprint(), "root": stores.root_id()}
     return store.create(name, parent, tags | cell_tags(config, study))
 
 
 def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
     """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
     environment = software()
-    run.log_params({key: value for key, value in flatten(config).items() if key not in ("description", "keep_weights")})
+    run.log_params(
+        {
+            key: value
+            for key, value in flatten(config).items()
+            if not key.startswith(("description", "keep_weights", "resources"))
+        }
+    )
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
     run.log_bytes("environment.json", json.dumps(environment, indent=2).encode())
     run.log_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
@@ -84,7 +94,7 @@ def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapp
         {key: [(0, value)] for key, value in metrics.items()},
         skip_existing=True,
         note=loop_description(config),
-        **(environment | {"packages": packages, "place": stores.place()}),
+        **(environment | {"packages": packages, "root": stores.root_id()}),
     )
 
 

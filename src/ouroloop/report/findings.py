@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ouroloop.report.results import FIXED_SHARE, Interval, Loop, Outcome, interval
-from ouroloop.study.status import RETENTION
+from ouroloop.study.trials import RETENTION
 
 
 def headline(outcome: Outcome) -> list[str]:

@@ -24,7 +24,7 @@ from ouroloop.report.findings import findings_json, headline, progress
 from ouroloop.report.results import MOST_FREQUENT, Outcome, read_outcome
 from ouroloop.report.tables import Table, figure_tables, loops, metrics
 from ouroloop.science.cycle import DatasetError
-from ouroloop.study.status import RETENTION
+from ouroloop.study.trials import RETENTION
 
 # Of each table, so that all together stay under 5 MB
 _MAX_TEXT, _MAX_NUMBERS = 2_100_000, 680_000

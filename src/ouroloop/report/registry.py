@@ -27,7 +27,8 @@ from ouroloop.record.provenance import cell_tags, recorded_config
 from ouroloop.record.track import Run, Store
 from ouroloop.report.card import criterion, model_card
 from ouroloop.science.metrics import CollapseStage, stage
-from ouroloop.study.status import RETENTION, half_life
+from ouroloop.study.status import half_life
+from ouroloop.study.trials import RETENTION
 from ouroloop.testbed.tokenizer import build_tokenizer
 
 _USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default

@@ -22,7 +22,8 @@ from ouroloop.record.provenance import recorded_config
 from ouroloop.record.track import Run, Store
 from ouroloop.science.cycle import DatasetError
 from ouroloop.science.metrics import Sample
-from ouroloop.study.status import RETENTION, half_life
+from ouroloop.study.status import half_life
+from ouroloop.study.trials import RETENTION
 from ouroloop.testbed.logic.grammar import Initialisation
 
 MOST_FREQUENT = 10

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ouroloop.report.results import Loop, Outcome, interval
-from ouroloop.study.status import RETENTION
+from ouroloop.study.trials import RETENTION
 
 _PARTS = {"True": "correctness", "False": "false_rate", "malformed": "error_rate"}
 

@@ -5,6 +5,7 @@ errors cover the finite number of samples from one model, not retraining: for th
 Work is done by distinct text, weighted by how often it was sampled.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ from ouroloop.testbed.logic.verify import Judgement, Verdict, judge
 
 _PAIRS_PER_BLOCK = 4_000_000  # distances held at once: 16 MB
 _CHARACTER = {token: chr(ord("a") + i) for i, token in enumerate(TOKENS)}
+
+
+def _num_threads() -> int:
+    """As many as torch may take: one process of several must leave the others their cores."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Estimate(NamedTuple):
@@ -130,9 +139,8 @@ def diversity_levenshtein(counts: Mapping[str, int]) -> Estimate:
     block = max(1, min(_PAIRS_PER_BLOCK // len(words), len(words) // 8))  # an eighth: little below the diagonal
     for start in range(0, len(words), block):
         stop = min(start + block, len(words))
-        distances = cdist(
-            words[start:stop], words[start:], scorer=Levenshtein.normalized_distance, dtype=np.float32, workers=-1
-        )
+        scorer, threads = Levenshtein.normalized_distance, _num_threads()
+        distances = cdist(words[start:stop], words[start:], scorer=scorer, dtype=np.float32, workers=threads)
         # einsum, not BLAS: the order of the sum must not depend on the number of threads
         to_others[start:stop] += np.einsum("ij,j->i", distances, weights[start:])
         to_others[stop:] += np.einsum("i,ij->j", weights[start:stop], distances[:, stop - start :])

@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 from rich.table import Table
 
-from ouroloop.config import DataCycle, EmpiricalConfig, LoopConfig, ModelConfig, StudyConfig, TrainConfig
+from ouroloop.config import DataCycle, EmpiricalConfig, LoopConfig, ModelConfig, TrainConfig
 from ouroloop.console import duration
 from ouroloop.learner.network.batches import MixedDataModule
 from ouroloop.learner.network.model import build_model
@@ -19,6 +19,7 @@ from ouroloop.loop.loop import draw_original
 from ouroloop.science.cycle import Dataset
 from ouroloop.science.metrics import Sample, measure
 from ouroloop.science.seeding import stream
+from ouroloop.study.config import StudyConfig
 
 _STEPS = 20  # timed, fewer if one takes long
 _BUDGET_SECONDS = 4.0
@@ -126,14 +127,18 @@ def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
 def most_loops(config: StudyConfig) -> int:
     """How many loops a study needs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉.
 
-    Workers that would idle may begin others, of which nothing is needed in the end.
+    A search with several seeds makes two, for the last λ that holds and the first that fails, with most points in
+    common. Workers that would idle may begin others, of which nothing is needed in the end.
     """
     match config.kind:
         case "grid":
             return len(config.loops())
         case "pareto":
             return config.pareto.num_trials
-    return len(config.arms()) * len(set(config.seeds)) * len(config.search.lattice()).bit_length()
+    seeds = len(config.seed_batches()[-1])
+    points = len(config.search.lattice())
+    steps = points.bit_length() if seeds == 1 else min(points, 2 * points.bit_length() - 1)
+    return len(config.arms()) * seeds * steps
 
 
 def plan_table(config: StudyConfig) -> Table:
