@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from ouroloop.config import LoopConfig
 from ouroloop.record import stores
-from ouroloop.record.provenance import code, packages, processor_family
+from ouroloop.record.provenance import code, packages, processor
 from ouroloop.record.track import NoSuchRunError, Run, Series, Store
 from ouroloop.science.dataset import Dataset, DatasetError
 
@@ -53,7 +53,7 @@ def key(config: LoopConfig, device: str, training_set: Dataset, generation: int)
         "code": code(),
         "packages": packages(),
         "device": device,
-        "processor": processor_family(),
+        "processor": processor(),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
