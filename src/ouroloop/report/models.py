@@ -1,21 +1,25 @@
 """A model by any of its names: registered, logged by a run, or a folder."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from ouroloop.config import ConfigError, SamplingConfig
-from ouroloop.learner.network.model import load_model
-from ouroloop.learner.network.sampling import sample
-from ouroloop.record.track import Run, Store
+from ouroloop.preset_files import did_you_mean, shown
+from ouroloop.record import stores
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.grammar import EOS, TOKENS
 from ouroloop.testbed.tokenizer import VOCABULARY
+
+if TYPE_CHECKING:  # torch and MLflow take seconds to import, and a name may be mistyped
+    from transformers import PreTrainedModel
+
+    from ouroloop.record.track import Run, Store
 
 FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a folder"
 
@@ -24,10 +28,10 @@ FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-I
 class FoundModel:
     name: str
     """As it was asked for."""
-    model: PreTrainedModel
+    model: "PreTrainedModel"
     sampling: SamplingConfig
     """How S_t was sampled from it."""
-    generation: Run | None
+    generation: "Run | None"
     """The run that made it; None for a folder."""
 
     def write(self, count: int, temperature: float, prompt: str, seed: int) -> list[str]:
@@ -36,6 +40,8 @@ class FoundModel:
         Raises:
             ConfigError: the prompt has other words than the language, or is too long for the model.
         """
+        from ouroloop.learner.network.sampling import sample
+
         words = prompt.split()
         unknown = [word for word in words if word not in TOKENS or word == EOS]
         if unknown:
@@ -58,14 +64,41 @@ def find_model(name: str) -> FoundModel:
     Raises:
         ConfigError: there is none, or it is not one of ours.
     """
+    require_model(name)
     with _located(name) as (folder, generation):
         sampling = _sampling(name, folder)
+        from ouroloop.learner.network.model import load_model
+
         try:
             model = load_model(folder)
         except Exception as error:  # whatever transformers and safetensors make of a damaged file
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"the model in {name} cannot be loaded: {reason}") from None
     return FoundModel(name, model, sampling, generation)
+
+
+def require_model(name: str) -> None:
+    """Answers a mistyped name at once, as far as that can be known without MLflow.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    if not name.startswith(("models:/", "runs:/")):
+        if not Path(name).is_dir():
+            raise ConfigError(f"no folder {shown(name)}; a model is {FORMS}")
+        _sampling(name, Path(name))
+        return
+    match = re.fullmatch(r"(models:/[^/@]+([@/][^/@]+)?|runs:/[^/@]+(/[^/]+)?)", name)
+    if match is None:
+        raise ConfigError(f"cannot read {shown(name)}; a model is {FORMS}")
+    stores.require_store()
+    kind = "run" if name.startswith("runs:") else "model" if match[2] else "logged model"
+    wanted = re.split("[@/]", name.partition(":/")[2])[0]
+    known = stores.known(kind)
+    if known is not None and wanted not in known:
+        there_are = f"; there are: {', '.join(known) or 'none'}" if kind == "model" else ""
+        what = "registered model" if kind == "model" else kind
+        raise ConfigError(f"no {what} {shown(wanted)}{did_you_mean(wanted, known)}{there_are}")
 
 
 def _sampling(name: str, folder: Path) -> SamplingConfig:
@@ -85,13 +118,12 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
 
 
 @contextmanager
-def _located(name: str) -> Iterator[tuple[Path, Run | None]]:
+def _located(name: str) -> "Iterator[tuple[Path, Run | None]]":
     if not name.startswith(("models:/", "runs:/")):
-        folder = Path(name)
-        if not folder.is_dir():
-            raise ConfigError(f"no folder {name!r}; a model is {FORMS}")
-        yield folder, None
+        yield Path(name), None
         return
+    from ouroloop.record.track import Store
+
     store = Store.existing()
     with TemporaryDirectory() as aside:
         try:
@@ -105,7 +137,7 @@ def _located(name: str) -> Iterator[tuple[Path, Run | None]]:
         yield folder, run
 
 
-def _address(store: Store, name: str) -> tuple[str, Run | None]:
+def _address(store: "Store", name: str) -> "tuple[str, Run | None]":
     """Where the files are, and the run that made them."""
     scheme, _, rest = name.partition(":/")
     if scheme == "runs":
@@ -119,7 +151,7 @@ def _address(store: Store, name: str) -> tuple[str, Run | None]:
     return _logged(store, rest, name)
 
 
-def _logged(store: Store, model_id: str, name: str, wanted: str = "") -> tuple[str, Run | None]:
+def _logged(store: "Store", model_id: str, name: str, wanted: str = "") -> "tuple[str, Run | None]":
     model = store.client.get_logged_model(model_id)
     if wanted not in ("", model.name):
         raise ConfigError(f"no model {name}; that run's is called {model.name}")
@@ -127,7 +159,7 @@ def _logged(store: Store, model_id: str, name: str, wanted: str = "") -> tuple[s
     return str(model.artifact_location), run
 
 
-def _registered(store: Store, rest: str) -> tuple[str, Run | None]:
+def _registered(store: "Store", rest: str) -> "tuple[str, Run | None]":
     model_name, separator, which = rest.partition("@") if "@" in rest else rest.partition("/")
     known = {model.name: model for model in store.client.search_registered_models(max_results=1_000)}
     if model_name not in known:
