@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
-def _note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _note(message: Warning | str, *where: Any, **more: Any) -> None:
     """In one line, without the code that it comes from."""
     print(f"ouroloop: note: {message}", file=sys.stderr)
 
