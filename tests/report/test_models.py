@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from ouroloop.console import print_listing
-from ouroloop.learner.network.sampling import log_probabilities
 from ouroloop.record.track import Store
 from ouroloop.report.models import find_model
 from ouroloop.testbed.logic.verify import judge
@@ -54,15 +53,15 @@ def test_every_name_of_a_model_gives_the_same_expressions(ouroloop: CommandLine)
 
 
 @pytest.mark.usefixtures("collapsing")
-def test_a_prompt_is_gone_on_with_by_the_exact_law() -> None:
+def test_a_prompt_is_gone_on_with_by_the_exact_distribution() -> None:
     """Of the two commonest texts with this prompt, which comes up more often? By the ratio of their probabilities,
     within 4 standard errors: the prompt's own probability cancels."""
     found = find_model(f"models:/{NAME}@healthy")
-    assert found.sampling.temperature == 0.1
+    assert found.fitted.config.temperature == 0.1
     texts = found.write(4_000, 0.5, "( not", seed=3)
     assert all(text.startswith("( not") for text in texts)
     (one, count), (other, other_count) = Counter(t for t in texts if len(t.split()) < 20).most_common(2)
-    first, second = np.exp(log_probabilities(found.model, [one, other], 0.5))
+    first, second = np.exp(found.fitted.log_prob([one, other], [0.5])[0])
     share, total = first / (first + second), count + other_count
     assert total > 50
     assert abs(count / total - share) < 4 * np.sqrt(share * (1 - share) / total)
@@ -83,8 +82,8 @@ def test_a_long_prompt_leaves_what_room_there_is() -> None:
         (["models:/nobody@onset"], "no registered model 'nobody'; there are: ouroloop-incremental-0.50-T0.1, ouro"),
         ([f"models:/{NAME}@nope"], f"{NAME} has no alias 'nope'; there are: "),
         ([f"models:/{NAME}/99"], f"{NAME} has no version '99'; there are: "),
-        (["models:/m-0123"], "cannot get models:/m-0123: "),
-        (["runs:/0123"], "cannot get runs:/0123: "),
+        (["models:/m-0123"], "no logged model 'm-0123'"),
+        (["runs:/0123"], "no run '0123'"),
         (["/no/such/folder"], "no folder '/no/such/folder'; a model is models:/NAME@ALIAS, "),
         (["experiments"], "experiments is no saved model: it has no config.json"),
         ([f"models:/{NAME}@healthy", "--prompt=( nor"], "a prompt has no word 'nor'; its words are: True False not"),
@@ -92,7 +91,7 @@ def test_a_long_prompt_leaves_what_room_there_is() -> None:
         ([f"models:/{NAME}@healthy", f"--prompt={'( ' * 31}"], "a prompt of 31 words leaves no room in a model of 31"),
         ([f"models:/{NAME}@healthy", "--temperature=0"], "'0' is not a number above 0, up to 10"),
         ([f"models:/{NAME}@healthy", "--seed=-1"], "'-1' is not a whole number from 0"),
-        ([f"models:/{NAME}@healthy", "-n", "0"], "'0' is not a whole number above 0"),
+        ([f"models:/{NAME}@healthy", "-n", "0"], "'0' is not a whole number from 1"),
     ],
 )
 def test_what_is_no_model_ends_with_2_and_one_line(ouroloop: CommandLine, arguments: list[str], message: str) -> None:
