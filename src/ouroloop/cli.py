@@ -161,7 +161,8 @@ def config(
 
 def _spelled(value: Any) -> str:
     """As it can be written in a preset and on the command line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    is_plain = isinstance(value, str) and value.isprintable()
+    return value if is_plain else json.dumps(value, ensure_ascii=False)
 
 
 @_app.command(cls=Command)

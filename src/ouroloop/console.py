@@ -171,8 +171,7 @@ def fitted(table: Table, console: Console) -> Table:
         if column.justify == "right" or column in curves:
             words = [*str(column.header).split(), *column.cells]
             column.width = max(console.measure(word).maximum for word in words)
-        else:
-            column.no_wrap, column.overflow = False, "fold"
+        column.no_wrap, column.overflow = False, "fold"
     while (
         len(columns) > 1 and sum(column.width or _LEAST_WIDTH for column in columns) + 3 * len(columns) > console.width
     ):

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from ouroloop.config import LoopConfig, StudyConfig, flatten
-from ouroloop.console import LoopView, fitted
 from ouroloop.presets import load_preset, preset_name
 from ouroloop.record import stores
 from ouroloop.record.loading import loading
+
+_UI = "[bold]ouroloop ui[/bold] ([bold]make ui[/bold] in a checkout)"
 
 
 def run_preset(preset: str, overrides: Sequence[str], dry_run: bool, new: bool) -> int:
@@ -18,6 +19,7 @@ def run_preset(preset: str, overrides: Sequence[str], dry_run: bool, new: bool) 
         return _show_loop(config)
     stores.require_writable()
     with _loading() as console:
+        from ouroloop.console import LoopView, fitted
         from ouroloop.loop.generation import load_libraries
         from ouroloop.loop.loop import run_loop
         from ouroloop.record.liveness import close_dead_runs
@@ -31,7 +33,7 @@ def run_preset(preset: str, overrides: Sequence[str], dry_run: bool, new: bool) 
         name = f"{study}-{config.label}"
         done = run_loop(config, store, name=name, study=study, new=new, observer=view)
     console.print(fitted(view.table(), console))
-    console.print(f"Recorded as run {done.id}. Look at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"Recorded as run {done.id}. Look at it: {_UI}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -41,6 +43,7 @@ def sweep_preset(preset: str, overrides: Sequence[str], dry_run: bool, workers: 
         return _show_study(config, workers)
     stores.require_writable()
     with _loading() as console:
+        from ouroloop.console import fitted
         from ouroloop.record.track import Store
         from ouroloop.report.page import write_report
         from ouroloop.study.answer import answer
@@ -55,7 +58,7 @@ def sweep_preset(preset: str, overrides: Sequence[str], dry_run: bool, workers: 
     for line in answer(config, Queue.create(name)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     page = write_report(store, name, stores.runs_folder() / "reports" / name)
-    console.print(f"Report: {page}\nRuns: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"Report: {page}\nRuns: {_UI}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
