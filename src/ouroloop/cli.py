@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
 
 
+_UI = "[bold]ouroloop ui[/bold] ([bold]make ui[/bold] in a checkout)"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; 0 done, 1 it failed, 2 bad input, 128 + n stopped by signal n."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -130,7 +133,7 @@ def run(
         show_loop(loop, console)
         return 0
     done = perform(loop, name, console, new)
-    console.print(f"Recorded as run {done.id}. Look at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"Recorded as run {done.id}. Look at it: {_UI}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -165,7 +168,7 @@ def sweep(
         return 0
     failed = perform_study(study, name, console, workers, on, address)
     page = load(name).report()
-    console.print(f"Report: {page}\nRuns: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"Report: {page}\nRuns: {_UI}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -197,7 +200,8 @@ def config(
 
 def _spelled(value: Any) -> str:
     """As it can be written in a preset and on the command line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    is_plain = isinstance(value, str) and value.isprintable()
+    return value if is_plain else json.dumps(value, ensure_ascii=False)
 
 
 @_app.command(cls=Command)

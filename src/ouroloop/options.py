@@ -1,6 +1,7 @@
 """How the command line reads options: overrides of presets, mistakes, numbers, and what a shell may complete."""
 
 import os
+import select
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -84,11 +85,10 @@ class Command(TyperCommand):
 
 
 def _is_stdout_closed() -> bool:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    """Whether nobody reads it any more; the broken pipe may have been that of a store."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 class LoopCommand(Command):

@@ -109,7 +109,7 @@ def test_what_is_shown_on_a_terminal_is_what_was_computed() -> None:
     ("names", "message"),
     [
         (["a", "b", "c"], "compare takes a study or two models, not 3 names"),
-        (["no-such-study"], "no study or loop 'no-such-study' has run; there are: "),
+        (["no-such-study"], "no study or loop 'no-such-study' has run"),
         (["a", "b"], "no folder 'a'"),
     ],
 )

@@ -64,9 +64,11 @@ def find_model(name: str) -> FoundModel:
         sampling, testbed = _sampling(name, folder), LogicTestbed()
         from ouroloop.learner.network.learner import Network
         from ouroloop.learner.network.model import load_model
+        from ouroloop.learner.network.sampling import require_causal
 
         try:
             model = load_model(folder)
+            require_causal(model, testbed.tokenizer)
         except Exception as error:  # whatever transformers and safetensors make of a damaged file
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"the model in {name} cannot be loaded: {reason}") from None
@@ -106,7 +108,7 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
         vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
         decoding = json.loads((folder / "generation_config.json").read_text())
         sampling = SamplingConfig(temperature=decoding["temperature"], max_new_tokens=decoding["max_new_tokens"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{name} was not saved by ouroloop: its tokenizer or decoding is not ours") from None
     expected = LogicTestbed().tokenizer.vocabulary
     if vocabulary != expected:
