@@ -1,4 +1,4 @@
-"""Whoever watches a loop. Apart from the loop, so that watching does not import torch."""
+"""One generation: M_t from D_{t-1}, S_t from M_t, and what became of correctness and diversity."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,31 +9,13 @@ from typing import TYPE_CHECKING
 
 from ouroloop.config import LoopConfig, ModelConfig
 from ouroloop.learner.empirical import resample, resampling_law
+from ouroloop.loop.observer import Observer as Observer
 from ouroloop.science.cycle import Dataset
 from ouroloop.science.divergence import of_finite_law
 from ouroloop.science.metrics import CollapseStage, Estimate, Sample, measure, measure_training_set, stage
 from ouroloop.science.seeding import stream, torch_seed
 from ouroloop.testbed.logic import oracle
 from ouroloop.testbed.logic.distribution import Law
-
-
-class Observer:
-    """What a loop tells whoever watches; this one does not look."""
-
-    def loop_started(self, config: LoopConfig, name: str) -> None: ...
-
-    def run_taken(self, run_id: str) -> None:
-        """The loop's run, found or created; nothing has been written to it yet."""
-
-    def generation_started(self, generation: int) -> None: ...
-
-    def phase_started(self, phase: str) -> None: ...
-
-    def trained(self, step: int, nats_per_token: float) -> None: ...
-
-    def generation_finished(self, generation: int, metrics: dict[str, float], resumed: bool) -> None:
-        """`resumed` when it was on the record already, of this loop or of another."""
-
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the ideal learner has no use for it
     from transformers import PreTrainedModel

@@ -61,7 +61,7 @@ class StudyConfig(_Section):
     description: str = ""
     kind: Literal["grid", "search", "pareto"] = "grid"
     cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
-    synthetic_proportions: Proportions = []
+    synthetic_proportions: Proportions = Field(default=[])
     """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}."""
     initialisations: list[Initialisation] = Field(default=[Initialisation.TRUE_ONLY], min_length=1)
     temperatures: list[Temperature] = Field(default=[0.8], min_length=1)

@@ -1,4 +1,4 @@
-"""What an executor is given: one loop of a study, run from where it stopped. Cheap to import; torch comes with the work."""
+"""What an executor is given: one loop of a study, from where it stopped. Cheap to import; torch comes with the work."""
 
 import os
 import signal
