@@ -26,7 +26,7 @@ def test_the_ideal_learner_runs_without_torch() -> None:
         from ouroloop.config import LoopConfig
         from ouroloop.science.cycle import Dataset, Source
         from ouroloop.loop.generation import assess, produce
-        from ouroloop.loop.generation import Observer
+        from ouroloop.loop.observer import Observer
         from ouroloop.science.metrics import Sample
         model = {"kind": "empirical"}
         config = LoopConfig.model_validate({"num_generations": 1, "data": {"num_examples": 2}, "model": model})

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ouroloop.config import LoopConfig
-from ouroloop.loop.generation import Observer
+from ouroloop.loop.observer import Observer
 
 _ROWS = 12
 _BLOCKS = " ▁▂▃▄▅▆▇█"

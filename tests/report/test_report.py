@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig
-from ouroloop.loop.generation import Observer
 from ouroloop.loop.loop import draw_original, run_loop
+from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.track import Run, Store

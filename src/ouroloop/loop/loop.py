@@ -25,7 +25,8 @@ from ouroloop.learner import learner_of
 from ouroloop.learner.base import Learner
 from ouroloop.loop import cache
 from ouroloop.loop.cache import Generation
-from ouroloop.loop.generation import Observer, compute
+from ouroloop.loop.generation import compute
+from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import running
 from ouroloop.record.provenance import cell_tags, create_loop, loop_description, record_origin
 from ouroloop.record.track import Run, Store

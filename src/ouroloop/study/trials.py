@@ -19,6 +19,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.record import stores
@@ -99,7 +100,8 @@ def open_storage() -> RDBStorage:
 
 
 def _opened(url: str, path: Path | None) -> RDBStorage:
-    options = {"connect_args": {"timeout": 60}} if path is not None else {"pool_pre_ping": True}
+    # A server's connections are not kept: one that it has dropped meanwhile would be found out in mid-transaction
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if path is not None else {"poolclass": NullPool}
     try:
         return RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, RuntimeError):
