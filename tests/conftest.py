@@ -17,7 +17,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from ouroloop.cli import main
-from ouroloop.config import LoopConfig
+from ouroloop.config import EmpiricalConfig, LoopConfig
 from ouroloop.record.liveness import catch_signals
 
 REPOSITORY = Path(__file__).parent.parent
@@ -48,6 +48,12 @@ del COLLAPSING["loop"]["seed"]  # type: ignore[attr-defined]
 def tiny() -> LoopConfig:
     """Trains in a fraction of a second, and badly: most of its samples are malformed."""
     return LoopConfig.model_validate(TINY)
+
+
+@pytest.fixture
+def ideal(tiny: LoopConfig) -> LoopConfig:
+    """The same loop with the ideal learner: what is asked of the loop alone needs no network."""
+    return tiny.changed(model=EmpiricalConfig(kind="empirical"), train=None)
 
 
 @contextmanager

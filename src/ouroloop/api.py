@@ -13,13 +13,13 @@ from ouroloop import presets
 from ouroloop.config import LoopConfig
 from ouroloop.console import LoopView
 from ouroloop.learner import learner_of
-from ouroloop.loop.loop import run_loop
+from ouroloop.loop.attempt import run_alone
 from ouroloop.record import stores
-from ouroloop.record.liveness import close_dead_runs
 from ouroloop.record.track import Run, Store
 from ouroloop.report.page import write_report
 from ouroloop.report.results import Results, read_results
 from ouroloop.study.config import StudyConfig
+from ouroloop.study.driver import run_study
 from ouroloop.testbed.base import Sample
 
 if TYPE_CHECKING:  # torch comes with it
@@ -111,8 +111,10 @@ def load_preset(preset: str, overrides: Overrides | None = None, /, **changes: A
     Raises:
         ConfigError: no such preset, an unknown key, a value out of range.
     """
-    kind = StudyConfig if presets.is_study(preset) else LoopConfig
-    return presets.load_preset(preset, _spelled(overrides, changes), kind)
+    spelled = _spelled(overrides, changes)
+    if presets.is_study(preset):
+        return presets.load_preset(preset, spelled, StudyConfig)
+    return presets.load_preset(preset, spelled, LoopConfig)
 
 
 def _spelled(overrides: Overrides | None, changes: Mapping[str, Any]) -> list[str]:
@@ -151,9 +153,35 @@ def perform(config: LoopConfig, study: str, console: Console, new: bool = False)
     """The finished run of the loop; the console gets its progress and its table."""
     stores.require_writable()
     learner_of(config).check()
-    store = Store.open()
-    close_dead_runs(store)
-    with stores.locked(study, config.fingerprint()), LoopView(console) as view:
-        run = run_loop(config, store, name=f"{study}-{config.label}", study=study, new=new, observer=view)
+    name, store = f"{study}-{config.label}", Store.open()
+    with LoopView(console) as view:
+        run = run_alone(config, store, name=name, preset=study, new=new, observer=view)
     console.print(view.table())
     return run
+
+
+def sweep(
+    preset: str | StudyConfig,
+    overrides: Overrides | None = None,
+    /,
+    *,
+    name: str | None = None,
+    workers: int | None = None,
+    on: str = "local",
+    address: str | None = None,
+    show: bool = True,
+    **changes: Any,
+) -> StudyResults:
+    """Runs what is missing of a study, `workers` loops at a time, and returns what it found.
+
+    Raises:
+        ConfigError: bad input, one line.
+    """
+    if isinstance(preset, StudyConfig):
+        config, study = presets.changed(preset, _spelled(overrides, changes)), name or "python"
+    else:
+        config = presets.load_preset(preset, _spelled(overrides, changes), StudyConfig)
+        study = name or presets.preset_name(preset)
+    stores.require_writable()
+    run_study(config, study, Store.open(), Console(quiet=not show), workers, on, address)
+    return load(study)

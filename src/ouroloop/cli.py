@@ -1,17 +1,17 @@
 """The command line: parse, check, call, and say in one line what went wrong."""
 
 import argparse
-import gc
 import json
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from ouroloop import __version__
-from ouroloop.config import ConfigError, LoopConfig, ModelConfig, StudyConfig, flatten
+from ouroloop.config import ConfigError, LoopConfig, ModelConfig, flatten
 from ouroloop.presets import load_preset, preset_name
 from ouroloop.record import stores
 from ouroloop.record.liveness import Interrupted, catch_signals
+from ouroloop.study.config import StudyConfig
 
 _MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.overrides = _overrides(extra, options)
         return int(options.run(options))
     except ConfigError as error:
-        print(f"ouroloop: {error}", file=sys.stderr)
+        print(f"ouroloop: {stores.masked(str(error))}", file=sys.stderr)
         return 2
     except Exception as error:
         if not stores.is_full(error):
@@ -72,15 +72,13 @@ def _parser() -> argparse.ArgumentParser:
         "Example: ouroloop sweep sweep-laptop --seeds=[1,2,3] --loop.num_generations=25",
     )
     sweep.add_argument("preset", help="name of a study in experiments/, or a path")
-    sweep.add_argument("--workers", type=_positive, default=1, help="processes that run loops, default 1")
+    sweep.add_argument("--workers", type=_positive, help="loops at a time; default 1, with Ray what its machines take")
+    sweep.add_argument("--on", choices=["local", "ray"], default="local", help="processes of this machine, or Ray")
+    sweep.add_argument("--address", help="of a running Ray cluster; without one Ray is started on this machine")
     sweep.add_argument(
         "--dry-run", action="store_true", help="print the cells and an estimate of time and disk, run nothing"
     )
     sweep.set_defaults(run=_sweep)
-
-    worker = command("worker", "One more worker for a study, on any machine that reaches its stores.")
-    worker.add_argument("study", help="a study that `ouroloop sweep` has started")
-    worker.set_defaults(run=_worker)
 
     status = command("status", "What ran, runs, failed and is left.")
     status.add_argument("study", nargs="?", help="only this study, or the lone loops of this preset")
@@ -184,23 +182,18 @@ def _run(options: argparse.Namespace) -> int:
     stores.require_writable()
     from rich.console import Console
 
-    from ouroloop.record.loading import loading
-
     console = Console()
-    with loading(console):
+    with console.status("loading libraries"):
         from ouroloop.console import LoopView
         from ouroloop.learner import learner_of
-        from ouroloop.loop.loop import run_loop
-        from ouroloop.record.liveness import close_dead_runs
+        from ouroloop.loop.attempt import run_alone
         from ouroloop.record.track import Store
 
         learner_of(config).check()
     study = preset_name(options.preset)
     store = Store.open()
-    close_dead_runs(store)
-    with stores.locked(study, config.fingerprint()), LoopView(console) as view:
-        name = f"{study}-{config.label}"
-        run = run_loop(config, store, name=name, study=study, new=options.new, observer=view)
+    with LoopView(console) as view:
+        run = run_alone(config, store, name=f"{study}-{config.label}", preset=study, new=options.new, observer=view)
     console.print(view.table())
     console.print(f"Recorded as run {run.id}. Look at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 0
@@ -231,8 +224,6 @@ def _sweep(options: argparse.Namespace) -> int:
     config = load_preset(options.preset, options.overrides, StudyConfig)
     from rich.console import Console
 
-    from ouroloop.record.loading import loading
-
     console = Console()
     if options.dry_run:
         from ouroloop.study.estimate import cost, cost_line, plan_table, study_totals
@@ -240,43 +231,31 @@ def _sweep(options: argparse.Namespace) -> int:
         console.print(plan_table(config))
         with console.status("timing a few steps"):
             of = cost(config.loop)
-        console.print(cost_line(study_totals(config, of), of, options.workers), highlight=False, soft_wrap=True)
+        console.print(cost_line(study_totals(config, of), of, options.workers or 1), highlight=False, soft_wrap=True)
         return 0
     stores.require_writable()
-    with loading(console):
+    with console.status("loading libraries"):
+        from ouroloop.api import load
         from ouroloop.learner import learner_of
         from ouroloop.record.track import Store
-        from ouroloop.report.results import read_results
-        from ouroloop.study.answer import answer
-        from ouroloop.study.queue import Queue
+        from ouroloop.study.answer import study_answer
+        from ouroloop.study.driver import run_study
         from ouroloop.study.status import study_table
-        from ouroloop.study.sweep import run_study
 
-        learner_of(config.loop).check()
+        if options.workers in (None, 1) and options.on == "local":
+            learner_of(config.loop).check()
     name = preset_name(options.preset)
     store = Store.open()
-    failed = run_study(config, name, store, console, options.workers)
+    failed = run_study(config, name, store, console, options.workers, options.on, options.address)
     console.print(study_table(store, name))
-    for line in answer(config, Queue.create(name)):
+    for line in study_answer(name):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    page = read_results(store, name).report()
+    page = load(name).report()
     console.print(f"Report: {page}\nRuns: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
-def _worker(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from ouroloop.record.track import Store
-    from ouroloop.study.sweep import work
-
-    work(options.study, Store.open(), Console())
-    return 0
-
-
 def _status(options: argparse.Namespace) -> int:
-    gc.disable()  # it would walk through all that is imported again and again, a sixth of the time
-    stores.require_writable()
     from rich.console import Console
 
     from ouroloop.study.status import status, status_table
@@ -290,10 +269,9 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from ouroloop.record.track import Store
-    from ouroloop.report.results import read_results
+    from ouroloop.api import load
 
-    print(read_results(Store.open(), options.name).report(options.folder or None))
+    print(load(options.name).report(options.folder or None))
     return 0
 
 

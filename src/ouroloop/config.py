@@ -7,9 +7,7 @@ what is allowed. Knows nothing about files: `presets.py` reads them.
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
 from enum import StrEnum
-from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
@@ -130,14 +128,14 @@ class CycleConfig(Section):
         return self
 
     @property
-    def new_proportion(self) -> float:
+    def effective_proportion(self) -> float:
         """λ as a number that every cycle has: what models wrote of the data that is new in D_t; 1 where it all is."""
         return 1.0 if self.synthetic_proportion is None else self.synthetic_proportion
 
     @property
     def proportion_label(self) -> str:
         """λ as shown in tags; full synthetic is incremental at λ = 1, balanced has none."""
-        return "none" if self.kind is DataCycle.BALANCED else f"{self.new_proportion:g}"
+        return "none" if self.kind is DataCycle.BALANCED else f"{self.effective_proportion:g}"
 
 
 class EmpiricalConfig(Section):
@@ -279,6 +277,17 @@ Model = Annotated[
 ]
 
 
+class ResourceConfig(Section):
+    """What a machine of a cluster sets aside for one loop. Where a loop runs changes nothing in it."""
+
+    num_cpus: Number = Field(default=1.0, ge=0, le=4_096)
+    """Processors. Unit: cores."""
+    num_gpus: Number = Field(default=0.0, ge=0, le=64)
+    """Parts are allowed: at 0.25 four loops share a GPU. Unit: GPUs."""
+    memory: Whole | None = Field(default=None, ge=1)
+    """A loop that takes more than its machine has is killed and tried again elsewhere. Unit: bytes."""
+
+
 class LoopConfig(Section):
     """One self-consuming loop: everything that determines its result, bit for bit."""
 
@@ -305,6 +314,8 @@ class LoopConfig(Section):
     what is asked of depth 3 is estimated, with a standard error. Unit: generations."""
     keep_weights: Literal["all", "stages", "last", "none"] = "stages"
     """Which M_t are kept: `stages` the first of each collapse stage and the last, which is what registering needs."""
+    resources: ResourceConfig = ResourceConfig()
+    """What a cluster sets aside for the loop; it changes no result."""
 
     @model_validator(mode="after")
     def _train_belongs_to_model(self) -> Self:
@@ -342,148 +353,11 @@ class LoopConfig(Section):
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
-        given = self.model_dump(mode="json", exclude={"description": True, "keep_weights": True, "data": {"kind"}})
+        given = self.model_dump(
+            mode="json", exclude={"description": True, "keep_weights": True, "resources": True, "data": {"kind"}}
+        )
         given["data"]["initialisation"] = given["data"].pop("truth_label")  # a loop of 0.1 keeps its fingerprint
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
-
-
-Proportions = Annotated[
-    Annotated[list[Proportion], Tag("all")] | Annotated[dict[DataCycle, list[Proportion]], Tag("each")],
-    Discriminator(lambda value: "each" if isinstance(value, dict) else "all"),
-]
-
-
-class ProportionRange(Section):
-    """The synthetic proportions that a study may choose: `lowest`, and every `precision` from there."""
-
-    lowest: Proportion = 0.0
-    """The least λ that is tried. Unit: share."""
-    highest: Proportion = 1.0
-    """The greatest λ that is tried. Unit: share."""
-    precision: Number = Field(default=0.0625, gt=0, le=1)
-    """From one λ that can be tried to the next. Unit: share."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.lowest >= self.highest:
-            raise ValueError(f"lowest {self.lowest:g} must be below highest {self.highest:g}")
-        return self
-
-    def lattice(self) -> list[float]:
-        steps = int((self.highest - self.lowest) / self.precision + 1e-6)
-        return [round(self.lowest + step * self.precision, 9) for step in range(steps + 1)]
-
-
-class SearchConfig(ProportionRange):
-    """What is looked for: the largest λ at which the seeds' mean retention is still at least a target."""
-
-    target_retention: Number = Field(default=0.5, gt=0, le=1)
-    """What the seeds' mean has to keep at the last generation. Unit: share of D_0's diversity."""
-    max_rise: Number | None = Field(default=None, ge=0)
-    """The most by which retention is taken to rise from any generation to the last. A loop that can no longer
-    change the outcome then ends early. Without it only bounds that hold for certain end one. Unit: share of D_0's
-    diversity."""
-
-
-class ParetoConfig(ProportionRange):
-    """Retention at the last generation against the share of fresh data, as Optuna's sampler chooses."""
-
-    num_trials: Whole = Field(default=32, ge=1)
-    """How many Optuna chooses. Unit: loops."""
-
-
-class StudyConfig(Section):
-    """Loops that differ in cycle, synthetic proportion, truth label, temperature and seed.
-
-    A grid runs them all; a search bisects for the critical λ of each cycle and temperature; a pareto study
-    lets Optuna weigh two objectives.
-    """
-
-    description: str = ""
-    """What the study is for, in a sentence or two."""
-    kind: Literal["grid", "search", "pareto"] = "grid"
-    """Whether all loops are run, or the critical λ is searched for, or two objectives are weighed."""
-    cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
-    """The data cycles that are compared."""
-    synthetic_proportions: Proportions = []
-    """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}. Unit: share."""
-    truth_labels: list[TruthLabel] = Field(default=[TruthLabel.TRUE_ONLY], min_length=1)
-    """Which expressions D_0 and fresh data hold."""
-    temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
-    """What logits are divided by when S_t is drawn. Unit: ratio."""
-    seeds: list[Seed] = Field(default=[0], min_length=1)
-    """Each cell is run with each of them."""
-    search: SearchConfig = SearchConfig()
-    """For kind search: between which λ, and for which retention."""
-    pareto: ParetoConfig = ParetoConfig()
-    """For kind pareto: between which λ, and how many loops."""
-    loop: LoopConfig
-    """What all loops share; what the study spans (cycle, λ, start, temperature, seed) is not its to say."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_old_name(cls, value: Any) -> Any:
-        return with_new_names(value)
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
-        if self.kind == "grid":
-            lacking = [kind.value for kind in self.cycles if kind.takes_proportion and not self.proportions(kind)]
-            if lacking:
-                raise ValueError(f"{lacking[0]} needs synthetic_proportions, numbers from 0 to 1")
-        elif self.synthetic_proportions:
-            raise ValueError(f"a {self.kind} takes no synthetic_proportions but {self.kind}.lowest and .highest")
-        elif len(self.truth_labels) > 1:
-            raise ValueError(f"a {self.kind} takes one of truth_labels, not {len(self.truth_labels)}")
-        for name, section in (("search", self.search), ("pareto", self.pareto)):
-            if self.kind != name and section != type(section)():
-                raise ValueError(f"a {self.kind} takes no {name}; it is for kind: {name}")
-        allowed = {"grid": list(DataCycle), "search": [kind for kind in DataCycle if kind.takes_proportion],
-                   "pareto": [DataCycle.EXPANDING, DataCycle.FRESH_MIX]}[self.kind]  # fmt: skip
-        wrong = [kind for kind in self.cycles if kind not in allowed]
-        if wrong:
-            raise ValueError(f"a {self.kind} cannot have cycle {wrong[0].value}; allowed: {', '.join(allowed)}")
-        return self
-
-    def proportions(self, kind: DataCycle) -> Sequence[float | None]:
-        """λ of a grid's cells of this cycle; None for a cycle that has no λ."""
-        if not kind.takes_proportion:
-            return [None]
-        spanned = self.synthetic_proportions
-        return spanned.get(kind, []) if isinstance(spanned, dict) else spanned
-
-    def arms(self) -> list[tuple[DataCycle, float]]:
-        """Each cycle at each temperature."""
-        return list(product(dict.fromkeys(self.cycles), dict.fromkeys(self.temperatures)))
-
-    def cell(
-        self,
-        kind: DataCycle,
-        temperature: float,
-        proportion: float | None,
-        seed: int,
-        truth_label: TruthLabel | None = None,
-    ) -> LoopConfig:
-        """The loop of these values; without a truth label the study's first."""
-        return self.loop.changed(
-            cycle=CycleConfig(kind=kind, synthetic_proportion=proportion),
-            data={"truth_label": truth_label or self.truth_labels[0]},
-            sampling={"temperature": temperature},
-            seed=seed,
-        )
-
-    def loops(self) -> list[LoopConfig]:
-        """The distinct cells of a grid with the first seed, then with the next one: what is half done shows them all.
-
-        A cycle without λ is there once for each start, temperature and seed.
-        """
-        cells: dict[str, LoopConfig] = {}
-        for seed, kind in product(self.seeds, self.cycles):
-            arms = product(self.proportions(kind), self.truth_labels, self.temperatures)
-            for proportion, truth_label, temperature in arms:
-                loop = self.cell(kind, temperature, proportion, seed, truth_label)
-                cells[loop.fingerprint()] = loop
-        return list(cells.values())
 
 
 def flatten(config: BaseModel) -> dict[str, Any]:

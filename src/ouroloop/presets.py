@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
-from ouroloop.config import RENAMED, ConfigError, CycleConfig, LoopConfig, ModelConfig, StudyConfig, TrainConfig
+from ouroloop.config import RENAMED, ConfigError, CycleConfig, LoopConfig, ModelConfig, TrainConfig
 from ouroloop.preset_files import NotYamlError, did_you_mean, find, parse, read, shown
 from ouroloop.schema import allowed, below, fields, is_key, keys
+from ouroloop.study.config import StudyConfig
 
 Config = TypeVar("Config", LoopConfig, StudyConfig)
 Tree = dict[str, Any]

@@ -9,6 +9,22 @@ import pytest
 from ouroloop.learner.empirical import EmpiricalLearner, EmpiricalModel
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.seeding import Streams, stream
+from ouroloop.testbed.logic.testbed import LogicTestbed
+from tests.learner import contract
+from tests.testbed.test_throwaway import WordList
+
+
+class TestEmpirical(contract.LearnerContract):
+    temperature = 0.7
+    of_testbed = staticmethod(LogicTestbed)
+
+    @staticmethod
+    def learner() -> EmpiricalLearner:
+        return EmpiricalLearner(0.7)
+
+
+class TestEmpiricalOnAnotherTestbed(TestEmpirical):
+    of_testbed = staticmethod(WordList)
 
 
 def fitted(texts: Sequence[str], temperature: float = 1.0) -> EmpiricalModel:

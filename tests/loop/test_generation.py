@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from ouroloop.learner.network.likelihood import held_out, measure_model
 
 from ouroloop.config import LoopConfig
-from ouroloop.learner.network.likelihood import held_out, measure_model
 from ouroloop.learner.network.sampling import sample, sample_with_nats
 from ouroloop.science.metrics import Sample
 from ouroloop.science.seeding import stream

@@ -14,8 +14,8 @@ from ouroloop.record.track import Store
 from ouroloop.report.compare import Comparison, compare, print_comparison
 from ouroloop.report.models import find_model
 from tests.conftest import CommandLine
-from tests.test_lookup import NAME, folder_of, rows
 from tests.learner.network.test_sampling import log_probability
+from tests.test_lookup import NAME, folder_of, rows
 
 BEFORE, AFTER = f"models:/{NAME}@healthy", f"models:/{NAME}@collapsed"
 

@@ -3,14 +3,14 @@
 Loops begin alike: for one seed, those that differ only in cycle and proportion have the same D_0, hence the same
 M_1; full synthetic is incremental at λ = 1; a loop of ten generations is the beginning of one of fifty. M_t and S_t
 follow from the learner, D_{t-1}, the seed and t, by the same software on the same kind of machine; their measures
-also from D_0, which follows from the testbed and the seed. All of that is one key, a tag of the generation's run,
-and the record is the cache.
+also from D_0, which follows from the testbed and the seed. All of that is one key, and the record is the cache: a
+file named by the key says which run has the result.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from filelock import FileLock
 
 from ouroloop.config import LoopConfig
 from ouroloop.record import stores
-from ouroloop.record.provenance import code, packages, processor_family
-from ouroloop.record.track import Run, Series, Store
+from ouroloop.record.provenance import code, packages, processor
+from ouroloop.record.track import NoSuchRunError, Run, Series, Store
 from ouroloop.science.dataset import Dataset, DatasetError
 
 CURVES = ("train_loss_nats_per_token", "validation_loss_nats")
@@ -53,31 +53,47 @@ def key(config: LoopConfig, device: str, training_set: Dataset, generation: int)
         "code": code(),
         "packages": packages(),
         "device": device,
-        "processor": processor_family(),
+        "processor": processor(),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _entry(key: str) -> Path:
+    """The file that holds the id of the run with this result. A search through many runs would take longer."""
+    folder = stores.runs_folder() / "generations"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / key
 
 
 @contextmanager
 def holding(key: str) -> Iterator[None]:
     """Whoever else on this machine wants the same generation waits until it is on record, or its maker dead."""
-    folder = stores.runs_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"generation-{key}.lock"):
+    lock = _entry(f"{key}.lock")
+    with FileLock(lock):
         yield
+    lock.unlink(missing_ok=True)  # who waits for it still gets it; who comes now finds the result
+
+
+def enter(key: str, run: Run) -> None:
+    """From now on the finished run is found by the key."""
+    aside = _entry(f"{key}.{run.id}")
+    aside.write_text(run.id)
+    aside.replace(_entry(key))
 
 
 def find(store: Store, key: str, asks: Run, wants_model: Callable[[dict[str, float]], bool]) -> Generation | None:
-    """A copy of the finished generation of this key, the oldest that is not the run that `asks`.
+    """A copy of the finished generation of this key, if there is one other than the run that `asks`.
 
-    None where there is none, where it is damaged, or where it lacks the model that its metrics make worth keeping:
-    then it can be computed again.
+    None too where it is damaged or was deleted, or lacks the model that its metrics make worth keeping: then it can be
+    computed again.
     """
-    others = [run for run in store.find(level="generation", key=key) if run.status == "FINISHED" and run.id != asks.id]
-    for run in reversed(others):
-        with suppress(DatasetError):
-            if run.model_id is not None or not wants_model(run.metrics):
-                return _copy(run)
+    try:
+        run = store.get(_entry(key).read_text())
+        is_there = run.is_active and run.status == "FINISHED" and run.tag("key") == key and run.id != asks.id
+        if is_there and (run.model_id is not None or not wants_model(run.metrics)):
+            return _copy(run)
+    except (FileNotFoundError, DatasetError, NoSuchRunError):
+        pass
     return None
 
 
@@ -88,13 +104,14 @@ def _copy(run: Run) -> Generation:
         DatasetError: its samples are missing or damaged.
     """
     loop = run.store.get(run.parent_id) if run.parent_id else None
+    source = f"{loop.name} {run.name}" if loop else run.name
     own = {"commit": run.tag("commit") or "unknown", "code": run.tag("code") or "unknown"}
     return Generation(
         run.read_dataset("samples.tsv.gz"),
         {name: value for name, value in run.metrics.items() if name not in CURVES},
         {name: run.history(name) for name in CURVES if name in run.metrics},
-        run.note,
+        run.note if run.tag("copied_from") else f"Copied from {source}, with its times.\n\n{run.note}",
         own | {"copied_from": run.tag("copied_from") or run.id},
         run.save_model if run.model_id else None,
-        f"{loop.name} {run.name}" if loop else run.name,
+        source,
     )

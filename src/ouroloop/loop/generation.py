@@ -28,6 +28,9 @@ class Observer:
     def loop_is_complete(self) -> None:
         """Everything is on record already; its generations follow, none of them is computed."""
 
+    def run_taken(self, run_id: str) -> None:
+        """The loop's run, found or created; nothing has been written to it yet."""
+
     def generation_started(self, generation: int) -> None: ...
 
     def phase_started(self, phase: str) -> None: ...

@@ -66,6 +66,7 @@ def run_loop(
         return existing
     learner = learner_of(config)  # torch is imported here: no generation is charged with it
     with running(lambda: existing or create_loop(store, config, name, study, parent)) as run:
+        observer.run_taken(run.id)
         original = draw_original(config)
         reference = Sample.of(original.texts, config.data.testbed)
         record_origin(run, config, original, as_metrics(_measure_original(config, reference)))
@@ -153,13 +154,16 @@ class _Loop:
         def take() -> Run:
             return unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
 
-        with cache.holding(key), running(take) as run:
-            start = perf_counter()
-            run.log_dataset(f"D_{number - 1:02d}", training_set)
-            made = self._copied(key, number, run) or self._computed(number, training_set)
-            self.observer.phase_started("record")
-            metrics = {"generation_seconds": perf_counter() - start, **made.metrics}  # a copy brings its original's
-            self._record(number, run, made, metrics, is_resumed=unfinished is not None)
+        with cache.holding(key):
+            with running(take) as run:
+                start = perf_counter()
+                run.log_dataset(f"D_{number - 1:02d}", training_set)
+                made = self._copied(key, number, run) or self._computed(number, training_set)
+                self.observer.phase_started("record")
+                metrics = {"generation_seconds": perf_counter() - start, **made.metrics}  # a copy's are its original's
+                self._record(number, run, made, metrics, is_resumed=unfinished is not None)
+            if not made.source:
+                cache.enter(key, run)
         self.stages.append(self._stage(metrics))
         _return_memory()
         self.observer.generation_finished(number, metrics, made.source and f"copied from {made.source}")

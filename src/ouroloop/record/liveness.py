@@ -1,24 +1,29 @@
-"""What ends a loop before its time: Ctrl-C, SIGTERM, or that nobody needs its result. Open runs end as KILLED."""
+"""What ends a loop before its time: a signal, another attempt at it, or that nobody needs its result."""
 
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import current_thread, main_thread
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ouroloop.record import stores
+from ouroloop.record import locks, stores
 
 if TYPE_CHECKING:  # MLflow takes a second to import, and a signal may come before
     from ouroloop.record.track import Run, Store
 
 _holding = 0  # blocks of `held` that the main thread is in
 _signum: int | None = None  # what came
+_TWICE_SECONDS = 0.2  # a terminal that closes, and some supervisors, send two signals at once
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 class Interrupted(BaseException):
-    """Raised in the main thread by SIGINT or SIGTERM; open runs end as KILLED on its way out."""
+    """Raised in the main thread by a signal; open runs end as KILLED on its way out."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -29,24 +34,33 @@ class Pruned(BaseException):
     """Raised by an observer between two generations: what the loop is run for has been decided without it."""
 
 
-def catch_signals() -> None:
-    """From now on the first SIGINT or SIGTERM raises; later ones are ignored while open runs are closed.
+class Superseded(BaseException):
+    """Raised before a generation is written: another attempt has taken up the loop, and its runs are not ours."""
 
-    Called again, it forgets what came before.
+
+def catch_signals(signals: Sequence[int] = SIGNALS) -> None:
+    """From now on the first of these signals raises; a second one ends the process at once.
+
+    Called again, it forgets what came before. A SIGHUP that whoever started us ignores (nohup) stays ignored.
     """
+    first = 0.0
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         global _signum
-        if _signum is not None:  # not by SIG_IGN: Lightning puts the handlers back that it found
+        nonlocal first
+        if _signum is not None:
+            if monotonic() - first > _TWICE_SECONDS:
+                os._exit(128 + signum)  # what is left RUNNING, the next start closes
             return
-        _signum = signum
+        _signum, first = signum, monotonic()
         if not _holding:
             raise Interrupted(signum)
 
     global _signum
     _signum = None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    for number in signals:
+        if number not in SIGNALS[2:] or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 @contextmanager
@@ -76,8 +90,8 @@ def _is_on_its_way() -> bool:
     return error is not None
 
 
-class Uncut:
-    """An object whose methods no signal cuts off: a database client in mid-commit would leave a lock behind."""
+class Steady:
+    """A client of a database: no signal cuts its calls off in mid-commit, and they wait while its server is away."""
 
     def __init__(self, inner: object) -> None:
         self._inner = inner
@@ -86,6 +100,11 @@ class Uncut:
         attribute = getattr(self._inner, name)
 
         def call(*arguments: Any, **keywords: Any) -> Any:
+            return stores.patiently(uncut, *arguments, **keywords)
+
+        def uncut(*arguments: Any, **keywords: Any) -> Any:
+            if stores.is_server(stores.tracking_uri()):  # which commits on its own, and may be away for long
+                return attribute(*arguments, **keywords)
             with held():
                 return attribute(*arguments, **keywords)
 
@@ -102,16 +121,31 @@ def running(take: "Callable[[], Run]") -> "Iterator[Run]":
         yield run
 
 
-def close_dead_runs(store: "Store") -> None:
-    """Closes as KILLED the runs that a process of this place left RUNNING when it died.
+def close_dead_runs(store: "Store", driven: str | None = None) -> None:
+    """Closes as KILLED what dead processes left RUNNING: what belongs to this root and whose lock is free.
 
-    Whoever runs a loop or a study holds its lock; a generation is as alive as its loop.
+    `driven` is the study whose lock is ours: all of it, wherever it ran. Its loops are given to nobody from now on,
+    so an attempt that was cut off from us and still lives finds at its next generation that the loop is not its own.
     """
-    for run in store.running():
-        level, owner = run.tag("level"), run
-        if level == "generation":
-            owner = store.get(run.parent_id or run.id)
-        key = "study" if level == "study" else owner.tag("fingerprint")
-        study = owner.tag("study")
-        if owner.tag("place") == stores.place() and study and key and not stores.is_locked(study, key):
+    by_id = {run.id: run for run in store.running()}
+    dead: dict[str, bool] = {}
+    for run in by_id.values():
+        owner, top = store.ancestry(run, by_id)
+        if top.id not in dead:
+            dead[top.id] = _is_dead(top, driven)
+        if dead[top.id]:
+            if driven is not None and owner.tag("level") == "loop":
+                owner.log_tags(attempt="none")
             run.end("KILLED")
+
+
+def _is_dead(top: "Run", driven: str | None) -> bool:
+    """Whether nobody can be at what belongs to this run: a study, a lone loop, or a generation whose loop is gone."""
+    study = top.tag("study") or ""
+    if top.tag("level") == "generation" or (top.tag("level") == "study" and study == driven):
+        return True
+    if top.tag("root") not in (stores.root_id(), None):  # None: written before roots had ids
+        return False
+    if top.tag("level") == "study":
+        return not locks.study_is_driven(study)
+    return not locks.is_alone_held(study, top.tag("fingerprint") or "")

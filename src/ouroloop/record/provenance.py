@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import subprocess
 import warnings
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ouroloop.config import LoopConfig, StudyConfig, flatten
+from ouroloop.config import LoopConfig, flatten
 from ouroloop.record import stores
 from ouroloop.record.track import Run, Store
 from ouroloop.science.dataset import Dataset, DatasetError
@@ -34,6 +33,19 @@ def commit() -> str:
 
 
 @cache
+def processor() -> str:
+    """The kind of processor, and how wide it computes: another one may round otherwise."""
+    fields: dict[str, str] = {}
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+        fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(fields.get("flags", "").split())
+    widths = [width for width in ("avx512f", "avx2", "avx") if width in flags][:1]
+    kind = [fields[key] for key in ("vendor_id", "cpu family", "model") if key in fields] or [platform.processor()]
+    return " ".join([platform.machine(), *kind, *widths])
+
+
+@cache
 def code() -> str:
     """Digest of our source that determines results: a word in a report is none of it."""
     package = Path(__file__).parent.parent
@@ -47,17 +59,6 @@ def packages() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "pytorch-lightning", "numpy", "rapidfuzz")}
 
 
-@cache
-def processor_family() -> str:
-    """Processors of one family round alike: the same kernels run on them."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        facts = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
-        if "vendor_id" in facts:
-            return f"{platform.machine()} {facts['vendor_id']} {facts.get('cpu family')}/{facts.get('model')}"
-    return f"{platform.machine()} {platform.processor()}"
-
-
 def software() -> dict[str, Any]:
     """Commit, versions and machine, for the record of a loop."""
     changes = _git("status", "--porcelain") if commit() != "unknown" else None
@@ -67,7 +68,7 @@ def software() -> dict[str, Any]:
         "ouroloop_version": version("ouroloop"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "processor": processor_family(),
+        "processor": processor(),
         "packages": {name: version(name) for name in _PACKAGES},
     }
 
@@ -81,25 +82,21 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def create_study(store: Store, config: StudyConfig, name: str) -> Run:
-    spanned = {"synthetic_proportion": "chosen"} if config.kind != "grid" else {}
-    cells = [cell_tags(loop, name) for loop in config.loops()] or [cell_tags(config.loop, name)]
-    tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
-    run = store.create(name, None, {"level": "study", "place": stores.place(), **tags})
-    run.log_params(flatten(config.changed(description="")))
-    run.describe(config.description)
-    return run
-
-
 def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent: Run | None) -> Run:
-    tags = {"level": "loop", "fingerprint": config.fingerprint(), "place": stores.place()}
+    tags = {"level": "loop", "fingerprint": config.fingerprint(), "root": stores.root_id()}
     return store.create(name, parent, tags | cell_tags(config, study))
 
 
 def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
     """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
     environment = software()
-    run.log_params({key: value for key, value in flatten(config).items() if key not in ("description", "keep_weights")})
+    run.log_params(
+        {
+            key: value
+            for key, value in flatten(config).items()
+            if not key.startswith(("description", "keep_weights", "resources"))
+        }
+    )
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
     run.log_bytes("environment.json", json.dumps(environment, indent=2).encode())
     run.log_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
@@ -108,7 +105,7 @@ def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapp
         {key: [(0, value)] for key, value in metrics.items()},
         skip_existing=True,
         note=loop_description(config),
-        **(environment | {"packages": packages, "place": stores.place()}),
+        **(environment | {"packages": packages, "root": stores.root_id()}),
     )
 
 

@@ -2,22 +2,33 @@
 
 import errno
 import os
+import re
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import Any, TypeVar
+from urllib.error import HTTPError
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import Request, urlopen
 
 from ouroloop.config import ConfigError
 
-_PATIENCE_SECONDS = 1.0  # whoever only looks whether a lock is held, holds it for a moment
+PATIENCE_SECONDS = 60.0
+"""How long a database that went away is waited for."""
+
+_REACH_SECONDS = 5.0
+_PORTS = {"postgresql": 5432, "postgres": 5432, "mysql": 3306}
+
+Result = TypeVar("Result")
 
 
-class HeldElsewhereError(ConfigError):
-    """Another process of this machine runs the loop or the study."""
+class StoreError(ConfigError):
+    """A store is gone, or full. What runs ends; the same command goes on when it is back."""
 
 
 def runs_folder() -> Path:
@@ -25,9 +36,17 @@ def runs_folder() -> Path:
     return Path(os.environ.get("OUROLOOP_ROOT", ".")).resolve() / "mlruns"
 
 
-def place() -> str:
-    """This machine and its folder of runs: within one place, a lock tells whether its holder lives."""
-    return f"{socket.gethostname()}:{runs_folder()}"
+def root_id() -> str:
+    """What tells this folder of runs from every other one, whatever their machines and paths are called."""
+    path = runs_folder() / ".root"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".root.{os.getpid()}")
+        aside.write_text(uuid.uuid4().hex)
+        with suppress(FileExistsError):
+            os.link(aside, path)  # whole, or not at all
+        aside.unlink()
+    return path.read_text()
 
 
 def tracking_uri() -> str:
@@ -35,26 +54,76 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder() / 'mlflow.db'}"
 
 
-def sqlite_file(url: str) -> Path | None:
-    """Where an SQLite store lies, whether it is there or not; None for a store of another kind."""
-    kind, _, path = url.partition(":///")
-    return Path(path) if kind == "sqlite" else None
-
-
-def log_ahead(url: str) -> None:
-    """Makes an SQLite store keep a write-ahead log, for good: commits are cheaper, and no reader holds up a writer.
-
-    Somebody who uses it at this moment keeps it as it is.
-    """
-    path = sqlite_file(url)
-    if path is not None:
-        with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode=WAL")
-
-
 def optuna_url() -> str:
     """Optuna's store, never MLflow's: both keep an `alembic_version` table."""
     return os.environ.get("OUROLOOP_OPTUNA_URL") or f"sqlite:///{runs_folder() / 'optuna.db'}"
+
+
+def is_server(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Where an SQLite store lies, whether it is there or not; None for a store of another kind."""
+    kind, _, path = url.partition(":///")
+    return Path(path.partition("?")[0]) if kind.partition("+")[0] == "sqlite" else None
+
+
+def masked(text: str) -> str:
+    """The text without the passwords of the stores, for whatever is printed, logged or recorded."""
+    for url in (os.environ.get("MLFLOW_TRACKING_URI", ""), os.environ.get("OUROLOOP_OPTUNA_URL", "")):
+        with suppress(ValueError):
+            password = urlsplit(url).password
+            for spelled in {password, unquote(password), quote(unquote(password))} if password else ():
+                text = text.replace(spelled, "***")
+    return re.sub(r"(\w+://[^\s:/@]*):[^\s/@]+@", r"\1:***@", text)
+
+
+def require_reachable(url: str) -> None:
+    """Asks the server of a store, if it has one, whether it is there: the clients alone would ask for minutes.
+
+    Raises:
+        ConfigError: nobody answers.
+    """
+    try:
+        place = urlsplit(url)
+        if is_server(url):
+            bare = f"{place.scheme}://{place.netloc.rpartition('@')[2]}{place.path.rstrip('/')}/health"
+            with closing(urlopen(Request(bare), timeout=_REACH_SECONDS)):  # noqa: S310 - it begins with http
+                pass
+        elif place.hostname and (port := place.port or _PORTS.get(place.scheme.partition("+")[0])):
+            socket.create_connection((place.hostname, port), _REACH_SECONDS).close()
+    except HTTPError:  # it answers, if not to this question
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise ConfigError(masked(f"no server answers at {url}: {reason}")) from None
+
+
+def make_whole(path: Path, build: Callable[[str], object]) -> None:
+    """Makes an SQLite store beside its place and moves it there: whoever dies in between leaves nothing half-made."""
+    aside = path.with_name(f".{path.name}.making")
+    for leftover in path.parent.glob(f"{aside.name}*"):
+        leftover.unlink()
+    build(f"sqlite:///{aside}")
+    aside.replace(path)
+    # For good: commits are cheaper, and no reader holds up a writer
+    with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def is_missing(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
+
+
+def holds_nothing(path: Path, table: str) -> bool:
+    """Whether it is a database without a row in this table, or without the table: a half of a killed process."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+            return not known or not connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608
+    except sqlite3.Error:
+        return False
 
 
 def require_writable() -> None:
@@ -74,50 +143,52 @@ def require_writable() -> None:
         raise ConfigError(f"cannot write to {folder}: {error.strerror}; set OUROLOOP_ROOT to another folder") from None
 
 
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
 def is_full(error: BaseException | None) -> bool:
     """Whether an error comes of a disk without room, whatever a library made of it on its way."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "disk is full" in str(error) or "No space left on device" in str(error):  # SQLite's, and safetensors'
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    texts = ("disk is full", "No space left on device")  # SQLite's, and safetensors'
+    return any(
+        (isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT)) or any(t in str(one) for t in texts)
+        for one in _chain(error)
+    )
 
 
-def no_room() -> ConfigError:
-    return ConfigError(f"no room left in {runs_folder()}; make some, and the same command goes on where it was")
+def no_room() -> StoreError:
+    return StoreError(f"no room left in {runs_folder()}; make some, and the same command goes on where it was")
 
 
-def _lock(study: str, fingerprint: str) -> FileLock:
-    folder = runs_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{study}-{fingerprint[:16]}.lock", blocking=False)
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that a database server cannot be talked to at this moment. SQLite is no server."""
+    drivers = ("psycopg", "psycopg2", "pymysql", "MySQLdb")
+    return any(
+        kind.__name__ in ("OperationalError", "InterfaceError") and kind.__module__.partition(".")[0] in drivers
+        for one in _chain(error)
+        for kind in type(one).__mro__
+    ) or any("API request to" in str(one) and "failed with exception" in str(one) for one in _chain(error))
 
 
-@contextmanager
-def locked(study: str, fingerprint: str) -> Iterator[None]:
-    """Holds a loop (or, by the fingerprint "study", a study) for this process; a dead process holds nothing.
+def patiently(call: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
+    """What the call returns, tried again for a minute while its database is away.
 
     Raises:
-        HeldElsewhereError: another process of this machine holds it.
+        StoreError: it stays away.
     """
-    lock = _lock(study, fingerprint)
-    try:
-        lock.acquire(timeout=_PATIENCE_SECONDS, blocking=True)
-    except Timeout:
-        raise HeldElsewhereError(f"{study} is being run by another process on this machine") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_locked(study: str, fingerprint: str) -> bool:
-    lock = _lock(study, fingerprint)
-    try:
-        lock.acquire()
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    given_up = None
+    while True:
+        try:
+            return call(*arguments, **keywords)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            given_up = given_up or time.monotonic() + PATIENCE_SECONDS
+            if time.monotonic() >= given_up:
+                reason = masked(str(error).strip().splitlines()[0])
+                raise StoreError(f"a store went away: {reason}; the same command goes on when it is back") from None
+        time.sleep(1.0)

@@ -25,6 +25,8 @@ os.environ["DO_NOT_TRACK"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the rest of the patience is ours
+
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -44,10 +46,11 @@ from mlflow.entities import (
 from mlflow.entities import (
     Run as RunEntity,
 )
+from mlflow.exceptions import MlflowException
 
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
-from ouroloop.record.liveness import Uncut
+from ouroloop.record.liveness import Steady, Superseded
 from ouroloop.science.dataset import Dataset, DatasetError
 from ouroloop.testbed.base import Sample
 
@@ -60,6 +63,10 @@ _NOTE = "mlflow.note.content"
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Points (step, value) of metrics, by key."""
+
+
+class NoSuchRunError(LookupError):
+    """A run that was deleted for good, or never was."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +85,36 @@ class Store:
         """
         stores.require_writable()
         uri = stores.tracking_uri()
+        stores.require_reachable(uri)
+        path = stores.sqlite_file(uri)
         with FileLock(stores.runs_folder() / ".store.lock"):  # migrations of a fresh database race
+            if path is not None and stores.is_missing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stores.make_whole(path, _create_experiment)
             try:
-                client = cast(MlflowClient, Uncut(MlflowClient(uri)))
-                experiment = client.get_experiment_by_name(EXPERIMENT)
-            except Exception as error:  # each kind of store raises its own
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ConfigError(f"cannot open the MLflow store {uri}: {reason}") from None
-            if experiment is not None:
-                return cls(client, experiment.experiment_id)
-            is_remote = uri.startswith(("http://", "https://"))
-            artifacts = None if is_remote else (stores.runs_folder() / "artifacts").as_uri()
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            stores.log_ahead(uri)
-            return cls(client, client.create_experiment(EXPERIMENT, artifacts, tags=kind))
+                return cls._opened(uri)
+            except ConfigError:
+                if path is None or not stores.holds_nothing(path, "runs"):
+                    raise
+            path.unlink()  # whoever made it died over it
+            stores.make_whole(path, _create_experiment)
+            return cls._opened(uri)
+
+    @classmethod
+    def _opened(cls, uri: str) -> "Store":
+        try:
+            client = cast(MlflowClient, Steady(MlflowClient(uri)))
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            number = _create_experiment(uri) if experiment is None else experiment.experiment_id
+        except Exception as error:  # each kind of store raises its own
+            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(stores.masked(f"cannot open the MLflow store {uri}: {reason}")) from None
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            raise ConfigError(
+                f"the experiment {EXPERIMENT!r} was deleted from the MLflow store; to have it back: "
+                f"MLFLOW_TRACKING_URI={stores.masked(uri)} mlflow experiments restore --experiment-id {number}"
+            )
+        return cls(client, number)
 
     @classmethod
     def existing(cls) -> "Store":
@@ -101,9 +124,13 @@ class Store:
             ConfigError: there is none, or it cannot be opened.
         """
         path = stores.sqlite_file(stores.tracking_uri())
-        if path is not None and not path.is_file():
+        if path is not None and stores.is_missing(path):
             raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
         return cls.open()
+
+    @property
+    def artifact_location(self) -> str:
+        return str(self.client.get_experiment(self.experiment_id).artifact_location)
 
     def tag_experiment(self, key: str, value: str) -> None:
         self.client.set_experiment_tag(self.experiment_id, key, value)
@@ -112,8 +139,20 @@ class Store:
         """All runs with these `ouroloop.*` tags (`parent` stands for the parent run's id), newest first."""
         keys = {key: "mlflow.parentRunId" if key == "parent" else f"ouroloop.{key}" for key in tags}
         query = " and ".join(f"tags.`{keys[key]}` = {_quoted(value)}" for key, value in tags.items())
-        found = self._search(ViewType.ACTIVE_ONLY, query)
-        return [Run(self, entity.info.run_id, entity) for entity in found]
+        return self._runs(query)
+
+    def _runs(self, query: str) -> list["Run"]:
+        return [Run(self, entity.info.run_id, entity) for entity in self._search(ViewType.ACTIVE_ONLY, query)]
+
+    def lone_loops(self) -> list["Run"]:
+        """The loops that belong to no study, newest first."""
+        return self._runs("tags.`ouroloop.level` = 'loop' and tags.`mlflow.parentRunId` IS NULL")
+
+    def unfinished_loops(self, study: str) -> list["Run"]:
+        return self._runs(
+            f"tags.`ouroloop.level` = 'loop' and tags.`ouroloop.study` = {_quoted(study)} "
+            "and attributes.status != 'FINISHED'"
+        )
 
     def _search(self, view: int, query: str = "") -> list[RunEntity]:
         found: list[RunEntity] = []
@@ -128,7 +167,13 @@ class Store:
                 return found
 
     def get(self, run_id: str) -> "Run":
-        return Run(self, run_id, self.client.get_run(run_id))
+        """Raises NoSuchRunError."""
+        try:
+            return Run(self, run_id, self.client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise NoSuchRunError(f"no run {run_id}") from None
+            raise
 
     def download(self, uri: str, folder: Path) -> Path:
         """An artifact, by its address, as a file or folder inside `folder`."""
@@ -136,8 +181,27 @@ class Store:
 
     def running(self) -> list["Run"]:
         """Every run that is RUNNING according to the record."""
-        entities = self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'", max_results=10_000)
-        return [Run(self, entity.info.run_id, entity) for entity in entities]
+        return self._runs("attributes.status = 'RUNNING'")
+
+    def running_loops(self, study: str) -> list["Run"]:
+        return self._runs(
+            f"tags.`ouroloop.level` = 'loop' and tags.`ouroloop.study` = {_quoted(study)} "
+            "and attributes.status = 'RUNNING'"
+        )
+
+    def ancestry(self, run: "Run", known: Mapping[str, "Run"]) -> tuple["Run", "Run"]:
+        """The loop that a run belongs to (or a study's run itself), and what is above all; the run where that is gone.
+
+        `known` are runs that need not be read again, by id.
+        """
+        path = [run]
+        while (parent := path[-1].parent_id) is not None:
+            try:
+                path.append(known.get(parent) or self.get(parent))
+            except MlflowException:  # deleted, and its rows collected
+                break
+        loops = [one for one in path if one.tag("level") != "generation"]
+        return (loops or path)[0], path[-1]
 
     def deleted_artifacts(self, ended_before: float) -> list[str]:
         """URIs of the artifacts and models of deleted runs, and of the generations of deleted loops; none registered.
@@ -164,6 +228,12 @@ class Store:
             all_tags["mlflow.parentRunId"] = parent.id
         entity = self.client.create_run(self.experiment_id, run_name=name, tags=all_tags)
         return Run(self, entity.info.run_id, entity)
+
+
+def _create_experiment(uri: str) -> str:
+    artifacts = None if stores.is_server(uri) else (stores.runs_folder() / "artifacts").as_uri()
+    tags = {"mlflow.experimentKind": "custom_model_development"}
+    return str(MlflowClient(uri).create_experiment(EXPERIMENT, artifacts, tags=tags))
 
 
 def short_digest(dataset: Dataset) -> str:
@@ -195,8 +265,18 @@ class Run:
         return str(self.entity.info.status)
 
     @property
+    def is_active(self) -> bool:
+        """Whether nobody has deleted it in the UI."""
+        return bool(self.entity.info.lifecycle_stage == "active")
+
+    @property
     def metrics(self) -> dict[str, float]:
         return dict(self.entity.data.metrics)
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """The last step of each metric."""
+        return {metric.key: metric.step for metric in self.entity.data.to_proto().metrics}
 
     @property
     def reached(self) -> int:
@@ -241,6 +321,8 @@ class Run:
         try:
             self.store.client.update_run(self.id, status="RUNNING")
             yield
+        except Superseded:
+            raise  # the run is another's now
         except BaseException as error:
             self.end("FAILED" if isinstance(error, Exception) else "KILLED")
             raise

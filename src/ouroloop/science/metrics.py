@@ -5,6 +5,7 @@ errors cover the finite number of samples from one model, not retraining: for th
 Work is done by distinct text, weighted by how often it was sampled.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
@@ -21,6 +22,14 @@ from ouroloop.testbed.base import Estimate, Sample
 RETENTION = "diversity_retention"
 
 _PAIRS_PER_BLOCK = 4_000_000  # distances held at once: 16 MB
+
+
+def _num_threads() -> int:
+    """As many as torch may take: one process of several must leave the others their cores."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class CollapseStage(StrEnum):
@@ -71,7 +80,11 @@ def diversity_levenshtein(tokens: Mapping[str, Sequence[str]], counts: Mapping[s
     for start in range(0, len(words), block):
         stop = min(start + block, len(words))
         distances = cdist(
-            words[start:stop], words[start:], scorer=Levenshtein.normalized_distance, dtype=np.float32, workers=-1
+            words[start:stop],
+            words[start:],
+            scorer=Levenshtein.normalized_distance,
+            dtype=np.float32,
+            workers=_num_threads(),
         )
         # einsum, not BLAS: the order of the sum must not depend on the number of threads
         to_others[start:stop] += np.einsum("ij,j->i", distances, weights[start:])

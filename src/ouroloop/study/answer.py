@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import product
@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
-from ouroloop.config import StudyConfig
+from ouroloop.config import ConfigError
 from ouroloop.record.track import Run, Store
 from ouroloop.science.cycle import fresh_share
 from ouroloop.science.metrics import RETENTION, half_life
-from ouroloop.study.queue import Queue
+from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Arm, Search
-from ouroloop.study.status import last_metrics, loop_of, newest_loops
+from ouroloop.study.status import last_metrics, newest_loops
+from ouroloop.study.trials import Cell, Trials
 from ouroloop.testbed.logic.grammar import TruthLabel
 
 
@@ -48,16 +49,16 @@ class Point:
         return f"{self.mean:.1%}{error}{spread}, {len(values)} seed{'s' * (len(values) > 1)}"
 
 
-def finished_points(queue: Queue) -> list[Point]:
+def finished_points(cells: Iterable[Cell]) -> list[Point]:
     """The points of a study in order of cycle, temperature and λ; only loops that reached their last generation."""
     found: dict[tuple[Arm, TruthLabel, float | None], Point] = {}
-    for trial in queue.latest():
-        if trial.state is TrialState.COMPLETE:
-            loop = loop_of(trial)
+    for cell in cells:
+        if cell.value is not None:
+            loop = cell.loop
             arm = (loop.cycle.kind, loop.sampling.temperature)
             setting = (arm, loop.data.truth_label, loop.cycle.synthetic_proportion)
             point = found.setdefault(setting, Point(*setting, fresh_share(loop.cycle, loop.data.num_examples)))
-            point.retention[loop.seed] = trial.values[0]
+            point.retention[loop.seed] = cell.value
     return sorted(found.values(), key=lambda point: (*point.arm, point.truth_label, point.proportion or 0.0))
 
 
@@ -72,51 +73,87 @@ def front(points: Sequence[Point]) -> list[Point]:
     return sorted(best, key=lambda point: point.fresh_share)
 
 
-def answer(config: StudyConfig, queue: Queue) -> list[str]:
-    """What the study says, a line for each finding.
-
-    ± is one standard error over the seeds; in brackets is their range.
-    """
-    points = finished_points(queue)
+def answer(config: StudyConfig, cells: Sequence[Cell]) -> list[str]:
+    """What the study says, a line for each finding."""
+    points = finished_points(cells)
     match config.kind:
         case "search":
-            return [line for arm in config.arms() for line in _critical(config, queue, points, arm)]
+            search = Search(config, cells)
+            lines = [line for arm in config.arms() for line in _critical(search, points, arm)]
         case "pareto":
-            return [
+            lines = [
                 f"{point.fresh_share:.1%} fresh keeps {point}: {_named(point.arm)}, λ = {point.proportion:g}"
                 for point in front(points)
             ]
-    starts = product(config.arms(), dict.fromkeys(config.truth_labels))
-    return [line for arm, start in starts if (line := _safe(config, points, arm, start))]
+        case "grid":
+            starts = product(config.arms(), dict.fromkeys(config.truth_labels))
+            lines = [line for arm, start in starts if (line := _safe(config, points, arm, start))]
+    return lines + ["± is one standard error of a mean over seeds"] * any("±" in line for line in lines)
 
 
 def _named(arm: Arm) -> str:
     return f"{arm[0].value}, T = {arm[1]:g}"
 
 
-def _critical(config: StudyConfig, queue: Queue, points: Sequence[Point], arm: Arm) -> list[str]:
-    search = Search(config, queue.trials())
-    held, failed = search.bracket(arm)
-    at = {point.proportion: point for point in points if point.arm == arm}
-    is_open = next(search.open_points(arm), None) is not None
-    wanted = f"keeps {config.search.target_retention:.1%} at t = {config.loop.num_generations}"
-    if held is None and failed is None:
-        return [f"{_named(arm)}: λ* is open: no point is decided yet"]
-    below = f"below {search.points[0]:g}, the lowest" if held is None else f"at least {held:g}"
-    above = f"not known to end: {search.points[-1]:g} is the highest" if failed is None else f"below {failed:g}"
-    lines = [f"{_named(arm)}: λ*, the largest λ that {wanted}, is {'still open, ' * is_open}{below} and {above}"]
-    for name, proportion in (("held", held), ("failed", failed)):
-        if proportion is not None:
-            kept = f"{at[proportion]}" if proportion in at else "decided before any loop ended"
-            lines.append(f"  λ = {proportion:g} {name}: {kept}")
-    odd = [
-        point.proportion
-        for point in at.values()
-        if point.proportion is not None and _contradicts(point, config, held, failed)
-    ]
+def _critical(search: Search, points: Sequence[Point], arm: Arm) -> list[str]:
+    config, (held, failed) = search.config, search.interval(arm)
+    at = {point.proportion: point for point in points if point.arm == arm and point.proportion is not None}
+    asked = f"{_named(arm)}: λ*, the largest λ that keeps {config.search.target_retention:.1%} at t = "
+    asked += f"{config.loop.num_generations},"
+    if held is None and failed is None and search.open_points(arm):
+        return [f"{asked} is open: no point is decided yet"]
+    lines = [f"{asked} {_interval(search, at, arm)}"]
+    neighbours = _neighbours(search, at, arm)
+    lines += [f"  λ = {point:g}: {search.verdict(arm, point) or 'open'}, {at[point]}" for point in neighbours]
+    if len(neighbours) == 2 and (paired := search.paired(arm, *neighbours)) is not None:
+        error = "" if paired.error is None else f" ± {paired.error:.1%}"
+        lines.append(f"  between the two, over the same {_seeds(paired.num_seeds)}: {paired.difference:.1%}{error}")
+    odd = [point for point in at.values() if _contradicts(point, config, held, failed)]
     if odd:
-        lines.append(f"  not monotone: off the path, λ = {', '.join(f'{p:g}' for p in odd)} came out the other way")
+        shown = ", ".join(f"{point.proportion:g}" for point in odd)
+        lines.append(f"  not monotone: off the path, λ = {shown} came out the other way")
     return lines
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count > 1)}"
+
+
+def _interval(search: Search, at: dict[float, Point], arm: Arm) -> str:
+    """Where λ* lies: to 95 % once there are several seeds, to the next point of the lattice if that is told apart."""
+    held, failed = search.interval(arm)
+    count = max((len(point.retention) for point in at.values()), default=0)
+    with_seeds = f"with {_seeds(count)}"
+    low = f"below {search.points[0]:g}, the lowest" if held is None else f"{held:g}"
+    high = f"not known to end: {search.points[-1]:g} is the highest" if failed is None else f"{failed:g}"
+    is_open = "still open, " if search.open_points(arm) else ""
+    estimate = search.estimate(arm)
+    about = "" if estimate is None else f"about {estimate:.3g}, "
+    if len(search.config.seed_batches()[-1]) == 1:
+        found = (
+            f"between {low} and {high}"
+            if held is not None and failed is not None
+            else f"{low if held is None else high}"
+        )
+        return f"is {is_open}{found} with the one seed that was run, which says nothing of others"
+    undecided = [point for point in search.points if search.verdict(arm, point) == "undecided"]
+    if held is None and failed is None:
+        return f"is {is_open}{about}not separable {with_seeds} from any λ tried"
+    if undecided and not is_open:
+        return f"is {about}not separable {with_seeds}: between {low} and {high} (95 % interval)"
+    if held is None or failed is None:
+        return f"is {is_open}{low if held is None else f'at least {low} and {high}'} (95 %, {with_seeds})"
+    return f"is {is_open}{about}between {low} and {high} (95 % interval, {with_seeds})"
+
+
+def _neighbours(search: Search, at: dict[float, Point], arm: Arm) -> list[float]:
+    """The tried points next to λ* on either side: by its estimate, else by its interval."""
+    estimate, (held, failed) = search.estimate(arm), search.interval(arm)
+    if estimate is None:
+        return [point for point in (held, failed) if point in at]
+    below = [point for point in sorted(at) if point <= estimate]
+    above = [point for point in sorted(at) if point > estimate]
+    return below[-1:] + above[:1]
 
 
 def _contradicts(point: Point, config: StudyConfig, held: float | None, failed: float | None) -> bool:
@@ -152,12 +189,12 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: TruthLa
     return f"{named}: every λ up to {held.proportion:g} keeps {wanted}: {held}" + (f"; {broke}" if broke else "")
 
 
-def record_results(run: Run, store: Store, config: StudyConfig, queue: Queue) -> None:
+def record_results(run: Run, store: Store, config: StudyConfig, trials: Trials, cells: Sequence[Cell]) -> None:
     """The answer, the table of loops that the MLflow UI shows, and Optuna's plots, on the study run."""
     columns = ["cycle", "synthetic_proportion", "temperature", "seed", "status", "generations", "correctness",
                "error_rate", RETENTION, "num_unique", "half_life", "minutes"]  # fmt: skip
     rows: list[list[Any]] = []
-    for loop in newest_loops(store, queue.study.study_name):
+    for loop in newest_loops(store, trials.name):
         seconds = sum(value for _, value in loop.history("generation_seconds"))
         metrics = last_metrics(loop)
         last = [metrics.get(key, "") for key in ("correctness", "error_rate", RETENTION, "num_unique")]
@@ -165,12 +202,12 @@ def record_results(run: Run, store: Store, config: StudyConfig, queue: Queue) ->
         life = half_life(dict(loop.history(RETENTION)))
         rows.append([*tags, loop.status, loop.reached, *last, "" if life is None else life, round(seconds / 60, 2)])
     run.log_tables(results=(columns, rows))
-    run.log_bytes("answer.json", json.dumps(_as_record(config, queue), indent=2).encode())
-    for name, picture in study_plots(queue, config).items():
+    run.log_bytes("answer.json", json.dumps(_as_record(config, cells), indent=2).encode())
+    for name, picture in study_plots(trials, cells).items():
         run.log_bytes(f"{name}.png", picture)
 
 
-def _as_record(config: StudyConfig, queue: Queue) -> dict[str, Any]:
+def _as_record(config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
     """The same for programs: the points with their seeds, and what the kind of study makes of them."""
 
     def record(point: Point) -> dict[str, Any]:
@@ -178,42 +215,55 @@ def _as_record(config: StudyConfig, queue: Queue) -> dict[str, Any]:
                 "synthetic_proportion": point.proportion, "fresh_share": point.fresh_share,
                 "mean_retention": point.mean, "retention_by_seed": point.retention}  # fmt: skip
 
-    points = finished_points(queue)
+    points = finished_points(cells)
     found: dict[str, Any] = {
         "kind": config.kind,
-        "answer": answer(config, queue),
+        "answer": answer(config, cells),
         "points": [record(point) for point in points],
     }
     if config.kind == "search":
-        search = Search(config, queue.trials())
+        search = Search(config, cells)
         found["brackets"] = [
-            {"cycle": arm[0].value, "temperature": arm[1], **search.bracket(arm)._asdict()} for arm in config.arms()
-        ]
+            {"cycle": arm[0].value, "temperature": arm[1], "estimate": search.estimate(arm), "confidence": 0.95,
+             **search.interval(arm)._asdict()}
+            for arm in config.arms()
+        ]  # fmt: skip
     if config.kind == "pareto":
         found["front"] = [record(point) for point in front(points)]
     return found
 
 
-def study_plots(queue: Queue, config: StudyConfig) -> dict[str, bytes]:
+def study_plots(trials: Trials, cells: Sequence[Cell]) -> dict[str, bytes]:
     """Optuna's plots of a study as PNG, by name; none while no loop is complete."""
-    complete = queue.trials(TrialState.COMPLETE)
+    study = _with_curves(trials, cells)
+    complete = [trial.params for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])]
     if not complete:
         return {}
-    values = [trial.params for trial in complete]
-    varied = [name for name in values[0] if len({chosen.get(name) for chosen in values}) > 1]
+    varied = [name for name in complete[0] if len({chosen.get(name) for chosen in complete}) > 1]
     wanted: dict[str, Any] = {}
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if config.kind == "pareto":
-            wanted["pareto_front"] = plots.plot_pareto_front(queue.study, target_names=[RETENTION, "fresh_share"])
+        if len(study.directions) > 1:
+            wanted["pareto_front"] = plots.plot_pareto_front(study, target_names=[RETENTION, "fresh_share"])
         else:
-            wanted["history"] = plots.plot_optimization_history(queue.study, target_name=RETENTION)
-            wanted["generations"] = plots.plot_intermediate_values(queue.study)
+            wanted["history"] = plots.plot_optimization_history(study, target_name=RETENTION)
+            wanted["generations"] = plots.plot_intermediate_values(study)
         if varied:
             wanted["slice"] = plots.plot_slice(
-                queue.study, params=varied, target=lambda trial: trial.values[0], target_name=RETENTION
+                study, params=varied, target=lambda trial: trial.values[0], target_name=RETENTION
             )
         return {name: _png(axes) for name, axes in wanted.items()}
+
+
+def _with_curves(trials: Trials, cells: Sequence[Cell]) -> optuna.Study:
+    """A copy of the study in memory whose newest trials have the retention of every generation."""
+    copy = optuna.create_study(directions=trials.study.directions)
+    curves = {cell.number: cell.retention for cell in cells}
+    for trial in trials.study.get_trials(deepcopy=True):
+        if trial.state.is_finished():
+            trial.intermediate_values = curves.get(trial.number, {}) if len(copy.directions) == 1 else {}
+            copy.add_trial(trial)
+    return copy
 
 
 def _png(axes: Any) -> bytes:
@@ -223,3 +273,16 @@ def _png(axes: Any) -> bytes:
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
     matplotlib.pyplot.close(figure)
     return buffer.getvalue()
+
+
+def study_answer(name: str) -> list[str]:
+    """What a study says that has been run.
+
+    Raises:
+        ConfigError: there is no such study, or it was recorded by another version.
+    """
+    trials = Trials.load(name)
+    config = trials.config if trials is not None else None
+    if trials is None or config is None:
+        raise ConfigError(f"no study {name!r}; `ouroloop status` lists them")
+    return answer(config, list(trials.cells().values()))

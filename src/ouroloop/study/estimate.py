@@ -10,7 +10,7 @@ from time import perf_counter
 
 from rich.table import Table
 
-from ouroloop.config import DataCycle, LoopConfig, StudyConfig
+from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.console import duration
 from ouroloop.learner import learner_of
 from ouroloop.learner.base import Learner
@@ -18,6 +18,7 @@ from ouroloop.loop.loop import draw_original
 from ouroloop.science.dataset import Dataset
 from ouroloop.science.metrics import measure
 from ouroloop.science.seeding import Streams
+from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 
 _STREAMS = Streams(0, 0)
@@ -132,14 +133,18 @@ def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
 def most_loops(config: StudyConfig) -> int:
     """How many loops a study needs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉.
 
-    Workers that would idle may begin others, of which nothing is needed in the end.
+    A search with several seeds makes two, for the last λ that holds and the first that fails, with most points in
+    common. Workers that would idle may begin others, of which nothing is needed in the end.
     """
     match config.kind:
         case "grid":
             return len(config.loops())
         case "pareto":
             return config.pareto.num_trials
-    return len(config.arms()) * len(set(config.seeds)) * len(config.search.lattice()).bit_length()
+    seeds = len(config.seed_batches()[-1])
+    points = len(config.search.lattice())
+    steps = points.bit_length() if seeds == 1 else min(points, 2 * points.bit_length() - 1)
+    return len(config.arms()) * seeds * steps
 
 
 def plan_table(config: StudyConfig) -> Table:

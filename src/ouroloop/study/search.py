@@ -1,23 +1,34 @@
-"""Where a falling function passes a target: bisection that several can work on, and that knows when to stop.
+"""Where a falling response passes a target: bisection that several can work on, and that knows what it does not know.
 
-The answer follows the path of a plain bisection, whatever else has been tried, so it does not depend on
-how many work on it or on who is done first. Knows nothing about loops.
+A λ *holds* or *fails* when a t test over the seeds tells its mean retention from the target; else it is *undecided*
+once its seeds are used up. The largest λ on the path that holds and the smallest that fails bound λ*. The answer
+follows the path of a plain bisection, whatever else has been tried, so it does not depend on how many work on it or
+on who is done first. Knows nothing about Optuna, MLflow or how loops are run.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, zip_longest
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product, zip_longest
+from typing import Literal, NamedTuple
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+import numpy as np
+from scipy.optimize import isotonic_regression
+from scipy.special import stdtrit
 
-from ouroloop.config import DataCycle, LoopConfig, StudyConfig
-from ouroloop.study.queue import Direction, Queue, latest_by_cell, parameters
+from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.trials import Cell
+
+ERROR_RATE = 0.05
+"""At most so often is λ* outside of what a search says; half of it on each side, shared by the batches of seeds."""
+
+_MOST_OPEN = 6  # values not known yet, whose 2^n extremes are tried out
+
+Arm = tuple[DataCycle, float]
+Verdict = Literal["holds", "fails", "undecided"]
+Outcome = Callable[[float], bool | None]
+"""Whether a point lies before the end of a path; None while that is open."""
 
 
 class Bracket(NamedTuple):
@@ -25,22 +36,6 @@ class Bracket(NamedTuple):
 
     held: float | None
     failed: float | None
-
-
-Outcome = Callable[[float], bool | None]
-"""Whether a point held; None while that is open."""
-
-
-def mean_outcome(bounds: Sequence[tuple[float, float]], target: float) -> bool | None:
-    """Whether the mean of values, each known to lie within its bounds, is at least `target`; None if it may yet be.
-
-    Both sums are correctly rounded, hence monotone in every term: what is decided early is what the values
-    will decide.
-    """
-    wanted = target * len(bounds)
-    if math.fsum(lowest for lowest, _ in bounds) >= wanted:
-        return True
-    return None if math.fsum(highest for _, highest in bounds) >= wanted else False
 
 
 def bracket(points: Sequence[float], outcome: Outcome) -> Bracket:
@@ -60,12 +55,9 @@ def bracket(points: Sequence[float], outcome: Outcome) -> Bracket:
 
 def num_steps(points: Sequence[float], found: Bracket) -> int:
     """How many more points the path takes at most: ⌈log2(n + 1)⌉ of the n between the ends."""
-    between = [
-        point
-        for point in points
-        if (found.held is None or point > found.held) and (found.failed is None or point < found.failed)
-    ]
-    return len(between).bit_length()
+    low = -math.inf if found.held is None else found.held
+    high = math.inf if found.failed is None else found.failed
+    return sum(low < point < high for point in points).bit_length()
 
 
 def open_points(points: Sequence[float], outcome: Outcome) -> Iterator[float]:
@@ -86,229 +78,159 @@ def open_points(points: Sequence[float], outcome: Outcome) -> Iterator[float]:
                 spans += [(held, middle), (middle, failed)]
 
 
-CEILING = "highest_retention"
-"""Attribute of a trial: the retention that a sample with every pair of texts wholly different would have."""
+def verdict(bounds: Sequence[tuple[float, float]], target: float, error: float) -> Verdict | None:
+    """What a t test says of values that are known to lie within bounds; None while they may come out either way.
 
-_STARTUP_TRIALS = 8  # of a pareto study are drawn evenly, before TPE has anything to go by
+    `error` is that of each side. A single value is compared as it is: nothing is known of how others would vary.
+    """
+    free = [place for place, (low, high) in enumerate(bounds) if low < high]
+    if len(free) > _MOST_OPEN:
+        return None
+    # Of all values within the bounds the extremes decide: mean + c·sd is convex, mean - c·sd is concave
+    values = np.array(list(product(*(dict.fromkeys(pair) for pair in bounds))))
+    n = values.shape[1]
+    half = stdtrit(n - 1, 1 - error) * values.std(axis=1, ddof=1) / math.sqrt(n) if n > 1 else 0.0
+    means = np.array([math.fsum(row) for row in values]) / n
+    if (means - half >= target).all():
+        return "holds"
+    if (means + half < target).all():
+        return "fails"
+    return None if free else "undecided"
 
-Arm = tuple[DataCycle, float]
 
+class Paired(NamedTuple):
+    """How much more one point keeps than another, over the seeds that both have; the error is one standard error."""
 
-def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
-    """What the parameters of a study's trials may be. Those of a grid or a search can be extended."""
-    if config.kind == "pareto":
-        lattice = config.pareto.lattice()
-        return {
-            "cycle": CategoricalDistribution([kind.value for kind in config.cycles]),
-            "temperature": CategoricalDistribution(config.temperatures),
-            "synthetic_proportion": FloatDistribution(lattice[0], lattice[-1], step=config.pareto.precision),
-        }
-    return {
-        "cycle": CategoricalDistribution([kind.value for kind in DataCycle]),
-        "temperature": FloatDistribution(0.0, 10.0),
-        "synthetic_proportion": FloatDistribution(0.0, 1.0),
-        "seed": IntDistribution(0, 2**31 - 1),
-    }
+    difference: float
+    error: float | None
+    num_seeds: int
 
 
 class Search:
-    """What the trials of a search say about λ*, for each arm: a cycle at a temperature."""
+    """What the loops of a search say about λ*, for each arm: a cycle at a temperature."""
 
-    def __init__(self, config: StudyConfig, trials: Sequence[FrozenTrial]) -> None:
+    def __init__(self, config: StudyConfig, cells: Iterable[Cell]) -> None:
         self.config, self.points = config, config.search.lattice()
-        self._trials = {trial.user_attrs["cell"]: trial for trial in latest_by_cell(trials)}
-        self._cells: dict[tuple[Arm, float, int], str] = {}
-        ceilings = [t for t in self._trials.values() if CEILING in t.user_attrs]
-        self._ceilings = {t.user_attrs["loop"]["seed"]: t.user_attrs[CEILING] for t in ceilings}
+        self._cells = {
+            ((cell.loop.cycle.kind, cell.loop.sampling.temperature), cell.loop.cycle.synthetic_proportion, cell.loop.seed): cell
+            for cell in cells
+        }  # fmt: skip
+        self._ceilings = {key[2]: cell.ceiling for key, cell in self._cells.items() if cell.ceiling is not None}
+        self._batches = config.seed_batches()
+        self._verdicts: dict[tuple[Arm, float], Verdict | None] = {}
 
-    def trial(self, arm: Arm, point: float, seed: int) -> FrozenTrial | None:
-        key = (arm, point, seed)
-        if key not in self._cells:
-            self._cells[key] = self.config.cell(*arm, point, seed).fingerprint()
-        return self._trials.get(self._cells[key])
+    def cell(self, arm: Arm, point: float, seed: int) -> Cell | None:
+        return self._cells.get((arm, point, seed))
 
     def _bounds(self, arm: Arm, point: float, seed: int) -> tuple[float, float]:
         """Between which values the retention at the last generation lies: D_0 of a seed is that of all its loops."""
-        trial, ceiling = self.trial(arm, point, seed), self._ceilings.get(seed, math.inf)
-        if trial is None:
+        cell, ceiling = self.cell(arm, point, seed), self._ceilings.get(seed, math.inf)
+        if cell is None:
             return 0.0, ceiling
-        if trial.state is TrialState.COMPLETE:
-            assert trial.value is not None
-            return trial.value, trial.value
+        if cell.value is not None:
+            return cell.value, cell.value
         rise = self.config.search.max_rise
-        if rise is not None and trial.intermediate_values:
-            ceiling = min(ceiling, min(trial.intermediate_values.values()) + rise)
+        if rise is not None and cell.retention:
+            ceiling = min(ceiling, min(cell.retention.values()) + rise)
         return 0.0, ceiling
 
-    def outcome(self, arm: Arm, point: float) -> bool | None:
-        bounds = [self._bounds(arm, point, seed) for seed in dict.fromkeys(self.config.seeds)]
-        return mean_outcome(bounds, self.config.search.target_retention)
+    def verdict(self, arm: Arm, point: float) -> Verdict | None:
+        key = (arm, point)
+        if key not in self._verdicts:
+            self._verdicts[key] = self._judge(arm, point)[0]
+        return self._verdicts[key]
 
-    def bracket(self, arm: Arm) -> Bracket:
-        return bracket(self.points, lambda point: self.outcome(arm, point))
+    def _judge(self, arm: Arm, point: float) -> tuple[Verdict | None, list[int]]:
+        """The verdict on a point, and the seeds that it takes."""
+        error = ERROR_RATE / 2 / len(self._batches)
+        found: Verdict | None = None
+        for seeds in self._batches:
+            bounds = [self._bounds(arm, point, seed) for seed in seeds]
+            found = None if math.isinf(max(high for _, high in bounds)) else verdict(bounds, self._target, error)
+            if found != "undecided":
+                break
+        return found, seeds
 
-    def open_points(self, arm: Arm) -> Iterator[float]:
-        return open_points(self.points, lambda point: self.outcome(arm, point))
+    @property
+    def _target(self) -> float:
+        return self.config.search.target_retention
 
-    def next_cell(self) -> tuple[Arm, float, int] | None:
+    def _paths(self, arm: Arm) -> list[Outcome]:
+        """Two bisections over the same points: for the last that holds, and for the first that fails."""
+        before: list[dict[Verdict | None, bool | None]] = [
+            {"holds": True, "undecided": False, "fails": False, None: None},
+            {"holds": True, "undecided": True, "fails": False, None: None},
+        ]
+        return [lambda point, table=table: table[self.verdict(arm, point)] for table in before]  # type: ignore[misc]
+
+    def brackets(self, arm: Arm) -> list[Bracket]:
+        return [bracket(self.points, path) for path in self._paths(arm)]
+
+    def interval(self, arm: Arm) -> Bracket:
+        """Between which points λ* lies, as far as it is known; None where the lattice does not bound it."""
+        holding, failing = self.brackets(arm)
+        return Bracket(holding.held, failing.failed)
+
+    def open_points(self, arm: Arm) -> list[float]:
+        rows = zip_longest(*(open_points(self.points, path) for path in self._paths(arm)))
+        return list(dict.fromkeys(point for row in rows for point in row if point is not None))
+
+    def wanted(self) -> Iterator[LoopConfig]:
         """What to run next: every arm's path first. An arm whose path a failed loop blocks has to wait for it."""
         for row in zip_longest(*(self._wanted(arm) for arm in self.config.arms())):
-            for cell in row:
-                if cell is not None:
-                    return cell
-        return None
+            yield from (self.config.cell(*choice[0], *choice[1:]) for choice in row if choice is not None)
 
     def _wanted(self, arm: Arm) -> Iterator[tuple[Arm, float, int]]:
         for point in self.open_points(arm):
-            found = {seed: self.trial(arm, point, seed) for seed in dict.fromkeys(self.config.seeds)}
-            if any(trial is not None and trial.state is TrialState.FAIL for trial in found.values()):
+            found = {seed: self.cell(arm, point, seed) for seed in self._judge(arm, point)[1]}
+            if any(cell is not None and cell.state == "failed" for cell in found.values()):
                 return
-            for seed, trial in found.items():
-                if trial is None or trial.state is TrialState.PRUNED:
+            for seed, cell in found.items():
+                if cell is None or cell.state == "pruned":
                     yield arm, point, seed
 
     def is_decided(self, loop: LoopConfig) -> bool:
         """Whether nothing depends on this loop any more."""
-        arm = (loop.cycle.kind, loop.sampling.temperature)
-        return arm not in self.config.arms() or loop.cycle.synthetic_proportion not in set(self.open_points(arm))
+        arm, point = (loop.cycle.kind, loop.sampling.temperature), loop.cycle.synthetic_proportion
+        if arm not in self.config.arms() or point not in self.open_points(arm):
+            return True
+        return loop.seed not in self._judge(arm, point)[1]
 
+    def loops_left(self) -> int:
+        """How many loops nobody has been given yet, at most, if no further seeds are needed."""
+        seeds = len(self._batches[0])
+        steps = sum(max(num_steps(self.points, found) for found in self.brackets(arm)) for arm in self.config.arms())
+        begun = sum(cell.state in ("runs", "stopped") for cell in self._cells.values())
+        return max(0, steps * seeds - begun)
 
-class BisectionSampler(BaseSampler):
-    """Takes the next λ and seed of the search."""
+    def values(self, arm: Arm, point: float) -> dict[int, float]:
+        """Retention at the last generation by seed, of the loops that got there."""
+        return {
+            seed: cell.value
+            for (at, proportion, seed), cell in self._cells.items()
+            if (at, proportion) == (arm, point) and cell.value is not None
+        }
 
-    def __init__(self, config: StudyConfig) -> None:
-        self._config = config
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return distributions(self._config)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        cell = Search(self._config, study.get_trials(deepcopy=False)).next_cell()
-        if cell is None:
-            return {}
-        (kind, temperature), point, seed = cell
-        return {"cycle": kind.value, "temperature": temperature, "synthetic_proportion": point, "seed": seed}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        raise LookupError("the search needs no further loop")  # asked for one without asking whether
-
-
-class DecidedPruner(BasePruner):
-    """Ends a loop that can no longer change the answer of the search."""
-
-    def __init__(self, config: StudyConfig) -> None:
-        self._config = config
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        search = Search(self._config, study.get_trials(deepcopy=False))
-        return search.is_decided(LoopConfig.model_validate(trial.user_attrs["loop"]))
-
-
-def directions(config: StudyConfig) -> list[Direction]:
-    """Retention is wanted high; in a pareto study the share of fresh data is wanted low."""
-    return ["maximize", "minimize"] if config.kind == "pareto" else ["maximize"]
-
-
-def loops_to_queue(queue: Queue, config: StudyConfig) -> list[LoopConfig]:
-    """What is enqueued when the command is given: every cell of a grid; else what failed and is still wanted."""
-    if config.kind == "grid":
-        return config.loops()
-    failed = [trial for trial in queue.latest() if trial.state is TrialState.FAIL]
-    loops = [LoopConfig.model_validate(trial.user_attrs["loop"]) for trial in failed]
-    if config.kind == "search":
-        found = Search(config, queue.trials())
-        loops = [loop for loop in loops if not found.is_decided(loop)]
-    return loops
-
-
-def direct(study: optuna.Study, config: StudyConfig) -> None:
-    """Gives a study the sampler and the pruner of its kind. A grid has nothing to decide."""
-    study.pruner = DecidedPruner(config) if config.kind == "search" else NopPruner()
-    match config.kind:
-        case "search":
-            study.sampler = BisectionSampler(config)
-        case "pareto":
-            # by the number of trials, so that a study goes on after a stop as it would have without
-            seed = len(study.get_trials(deepcopy=False))
-            study.sampler = TPESampler(
-                n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=seed
-            )
-        case "grid":
-            study.sampler = RandomSampler(seed=0)
-
-
-def wants_more(queue: Queue, config: StudyConfig) -> bool:
-    """Whether the study needs a loop that nobody has been given yet."""
-    match config.kind:
-        case "search":
-            return Search(config, queue.trials()).next_cell() is not None
-        case "pareto":
-            return len(_counted(queue)) < config.pareto.num_trials
-    return False
-
-
-def loops_left(queue: Queue, config: StudyConfig) -> int:
-    """How many loops nobody has been given yet, at most."""
-    if config.kind == "pareto":
-        return max(0, config.pareto.num_trials - len(_counted(queue)))
-    if config.kind == "grid":
-        return 0
-    found = Search(config, queue.trials())
-    steps = sum(num_steps(found.points, found.bracket(arm)) for arm in config.arms())
-    held = len(queue.trials(TrialState.WAITING, TrialState.RUNNING))
-    return max(0, steps * len(set(config.seeds)) - held)
-
-
-def _counted(queue: Queue) -> list[FrozenTrial]:
-    """Every trial but those that were given back or tried again since."""
-    newest = {trial.number for trial in queue.latest()}
-    return [trial for trial in queue.trials() if trial.state is not TrialState.FAIL or trial.number in newest]
-
-
-def ask(queue: Queue, config: StudyConfig) -> optuna.Trial | None:
-    """A new trial of ours, decided by the sampler of the study; None while it needs none."""
-    with queue.exclusive():
-        if not wants_more(queue, config):
+    def paired(self, arm: Arm, low: float, high: float) -> Paired | None:
+        """The arms of a seed share D_0 and M_1, so what the seed is like cancels out of the difference."""
+        here, there = self.values(arm, low), self.values(arm, high)
+        differences = [here[seed] - there[seed] for seed in here if seed in there]
+        n = len(differences)
+        if not n:
             return None
-        direct(queue.study, config)
-        trial = queue.study.ask()
-        if "cell" not in trial.user_attrs:  # else a loop that somebody has given back just now
-            suggest(trial, config)
-            loop = _loop(trial, queue, config)
-            trial.set_user_attr("loop", loop.model_dump(mode="json"))
-            trial.set_user_attr("cell", loop.fingerprint())
-        return trial
+        error = float(np.std(differences, ddof=1) / math.sqrt(n)) if n > 1 else None
+        return Paired(float(np.mean(differences)), error, n)
 
-
-def _loop(trial: optuna.Trial, queue: Queue, config: StudyConfig) -> LoopConfig:
-    chosen = trial.params
-    point = round(chosen["synthetic_proportion"], 9)
-    kind, temperature = DataCycle(chosen["cycle"]), chosen["temperature"]
-    if "seed" in chosen:
-        return config.cell(kind, temperature, point, chosen["seed"])
-    # A point that is chosen again is worth another seed; when all have been used, a loop that is known already
-    states = {trial.user_attrs["cell"]: trial.state for trial in queue.latest()}
-    loops = [config.cell(kind, temperature, point, seed) for seed in config.seeds]
-    unused = (loop for loop in loops if loop.fingerprint() not in states)
-    ended = (loop for loop in loops if states.get(loop.fingerprint()) is TrialState.COMPLETE)
-    return next(chain(unused, ended), loops[0])
-
-
-def suggest(trial: optuna.Trial, config: StudyConfig) -> None:
-    """Turns what the trial was given into its parameters, so that Optuna can learn from them and plot them."""
-    given = trial.user_attrs.get("loop")
-    names = parameters(LoopConfig.model_validate(given)) if given else None
-    for name, distribution in distributions(config).items():
-        if names is not None and name not in names:
-            continue  # a cycle without λ
-        match distribution:
-            case CategoricalDistribution():
-                trial.suggest_categorical(name, distribution.choices)
-            case FloatDistribution():
-                trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step)
-            case IntDistribution():
-                trial.suggest_int(name, distribution.low, distribution.high)
+    def estimate(self, arm: Arm) -> float | None:
+        """Where the means, made falling, pass the target; None if they do not."""
+        tried = {point: values for point in self.points if (values := self.values(arm, point))}
+        if len(tried) < 2:
+            return None
+        means = [float(np.mean(list(values.values()))) for values in tried.values()]
+        weights = [len(values) for values in tried.values()]
+        falling = isotonic_regression(means, weights=weights, increasing=False).x
+        if not falling[0] >= self._target > falling[-1]:
+            return None
+        above = int(np.flatnonzero(falling >= self._target)[-1])
+        (x0, x1), (y0, y1) = list(tried)[above : above + 2], falling[above : above + 2]
+        return float(x0 + (x1 - x0) * (y0 - self._target) / (y0 - y1))

@@ -1,86 +1,142 @@
 """Where studies stand: what ran, runs, failed and is left, and what came of it."""
 
 from collections import Counter
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from optuna import Trial
-from optuna.trial import FrozenTrial, TrialState
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ouroloop.config import ConfigError, LoopConfig, StudyConfig
+from ouroloop.config import ConfigError
 from ouroloop.console import duration, percent, sparkline
-from ouroloop.record.lone import lone_loops
-from ouroloop.record.track import Run, Store
+from ouroloop.record import locks, stores
 from ouroloop.science.metrics import RETENTION, half_life
-from ouroloop.study.queue import Queue
-from ouroloop.study.search import loops_left
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.search import Search
+from ouroloop.study.trials import Cell, State, Trials
 
-RUN_STATES = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
+if TYPE_CHECKING:  # MLflow takes seconds to import, and is not always asked
+    from ouroloop.record.track import Run, Store
+
+RUN_STATES: dict[str, State] = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
 
 
-def loop_of(trial: FrozenTrial | Trial) -> LoopConfig:
-    return LoopConfig.model_validate(trial.user_attrs["loop"])
+def reached(run: "Run") -> int:
+    """The last generation on a loop's record, from what was read of it already."""
+    return run.steps.get("num_unique", 0)
+
+
+def read_progress(cell: Cell, run: "Run") -> bool:
+    """Takes over how far the record says that a loop has come; whether that is further than was known."""
+    cell.worker = run.tag("worker")
+    if reached(run) <= cell.reached:
+        return False
+    cell.reached = reached(run)
+    cell.retention = {step: kept for step, kept in run.history(RETENTION) if step > 0}
+    note_retention(cell, run.metrics)
+    return True
+
+
+def note_retention(cell: Cell, metrics: Mapping[str, float]) -> None:
+    """Of the generation that was reached last; with it goes how high retention could be at most."""
+    kept = metrics.get(RETENTION)
+    if kept is not None:
+        cell.retention[cell.reached] = kept
+    if kept:
+        cell.ceiling = kept / metrics["diversity_levenshtein"]
 
 
 def status(name: str | None) -> list[dict[str, Any]]:
     """What ran, runs, failed and is left, a record for each study: its loops, their states, seconds left.
 
-    The loops of a preset that no study holds make up a record too.
+    The loops of a preset that no study holds make up a record too. Creates nothing, and asks MLflow only for what it
+    alone knows: lone loops, and how far the loops had come of a study whose driver is gone.
 
     Raises:
         ConfigError: there is no such study or preset, or a store cannot be opened.
     """
-    queues = {queue.study.study_name: queue for queue in Queue.all() if "config" in queue.study.user_attrs}
-    if name in queues:
-        return [study_record(queues[name])]
+    studies = {trials.name: trials for trials in Trials.all()}
+    if name in studies:
+        return [_recorded(studies[name])]
     lone = _lone_records()
     if name is None:
-        return [*map(study_record, queues.values()), *lone.values()]
+        return [*map(_recorded, studies.values()), *lone.values()]
     if name not in lone:
-        raise ConfigError(f"no study {name!r}; there are: {', '.join([*queues, *lone]) or 'none'}")
+        raise ConfigError(f"no study {name!r}; there are: {', '.join([*studies, *lone]) or 'none'}")
     return [lone[name]]
 
 
+def _recorded(trials: Trials) -> dict[str, Any]:
+    """The record of a study as another process finds it."""
+    try:
+        config = trials.config
+    except ConfigError as error:
+        return {"study": trials.name, "kind": "unknown", "loops": [], "seconds_left": None, "error": str(error)}
+    assert config is not None
+    cells = trials.cells()
+    begun = [cell for cell in cells.values() if cell.state == "stopped"]
+    if begun and locks.study_is_driven(trials.name):
+        for cell in begun:
+            cell.state = "runs"
+    elif begun:
+        with suppress(ConfigError):  # without the record, what was noted last has to do
+            for run in reversed(_store().unfinished_loops(trials.name)):
+                if (cell := cells.get(run.tag("fingerprint") or "")) is not None:
+                    read_progress(cell, run)
+    return study_record(trials.name, config, list(cells.values()))
+
+
+def _store() -> "Store":
+    from ouroloop.record.track import Store
+
+    return Store.existing()
+
+
 def _lone_records() -> dict[str, dict[str, Any]]:
+    path = stores.sqlite_file(stores.tracking_uri())
+    if path is not None and (stores.is_missing(path) or not locks.lone_loops_ran_here()):
+        return {}
     records: dict[str, dict[str, Any]] = {}
-    for loop in lone_loops():
-        empty: dict[str, Any] = {"study": loop.study, "kind": "loop", "loops": [], "seconds_left": None}
-        record = records.setdefault(loop.study, empty)
-        record["loops"].append(
-            {
-                "loop": loop.name,
-                "state": "stopped" if loop.is_dead else RUN_STATES[loop.state],
-                "generation": loop.reached,
-                "num_generations": loop.num_generations,
-                RETENTION: loop.retention,
-                "error": None,
-            }
-        )
+    for run in _store().lone_loops():
+        study = run.tag("study") or ""
+        is_dead = run.status == "RUNNING" and not locks.is_alone_held(study, run.tag("fingerprint") or "")
+        record = records.setdefault(study, {"study": study, "kind": "loop", "loops": [], "seconds_left": None})
+        total = int(run.entity.data.params.get("num_generations", 0))
+        kept = [value for step, value in run.history(RETENTION) if step > 0]
+        state: State = "stopped" if is_dead else RUN_STATES[run.status]
+        record["loops"].append(_row(run.entity.info.run_name, state, reached(run), total, kept))
     return records
 
 
-def study_record(queue: Queue) -> dict[str, Any]:
-    """The record of one study, as `status` gives it."""
-    trials = queue.latest()
-    loops = [
-        {
-            "loop": loop_of(trial).label,
-            "state": _STATES[trial.state],
-            "generation": max(trial.intermediate_values, default=0),
-            "num_generations": loop_of(trial).num_generations,
-            RETENTION: [value for _, value in sorted(trial.intermediate_values.items())],
-            "error": trial.user_attrs.get("error"),
-        }
-        for trial in trials
-    ]
-    config = StudyConfig.model_validate(queue.study.user_attrs["config"])
-    still_to_come = loops_left(queue, config) * config.loop.num_generations
-    left = seconds_left(trials, still_to_come)
-    return {"study": queue.study.study_name, "kind": config.kind, "loops": loops, "seconds_left": left}
+def _row(
+    loop: str, state: State, done: int, of: int, kept: Sequence[float] = (), error: str | None = None,
+    worker: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    return {"loop": loop, "state": state, "generation": done, "num_generations": of, RETENTION: list(kept),
+            "error": error, "worker": worker}  # fmt: skip
+
+
+def study_record(name: str, config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
+    """The record of one study, as `status` gives it: the loops that were begun, and those of a grid that wait."""
+    known = {cell.key for cell in cells}
+    waiting = [loop for loop in config.loops() if loop.fingerprint() not in known] if config.kind == "grid" else []
+    rows = [
+        _row(cell.loop.label, cell.state, cell.reached, cell.loop.num_generations,
+             [kept for _, kept in sorted(cell.retention.items())], cell.error,
+             cell.worker if cell.state == "runs" else None)
+        for cell in cells
+    ]  # fmt: skip
+    rows += [_row(loop.label, "waits", 0, loop.num_generations) for loop in waiting]
+    still = len(waiting)
+    if config.kind == "search":
+        still = Search(config, cells).loops_left()
+    elif config.kind == "pareto":
+        still = max(0, config.pareto.num_trials - len(cells))
+    left = seconds_left(cells, still * config.loop.num_generations)
+    return {"study": name, "kind": config.kind, "loops": rows, "seconds_left": left}
 
 
 def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> Table:
@@ -113,45 +169,28 @@ def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> T
     return table
 
 
-def seconds_left(trials: list[FrozenTrial], still_to_come: int = 0) -> float | None:
+def seconds_left(cells: Sequence[Cell], still_to_come: int = 0) -> float | None:
     """From the pace of the generations computed so far, by as many loops at a time as run now; None without a pace.
 
     A single loop cannot be shared, so it is never less than what the longest one takes. `still_to_come` are the
-    generations of loops that are not chosen yet, at most.
+    generations of loops that nobody has begun, at most.
     """
-    now = datetime.now()
-    spent, computed, waiting, running = 0.0, 0, still_to_come, list[int]()
-    for trial in trials:
-        left = loop_of(trial).num_generations - max(trial.intermediate_values, default=0)
-        if trial.state is TrialState.RUNNING:
-            running.append(left)
-        elif trial.state is TrialState.WAITING:
-            waiting += left
-        if trial.datetime_start and trial.user_attrs.get("computed"):
-            spent += ((trial.datetime_complete or now) - trial.datetime_start).total_seconds()
-            computed += trial.user_attrs["computed"]
+    running = [cell.loop.num_generations - cell.reached for cell in cells if cell.state == "runs"]
+    stopped = [cell.loop.num_generations - cell.reached for cell in cells if cell.state == "stopped"]
+    seconds, computed = sum(cell.seconds for cell in cells), sum(cell.computed for cell in cells)
     if not (computed and running):
         return None
-    return spent / computed * max((waiting + sum(running)) / len(running), *running, 0)
+    return seconds / computed * max((still_to_come + sum(stopped) + sum(running)) / len(running), *running, 0)
 
 
-_STATES = {
-    TrialState.WAITING: "waits",
-    TrialState.RUNNING: "runs",
-    TrialState.COMPLETE: "done",
-    TrialState.FAIL: "stopped",
-    TrialState.PRUNED: "pruned",
-}
-
-
-def newest_loops(store: Store, name: str) -> list[Run]:
+def newest_loops(store: "Store", name: str) -> "list[Run]":
     """The loop runs of a study, the newest for each cell, in order of cycle, proportion and seed."""
     newest_last = reversed(store.find(level="loop", study=name))
     loops = {loop.tag("fingerprint"): loop for loop in newest_last}
     return sorted(loops.values(), key=lambda loop: loop.entity.info.run_name)
 
 
-def study_table(store: Store, name: str) -> Table:
+def study_table(store: "Store", name: str) -> Table:
     """The result of each loop of a study, at the last generation that it reached."""
     title = f"{name}: the last generation t of each loop (kept: diversity over D_0's)"
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
@@ -177,12 +216,12 @@ def study_table(store: Store, name: str) -> Table:
     return table
 
 
-def last_metrics(loop: Run) -> dict[str, float]:
+def last_metrics(loop: "Run") -> dict[str, float]:
     """The metrics of the last generation; none before the first, since those of step 0 are D_0's."""
     return loop.metrics if loop.reached else {}
 
 
-def _mark(loop: Run) -> str:
+def _mark(loop: "Run") -> str:
     """What the table says of a loop that is not finished: little, or its columns would not fit a terminal."""
     if loop.status == "FINISHED":
         return ""

@@ -19,6 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -182,6 +183,7 @@ def train(
         accelerator=config.accelerator,
         devices=1,
         strategy=config.strategy,
+        plugins=[LightningEnvironment()],  # a loop is a world of its own, whatever Slurm exports around it
         precision=config.precision,
         deterministic="warn" if torch.cuda.is_available() else None,
         max_epochs=1,

@@ -1,0 +1,82 @@
+"""Does the interval that a search states for λ* cover the truth as often as it says?
+
+    python experiments/check_interval.py [STUDIES]
+
+Simulates whole searches on response curves that are known, with the noise of seeds and of loops, through the same code
+that decides what a real search runs next. No models. Exit code 1 if in any setting fewer than 93 % of the studies
+cover λ*. 500 studies of each setting take some minutes.
+"""
+
+import math
+import sys
+from collections.abc import Callable
+from statistics import median
+
+from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.presets import load_preset
+from ouroloop.science.seeding import stream
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.search import Bracket, Search
+from ouroloop.study.trials import Cell
+
+ARM = (DataCycle.INCREMENTAL, 0.8)
+TARGET = 0.5
+
+SETTINGS = {
+    "3 seeds": {"seeds": 3, "max_seeds": 3},
+    "6 seeds": {"seeds": 6, "max_seeds": 6},
+    "3 to 12 seeds": {"seeds": 3, "max_seeds": 12},
+    "3 to 12 seeds, noisy loops": {"seeds": 3, "max_seeds": 12, "level": 0.01, "noise": 0.08},
+    "3 to 12 seeds, noisy seeds": {"seeds": 3, "max_seeds": 12, "level": 0.1, "noise": 0.01},
+}
+
+
+def response(center: float, width: float) -> Callable[[float], float]:
+    """Retention of a population of seeds: a logistic fall that passes the target at `center`."""
+    return lambda point: 1 / (1 + math.exp((point - center) / width))
+
+
+def simulate(
+    number: int, seeds: int, max_seeds: int, level: float = 0.05, noise: float = 0.04
+) -> tuple[bool, float, int]:
+    """One study: whether its interval covers λ*, how wide it is, and how many loops it took."""
+    rng = stream(number, "study")
+    center, width = float(rng.uniform(0.15, 0.85)), float(rng.uniform(0.03, 0.2))
+    curve, levels = response(center, width), rng.normal(0, level, 200)
+    loop = load_preset("smoke", ["model.kind=empirical", "train=null"], LoopConfig)
+    search = {"lowest": 0.03125, "highest": 0.96875, "precision": 0.03125, "target_retention": TARGET}
+    config = StudyConfig.model_validate(
+        {"kind": "search", "seeds": list(range(seeds)), "search": search | {"max_seeds": max_seeds}, "loop": loop}
+    )
+    cells: list[Cell] = []
+    while (wanted := next(Search(config, cells).wanted(), None)) is not None:
+        point = wanted.cycle.synthetic_proportion
+        assert point is not None
+        cell = Cell(wanted, f"{point} {wanted.seed}", "done", ceiling=2.0)
+        value = max(0.0, curve(point) + levels[wanted.seed] + rng.normal(0, noise))
+        cell.retention = {wanted.num_generations: float(value)}
+        cells.append(cell)
+    found: Bracket = Search(config, cells).interval(ARM)
+    low = -math.inf if found.held is None else found.held
+    high = math.inf if found.failed is None else found.failed
+    return low <= center < high, min(high, 1.0) - max(low, 0.0), len(cells)
+
+
+def coverage(setting: dict[str, float], studies: int) -> tuple[float, float, float]:
+    """The share of studies that cover λ*, the median width of their intervals, and the median number of loops."""
+    found = [simulate(number, **setting) for number in range(studies)]  # type: ignore[arg-type]
+    covered, widths, loops = zip(*found, strict=True)
+    return sum(covered) / studies, median(widths), median(loops)
+
+
+def main(studies: int) -> int:
+    worst = 1.0
+    for name, setting in SETTINGS.items():
+        covered, width, loops = coverage(setting, studies)
+        worst = min(worst, covered)
+        print(f"{name:<28} covers {covered:.1%} of {studies}; median width {width:.3f}, {loops:g} loops", flush=True)
+    return 0 if worst >= 0.93 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 500))

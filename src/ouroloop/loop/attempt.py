@@ -1,0 +1,138 @@
+"""One attempt at a loop, by one process: it may be killed, told to stop, or find that another one has taken over.
+
+An attempt writes its id on the loop's run before it looks what is done, and reads it again before it writes a
+generation. A process that was taken for dead, and is not, so finds that the loop is no longer its own.
+"""
+
+import os
+import socket
+import traceback
+from time import monotonic
+from uuid import uuid4
+
+from ouroloop.config import LoopConfig
+from ouroloop.loop.generation import Observer
+from ouroloop.loop.loop import run_loop
+from ouroloop.record import locks, stores
+from ouroloop.record.liveness import Pruned, Superseded, close_dead_runs
+from ouroloop.record.provenance import processor
+from ouroloop.record.track import Run, Store
+
+_FRESH_SECONDS = 1.0  # what was read so lately is not read again to learn whether the loop is still wanted
+
+
+def run_alone(
+    config: LoopConfig, store: Store, *, name: str, preset: str, new: bool = False, observer: Observer | None = None
+) -> Run:
+    """A loop of no study; what dead ones left RUNNING in this root is closed first.
+
+    Raises:
+        HeldElsewhereError: another process runs it, or has taken it up meanwhile.
+    """
+    close_dead_runs(store)
+    with locks.alone(preset, config.fingerprint()):
+        try:
+            return run_attempt(config, store, name=name, study=preset, new=new, observer=observer)
+        except Superseded:
+            raise locks.HeldElsewhereError(f"another process has taken up this loop of {preset}") from None
+
+
+def run_attempt(
+    config: LoopConfig,
+    store: Store,
+    *,
+    name: str,
+    study: str,
+    parent: Run | None = None,
+    new: bool = False,
+    observer: Observer | None = None,
+) -> Run:
+    """`run_loop` as an attempt. A loop that fails keeps its traceback as an artifact.
+
+    Raises:
+        Superseded: another attempt has taken up the loop.
+        Pruned: the loop was told that nothing depends on it any more.
+    """
+    attempt = _Attempt(store, observer or Observer())
+    found = [] if new else store.find(level="loop", study=study, fingerprint=config.fingerprint())
+    if found and found[0].status != "FINISHED":
+        attempt.take(found[0])
+    try:
+        return run_loop(config, store, name=name, study=study, parent=parent, new=new, observer=attempt)
+    except Pruned:
+        assert attempt.run is not None
+        attempt.run.log_tags(pruned="yes")
+        raise
+    except Exception:
+        if attempt.run is not None:
+            attempt.run.log_bytes("traceback.txt", stores.masked(traceback.format_exc()).encode())
+        raise
+
+
+class _Attempt(Observer):
+    """Tells whoever watches what the loop does, and asks the record whether it may go on."""
+
+    def __init__(self, store: Store, watch: Observer) -> None:
+        self._store, self._watch = store, watch
+        self._id = uuid4().hex
+        self._asked, self._is_wanted = 0.0, True
+        self._moved_from: str | None = None
+        self.run: Run | None = None
+
+    def take(self, run: Run) -> None:
+        """Makes the loop this attempt's."""
+        self.run = run
+        began_on = run.tag("processor") or processor()
+        self._moved_from = None if began_on == processor() else began_on
+        run.log_tags(
+            attempt=self._id,
+            wanted="yes",
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            root=stores.root_id(),
+            processor=began_on,
+        )
+
+    def _ask(self) -> None:
+        assert self.run is not None
+        now = self._store.get(self.run.id)
+        if now.tag("attempt") != self._id:
+            raise Superseded
+        self._asked, self._is_wanted = monotonic(), now.tag("wanted") != "no"
+
+    def run_taken(self, run_id: str) -> None:
+        if self.run is None or self.run.id != run_id:
+            self.take(self._store.get(run_id))
+        self._watch.run_taken(run_id)
+
+    def loop_started(self, config: LoopConfig, name: str) -> None:
+        self._watch.loop_started(config, name)
+
+    def generation_started(self, generation: int) -> None:
+        if monotonic() - self._asked > _FRESH_SECONDS:
+            self._ask()
+        if not self._is_wanted:
+            raise Pruned
+        self._watch.generation_started(generation)
+
+    def phase_started(self, phase: str) -> None:
+        if phase == "record":
+            self._ask()
+        self._watch.phase_started(phase)
+
+    def trained(self, step: int, nats_per_token: float) -> None:
+        self._watch.trained(step, nats_per_token)
+
+    def loop_is_complete(self) -> None:
+        self._watch.loop_is_complete()
+
+    def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
+        if self._moved_from is not None and not source:
+            self._mark_moved(generation)
+        self._watch.generation_finished(generation, metrics, source)
+
+    def _mark_moved(self, generation: int) -> None:
+        """Generations of two kinds of processor are not bit for bit those of one."""
+        assert self.run is not None
+        assert self._moved_from is not None
+        for run in self._store.find(level="generation", parent=self.run.id, generation=str(generation)):
+            run.log_tags(processor=processor(), moved_from=self._moved_from)

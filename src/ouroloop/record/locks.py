@@ -1,0 +1,142 @@
+"""Who holds a study or a lone loop: a file lock, or PostgreSQL's advisory lock where the study's database is one.
+
+A lock ends with the process that holds it, so nothing has to be told dead by a clock.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ouroloop.config import ConfigError
+from ouroloop.record import stores
+
+_PATIENCE_SECONDS = 1.0  # whoever only looks whether a lock is held, holds it for a moment
+
+
+class HeldElsewhereError(ConfigError):
+    """Another process runs the loop or the study."""
+
+
+def holder() -> str:
+    """This process, for those who are refused a lock that it holds."""
+    return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}"
+
+
+def _file(folder: Path, name: str) -> FileLock:
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock", blocking=False)
+
+
+@contextmanager
+def alone(preset: str, fingerprint: str) -> Iterator[None]:
+    """Holds a lone loop of this root for this process.
+
+    Raises:
+        HeldElsewhereError: another process of this root holds it.
+    """
+    lock = _file(stores.runs_folder() / "locks", f"{preset}-{fingerprint[:16]}")
+    try:
+        lock.acquire(timeout=_PATIENCE_SECONDS, blocking=True)
+    except Timeout:
+        raise HeldElsewhereError(f"this loop of {preset} is being run by another process on this machine") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_alone_held(preset: str, fingerprint: str) -> bool:
+    return _is_held(stores.runs_folder() / "locks" / f"{preset}-{fingerprint[:16]}.lock")
+
+
+def lone_loops_ran_here() -> bool:
+    """Whether a lone loop may be on record: each has left its lock file in the root."""
+    return any(not path.name.endswith("-study.lock") for path in (stores.runs_folder() / "locks").glob("*.lock"))
+
+
+def _is_held(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+class StudyLock:
+    """The right to drive a study. Beside an SQLite store of Optuna, so that it holds for every root that uses it."""
+
+    def __init__(self, study: str) -> None:
+        self._study, self._url = study, stores.optuna_url()
+        self._connection: Any = None
+        is_advisory = self._url.startswith("postgres")
+        self._lock = None if is_advisory else _file(_study_folder(), f"{study}-study")
+
+    def acquire(self) -> bool:
+        if self._lock is None:
+            return self._try_advisory()
+        try:
+            self._lock.acquire(timeout=_PATIENCE_SECONDS, blocking=True)
+        except Timeout:
+            return False
+        return True
+
+    def _try_advisory(self) -> bool:
+        from sqlalchemy import create_engine, text
+        from sqlalchemy.pool import NullPool
+
+        engine = create_engine(self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        connection: Any = stores.patiently(engine.connect)
+        query = text("SELECT pg_try_advisory_lock(hashtext(:name))")
+        if not connection.execute(query, {"name": f"ouroloop study {self._study}"}).scalar():
+            connection.close()
+            return False
+        self._connection = connection
+        return True
+
+    def keep(self) -> None:
+        """Takes an advisory lock again that a restart of its server has dropped.
+
+        Raises:
+            HeldElsewhereError: somebody else was faster.
+        """
+        if self._connection is None:
+            return
+        try:
+            self._connection.exec_driver_sql("SELECT 1")
+        except Exception as error:  # the driver's own kind
+            if not stores.is_away(error):
+                raise
+            with suppress(Exception):
+                self._connection.close()
+            if not self._try_advisory():
+                raise HeldElsewhereError(f"another process drives study {self._study!r} now") from None
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        if self._connection is not None:
+            with suppress(Exception):  # its server may be away: the lock is then too
+                self._connection.close()
+
+
+def study_is_driven(study: str) -> bool:
+    """Whether a process drives it now; creates nothing."""
+    if stores.optuna_url().startswith("postgres"):
+        lock = StudyLock(study)
+        is_free = lock.acquire()
+        lock.release()
+        return not is_free
+    return _is_held(_study_folder() / f"{study}-study.lock")
+
+
+def _study_folder() -> Path:
+    path = stores.sqlite_file(stores.optuna_url())
+    return (path.resolve().parent if path else stores.runs_folder()) / "locks"

@@ -1,0 +1,175 @@
+"""What a study *is*: which loops it spans, or chooses from, and what it looks for. The same schema as a loop's."""
+
+from collections.abc import Sequence
+from itertools import count, islice, product
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from ouroloop.config import (
+    CycleConfig,
+    DataCycle,
+    LoopConfig,
+    Number,
+    Proportion,
+    Section,
+    Seed,
+    Temperature,
+    Whole,
+    with_new_names,
+)
+from ouroloop.testbed.logic.grammar import TruthLabel
+
+Proportions = Annotated[
+    Annotated[list[Proportion], Tag("all")] | Annotated[dict[DataCycle, list[Proportion]], Tag("each")],
+    Discriminator(lambda value: "each" if isinstance(value, dict) else "all"),
+]
+
+
+class ProportionRange(Section):
+    """The synthetic proportions that a study may choose: `lowest`, and every `precision` from there."""
+
+    lowest: Proportion = 0.0
+    """The least λ that is tried. Unit: share."""
+    highest: Proportion = 1.0
+    """The greatest λ that is tried. Unit: share."""
+    precision: Number = Field(default=0.0625, gt=0, le=1)
+    """From one λ that can be tried to the next. Unit: share."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest {self.lowest:g} must be below highest {self.highest:g}")
+        return self
+
+    def lattice(self) -> list[float]:
+        steps = int((self.highest - self.lowest) / self.precision + 1e-6)
+        return [round(self.lowest + step * self.precision, 9) for step in range(steps + 1)]
+
+
+class SearchConfig(ProportionRange):
+    """What is looked for: the largest λ at which the seeds' mean retention is still at least a target."""
+
+    target_retention: Number = Field(default=0.5, gt=0, le=1)
+    """What the seeds' mean has to keep at the last generation. Unit: share of D_0's diversity."""
+    max_rise: Number | None = Field(default=None, ge=0)
+    """The most by which retention is taken to rise from any generation to the last. A loop that can no longer
+    change the outcome then ends early. Without it only bounds that hold for certain end one. Unit: share of D_0's
+    diversity."""
+    max_seeds: Whole | None = Field(default=None, ge=1, le=1_000)
+    """The most seeds for a λ that fewer do not tell from λ*: at first the study's seeds, then twice as many, and so on
+    up to these. Without it the study's seeds are all. Unit: seeds."""
+
+
+class ParetoConfig(ProportionRange):
+    """Retention at the last generation against the share of fresh data, as Optuna's sampler chooses."""
+
+    num_trials: Whole = Field(default=32, ge=1)
+    """How many Optuna chooses. Unit: loops."""
+
+
+class StudyConfig(Section):
+    """Loops that differ in cycle, synthetic proportion, truth label, temperature and seed.
+
+    A grid runs them all; a search bisects for the critical λ of each cycle and temperature; a pareto study
+    lets Optuna weigh two objectives.
+    """
+
+    description: str = ""
+    """What the study is for, in a sentence or two."""
+    kind: Literal["grid", "search", "pareto"] = "grid"
+    """Whether all loops are run, or the critical λ is searched for, or two objectives are weighed."""
+    cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
+    """The data cycles that are compared."""
+    synthetic_proportions: Proportions = Field(default=[])
+    """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}. Unit: share."""
+    truth_labels: list[TruthLabel] = Field(default=[TruthLabel.TRUE_ONLY], min_length=1)
+    """Which expressions D_0 and fresh data hold."""
+    temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
+    """What logits are divided by when S_t is drawn. Unit: ratio."""
+    seeds: list[Seed] = Field(default=[0], min_length=1)
+    """Each cell is run with each of them."""
+    search: SearchConfig = SearchConfig()
+    """For kind search: between which λ, and for which retention."""
+    pareto: ParetoConfig = ParetoConfig()
+    """For kind pareto: between which λ, and how many loops."""
+    loop: LoopConfig
+    """What all loops share; what the study spans (cycle, λ, start, temperature, seed) is not its to say."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_name(cls, value: Any) -> Any:
+        return with_new_names(value)
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "grid":
+            lacking = [kind.value for kind in self.cycles if kind.takes_proportion and not self.proportions(kind)]
+            if lacking:
+                raise ValueError(f"{lacking[0]} needs synthetic_proportions, numbers from 0 to 1")
+        elif self.synthetic_proportions:
+            raise ValueError(f"a {self.kind} takes no synthetic_proportions but {self.kind}.lowest and .highest")
+        elif len(self.truth_labels) > 1:
+            raise ValueError(f"a {self.kind} takes one of truth_labels, not {len(self.truth_labels)}")
+        for name, section in (("search", self.search), ("pareto", self.pareto)):
+            if self.kind != name and section != type(section)():
+                raise ValueError(f"a {self.kind} takes no {name}; it is for kind: {name}")
+        allowed = {"grid": list(DataCycle), "search": [kind for kind in DataCycle if kind.takes_proportion],
+                   "pareto": [DataCycle.EXPANDING, DataCycle.FRESH_MIX]}[self.kind]  # fmt: skip
+        if self.search.max_seeds is not None and self.search.max_seeds < len(set(self.seeds)):
+            raise ValueError(f"search.max_seeds {self.search.max_seeds} must be at least the number of seeds")
+        wrong = [kind for kind in self.cycles if kind not in allowed]
+        if wrong:
+            raise ValueError(f"a {self.kind} cannot have cycle {wrong[0].value}; allowed: {', '.join(allowed)}")
+        return self
+
+    def proportions(self, kind: DataCycle) -> Sequence[float | None]:
+        """λ of a grid's cells of this cycle; None for a cycle that has no λ."""
+        if not kind.takes_proportion:
+            return [None]
+        spanned = self.synthetic_proportions
+        return spanned.get(kind, []) if isinstance(spanned, dict) else spanned
+
+    def arms(self) -> list[tuple[DataCycle, float]]:
+        """Each cycle at each temperature."""
+        return list(product(dict.fromkeys(self.cycles), dict.fromkeys(self.temperatures)))
+
+    def seed_batches(self) -> list[list[int]]:
+        """The seeds that a search looks at: its own, then twice as many, up to `search.max_seeds`."""
+        seeds, batches = list(dict.fromkeys(self.seeds)), []
+        most = self.search.max_seeds or len(seeds)
+        further = (seed for seed in count(max(seeds) + 1) if seed not in seeds)
+        batches.append(seeds)
+        while len(seeds) < most:
+            seeds = seeds + list(islice(further, min(len(seeds), most - len(seeds))))
+            batches.append(seeds)
+        return batches
+
+    def cell(
+        self,
+        kind: DataCycle,
+        temperature: float,
+        proportion: float | None,
+        seed: int,
+        truth_label: TruthLabel | None = None,
+    ) -> LoopConfig:
+        """The loop of these values; without a truth label the study's first."""
+        return self.loop.changed(
+            cycle=CycleConfig(kind=kind, synthetic_proportion=proportion),
+            data={"truth_label": truth_label or self.truth_labels[0]},
+            sampling={"temperature": temperature},
+            seed=seed,
+        )
+
+    def loops(self) -> list[LoopConfig]:
+        """The distinct cells of a grid with the first seed, then with the next one: what is half done shows them all.
+
+        A cycle without λ is there once for each start, temperature and seed.
+        """
+        cells: dict[str, LoopConfig] = {}
+        for seed, kind in product(self.seeds, self.cycles):
+            arms = product(self.proportions(kind), self.truth_labels, self.temperatures)
+            for proportion, truth_label, temperature in arms:
+                loop = self.cell(kind, temperature, proportion, seed, truth_label)
+                cells[loop.fingerprint()] = loop
+        return list(cells.values())

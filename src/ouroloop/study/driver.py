@@ -1,0 +1,371 @@
+"""The driver of a study: it alone decides what runs next, hands loops to an executor, and tells Optuna what came back.
+
+There is one for each study, by a lock that ends with its process. It may be killed at any time: the same command reads
+from the record what is finished, and unfinished loops go on at their last finished generation.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from itertools import chain
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+from rich.console import Console
+from rich.live import Live
+
+from ouroloop.config import ConfigError, DataCycle, flatten
+from ouroloop.console import LoopView, StudyLines
+from ouroloop.record import stores
+from ouroloop.record.liveness import Pruned, close_dead_runs, running
+from ouroloop.record.locks import HeldElsewhereError, StudyLock, holder
+from ouroloop.record.provenance import cell_tags
+from ouroloop.record.track import Run, Store
+from ouroloop.science.cycle import fresh_share
+from ouroloop.study.answer import record_results
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.executor import InProcess, LoopExecutor, make_executor
+from ouroloop.study.search import Search
+from ouroloop.study.status import note_retention, reached, read_progress, status_table, study_record
+from ouroloop.study.trials import Cell, Trials
+from ouroloop.study.work import LoopResult, run_one
+
+_POLL_SECONDS = 1.0
+_MOST_LOST = 5  # workers that died in one generation of a loop: some are bad luck, more are the loop's
+_CHANGEABLE = ("synthetic_proportions", "truth_labels", "seeds", "description", "keep_weights", "resources",
+               "search.precision", "search.max_seeds", "pareto.num_trials")  # fmt: skip
+
+
+def run_study(
+    config: StudyConfig,
+    name: str,
+    store: Store,
+    console: Console,
+    workers: int | None = None,
+    on: str = "local",
+    address: str | None = None,
+) -> int:
+    """Runs what is missing of the study, so many loops at a time; returns how many of its loops failed.
+
+    Raises:
+        ConfigError: somebody else drives it, or it was started with another configuration.
+    """
+    with _driven(name) as lock:
+        trials = Trials.create(name, config)
+        _refuse_changes(trials, config)
+        run = _study_run(store, config, trials)
+        close_dead_runs(store, driven=name)
+        trials.note(driver=holder())
+        with running(lambda: run):
+            driver = _Driver(config, store, console, trials, run, lock)
+            try:
+                driver.drive(on, workers, address)
+            finally:
+                close_dead_runs(store, driven=name)
+            record_results(run, store, config, trials, driver.cells)
+        failed = sum(cell.state == "failed" for cell in driver.cells)
+        if failed:
+            run.end("FAILED")
+    return failed
+
+
+@contextmanager
+def _driven(name: str) -> Iterator[StudyLock]:
+    """The study is ours alone inside."""
+    lock = StudyLock(name)
+    if not lock.acquire():
+        known = Trials.load(name)
+        by = known.study.user_attrs.get("driver") if known else None
+        raise HeldElsewhereError(f"study {name!r} is being run by {by or 'another process'}")
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _refuse_changes(trials: Trials, config: StudyConfig) -> None:
+    """More values for what spans the grid extend a study; anything else would make it another one."""
+    before = trials.config
+    if before is not None:
+        old, new = flatten(before), flatten(config)
+        extensible = _CHANGEABLE if config.kind == "pareto" else (*_CHANGEABLE, "cycles", "temperatures")
+        fixed = [key for key in sorted(old.keys() | new.keys()) if not _within(key, extensible)]
+        changed = [key for key in fixed if old.get(key) != new.get(key)]
+        if changed:
+            shown = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
+            raise ConfigError(
+                f"study {trials.name!r} exists with another configuration: {shown}; "
+                "copy the preset under a new name to start another study"
+            )
+    trials.note(config=config.model_dump(mode="json"))
+
+
+def _within(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is, or lies in, one of these."""
+    return any(f"{key}.".startswith(f"{name}.") or f".{name}." in f".{key}." for name in names)
+
+
+def _study_run(store: Store, config: StudyConfig, trials: Trials) -> Run:
+    """The study's run, found or created.
+
+    Raises:
+        HeldElsewhereError: it belongs to a study of the same name in another Optuna store, which seems to run.
+    """
+    own = trials.study.user_attrs.get("id") or uuid4().hex
+    trials.note(id=own)
+    found = store.find(level="study", study=trials.name)
+    if not found:
+        return _create_study_run(store, config, trials.name, own)
+    run = found[0]
+    is_other = run.tag("id") not in (None, own) and run.tag("root") != stores.root_id()
+    if is_other and run.status == "RUNNING":
+        raise HeldElsewhereError(
+            f"a study {trials.name!r} of another root is being run by {run.tag('driver')} on the same MLflow store; "
+            "copy the preset under a new name (or, if that process is gone, end its run in the MLflow UI)"
+        )
+    run.log_tags(id=own, root=stores.root_id(), driver=holder())
+    return run
+
+
+def _create_study_run(store: Store, config: StudyConfig, name: str, number: str) -> Run:
+    spanned = {"synthetic_proportion": "chosen"} if config.kind != "grid" else {}
+    cells = [cell_tags(loop, name) for loop in config.loops()] or [cell_tags(config.loop, name)]
+    tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
+    own = {"level": "study", "root": stores.root_id(), "id": number, "driver": holder()}
+    run = store.create(name, None, own | tags)
+    run.log_params(flatten(config.changed(description="")))
+    run.describe(config.description)
+    return run
+
+
+class _Driver:
+    """What is known of each loop of the study, and what runs."""
+
+    def __init__(
+        self, config: StudyConfig, store: Store, console: Console, trials: Trials, run: Run, lock: StudyLock
+    ) -> None:
+        self._config, self._store, self._console = config, store, console
+        self._trials, self._run, self._lock = trials, run, lock
+        self._running: dict[Future[LoopResult], Cell] = {}
+        self._lost: dict[str, tuple[int, int]] = {}  # by cell: the generation, and how many workers were lost in it
+        self._polled = monotonic()
+        self._known = trials.cells()
+        self._num_chosen = trials.num_counted(self._known)
+        missing = [*self._gone(), *(cell for cell in self.cells if cell.state == "failed")]
+        for cell in missing:  # the only thing that is known of it is that it has to run
+            del self._known[cell.key]
+        self._chosen = iter(missing if config.kind == "pareto" else [])
+        self._grid = iter(config.loops())
+
+    @property
+    def cells(self) -> list[Cell]:
+        return list(self._known.values())
+
+    def _gone(self) -> list[Cell]:
+        """What Optuna has as done and MLflow's record has not: there Optuna is wrong."""
+        found = reversed(self._store.find(level="loop", study=self._trials.name))
+        recorded = {run.tag("fingerprint"): run for run in found}
+        gone = []
+        for cell in self.cells:
+            run = recorded.get(cell.key) or recorded.get(cell.loop.fingerprint())
+            if cell.state == "stopped" and run is not None:
+                read_progress(cell, run)
+            is_whole = run is not None and run.status == "FINISHED" and reached(run) >= cell.loop.num_generations
+            if cell.state == "done" and not is_whole:
+                gone.append(cell)
+        if gone:
+            self._console.print(
+                f"not on record any more: {len(gone)} finished loops; what is needed of them runs again"
+            )
+        return gone
+
+    def drive(self, on: str, workers: int | None, address: str | None) -> None:
+        """Runs loops until the study needs no more."""
+        first = self._next()
+        if first is None:
+            return
+        executor = make_executor(on, workers, address, self._store, self._trials.name)
+        try:
+            with self._shown(executor):
+                self._submit(executor, first)
+                while self._running:
+                    done, _ = wait(self._running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                    self._poll()
+                    for future in done:
+                        self._finish(self._running.pop(future), future)
+                    while len(self._running) < executor.workers and (cell := self._next()) is not None:
+                        self._submit(executor, cell)
+                    self._lock.keep()
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            self._note_stopped()
+            raise
+        executor.shutdown()
+
+    def _submit(self, executor: LoopExecutor, cell: Cell) -> None:
+        if cell.number is None:
+            self._trials.begin(cell, self._config)
+        cell.state, cell.error = "runs", None
+        self._known[cell.key] = cell
+        arguments = (cell.loop, self._trials.name, self._run.id)
+        if isinstance(executor, InProcess):
+            with _Watch(self, cell, self._console) as watch:
+                future = executor.submit(run_one, *arguments, watch=watch)
+        else:
+            future = executor.submit(run_one, *arguments, executor.environment)
+        self._running[future] = cell
+
+    def _next(self) -> Cell | None:
+        """What was stopped goes on first; then what the kind of study asks for."""
+        for cell in self.cells:
+            if cell.state == "stopped" and self._is_decided(cell):
+                cell.state = "pruned"
+                self._end(cell)
+            elif cell.state == "stopped":
+                return cell
+        if self._config.kind == "pareto":
+            again = next(self._chosen, None)
+            return Cell(again.loop, again.loop.fingerprint()) if again is not None else self._ask()
+        for loop in self._grid if self._config.kind == "grid" else self._search().wanted():
+            key = loop.fingerprint()
+            if key not in self._known or self._known[key].state == "pruned":
+                return Cell(loop, key)
+        return None
+
+    def _search(self) -> Search:
+        return Search(self._config, self._known.values())
+
+    def _is_decided(self, cell: Cell) -> bool:
+        """Whether nothing depends on this loop any more."""
+        return self._config.kind == "search" and self._search().is_decided(cell.loop)
+
+    def _ask(self) -> Cell | None:
+        """What the sampler chooses. A point that is chosen again is worth another seed.
+
+        When all seeds have been used, it is a loop that is known already.
+        """
+        if self._num_chosen >= self._config.pareto.num_trials:
+            return None
+        self._num_chosen += 1
+        trial = self._trials.ask(self._config)
+        chosen = trial.params
+        arm = (DataCycle(chosen["cycle"]), chosen["temperature"], round(chosen["synthetic_proportion"], 9))
+        loops = {loop.fingerprint(): loop for loop in (self._config.cell(*arm, seed) for seed in self._config.seeds)}
+        unused = (key for key in loops if key not in self._known)
+        ended = (key for key in loops if key in self._known and self._known[key].state == "done")
+        key = next(chain(unused, ended, loops))
+        cell = Cell(loops[key], key)
+        self._trials.name_asked(trial, cell)
+        return cell
+
+    def _poll(self) -> None:
+        """Reads from the record how far the running loops have come, and tells those that nobody needs any more."""
+        elapsed, self._polled = monotonic() - self._polled, monotonic()
+        running = {cell.key: cell for future, cell in self._running.items() if not future.done()}
+        for run in self._store.running_loops(self._trials.name) if running else ():
+            cell = running.get(run.tag("fingerprint") or "")
+            if cell is None:
+                continue
+            before = cell.reached
+            cell.seconds += elapsed
+            if read_progress(cell, run):
+                cell.computed += cell.reached - before
+                self._trials.note_progress(cell)
+            if run.tag("wanted") != "no" and self._is_decided(cell):
+                run.log_tags(wanted="no")
+        self._show()
+
+    def watched(self, cell: Cell, elapsed: float) -> None:
+        """A loop of this process has computed a generation.
+
+        Raises:
+            Pruned: nothing depends on it any more.
+        """
+        cell.seconds, cell.computed = cell.seconds + elapsed, cell.computed + 1
+        if monotonic() - self._polled > _POLL_SECONDS:
+            self._polled = monotonic()
+            self._trials.note_progress(cell)
+        if cell.reached < cell.loop.num_generations and self._is_decided(cell):
+            raise Pruned
+
+    def _finish(self, cell: Cell, future: "Future[LoopResult]") -> None:
+        error = future.exception()
+        if isinstance(error, ConfigError):
+            raise error
+        result = (
+            future.result() if error is None else LoopResult("superseded", error=f"{type(error).__name__}: {error}")
+        )
+        if result.state == "superseded":
+            self._give_back(cell, result.error)
+            return
+        cell.state, cell.error = result.state, result.error
+        if result.state == "done":
+            cell.retention, cell.reached = dict(result.retention), cell.loop.num_generations
+        if result.state == "done" and cell.value is None:
+            cell.state, cell.error = "failed", "its last generation has no retention: D_0 has no diversity"
+        self._end(cell)
+
+    def _give_back(self, cell: Cell, reason: str | None) -> None:
+        """A lost worker says nothing of its loop, unless workers are lost again and again in the same generation."""
+        generation, often = cell.reached + 1, 1
+        if self._lost.get(cell.key, (0, 0))[0] == generation:
+            often += self._lost[cell.key][1]
+        self._lost[cell.key] = (generation, often)
+        cell.state = "stopped"
+        if often == _MOST_LOST:
+            cell.state, cell.error = "failed", f"{often} workers were lost in generation {generation}: {reason}"
+            self._end(cell)
+
+    def _end(self, cell: Cell) -> None:
+        values = [] if cell.value is None else [cell.value, fresh_share(cell.loop.cycle, cell.loop.data.num_examples)]
+        self._trials.end(cell, values)
+        if cell.state == "failed":
+            self._console.print(f"{cell.loop.label} failed: {cell.error}", style="red", markup=False)
+        elif cell.state == "pruned":
+            self._console.print(f"{cell.loop.label} ended early: it can no longer change the answer", markup=False)
+
+    def _note_stopped(self) -> None:
+        """Leaves for `status` how far the loops had come that were cut off."""
+        recorded = {run.tag("fingerprint"): run for run in reversed(self._store.unfinished_loops(self._trials.name))}
+        for cell in self.cells:
+            if cell.state == "runs":
+                cell.state = "stopped"
+                if cell.key in recorded:
+                    read_progress(cell, recorded[cell.key])
+                self._trials.note_progress(cell)
+
+    def _record(self) -> dict[str, Any]:
+        return study_record(self._trials.name, self._config, self.cells)
+
+    @contextmanager
+    def _shown(self, executor: LoopExecutor) -> Iterator[None]:
+        """What runs: a table on a terminal, lines elsewhere; a loop of this process shows itself."""
+        self._show = lambda: None
+        if isinstance(executor, InProcess):
+            yield
+        elif self._console.is_terminal:
+            with Live(console=self._console, refresh_per_second=4, transient=True) as live:
+                self._show = lambda: live.update(status_table([self._record()], running_only=True))
+                yield
+        else:
+            lines = StudyLines(self._console)
+            self._show = lambda: lines.show(self._record())
+            yield
+            self._show()
+
+
+class _Watch(LoopView):
+    """Shows a loop of this process, and tells the driver how far it has come."""
+
+    def __init__(self, driver: _Driver, cell: Cell, console: Console) -> None:
+        super().__init__(console)
+        self._driver, self._cell = driver, cell
+
+    def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
+        begun = self._started
+        super().generation_finished(generation, metrics, source)
+        self._cell.reached = generation
+        note_retention(self._cell, metrics)
+        if not source:
+            self._driver.watched(self._cell, monotonic() - begun)

@@ -1,0 +1,221 @@
+"""Where loops run: in this process, in processes of this machine, or on a Ray cluster; each a `concurrent.futures.Executor`.
+
+A future that holds anything but a result says that its worker was lost; whoever submitted it may do so again. Waiting
+is left to futures, and knowing how far a loop has come to the record.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.record import stores
+from ouroloop.record.track import Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_STOP_SECONDS = 15.0  # what a stopped worker may take to close its runs
+_RAY_RETRIES = 3
+_HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+
+
+class LoopExecutor(Executor):
+    workers: int
+    """How many loops it takes at a time."""
+    environment: dict[str, str] = {}
+    """What its workers do not inherit."""
+
+
+class InProcess(LoopExecutor):
+    """Runs what is submitted at once, in the calling thread; a signal goes through."""
+
+    workers = 1
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class LocalProcesses(LoopExecutor):
+    """So many spawned processes, warm from one call to the next; one that died is replaced at the next call.
+
+    Each is a pool of its own: `ProcessPoolExecutor` breaks for good when a process dies, and with it the others' work.
+    """
+
+    def __init__(self, workers: int, name: str) -> None:
+        self.workers = workers
+        self._slots = [_Slot(name, number, max(1, _num_cores() // workers)) for number in range(1, workers + 1)]
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return next(slot for slot in self._slots if slot.is_idle).submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """With `cancel_futures` also ends what is running: its runs are closed, and it can be gone on with later."""
+        for slot in self._slots:
+            slot.stop(signal.SIGTERM if cancel_futures else None)
+        for slot in self._slots:
+            slot.join()
+
+
+class _Slot:
+    def __init__(self, name: str, number: int, threads: int) -> None:
+        self._log = stores.runs_folder() / "logs" / f"{name}-worker-{number}.log"
+        self._threads = str(threads)
+        self._pool: ProcessPoolExecutor | None = None
+        self._pid: Future[int] | None = None
+        self._work: Future[Any] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self._work is None or self._work.done()
+
+    def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
+        if self._pool is not None:
+            with suppress(RuntimeError):  # BrokenProcessPool: it died at or after its last work
+                self._work = self._pool.submit(fn, *args, **kwargs)
+                return self._work
+            self._pool.shutdown(wait=False)
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, spawn, initializer=_become_worker, initargs=(self._log,))
+        with _environment({"OMP_NUM_THREADS": self._threads}):  # before torch, numpy or anything is imported there
+            self._pid = self._pool.submit(os.getpid)
+        self._work = self._pool.submit(fn, *args, **kwargs)
+        return self._work
+
+    def stop(self, number: signal.Signals | None) -> None:
+        if number is not None and self._pid is not None and not self.is_idle:
+            with suppress(Exception):  # it has not started, or has died
+                os.kill(self._pid.result(timeout=_STOP_SECONDS), number)
+
+    def join(self) -> None:
+        if self._pool is None:
+            return
+        if self._work is not None and not wait([self._work], timeout=_STOP_SECONDS).done:
+            self.stop(signal.SIGKILL)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
+
+
+def _become_worker(log: Path) -> None:
+    """Leaves the terminal and its keys to the driver, and ends when that has."""
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """What is set already stays."""
+    added = {key: value for key, value in values.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            del os.environ[key]
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class RayCluster(LoopExecutor):
+    """Tasks of Ray Core, on a cluster, or on this machine without an address. A lost worker's task runs again elsewhere.
+
+    Raises:
+        ConfigError: Ray is not installed, or no cluster answers.
+    """
+
+    def __init__(self, workers: int | None, address: str | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing calls home
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError("--on=ray needs Ray: pip install 'ouroloop[ray]'") from None
+        self._ray = ray
+        here = {} if address else {"num_cpus": workers or _num_cores(), "include_dashboard": False}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="ouroloop", **here)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"cannot reach a Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+        self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        names = [*_HANDED_ON] if address else [*_HANDED_ON, "OUROLOOP_ROOT"]
+        known = os.environ | {"OUROLOOP_ROOT": str(stores.runs_folder().parent)}
+        self.environment = {key: known[key] for key in names if key in known}
+        self._running: dict[Future[Any], Any] = {}
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        options: dict[str, Any] = {"max_retries": _RAY_RETRIES, "retry_exceptions": False}
+        for loop in (one for one in args if isinstance(one, LoopConfig)):
+            wanted = loop.resources
+            options |= {"num_cpus": wanted.num_cpus, "num_gpus": wanted.num_gpus, "memory": wanted.memory}
+        reference = self._ray.remote(fn).options(**options).remote(*args, **kwargs)
+        future: Future[T] = reference.future()
+        self._running[future] = reference
+        future.add_done_callback(lambda done: self._running.pop(done, None))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        running = dict(self._running)
+        if cancel_futures:
+            for reference in running.values():
+                with suppress(Exception):
+                    self._ray.cancel(reference, force=False)
+        _wait(running)
+        self._ray.shutdown()
+
+
+def _wait(futures: Mapping[Future[Any], Any]) -> None:
+    wait(list(futures), timeout=_STOP_SECONDS)
+
+
+def make_executor(on: str, workers: int | None, address: str | None, store: Store, name: str) -> LoopExecutor:
+    """The executor that the command line asks for.
+
+    Raises:
+        ConfigError: it cannot be had, or its machines could not reach the record.
+    """
+    if on == "ray":
+        if address is not None:
+            _require_shared(store)
+        return RayCluster(workers, address)
+    if address is not None:
+        raise ConfigError("--address is for --on=ray")
+    return LocalProcesses(workers, name) if workers is not None and workers > 1 else InProcess()
+
+
+def _require_shared(store: Store) -> None:
+    start = "mlflow server --host 0.0.0.0 --backend-store-uri sqlite:////DATA/mlflow.db --artifacts-destination /DATA/artifacts"
+    if not stores.is_server(stores.tracking_uri()):
+        raise ConfigError(
+            f"the machines of a cluster need one record that all of them reach: start `{start}` "
+            "and set MLFLOW_TRACKING_URI=http://HOST:5000"
+        )
+    if store.artifact_location.startswith(("file:", "/")):
+        raise ConfigError(
+            f"the experiment keeps its artifacts in {store.artifact_location}, which other machines do not reach: "
+            f"use a server of its own, `{start}`"
+        )

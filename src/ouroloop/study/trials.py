@@ -1,0 +1,284 @@
+"""The trials of a study in Optuna: which loops were asked for, and what came back. Only the driver writes them.
+
+A trial is one loop, its configuration a user attribute: that is the only copy that counts. How far each has come is
+an attribute of the study, so that `status` needs no more than this database. Where the two disagree about what is
+finished, MLflow's record is right.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from filelock import FileLock
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState, create_trial
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from ouroloop.config import ConfigError, DataCycle, LoopConfig
+from ouroloop.record import stores
+from ouroloop.study.config import StudyConfig
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+State = Literal["waits", "runs", "done", "pruned", "stopped", "failed"]
+
+_STARTUP_TRIALS = 8  # of a pareto study are drawn evenly, before TPE has anything to go by
+
+_STATES: dict[TrialState, State] = {
+    TrialState.WAITING: "waits",
+    TrialState.RUNNING: "stopped",
+    TrialState.COMPLETE: "done",
+    TrialState.FAIL: "failed",
+    TrialState.PRUNED: "pruned",
+}
+_ENDS = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass
+class Cell:
+    """One loop of a study and what is known of it."""
+
+    loop: LoopConfig
+    key: str
+    """Its fingerprint, or what that was when the loop was first asked for."""
+    state: State = "waits"
+    number: int | None = None
+    """Of its newest trial."""
+    retention: dict[int, float] = field(default_factory=dict)
+    """Diversity over D_0's, by generation."""
+    reached: int = 0
+    ceiling: float | None = None
+    """The retention of a sample with every pair of texts wholly different."""
+    seconds: float = 0.0
+    computed: int = 0
+    """Generations that `seconds` were spent on."""
+    error: str | None = None
+    worker: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The retention at the last generation, once that is reached."""
+        return self.retention.get(self.loop.num_generations) if self.state == "done" else None
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        names = ("reached", "ceiling", "seconds", "computed", "error", "worker")
+        rounded = [[t, round(kept, 9)] for t, kept in sorted(self.retention.items())]
+        return {name: getattr(self, name) for name in names} | {"retention": rounded}
+
+    def take(self, progress: dict[str, Any]) -> None:
+        for name, value in progress.items():
+            setattr(self, name, dict(map(tuple, value)) if name == "retention" else value)
+
+
+def open_storage() -> RDBStorage:
+    """Opens the database of `OUROLOOP_OPTUNA_URL`, or creates it.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    url = stores.optuna_url()
+    path = stores.sqlite_file(url)
+    try:
+        stores.require_reachable(url)
+        if path is not None and stores.is_missing(path) and path.parent.is_dir():
+            with FileLock(path.with_name(f".{path.name}.lock")):
+                if stores.is_missing(path):
+                    stores.make_whole(path, _create)
+        return _opened(url, path)
+    except (SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].removesuffix(f": {url}")
+        raise ConfigError(stores.masked(f"cannot open the Optuna store {url}: {reason}")) from None
+
+
+def _opened(url: str, path: Path | None) -> RDBStorage:
+    options = {"connect_args": {"timeout": 60}} if path is not None else {"pool_pre_ping": True}
+    try:
+        return RDBStorage(url, engine_kwargs=options)
+    except (SQLAlchemyError, RuntimeError):
+        if path is None or not stores.holds_nothing(path, "studies"):
+            raise
+    path.unlink()  # whoever made it died over it
+    stores.make_whole(path, _create)
+    return RDBStorage(url, engine_kwargs=options)
+
+
+def _create(url: str) -> None:
+    storage = RDBStorage(url)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
+    """What the parameters of a study's trials may be. Those of a grid or a search can be extended."""
+    if config.kind == "pareto":
+        lattice = config.pareto.lattice()
+        return {
+            "cycle": CategoricalDistribution([kind.value for kind in config.cycles]),
+            "temperature": CategoricalDistribution(config.temperatures),
+            "synthetic_proportion": FloatDistribution(lattice[0], lattice[-1], step=config.pareto.precision),
+        }
+    return {
+        "cycle": CategoricalDistribution([kind.value for kind in DataCycle]),
+        "temperature": FloatDistribution(0.0, 10.0),
+        "synthetic_proportion": FloatDistribution(0.0, 1.0),
+        "seed": IntDistribution(0, 2**31 - 1),
+    }
+
+
+def parameters(loop: LoopConfig) -> dict[str, Any]:
+    """What a study may vary of a loop, as the parameters of its trial."""
+    return {
+        "cycle": loop.cycle.kind.value,
+        "temperature": loop.sampling.temperature,
+        "synthetic_proportion": loop.cycle.effective_proportion,
+        "seed": loop.seed,
+    }
+
+
+class Trials:
+    """The trials of one study."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.study = study
+
+    @classmethod
+    def create(cls, name: str, config: StudyConfig) -> "Trials":
+        """The study of that name, new or as it is. Retention is wanted high; of a pareto study fresh data low."""
+        directions = ["maximize", "minimize"] if config.kind == "pareto" else ["maximize"]
+        options = {"study_name": name, "directions": directions, "load_if_exists": True}
+        trials = cls(stores.patiently(optuna.create_study, storage=open_storage(), **options))
+        trials._adopt_waiting(config)
+        for trial in trials.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if "cell" not in trial.user_attrs:  # of a process that died before it could say which loop it asked for
+                trials.study.tell(trial.number, state=TrialState.FAIL)
+        return trials
+
+    @classmethod
+    def all(cls) -> "list[Trials]":
+        """Every study of the store that was begun, by name; a store that is not there is not created."""
+        path = stores.sqlite_file(stores.optuna_url())
+        if path is not None and path.parent.is_dir() and stores.is_missing(path):
+            return []
+        storage = open_storage()
+        names = sorted(optuna.get_all_study_names(storage))
+        found = [cls(optuna.load_study(study_name=name, storage=storage)) for name in names]
+        return [one for one in found if "config" in one.study.user_attrs]
+
+    @classmethod
+    def load(cls, name: str) -> "Trials | None":
+        return next((one for one in cls.all() if one.name == name), None)
+
+    @property
+    def name(self) -> str:
+        return self.study.study_name
+
+    @property
+    def config(self) -> StudyConfig | None:
+        """What the study was started with; None before that.
+
+        Raises:
+            ConfigError: that was under another schema.
+        """
+        recorded = self.study.user_attrs.get("config")
+        try:
+            return None if recorded is None else StudyConfig.model_validate(recorded)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(
+                f"study {self.name!r} was recorded by another version of ouroloop ({where}: {first['msg']}); "
+                "copy the preset under a new name to start another study"
+            ) from None
+
+    def note(self, **attributes: Any) -> None:
+        for key, value in attributes.items():
+            stores.patiently(self.study.set_user_attr, key, value)
+
+    def cells(self) -> dict[str, Cell]:
+        """One cell for each loop, with its newest trial, in the order in which they were first asked for."""
+        found: dict[str, Cell] = {}
+        attributes = self.study.user_attrs
+        for trial in stores.patiently(self.study.get_trials, deepcopy=False):
+            if "cell" not in trial.user_attrs:
+                continue
+            key = trial.user_attrs["cell"]
+            loop = LoopConfig.model_validate(trial.user_attrs["loop"])
+            kept = dict(trial.intermediate_values)  # as earlier versions noted it
+            cell = Cell(loop, key, _STATES[trial.state], trial.number, kept, max(kept, default=0))
+            cell.error = trial.user_attrs.get("error")
+            cell.take(attributes.get(_progress_key(trial.number), {}))
+            if trial.state is TrialState.COMPLETE:
+                cell.retention[loop.num_generations] = trial.values[0]
+                cell.reached = loop.num_generations
+            found[key] = cell
+        return found
+
+    def num_counted(self, known: dict[str, Cell]) -> int:
+        """How many loops were asked for, those that failed and were asked for again counted once."""
+        newest = {cell.number for cell in known.values()}
+        trials = self.study.get_trials(deepcopy=False)
+        return sum("cell" in t.user_attrs and (t.state is not TrialState.FAIL or t.number in newest) for t in trials)
+
+    def begin(self, cell: Cell, config: StudyConfig) -> None:
+        """Makes the loop a trial, with its parameters and its configuration in one transaction."""
+        known, values = distributions(config), parameters(cell.loop)
+        attributes = {"cell": cell.key, "loop": cell.loop.model_dump(mode="json")}
+        params = {name: values[name] for name in known}
+        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=known, user_attrs=attributes)
+        stores.patiently(self.study.add_trial, trial)
+        running = stores.patiently(self.study.get_trials, deepcopy=False, states=[TrialState.RUNNING])
+        cell.number = max(one.number for one in running if one.user_attrs.get("cell") == cell.key)
+
+    def ask(self, config: StudyConfig) -> optuna.Trial:
+        """A trial whose parameters the sampler has chosen; `name` says which loop it becomes."""
+        # seeded by the number of trials, so that a study goes on after a stop as it would have without
+        seed = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = TPESampler(
+            n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=seed
+        )
+        return stores.patiently(self.study.ask, fixed_distributions=distributions(config))
+
+    def name_asked(self, trial: optuna.Trial, cell: Cell) -> None:
+        stores.patiently(trial.set_user_attr, "loop", cell.loop.model_dump(mode="json"))
+        stores.patiently(trial.set_user_attr, "cell", cell.key)
+        cell.number = trial.number
+
+    def _adopt_waiting(self, config: StudyConfig) -> None:
+        """Takes over what an earlier version had put in line: from now on it is begun, and stopped."""
+        for _ in self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+            known = distributions(config)
+            trial = self.study.ask()
+            if not LoopConfig.model_validate(trial.user_attrs["loop"]).cycle.kind.takes_proportion:
+                known["synthetic_proportion"] = FloatDistribution(1.0, 1.0)  # it was put in line without one
+            for name, distribution in known.items():
+                match distribution:
+                    case CategoricalDistribution():
+                        trial.suggest_categorical(name, distribution.choices)
+                    case FloatDistribution():
+                        trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step)
+                    case IntDistribution():
+                        trial.suggest_int(name, distribution.low, distribution.high)
+
+    def note_progress(self, cell: Cell) -> None:
+        assert cell.number is not None
+        self.note(**{_progress_key(cell.number): cell.progress})
+
+    def end(self, cell: Cell, values: Sequence[float] = ()) -> None:
+        """Tells Optuna what came of a loop; one that has been told already stays as it is."""
+        assert cell.number is not None
+        self.note_progress(cell)
+        with suppress(ValueError):  # told before the connection broke
+            told = list(values[: len(self.study.directions)]) or None
+            stores.patiently(self.study.tell, cell.number, told, state=_ENDS[cell.state])
+
+
+def _progress_key(number: int) -> str:
+    return f"trial {number}"

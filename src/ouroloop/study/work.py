@@ -1,0 +1,83 @@
+"""What an executor is given: one loop of a study, run from where it stopped. Cheap to import; torch comes with the work."""
+
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import current_thread, main_thread
+from typing import TYPE_CHECKING, Literal
+
+from ouroloop.config import LoopConfig
+from ouroloop.record import stores
+from ouroloop.record.liveness import Pruned, Superseded, catch_signals
+
+if TYPE_CHECKING:
+    from ouroloop.loop.generation import Observer
+    from ouroloop.record.track import Store
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """What came of an attempt at a loop."""
+
+    state: Literal["done", "pruned", "failed", "superseded"]
+    retention: Sequence[tuple[int, float]] = ()
+    """By generation."""
+    error: str | None = None
+
+
+def run_one(
+    loop: LoopConfig,
+    study: str,
+    parent_id: str,
+    environment: Mapping[str, str] | None = None,
+    watch: "Observer | None" = None,
+) -> LoopResult:
+    """Runs the loop as part of the study whose run is `parent_id`, or what is missing of it.
+
+    A loop that fails is a result; what ends the whole study is raised: a store that is gone or full, or a signal.
+    """
+    os.environ.update(environment or {})  # by argument: what Ray is given otherwise, passwords too, it logs
+    with _stoppable() if watch is None else nullcontext():
+        from ouroloop.loop.attempt import run_attempt
+
+        store = _store(stores.tracking_uri(), str(stores.runs_folder()))
+        try:
+            run = run_attempt(loop, store, name=loop.label, study=study, parent=store.get(parent_id), observer=watch)
+            kept = run.history("diversity_retention")
+        except Pruned:
+            return LoopResult("pruned")
+        except Superseded:
+            return LoopResult("superseded", error="another attempt has taken up the loop")
+        except stores.StoreError:
+            raise
+        except Exception as error:
+            if stores.is_full(error):
+                raise stores.no_room() from None
+            return LoopResult("failed", error=stores.masked(f"{type(error).__name__}: {error}"))
+    return LoopResult("done", [(step, value) for step, value in kept if step > 0])
+
+
+@lru_cache(maxsize=1)
+def _store(uri: str, folder: str) -> "Store":
+    from ouroloop.record.track import Store
+
+    return Store.open()
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends the loop inside, with its runs closed; around it, it ends the idle worker as ever."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in signals]
+    catch_signals([number for number, handler in zip(signals, before, strict=True) if handler is not signal.SIG_IGN])
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
