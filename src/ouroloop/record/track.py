@@ -380,7 +380,8 @@ class Run:
 
     def log_samples(self, sample: Sample) -> None:
         """The most frequent texts, each before what is said of it, and all of them by class, such as depth, as tables
-        that the UI shows."""
+        that the UI shows.
+        """
         testbed = sample.testbed
         columns = [testbed.columns[-1], "count", "share", *testbed.columns[:-1]]
         rows = [(row[-1], *row[:-1]) for row in sample.most_frequent(_TABLE_ROWS)]

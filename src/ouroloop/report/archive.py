@@ -7,6 +7,7 @@ named like it with `-ideal` stands beside it, the two are drawn into one figure,
 """
 
 import argparse
+import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,12 +28,16 @@ from ouroloop.report.tables import figure_tables, frame, write_csv
 
 def read_csv(path: Path) -> pd.DataFrame:
     """A table of a report as it was written: texts stay texts, numbers numbers, and what is missing is None."""
-    found = pd.read_csv(
-        path, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False, na_values=[""], float_precision="round_trip"
-    )
-    found = found.fillna({key: "" for key in _TEXTS if key in found.columns})
-    kept = found.convert_dtypes(convert_string=False, convert_boolean=False).astype(object)
-    return frame(list(kept.columns), kept.where(kept.notna(), None).to_numpy().tolist())
+    with path.open(encoding="utf-8", newline="") as file:
+        columns, *lines = csv.reader(file)
+    kinds = [str if column in _TEXTS else _number for column in columns]
+    return frame(columns, [[kind(value) for kind, value in zip(kinds, line, strict=True)] for line in lines])
+
+
+def _number(value: str) -> int | float | None:
+    if not value:
+        return None
+    return int(value) if value.isdecimal() else float(value)
 
 
 _TEXTS = ("cell", "loop", "seed", "depth", "verdict", "expression", "cycle", "state", "commit", "run")
@@ -40,24 +45,25 @@ _TEXTS = ("cell", "loop", "seed", "depth", "verdict", "expression", "cycle", "st
 
 def read_folder(folder: Path) -> Results:
     """A study's results as its CSV files have them; without its runs, so texts and models cannot be asked for."""
-    loops, metrics = read_csv(folder / "loops.csv"), pd.read_csv(folder / "metrics.csv", float_precision="round_trip")
+    loops, metrics = read_csv(folder / "loops.csv"), read_csv(folder / "metrics.csv")
     configuration = yaml.safe_load((folder / "configuration.yaml").read_text(encoding="utf-8"))
-    lives = read_csv(folder / "half_life.csv").set_index("loop")
-    written = _written(folder)
-    found = []
+    lives = {row["loop"]: row for row in read_csv(folder / "half_life.csv").to_dict("records")}
+    written, found = _written(folder), []
     for row in loops.to_dict("records"):
-        name = row["loop"]
-        own = metrics[metrics["loop"] == name].set_index("generation").drop(columns=["loop", "seed"])
-        history = {key: {int(t): float(v) for t, v in own[key].dropna().items()} for key in own.columns}
-        life = lives.loc[name] if name in lives.index else None
-        found.append(_loop(row, history, written.get(name, {}), life, configuration))
+        own = metrics[metrics["loop"] == row["loop"]]
+        history = {
+            key: {t: float(v) for t, v in zip(own["generation"], own[key], strict=True) if v is not None}
+            for key in own.columns[3:]
+        }
+        life = lives.get(row["loop"])
+        found.append(_loop(row, history, written.get(row["loop"], {}), life, configuration))
     return Results(folder.name, None, found)
 
 
 def _loop(row: dict[str, Any], history: Any, written: Any, life: Any, configuration: dict[str, str]) -> Loop:
     tags = {"seed": row["seed"], "commit": row["commit"]}
     if life is not None:
-        proportion = "none" if life["proportion"] is None else f"{life['proportion']:g}"
+        proportion = "none" if life["proportion"] is None else str(life["proportion"])
         tags |= {"cycle": life["cycle"].replace(" ", "_"), "synthetic_proportion": proportion}
     data = SimpleNamespace(tags={f"ouroloop.{key}": value for key, value in tags.items()}, params={}, metrics={})
     info = SimpleNamespace(run_name=row["loop"], status=row["state"].upper())

@@ -7,15 +7,17 @@ Colours are CSS variables: a page by night sets them anew, a picture gets those 
 reader's: `hidden`, the names that are not to be seen, and `at`, the row or generation that is read off.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from itertools import pairwise
 from math import floor, log10
 from typing import Any, cast
 
 import altair as alt
 import pandas as pd
 import vl_convert
+from PIL import Image
 
 Spec = dict[str, Any]
 Chart = Any
@@ -36,20 +38,26 @@ _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 _DASHES = ([1, 0], [9, 4], [3, 4], [12, 4, 3, 4])
 _DOTTED = [1, 3.5]
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
-_WIDTH = {"retention": 660, "half_life": 460, "unique": 460}
+_WIDTH = {"retention": 760, "half_life": 350, "unique": 350}
 _HEIGHT = {"retention": 340, "half_life": 280, "unique": 280}
 
 
-def figures(tables: Mapping[str, pd.DataFrame], is_page: bool = False) -> dict[str, Spec]:
-    """By name those that have something to show; for a page as wide as it is, one small chart, and no legend."""
-    define: dict[str, Callable[[pd.DataFrame, bool], Chart]] = {
-        "retention": retention,
-        "half_life": half_life,
-        "unique": unique,
-        "composition": composition,
-        "depth": depth,
-    }
-    return {name: _spec(define[name](rows(name, tables[name]), is_page)) for name in define if len(tables[name])}
+def figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Spec]:
+    """By name, for a page, those that have something to show: as wide as it is, one small chart, and no legend."""
+    found = {name: define(rows(name, tables[name]), True) for name, define in _DEFINE.items() if len(tables[name])}
+    return {name: spec(chart) for name, chart in found.items()}
+
+
+def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str, str]:
+    """An SVG for each figure that has something to show; of more than `most` cells or loops so many, evenly chosen."""
+    drawn = {}
+    for name, define in _DEFINE.items():
+        table = rows(name, tables[name])
+        if len(table):
+            key = "loop" if name == "depth" else "cell"
+            few = table[table[key].isin(evenly(_names(table, key), most))]
+            drawn[name] = svg(spec(define(few)), name, few)
+    return drawn
 
 
 def rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -106,9 +114,9 @@ def half_life(table: pd.DataFrame, is_page: bool = False) -> Chart:
     layers = [
         medians.encode(x, y.field("middle"), color=_color("group", names, table, is_page)),
         *_published(point, table, "paper", y.field("paper"), where="isValid(datum.proportion)"),
-        point.transform_filter("isValid(datum.half_life)").mark_point(filled=True, size=70, opacity=1).encode(
-            shape=_shape("group", names, table, is_page)
-        ),
+        point.transform_filter("isValid(datum.half_life)")
+        .mark_point(filled=True, size=70, opacity=1)
+        .encode(shape=_shape("group", names, table, is_page)),
         point.transform_filter("!isValid(datum.half_life)").mark_point(
             shape="triangle-up", size=70, opacity=1, fill="var(--card)"
         ),
@@ -123,7 +131,7 @@ def unique(table: pd.DataFrame, is_page: bool = False, is_log: bool = True) -> C
     base = _chart("unique").transform_filter("indexof(hidden, datum.cell) < 0").encode(order="generation:Q")
     top = max(1.0, *table["diversity_retention"])
     x = alt.X(field="diversity_retention", type="quantitative").scale(domain=[0, top], reverse=True, nice=False)
-    x = x.axis(format="~%").title("diversity kept")
+    x = x.axis(format="~%", tickCount=5).title("diversity kept")
     y = _axis("unique_fraction", "distinct texts / all sampled", _scale(table["unique_fraction"], is_log))
     line = base.encode(x, y, color=_color("cell", cells, table, is_page))
     there = [x.field("paper_diversity_retention"), y.field("paper_unique_fraction")]
@@ -141,7 +149,10 @@ def composition(table: pd.DataFrame, is_page: bool = False) -> Chart:
     base = _chart("composition")
     if is_page:
         base = base.transform_filter("datum.cell === chosen")
-    x, y = _generation(table, title=not is_page), alt.Y(field="share", type="quantitative").scale(domain=[0, 1]).axis(format="%", tickCount=3)
+    x, y = (
+        _generation(table, title=not is_page),
+        alt.Y(field="share", type="quantitative").scale(domain=[0, 1]).axis(format="%", tickCount=3),
+    )
     colors = alt.Scale(domain=list(PARTS), range=[f"var(--{part.lower()})" for part in PARTS])
     legend = None if is_page else alt.Legend(orient="bottom", title=None)
     areas = base.transform_fold(list(PARTS), as_=["part", "share"])
@@ -154,35 +165,45 @@ def composition(table: pd.DataFrame, is_page: bool = False) -> Chart:
         base.transform_filter("datum.generation === at").mark_rule(color="var(--ink)").encode(x),
     ]
     if is_page:
-        return alt.layer(*layers).add_params(*_params(), alt.param("chosen", value="")).properties(
-            width="container", height=150, autosize=_FIT
+        return (
+            alt.layer(*layers)
+            .add_params(*_params(), alt.param("chosen", value=""))
+            .properties(width="container", height=150, autosize=_FIT)
         )
     return _panels(layers, table, "cell", 190, 120)
 
 
-def depth(table: pd.DataFrame, is_page: bool = False, most: int = PANELS) -> Chart:
+def depth(table: pd.DataFrame, is_page: bool = False) -> Chart:
     """A panel for each loop: share of texts by depth, the shallowest on top; stronger colour is more."""
     levels = sorted(set(table["depth"]), key=lambda level: (level == "malformed", level.zfill(4)))
     base = _chart("depth")
     if is_page:
         base = base.transform_filter("datum.loop === chosen")
     last = max(table["generation"])
-    ticks = [t for t in range(0, last + 1, _step(last))]
-    legend = None if is_page else alt.Legend(title="share of texts", orient="bottom", format="%", values=[0.05, 0.25, 1])
-    cells = base.mark_rect(fill="var(--heat)", stroke="var(--card)", strokeWidth=0.6).encode(
+    ticks = list(range(0, last + 1, _step(last)))
+    legend = (
+        None if is_page else alt.Legend(title="share of texts", orient="bottom", format="%", values=[0.05, 0.25, 1])
+    )
+    stroke = {"stroke": "var(--card)", "strokeWidth": 0.6} if is_page else {}
+    cells = base.mark_rect(fill="var(--heat)", **stroke).encode(
         alt.X("generation:O").axis(values=ticks, labelAngle=0, title="generation" if is_page else None),
         alt.Y("depth:N").sort(levels).scale(domain=levels).title("depth" if is_page else None),
         fillOpacity=alt.FillOpacity("share:Q").scale(type="sqrt", domain=[0, 1], range=[0.03, 1]).legend(legend),
     )
-    frame = cells.transform_filter("datum.id === at").mark_rect(
-        fill=None, stroke="var(--ink)", strokeWidth=1.6, strokeOpacity=1
-    ).encode(fillOpacity=alt.value(0))
+    frame = (
+        cells.transform_filter("datum.id === at")
+        .mark_rect(fill=None, stroke="var(--ink)", strokeWidth=1.6, strokeOpacity=1)
+        .encode(fillOpacity=alt.value(0))
+    )
     if is_page:
         size = 14 if len(levels) > 12 else 26
-        return alt.layer(cells, frame).add_params(*_params(), alt.param("chosen", value="")).properties(
-            width="container", height=size * len(levels), autosize=_FIT
+        return (
+            alt.layer(cells, frame)
+            .add_params(*_params(), alt.param("chosen", value=""))
+            .properties(width="container", height=size * len(levels), autosize=_FIT)
         )
-    return _panels([cells], table, "loop", 250, max(48, 11 * len(levels)), most=most)
+    wide = max(2, 2 * round(120 / (last + 1)))  # whole pixels: a picture of blurred edges is ten times as large
+    return _panels([cells], table, "loop", wide * (last + 1), 14 * len(levels))
 
 
 def headline(tables: Mapping[str, pd.DataFrame]) -> tuple[Spec, pd.DataFrame]:
@@ -196,9 +217,11 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> tuple[Spec, pd.DataFrame]:
     dash = alt.StrokeDash("learner:N").scale(domain=learners, range=[[1, 0], [1, 0], _DOTTED]).legend(None)
     base = _chart("retention").encode(_generation(drawn), color=color)
     y = _axis("mean", "diversity kept", _scale([*drawn["mean"], *drawn["highest"]], False))
-    band = base.transform_filter("datum.seeds > 1").mark_area(opacity=0.2).encode(y.field("lowest"), alt.Y2("highest:Q"))
+    band = (
+        base.transform_filter("datum.seeds > 1").mark_area(opacity=0.2).encode(y.field("lowest"), alt.Y2("highest:Q"))
+    )
     chart = _panels([band, base.mark_line().encode(y, strokeDash=dash)], drawn, "cell", 200, 200, wide=5)
-    return _spec(chart), drawn
+    return spec(chart), drawn
 
 
 # ---- parts ------------------------------------------------------------------------------------------------------
@@ -225,7 +248,8 @@ def _step(last: int) -> int:
 def _generation(table: pd.DataFrame, title: bool = True) -> alt.X:
     last = max(1, *table["generation"])
     x = alt.X("generation:Q").scale(domain=[0, last], nice=False)
-    return x.axis(tickMinStep=1, format="d", grid=False, tickCount=8).title("generation" if title else None)
+    ticks = list(range(0, last + 1, _step(last)))
+    return x.axis(values=ticks, format="d", grid=False).title("generation" if title else None)
 
 
 def _axis(field: str, title: str, scale: alt.Scale, format: str = "~%") -> alt.Y:
@@ -253,7 +277,11 @@ def _looks(names: Sequence[str], table: pd.DataFrame, looks: Sequence[Any], of_p
 
 
 def _legend(is_page: bool) -> alt.Legend | None:
-    return None if is_page else alt.Legend(title=None, orient="right", symbolStrokeWidth=2, labelLimit=220)
+    return (
+        None
+        if is_page
+        else alt.Legend(title=None, orient="right", symbolOpacity=1, symbolSize=70, symbolStrokeWidth=2, labelLimit=240)
+    )
 
 
 def _color(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Color:
@@ -275,7 +303,7 @@ def _marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str]
     """A mark on about twelve points of a line, so that it is told from others without its colour."""
     every = max(1, -(-int(max(table["generation"])) // 12))
     marks = line.transform_filter(f"datum.generation % {every} === 0").mark_point(filled=True, size=32, opacity=1)
-    return marks.encode(shape=_shape(key, names, table, is_page))
+    return cast(alt.Chart, marks.encode(shape=_shape(key, names, table, is_page)))
 
 
 def _published(
@@ -295,14 +323,18 @@ def _cursor(rule: alt.Chart | None, points: alt.Chart, where: str) -> list[alt.C
     return [*lines, rings]
 
 
-def _proportions(known: Sequence[float], aside: float | None) -> alt.X:
+def _proportions(known: list[float], aside: float | None) -> alt.X:
     """λ, and beside it a place for loops without one."""
     gap = (known[-1] - known[0]) * 0.07 if known else 0
-    is_sparse = len(known) < 9 and all(b - a > gap for a, b in zip(known, known[1:], strict=False))
+    is_sparse = len(known) < 9 and all(b - a > gap for a, b in pairwise(known))
     ticks = [*(known if is_sparse else (known[:1] + known[-1:])), *([] if aside is None else [aside])]
     pad = _pad(known) if known else 0.05
     low, high = (known[0] if known else 0.0) - pad, max([*known, *([] if aside is None else [aside])]) + pad
-    label = "format(datum.value, '~g')" if aside is None else f"datum.value === {aside} ? 'no λ' : format(datum.value, '~g')"
+    label = (
+        "format(datum.value, '~g')"
+        if aside is None
+        else f"datum.value === {aside} ? 'no λ' : format(datum.value, '~g')"
+    )
     axis = alt.Axis(values=ticks, labelExpr=label, grid=False, labelOverlap=True)
     return alt.X("place:Q").scale(domain=[low, high], nice=False).axis(axis).title("synthetic proportion λ")
 
@@ -315,17 +347,15 @@ def _finish(layers: Sequence[alt.Chart], name: str, is_page: bool) -> Chart:
 
 
 def _panels(
-    layers: Sequence[alt.Chart], table: pd.DataFrame, key: str, width: int, height: int, wide: int = 4, most: int = PANELS
+    layers: Sequence[alt.Chart], table: pd.DataFrame, key: str, width: int, height: int, wide: int = 4
 ) -> Chart:
-    names = evenly(_names(table, key), most)
+    names = _names(table, key)
     chart = alt.layer(*layers, data=alt.NamedData(name=str(layers[0].data.name))).add_params(*_params())
     for layer in chart.layer:
         layer.data = alt.Undefined
-    chart = chart.properties(width=width, height=height)
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=width)
     facet = alt.Facet(f"{key}:N").sort(names).title(None).header(header)
-    chosen = json.dumps(names, ensure_ascii=False)
-    return chart.facet(facet, columns=min(wide, len(names))).transform_filter(f"indexof({chosen}, datum.{key}) >= 0")
+    return chart.properties(width=width, height=height).facet(facet, columns=min(wide, len(names)))
 
 
 def evenly(names: Sequence[str], most: int) -> list[str]:
@@ -335,20 +365,32 @@ def evenly(names: Sequence[str], most: int) -> list[str]:
     return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
 
 
-def _spec(chart: Chart) -> Spec:
+def spec(chart: Chart) -> Spec:
     soft, ink = "var(--soft)", "var(--ink)"
-    quiet = {"labelColor": soft, "titleColor": soft, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    quiet = {
+        "labelColor": soft,
+        "titleColor": soft,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    }
     config = {
         "font": _FONT,
         "aria": False,
         "background": "transparent",
         "view": {"stroke": None},
-        "axis": {**quiet, "gridColor": "var(--line)", "domainColor": soft, "tickColor": "var(--line)", "titlePadding": 8},
+        "axis": {
+            **quiet,
+            "gridColor": "var(--line)",
+            "domainColor": soft,
+            "tickColor": "var(--line)",
+            "titlePadding": 8,
+        },
         "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
         "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "titleFontWeight": "normal"},
         "line": {"strokeWidth": 2.1, "strokeJoin": "round", "strokeCap": "round"},
     }
-    return cast(Spec, chart.to_dict(validate=False)) | {"config": config}
+    return cast(Spec, chart.to_dict(validate=False)) | {"config": config, "padding": 6}
 
 
 # ---- without a browser ------------------------------------------------------------------------------------------
@@ -359,20 +401,30 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def svg(spec: Spec, name: str, table: pd.DataFrame) -> str:
-    """Drawn, with the colours still variables."""
-    return str(vl_convert.vegalite_to_svg(spec | {"datasets": {name: records(rows(name, table))}}))
+    """Drawn, with the colours still variables; to a screen reader it is one picture."""
+    drawn = str(vl_convert.vegalite_to_svg(spec | {"datasets": {name: records(table)}}))
+    return re.sub(r' (?:role|aria-[a-z]+|class)="[^"<>]*"', "", drawn).replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
 def png(drawn: str) -> bytes:
-    """Of what `svg` gave, by day."""
+    """Of what `svg` gave, by day, in 256 colours, which makes it a fourth as large."""
     by_day = re.sub(r"var\(--([a-z0-9]+)\)", lambda found: DAY[found[1]], drawn)
-    return bytes(vl_convert.svg_to_png(_on_card(by_day), scale=1.5))
+    picture = Image.open(BytesIO(vl_convert.svg_to_png(_on_card(by_day), scale=1.5))).convert("RGB")
+    buffer = BytesIO()
+    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def _on_card(drawn: str) -> str:
-    return re.sub(r"(<svg[^>]*>)", lambda found: f'{found[1]}<rect width="100%" height="100%" fill="#ffffff"/>', drawn, count=1)
+    return re.sub(
+        r"(<svg[^>]*>)", lambda found: f'{found[1]}<rect width="100%" height="100%" fill="#ffffff"/>', drawn, count=1
+    )
 
 
-def drawings(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """An SVG for each figure that has something to show, by the name of its table."""
-    return {name: svg(spec, name, tables[name]) for name, spec in figures(tables).items()}
+_DEFINE: dict[str, Callable[..., Chart]] = {
+    "retention": retention,
+    "half_life": half_life,
+    "unique": unique,
+    "composition": composition,
+    "depth": depth,
+}

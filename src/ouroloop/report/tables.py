@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ouroloop.config import LoopConfig
-from ouroloop.report.results import Loop, Results, interval, retention_bounds
+from ouroloop.report.results import Loop, Results, retention_bounds
 from ouroloop.science.metrics import RETENTION
+from ouroloop.science.statistics import interval
 from ouroloop.testbed.logic.grammar import TruthLabel
 
 NUM_EXAMPLES = 10_000
