@@ -13,12 +13,13 @@ from pathlib import Path
 from statistics import mean
 
 import yaml
+from ouroloop.study.queue import Queue
 
-from ouroloop.config import DataCycle, StudyConfig
+from ouroloop.config import DataCycle
 from ouroloop.presets import load_preset
 from ouroloop.record import stores
 from ouroloop.study.answer import finished_points
-from ouroloop.study.queue import Queue
+from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Search
 
 ARM = (DataCycle.INCREMENTAL, 0.8)

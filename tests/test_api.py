@@ -109,8 +109,8 @@ def test_bad_input_is_an_error_of_one_line(tiny_config: ouroloop.LoopConfig) -> 
         ouroloop.run("smoke", num_generation=3)
     with pytest.raises(ouroloop.ConfigError, match="use `ouroloop sweep"):
         ouroloop.run("sweep-smoke")
+    ouroloop.run(tiny_config, show=False)
     with pytest.raises(ouroloop.ConfigError, match="no study or loop"):
-        ouroloop.run(tiny_config, show=False)
         ouroloop.load("never")
     assert isinstance(ouroloop.load_preset("sweep-smoke"), ouroloop.StudyConfig)
     assert ouroloop.load_preset("smoke", {"data.max_depth": 4}).data.max_depth == 4

@@ -3,9 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from ouroloop.config import CycleConfig, DataCycle, LoopConfig, StudyConfig
+from ouroloop.config import CycleConfig, DataCycle, LoopConfig
 from ouroloop.presets import load_preset
 from ouroloop.schema import fields
+from ouroloop.study.config import StudyConfig
 from tests.conftest import REPOSITORY
 
 
@@ -85,5 +86,5 @@ def test_one_truth_about_the_synthetic_proportion() -> None:
         CycleConfig(kind=DataCycle.BALANCED),
     ):
         assert other.canonical() == other
-    assert [full.new_proportion, CycleConfig(kind=DataCycle.BALANCED).new_proportion] == [1.0, 1.0]
+    assert [full.effective_proportion, CycleConfig(kind=DataCycle.BALANCED).effective_proportion] == [1.0, 1.0]
     assert (full.proportion_label, CycleConfig(kind=DataCycle.BALANCED).proportion_label) == ("1", "none")

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ouroloop.config import LoopConfig, StudyConfig
+from ouroloop.config import LoopConfig
 from ouroloop.loop.loop import run_loop
 from ouroloop.presets import load_preset
 from ouroloop.record.track import Store
 from ouroloop.study import estimate
+from ouroloop.study.config import StudyConfig
 from ouroloop.study.estimate import Cost, cost, loop_totals, most_loops, num_kept, study_totals
 from tests.conftest import REPOSITORY
 

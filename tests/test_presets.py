@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig, ModelConfig, StudyConfig, flatten
+from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig, ModelConfig, flatten
 from ouroloop.preset_files import NotYamlError, described_presets, known_presets, parse
 from ouroloop.presets import load_any, load_preset, preset_name
+from ouroloop.study.config import StudyConfig
 from tests.conftest import REPOSITORY, TINY
 
 PRESETS = known_presets()

@@ -9,12 +9,13 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from ouroloop.study.queue import Queue
 
-from ouroloop.config import DataCycle, LoopConfig, StudyConfig
+from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.science.seeding import stream
 from ouroloop.study import search
+from ouroloop.study.config import StudyConfig
 from ouroloop.study.estimate import most_loops
-from ouroloop.study.queue import Queue
 from ouroloop.study.search import CEILING, Bracket, Search
 from tests.conftest import TINY
 

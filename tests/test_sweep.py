@@ -13,16 +13,17 @@ from time import sleep
 import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
+from ouroloop.study.queue import Queue
+from ouroloop.study.sweep import run_study
 from rich.console import Console
 
-from ouroloop.config import DataCycle, LoopConfig, StudyConfig
+from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.record import stores
 from ouroloop.record.track import Run, Store
 from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import Point, answer, front
-from ouroloop.study.queue import Queue
+from ouroloop.study.config import StudyConfig
 from ouroloop.study.status import loop_of, seconds_left
-from ouroloop.study.sweep import run_study
 from ouroloop.testbed.logic.grammar import Initialisation
 from tests.conftest import TINY, CommandLine
 

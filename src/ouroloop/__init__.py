@@ -24,16 +24,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ouroloop.api import StudyResults, load, load_preset, run, sweep
     from ouroloop.config import LoopConfig
+    from ouroloop.errors import ConfigError
     from ouroloop.study.config import StudyConfig
 
 __version__ = "0.2.0"
 __all__ = ["ConfigError", "LoopConfig", "StudyConfig", "StudyResults", "load", "load_preset", "run", "sweep"]
 
-_HOMES = {"LoopConfig": "config", "StudyConfig": "study.config"}
-
-
-class ConfigError(ValueError):
-    """One line for the person who wrote the preset or typed the command: what was given, what is allowed."""
+_HOMES = {"ConfigError": "errors", "LoopConfig": "config", "StudyConfig": "study.config"}
 
 
 def __getattr__(name: str) -> Any:

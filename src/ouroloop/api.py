@@ -10,16 +10,19 @@ import pandas as pd
 from rich.console import Console
 
 from ouroloop import presets
-from ouroloop.config import LoopConfig
-from ouroloop.console import LoopView
+from ouroloop.config import LoopConfig, flatten
+from ouroloop.console import LoopView, fitted
 from ouroloop.learner import learner_of
 from ouroloop.loop.attempt import run_alone
 from ouroloop.record import stores
 from ouroloop.record.track import Run, Store
 from ouroloop.report.folder import write_report
 from ouroloop.report.results import Results, read_results
+from ouroloop.study.answer import study_answer
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.driver import run_study
+from ouroloop.study.estimate import cost, cost_line, loop_totals, plan_table, study_totals
+from ouroloop.study.status import study_table
 from ouroloop.testbed.base import Sample
 
 if TYPE_CHECKING:  # torch comes with it
@@ -156,7 +159,7 @@ def perform(config: LoopConfig, study: str, console: Console, new: bool = False)
     name, store = f"{study}-{config.label}", Store.open()
     with LoopView(console) as view:
         run = run_alone(config, store, name=name, preset=study, new=new, observer=view)
-    console.print(view.table())
+    console.print(fitted(view.table(), console))
     return run
 
 
@@ -182,6 +185,41 @@ def sweep(
     else:
         config = presets.load_preset(preset, _spelled(overrides, changes), StudyConfig)
         study = name or presets.preset_name(preset)
-    stores.require_writable()
-    run_study(config, study, Store.open(), Console(quiet=not show), workers, on, address)
+    perform_study(config, study, Console(quiet=not show), workers, on, address)
     return load(study)
+
+
+def perform_study(
+    config: StudyConfig, name: str, console: Console, workers: int | None, on: str, address: str | None
+) -> int:
+    """How many loops of the study failed; the console gets its progress, its table and its answer."""
+    stores.require_writable()
+    if on == "local":
+        learner_of(config.loop).check()
+    store = Store.open()
+    failed = run_study(config, name, store, console, workers, on, address)
+    console.print(fitted(study_table(store, name), console))
+    for line in study_answer(name):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return failed
+
+
+def show_loop(config: LoopConfig, console: Console) -> None:
+    """What would run, and what it would take."""
+    learner = learner_of(config)
+    learner.check()
+    for key, value in flatten(config).items():
+        console.print(f"{key} = {value}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\n{learner.description}", highlight=False)
+    with console.status("timing a few steps"):
+        of = cost(config)
+    console.print(f"{cost_line(loop_totals(config, of), of)}", highlight=False, soft_wrap=True)
+
+
+def show_study(config: StudyConfig, console: Console, workers: int) -> None:
+    """What would run, and what it would take with so many workers."""
+    learner_of(config.loop).check()
+    console.print(plan_table(config))
+    with console.status("timing a few steps"):
+        of = cost(config.loop)
+    console.print(cost_line(study_totals(config, of), of, workers), highlight=False, soft_wrap=True)

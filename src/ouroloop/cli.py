@@ -1,355 +1,388 @@
 """The command line: parse, check, call, and say in one line what went wrong."""
 
-import argparse
+import io
 import json
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
 
 from ouroloop import __version__
-from ouroloop.config import ConfigError, LoopConfig, ModelConfig, flatten
-from ouroloop.presets import load_preset, preset_name
-from ouroloop.record import stores
-from ouroloop.record.liveness import Interrupted, catch_signals
-from ouroloop.study.config import StudyConfig
+from ouroloop.errors import ConfigError
+from ouroloop.options import (
+    AnyPreset,
+    Command,
+    Commands,
+    Count,
+    Executor,
+    Json,
+    LoopCommand,
+    LoopPreset,
+    Seed,
+    Study,
+    StudyCommand,
+    StudyPreset,
+    Temperature,
+    Workers,
+)
+from ouroloop.preset_files import did_you_mean, shown
 
-_MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
+# Everything else is imported by the command that needs it: a help page and a typing mistake are answered at once
+if TYPE_CHECKING:
+    from ouroloop.report.compare import Comparison
+
+_MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; 0 done, 1 it failed, 2 bad input, 128 + n stopped by signal n."""
-    catch_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without λ is no reason to lose a loop
+    given = sys.argv[1:] if arguments is None else arguments
+    warnings.showwarning = _note
     try:
-        options, extra = _parser().parse_known_args(arguments)
-        options.overrides = _overrides(extra, options)
-        return int(options.run(options))
-    except ConfigError as error:
-        print(f"ouroloop: {stores.masked(str(error))}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        if not stores.is_full(error):
-            raise
-        print(f"ouroloop: {stores.no_room()}", file=sys.stderr)
-        return 2
-    except Interrupted as interrupted:
-        print("ouroloop: stopped; the same command goes on where it was", file=sys.stderr)
-        return 128 + interrupted.signum
+        return int(_app(given or ["--help"], prog_name="ouroloop", standalone_mode=False) or 0)
+    except (Exception, _interrupted()) as error:
+        code, line = _explained(error)
+    print(f"ouroloop: {' '.join(line.splitlines())}", file=sys.stderr)
+    return code
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
+def _note(message: Warning | str, *where: Any, **more: Any) -> None:
+    """In one line, without the code that it comes from."""
+    print(f"ouroloop: note: {message}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="ouroloop",
-        description="Model collapse where truth is decidable: run the self-consuming training loop and watch it.",
-        epilog="Presets are the files in experiments/. Any field of a preset can be overridden: --group.field=value.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"ouroloop {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _interrupted() -> type[BaseException]:
+    """Evaluated when something was raised, and not before."""
+    from ouroloop.record.liveness import Interrupted
 
-    def command(name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=summary, description=summary, epilog=epilog, allow_abbrev=False)
-
-    run = command(
-        "run",
-        "Run one loop; the same configuration and seed goes on where it stopped.",
-        "Example: ouroloop run laptop --cycle.kind=incremental --cycle.synthetic_proportion=0.25 --seed=3",
-    )
-    run.add_argument("preset", help="name of a file in experiments/, or a path")
-    run.add_argument(
-        "--dry-run", action="store_true", help="print the configuration and an estimate of time and disk, run nothing"
-    )
-    run.add_argument("--new", action="store_true", help="start over, even if such a loop exists")
-    run.set_defaults(run=_run)
-
-    sweep = command(
-        "sweep",
-        "Run a study over the synthetic proportion; the same command finishes what is missing.",
-        "Example: ouroloop sweep sweep-laptop --seeds=[1,2,3] --loop.num_generations=25",
-    )
-    sweep.add_argument("preset", help="name of a study in experiments/, or a path")
-    sweep.add_argument("--workers", type=_positive, help="loops at a time; default 1, with Ray what its machines take")
-    sweep.add_argument("--on", choices=["local", "ray"], default="local", help="processes of this machine, or Ray")
-    sweep.add_argument("--address", help="of a running Ray cluster; without one Ray is started on this machine")
-    sweep.add_argument(
-        "--dry-run", action="store_true", help="print the cells and an estimate of time and disk, run nothing"
-    )
-    sweep.set_defaults(run=_sweep)
-
-    status = command("status", "What ran, runs, failed and is left.")
-    status.add_argument("study", nargs="?", help="only this study, or the lone loops of this preset")
-    status.add_argument("--json", action="store_true", help="for programs instead of people")
-    status.set_defaults(run=_status)
-
-    report = command("report", "Write what a study or loop found as one HTML page, with its figures and data.")
-    report.add_argument("name", metavar="STUDY-or-LOOP", help="a study, the preset of a lone loop, or a run id")
-    report.add_argument("--folder", default="", help="where to, default mlruns/reports/NAME")
-    report.set_defaults(run=_report)
-
-    _add_model_commands(command)
-    _add_clean(command)
-
-    ui = command("ui", "The MLflow UI over mlruns/, on this machine only.")
-    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
-    ui.set_defaults(run=_ui)
-    return parser
+    return Interrupted
 
 
-def _add_model_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    register = command("register", "Register each cell's models at the stages of its collapse, under stable names.")
-    register.add_argument(
-        "study", help="a study, or the preset of lone loops; again after more seeds, it brings up to date"
-    )
-    register.set_defaults(run=_register)
+def _explained(error: BaseException) -> tuple[int, str]:
+    """Exit code, and what to say; what nobody foresaw is raised again."""
+    from ouroloop.record import stores
+    from ouroloop.record.liveness import Interrupted
 
-    sample = command(
-        "sample",
-        "Expressions from a model, each with its verdict: a table, or tab-separated lines in a pipe.",
-        "Example: ouroloop sample models:/ouroloop-incremental-0.25@onset -n 20 --prompt='( not'",
-    )
-    sample.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
-    sample.add_argument("-n", type=_positive, default=20, help="how many, default 20")
-    sample.add_argument("--temperature", type=_temperature, help="default: the one at which its loop sampled")
-    sample.add_argument("--prompt", default="", help="words that every expression begins with")
-    sample.add_argument("--seed", type=_seed, default=0, help="the same seed, the same expressions; default 0")
-    sample.set_defaults(run=_sample)
-
-    compare = command(
-        "compare",
-        "What the second model can no longer write: the expressions of D_0 whose probability fell most.",
-        "Example: ouroloop compare models:/ouroloop-incremental-0.25@healthy models:/ouroloop-incremental-0.25@onset",
-    )
-    compare.add_argument(
-        "models",
-        metavar="STUDY-or-MODEL",
-        nargs="+",
-        help=f"a study: its cells' first stage and last; or two models, {_MODEL_HELP}",
-    )
-    compare.add_argument("-n", type=_positive, default=20, help="how many expressions to list, default 20")
-    compare.add_argument("--temperature", type=_temperature, default=1.0, help="of both models' softmax, default 1")
-    compare.add_argument("--json", action="store_true", help="everything, for programs")
-    compare.set_defaults(run=_compare)
+    if isinstance(error, Interrupted):
+        return 128 + error.signum, "stopped; the same command goes on where it was"
+    if isinstance(error, ConfigError):
+        return 2, stores.masked(str(error))
+    if isinstance(error, TyperException):
+        context = getattr(error, "ctx", None)
+        return 2, f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'ouroloop'} --help"
+    if stores.is_full(error):
+        return 2, str(stores.no_room())
+    raise error
 
 
-def _add_clean(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    clean = command("clean", "Report and free what nothing needs any more; results stay.")
-    clean.add_argument(
-        "--older-than", required=True, metavar="AGE", help="unused since: a number and m(inutes), h, d, w; 30d"
-    )
-    clean.add_argument("--dry-run", action="store_true", help="only report")
-    clean.set_defaults(run=_clean)
+_app = typer.Typer(
+    cls=Commands,
+    help="Model collapse where truth is decidable: run the self-consuming training loop and watch it.",
+    epilog="Any field of a preset can be overridden: --group.field=value. `ouroloop config` lists them all.",
+    rich_markup_mode=None,  # brackets are brackets, and help is there in half the time
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ouroloop {__version__}")
+        raise typer.Exit
 
 
-def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)
+@_app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
 
 
-def _temperature(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 10:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to 10")
-    return value
-
-
-def _overrides(extra: list[str], options: argparse.Namespace) -> list[str]:
-    if extra and not hasattr(options, "preset"):
-        raise ConfigError(f"unknown argument {extra[0]!r}; see --help")
-    for argument in extra:
-        if not argument.startswith("--") or "=" not in argument:
-            raise ConfigError(f"unknown argument {argument!r}; overrides are written --group.field=value")
-    return [argument.removeprefix("--") for argument in extra]
-
-
-def _run(options: argparse.Namespace) -> int:
-    config = load_preset(options.preset, options.overrides, LoopConfig)
-    if options.dry_run:
-        return _show_loop(config)
-    stores.require_writable()
+@_app.command(
+    cls=LoopCommand,
+    epilog="Example: ouroloop run laptop --cycle.kind=incremental --cycle.synthetic_proportion=0.25 --seed=3",
+    options_metavar="[--group.field=value …] [OPTIONS]",
+)
+def run(
+    context: typer.Context,
+    preset: LoopPreset,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the configuration and an estimate of time and disk.")
+    ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Start over, even if such a loop exists.")] = False,
+) -> int:
+    """Run one loop. The same configuration and seed goes on where it stopped, or shows what came of it."""
     from rich.console import Console
 
-    console = Console()
+    from ouroloop.config import LoopConfig
+    from ouroloop.presets import load_preset, preset_name
+
+    name, loop, console = preset_name(preset), load_preset(preset, context.args, LoopConfig), Console()
     with console.status("loading libraries"):
-        from ouroloop.console import LoopView
-        from ouroloop.learner import learner_of
-        from ouroloop.loop.attempt import run_alone
-        from ouroloop.record.track import Store
-
-        learner_of(config).check()
-    study = preset_name(options.preset)
-    store = Store.open()
-    with LoopView(console) as view:
-        run = run_alone(config, store, name=f"{study}-{config.label}", preset=study, new=options.new, observer=view)
-    console.print(view.table())
-    console.print(f"Recorded as run {run.id}. Look at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
-    return 0
-
-
-def _show_loop(config: LoopConfig) -> int:
-    from rich.console import Console
-
-    from ouroloop.study.estimate import cost, cost_line, loop_totals
-
-    size = "no network: the model is its training set"
-    if isinstance(config.model, ModelConfig):
-        from ouroloop.learner.network.model import build_model, num_parameters
-
-        model = build_model(config.model, config.data.testbed.tokenizer, 0)
-        size = f"{num_parameters(model):,} parameters without position embeddings"
-    console = Console()
-    for key, value in flatten(config).items():
-        console.print(f"{key} = {value}", highlight=False, markup=False)
-    console.print(f"\n{size}", highlight=False)
-    with console.status("timing a few steps"):
-        of = cost(config)
-    console.print(cost_line(loop_totals(config, of), of), highlight=False, soft_wrap=True)
-    return 0
-
-
-def _sweep(options: argparse.Namespace) -> int:
-    config = load_preset(options.preset, options.overrides, StudyConfig)
-    from rich.console import Console
-
-    console = Console()
-    if options.dry_run:
-        from ouroloop.study.estimate import cost, cost_line, plan_table, study_totals
-
-        console.print(plan_table(config))
-        with console.status("timing a few steps"):
-            of = cost(config.loop)
-        console.print(cost_line(study_totals(config, of), of, options.workers or 1), highlight=False, soft_wrap=True)
+        from ouroloop.api import perform, show_loop
+    if dry_run:
+        show_loop(loop, console)
         return 0
-    stores.require_writable()
-    with console.status("loading libraries"):
-        from ouroloop.api import load
-        from ouroloop.learner import learner_of
-        from ouroloop.record.track import Store
-        from ouroloop.study.answer import study_answer
-        from ouroloop.study.driver import run_study
-        from ouroloop.study.status import study_table
+    done = perform(loop, name, console, new)
+    console.print(f"Recorded as run {done.id}. Look at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
+    return 0
 
-        if options.workers in (None, 1) and options.on == "local":
-            learner_of(config.loop).check()
-    name = preset_name(options.preset)
-    store = Store.open()
-    failed = run_study(config, name, store, console, options.workers, options.on, options.address)
-    console.print(study_table(store, name))
-    for line in study_answer(name):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+@_app.command(
+    cls=StudyCommand,
+    epilog="Example: ouroloop sweep sweep-laptop --seeds=[1,2,3] --loop.num_generations=25",
+    options_metavar="[--group.field=value …] [OPTIONS]",
+)
+def sweep(
+    context: typer.Context,
+    preset: StudyPreset,
+    workers: Workers = None,
+    on: Executor = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster; without one Ray is started on this machine.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells and an estimate of time and disk.")
+    ] = False,
+) -> int:
+    """Run a study over the synthetic proportion. The same command finishes what is missing."""
+    from rich.console import Console
+
+    from ouroloop.presets import load_preset, preset_name
+    from ouroloop.study.config import StudyConfig
+
+    name, study, console = preset_name(preset), load_preset(preset, context.args, StudyConfig), Console()
+    with console.status("loading libraries"):
+        from ouroloop.api import load, perform_study, show_study
+    if dry_run:
+        show_study(study, console, workers or 1)
+        return 0
+    failed = perform_study(study, name, console, workers, on, address)
     page = load(name).report()
     console.print(f"Report: {page}\nRuns: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
-def _status(options: argparse.Namespace) -> int:
+@_app.command(cls=Command)
+def config(
+    preset: AnyPreset = None,
+) -> int:
+    """Print every field, its value, default, unit and what it is. A loop's fields are below `loop.` in a study."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from ouroloop.config import LoopConfig
+    from ouroloop.presets import load_any
+    from ouroloop.schema import fields
+
+    console, of = Console(), load_any(preset) if preset else None
+    if not console.is_terminal:
+        print("key", "value", "default", "unit", "what it is", sep="\t")
+    for key, *values, unit, meaning in fields(type(of) if of else LoopConfig, of):
+        value, default = map(_spelled, values)
+        if console.is_terminal:
+            console.print(Text.assemble((key, "bold"), f" = {value} {unit}  ", (f"default {default}", "dim")))
+            console.print(Padding(Text(meaning), (0, 0, 0, 4)))
+        else:
+            print(key, value, default, unit, meaning, sep="\t")
+    return 0
+
+
+def _spelled(value: Any) -> str:
+    """As it can be written in a preset and on the command line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@_app.command(cls=Command)
+def status(
+    study: Annotated[
+        str | None, typer.Argument(metavar="STUDY", help="Only this study, or this preset's lone loops.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Show what ran, runs, failed and is left."""
     from rich.console import Console
 
-    from ouroloop.study.status import status, status_table
+    from ouroloop.record import stores
 
-    studies = status(options.study)
-    if options.json:
+    known = stores.known("study", "queue")
+    if study and known is not None and study not in known:
+        raise ConfigError(
+            f"no study {shown(study)}{did_you_mean(study, known)}; there are: {', '.join(known) or 'none'}"
+        )
+    studies = []
+    if known != []:
+        from ouroloop.study.status import status as read_status
+
+        studies = read_status(study)
+    if as_json:
         print(json.dumps(studies, indent=2))
     else:
-        Console().print(status_table(studies))
+        from ouroloop.console import fitted
+        from ouroloop.study.status import status_table
+
+        console = Console()
+        console.print(fitted(status_table(studies), console))
     return 0
 
 
-def _report(options: argparse.Namespace) -> int:
+def _require_recorded(name: str, *kinds: str) -> None:
+    """Answers a mistyped name at once, where the store can be asked without MLflow."""
+    from ouroloop.record import stores
+
+    stores.require_store()
+    known = stores.known(*kinds)
+    if known is not None and name not in known:
+        studies = stores.known("study") or []
+        there_are = ", ".join(studies) or "none"
+        raise ConfigError(
+            f"no study or loop {shown(name)} has run{did_you_mean(name, studies)}; there are: {there_are}"
+        )
+
+
+@_app.command(cls=Command)
+def report(
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY-or-LOOP", help="A study, the preset of a lone loop, or a run id.")
+    ],
+    folder: Annotated[Path | None, typer.Option(help="Where to; mlruns/reports/NAME without it.")] = None,
+) -> int:
+    """Write a page about what a study or loop found. Its figures and data lie beside it."""
+    _require_recorded(name, "study", "run")
     from ouroloop.api import load
 
-    print(load(options.name).report(options.folder or None))
+    print(load(name).report(folder))
     return 0
 
 
-def _register(options: argparse.Namespace) -> int:
+@_app.command(cls=Command)
+def register(study: Study) -> int:
+    """Register models of each stage of collapse. Each cell has a stable name; again, this brings it up to date."""
+    _require_recorded(study, "study")
     from rich.console import Console
 
     from ouroloop.console import print_listing
     from ouroloop.record.track import Store
-    from ouroloop.report.registry import register
+    from ouroloop.report.registry import register as register_study
 
-    rows = register(Store.existing(), options.study)
-    print_listing(Console(), ("model", "alias", "version", "outcome"), rows, f"{options.study}: registered models")
+    rows = register_study(Store.existing(), study)
+    print_listing(Console(), ("model", "alias", "version", "outcome"), rows, f"{study}: registered models")
     return 1 if any(row.outcome.startswith("failed") for row in rows) else 0
 
 
-def _sample(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from ouroloop.console import print_listing, verdict_and_depth
+@_app.command(
+    cls=Command, epilog="Example: ouroloop sample models:/ouroloop-incremental-0.25@onset -n 20 --prompt='( not'"
+)
+def sample(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{_MODEL}.")],
+    count: Count = 20,
+    temperature: Annotated[float | None, Temperature] = None,
+    prompt: Annotated[str, typer.Option(help="Words that every expression begins with.")] = "",
+    seed: Seed = 0,
+) -> int:
+    """Write expressions with a model, and judge them. Without a temperature it is that at which its loop sampled."""
     from ouroloop.report.models import find_model
 
-    found = find_model(options.model)
-    temperature = options.temperature or found.fitted.config.temperature
-    texts = found.write(options.n, temperature, options.prompt, options.seed)
-    rows = [(*verdict_and_depth(text), text) for text in texts]
-    title = f"{len(texts)} expressions from {found.name} at temperature {temperature:g}"
-    print_listing(Console(), ("verdict", "depth", "expression"), rows, title)
+    found = find_model(model)
+    from rich.console import Console
+
+    from ouroloop.console import print_listing
+
+    temperature = temperature or found.fitted.config.temperature
+    texts = found.write(count, temperature, prompt, seed)
+    rows = [found.testbed.row(text) for text in texts]
+    title = f"{len(texts)} texts from {found.name} at temperature {temperature:g}"
+    print_listing(Console(), found.testbed.columns, rows, title)
     return 0
 
 
-def _compare(options: argparse.Namespace) -> int:
-    from rich.console import Console
+@_app.command(
+    cls=Command,
+    epilog="Example: ouroloop compare models:/ouroloop-balanced@healthy models:/ouroloop-balanced@onset",
+)
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STUDY-or-MODELS", help=f"A study: its cells' first stage and last; or two models, {_MODEL}."
+        ),
+    ],
+    count: Count = 20,
+    temperature: Annotated[float, Temperature] = 1.0,
+    as_json: Json = False,
+) -> int:
+    """Show what a later model can no longer write: the expressions of D_0 whose probability fell most."""
+    from ouroloop.report.models import require_model
 
-    from ouroloop.record.track import Store
-    from ouroloop.report.compare import compare, compare_study, print_comparison
-    from ouroloop.report.models import find_model
-
-    left_out: list[str] = []
-    match options.models:
-        case [study]:
-            comparisons, left_out = compare_study(Store.existing(), study, options.temperature)
-        case [before, after]:
-            comparisons = [compare(find_model(before), find_model(after), options.temperature)]
-        case _:
-            raise ConfigError(f"compare takes a study or two models, not {len(options.models)} names")
-    if options.json:
-        print(json.dumps([comparison.record(options.n) for comparison in comparisons], indent=2))
+    if len(models) > 2:
+        raise ConfigError(f"compare takes a study or two models, not {len(models)} names")
+    if len(models) == 1:
+        _require_recorded(models[0], "study")
     else:
+        for model in models:
+            require_model(model)
+    comparisons, left_out = _comparisons(models, temperature)
+    if as_json:
+        print(json.dumps([comparison.record(count) for comparison in comparisons], indent=2))
+    else:
+        from rich.console import Console
+
+        from ouroloop.report.compare import print_comparison
+
         for comparison in comparisons:
-            print_comparison(Console(), comparison, options.n)
+            print_comparison(Console(), comparison, count)
     for reason in left_out:
         print(reason, file=sys.stderr)
     return 0
 
 
-def _clean(options: argparse.Namespace) -> int:
-    from ouroloop.record.clean import age_seconds, clean
+def _comparisons(models: list[str], temperature: float) -> "tuple[list[Comparison], list[str]]":
+    from ouroloop.record.track import Store
+    from ouroloop.report.compare import compare as compare_models
+    from ouroloop.report.compare import compare_study
+    from ouroloop.report.models import find_model
 
-    age = age_seconds(options.older_than)
-    stores.require_writable()
+    if len(models) == 1:
+        return compare_study(Store.existing(), models[0], temperature)
+    before, after = map(find_model, models)
+    return [compare_models(before, after, temperature)], []
+
+
+@_app.command(cls=Command)
+def clean(
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="Unused since: a number and m(inutes), h, d, w; 30d.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report.")] = False,
+) -> int:
+    """Free what nothing needs any more. Results stay."""
+    from ouroloop.record.clean import age_seconds
+    from ouroloop.record.clean import clean as free
     from ouroloop.record.track import Store
 
-    freed = clean(Store.open(), age, options.dry_run)
+    freed = free(Store.open(), age_seconds(older_than), dry_run)
     for kind in freed:
         print(f"{kind.num_bytes / 1e6:>10,.1f} MB  {kind.count:>6,} {kind.kind}")
     total = sum(kind.num_bytes for kind in freed)
-    print(f"{total / 1e6:>10,.1f} MB  {'would be freed' if options.dry_run else 'freed'}")
+    print(f"{total / 1e6:>10,.1f} MB  {'would be freed' if dry_run else 'freed'}")
     return 0
 
 
-def _ui(options: argparse.Namespace) -> int:
-    stores.require_writable()
+@_app.command(cls=Command)
+def ui(port: Annotated[int, typer.Option(help="On this machine.")] = 5000) -> int:
+    """Open the MLflow UI over mlruns/, on this machine only."""
+    from ouroloop.record import stores
     from ouroloop.record.track import Store
     from ouroloop.report.ui import prepare, serve
 
-    tree, loops = (f"http://127.0.0.1:{options.port}{page}" for page in prepare(Store.open()))
+    tree, loops = (f"http://127.0.0.1:{port}{page}" for page in prepare(Store.open()))
     print(f"MLflow UI over {stores.tracking_uri()}\n  {tree}\n  {loops}\nCtrl-C ends it.", flush=True)
-    return serve(options.port)
+    return serve(port)
 
 
 if __name__ == "__main__":

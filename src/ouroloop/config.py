@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
 
-from ouroloop import ConfigError as ConfigError
+from ouroloop.errors import ConfigError as ConfigError
 from ouroloop.testbed.base import Testbed
 from ouroloop.testbed.logic.grammar import TruthLabel, capacity
 from ouroloop.testbed.logic.testbed import LogicTestbed

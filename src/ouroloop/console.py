@@ -14,7 +14,6 @@ from rich.text import Text
 
 from ouroloop.config import LoopConfig
 from ouroloop.loop.generation import Observer
-from ouroloop.testbed.logic.verify import judge
 
 _ROWS = 12
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -93,7 +92,7 @@ class LoopView(Observer):
             self._live.stop()
 
     def __rich__(self) -> RenderableType:
-        return Group(self.table(_ROWS), self._progress)
+        return Group(fitted(self.table(_ROWS), self._console), self._progress)
 
     def loop_started(self, config: LoopConfig, name: str) -> None:
         self._config, self._title, self._rows = config, name, []
@@ -157,13 +156,33 @@ class LoopView(Observer):
         return table
 
 
+_LEAST_WIDTH = 6  # of a column that is folded
+
+
+def fitted(table: Table, console: Console) -> Table:
+    """The table on this console with every figure whole.
+
+    Where it is narrow, texts are folded; then curves are left out, and then what stands furthest to the right.
+    """
+    natural = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    if natural <= console.width:
+        return table
+    columns = table.columns
+    curves = [column for column in columns[1:] if column.no_wrap and column.justify == "left"]
+    for column in columns:
+        if column.justify == "right" or column in curves:
+            words = [*str(column.header).split(), *column.cells]
+            column.width = max(console.measure(word).maximum for word in words)
+        else:
+            column.no_wrap, column.overflow = False, "fold"
+    while (
+        len(columns) > 1 and sum(column.width or _LEAST_WIDTH for column in columns) + 3 * len(columns) > console.width
+    ):
+        columns.remove(curves.pop() if curves else columns[-1])
+    return table
+
+
 _STYLES = {"True": "green", "False": "red", "malformed": "yellow"}
-
-
-def verdict_and_depth(text: str) -> tuple[str, int | str]:
-    """What a row says of an expression; a malformed one has no depth, and the cell is empty."""
-    judgement = judge(text)
-    return str(judgement.verdict), "" if judgement.depth is None else judgement.depth
 
 
 def print_listing(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
@@ -180,4 +199,4 @@ def print_listing(console: Console, columns: Sequence[str], rows: Sequence[Seque
     for row in rows:
         shown = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)
         table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in shown))
-    console.print(table)
+    console.print(fitted(table, console))

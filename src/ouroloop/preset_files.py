@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ouroloop import ConfigError
+from ouroloop.errors import ConfigError
 
 HERE = Path("experiments")
 _PACKAGE = Path(__file__).parent

@@ -1,12 +1,10 @@
 """Loops run, watched, stopped and forgotten: what the tests of the loop and of its cache share."""
 
-import shutil
 from collections.abc import Callable
 
 from ouroloop.config import LoopConfig
 from ouroloop.loop.generation import Observer
 from ouroloop.loop.loop import run_loop
-from ouroloop.record import stores
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.track import Run, Store
 
@@ -49,11 +47,9 @@ class Watcher(Observer):
 
 def forget() -> None:
     """The next loop computes all of its generations itself."""
-    shutil.rmtree(stores.runs_folder() / "generations", ignore_errors=True)
     store = Store.open()
-    for level in ("loop", "generation"):
-        for run in store.find(level=level):
-            store.client.delete_run(run.id)
+    for run in store.find(level="generation"):
+        store.client.set_tag(run.id, "ouroloop.key", "forgotten")
 
 
 def loop(config: LoopConfig, study: str = "test", observer: Observer | None = None, new: bool = False) -> Run:

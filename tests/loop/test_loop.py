@@ -60,7 +60,6 @@ CYCLES = [
     CycleConfig(kind=DataCycle.BALANCED),
     CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=0.5),
     CycleConfig(kind=DataCycle.EXPANDING, synthetic_proportion=0.5),
-    CycleConfig(kind=DataCycle.FRESH_MIX, synthetic_proportion=0.5),
     CycleConfig(kind=DataCycle.FULL_SYNTHETIC),
 ]
 

@@ -63,6 +63,10 @@ class Learner(Protocol):
         """The kind that it computes on and that may round otherwise than another: cpu, or a GPU's name."""
 
     @property
+    def description(self) -> str:
+        """What it is and how large, in a few words."""
+
+    @property
     def is_registrable(self) -> bool:
         """Whether its models are worth keeping: one that *is* its training set is on record already."""
 

@@ -54,6 +54,7 @@ class EmpiricalLearner:
     temperature: float
 
     device = "cpu"
+    description = "no network: the model is its training set"
     is_registrable = False
 
     def check(self) -> None: ...

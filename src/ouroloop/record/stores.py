@@ -126,6 +126,39 @@ def holds_nothing(path: Path, table: str) -> bool:
         return False
 
 
+# What MLflow and Optuna would be asked for these names; their imports and checks take seconds
+_NAMES = {
+    "study": "SELECT DISTINCT value FROM tags WHERE key = 'ouroloop.study'",
+    "run": "SELECT run_uuid FROM runs",
+    "model": "SELECT name FROM registered_models",
+    "logged model": "SELECT model_id FROM logged_models",
+    "queue": "SELECT study_name FROM studies",
+}
+
+
+def known(*kinds: str) -> list[str] | None:
+    """The names on record, of deleted ones too; None if a store is no SQLite file that reads as expected."""
+    names: set[str] = set()
+    for kind in kinds:
+        path = sqlite_file(optuna_url() if kind == "queue" else tracking_uri())
+        if path is None:
+            return None
+        if path.is_file():
+            try:
+                with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)) as database:
+                    names.update(name for (name,) in database.execute(_NAMES[kind]))
+            except sqlite3.Error:
+                return None
+    return sorted(names)
+
+
+def require_store() -> None:
+    """Raises ConfigError when MLflow's store is a file that is not there."""
+    path = sqlite_file(tracking_uri())
+    if path is not None and is_missing(path):
+        raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
+
+
 def require_writable() -> None:
     """Creates the folder and writes to it once, so that a long run does not fail at its end.
 

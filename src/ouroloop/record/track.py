@@ -123,9 +123,7 @@ class Store:
         Raises:
             ConfigError: there is none, or it cannot be opened.
         """
-        path = stores.sqlite_file(stores.tracking_uri())
-        if path is not None and stores.is_missing(path):
-            raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
+        stores.require_store()
         return cls.open()
 
     @property

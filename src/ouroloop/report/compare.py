@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from ouroloop.config import ConfigError
-from ouroloop.console import print_listing, verdict_and_depth
+from ouroloop.console import print_listing
 from ouroloop.record.track import Store
 from ouroloop.report.models import FoundModel, find_model
 from ouroloop.report.stages import Cell, Found, find_cells, find_stages
@@ -21,7 +21,7 @@ from ouroloop.science.dataset import DatasetError
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Array
 from ouroloop.testbed.logic.grammar import TruthLabel, capacity, unique_set
-from ouroloop.testbed.logic.verify import judge
+from ouroloop.testbed.logic.testbed import LogicTestbed
 
 _DRAWN = 2_000  # expressions when no D_0 is on record
 _FOLDS = (10, 1_000)  # by more than this many times did a probability fall or rise
@@ -32,6 +32,7 @@ _COLUMNS = ("verdict", "depth", "log_p_before", "log_p_after", "change", "expres
 class Comparison:
     """Log-probabilities in nats of the same expressions under two models."""
 
+    testbed: LogicTestbed
     before: str
     after: str
     reference: str
@@ -49,7 +50,7 @@ class Comparison:
     @cached_property
     def depths(self) -> npt.NDArray[np.int64]:
         """Of each expression; -1 where it is malformed."""
-        depths = [judge(text).depth for text in self.texts]
+        depths = [self.testbed.judge(text).depth for text in self.texts]
         return np.array([-1 if depth is None else depth for depth in depths], dtype=np.int64)
 
     def summary(self, depth: int | None = None) -> dict[str, float]:
@@ -76,11 +77,11 @@ class Comparison:
         return [{"depth": int(depth), **self.summary(int(depth))} for depth in np.unique(self.depths)]
 
     def fell_most(self, limit: int) -> list[tuple[Any, ...]]:
-        """Rows of (verdict, depth or "", nats before, nats after, change, text), the deepest fall first."""
+        """Rows of (verdict, depth or "", log p before, log p after, change, text), the deepest fall first."""
         fallen = [i for i in np.argsort(self.change, kind="stable")[:limit] if self.change[i] < 0]
         numbers = np.stack([self.log_p_before, self.log_p_after, self.change], axis=1)[fallen].tolist()
         texts = [self.texts[i] for i in fallen]
-        return [(*verdict_and_depth(text), *pair, text) for text, pair in zip(texts, numbers, strict=True)]
+        return [(*self.testbed.row(text)[:-1], *pair, text) for text, pair in zip(texts, numbers, strict=True)]
 
     def record(self, limit: int) -> dict[str, Any]:
         """Everything above for a program; the `limit` expressions that fell most."""
@@ -103,6 +104,7 @@ def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> 
     """
     texts, reference = _expressions(before, after)
     return Comparison(
+        before.testbed,
         before.name,
         after.name,
         reference,

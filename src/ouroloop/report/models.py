@@ -1,25 +1,23 @@
-"""A model by any of its names: registered, logged by a run, or a folder; and what makes one load elsewhere."""
+"""A model by any of its names: registered, logged by a run, or a folder."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version as version_of
 from pathlib import Path
-from platform import python_version
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import yaml
-from mlflow import pyfunc
-from mlflow.models import Model, infer_signature
+from typing import TYPE_CHECKING
 
 from ouroloop.config import ConfigError, SamplingConfig
-from ouroloop.learner.network.learner import Network
-from ouroloop.learner.network.model import load_model
-from ouroloop.record.track import Run, Store
+from ouroloop.preset_files import did_you_mean, shown
+from ouroloop.record import stores
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.testbed import LogicTestbed
+
+if TYPE_CHECKING:  # torch and MLflow take seconds to import, and a name may be mistyped
+    from ouroloop.learner.network.learner import Network
+    from ouroloop.record.track import Run, Store
 
 FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a folder"
 
@@ -28,10 +26,10 @@ FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-I
 class FoundModel:
     name: str
     """As it was asked for."""
-    fitted: Network
+    fitted: "Network"
     """As S_t was sampled from it."""
     testbed: LogicTestbed
-    generation: Run | None
+    generation: "Run | None"
     """The run that made it; None for a folder."""
 
     def write(self, count: int, temperature: float, prompt: str, seed: int) -> list[str]:
@@ -61,14 +59,42 @@ def find_model(name: str) -> FoundModel:
     Raises:
         ConfigError: there is none, or it is not one of ours.
     """
+    require_model(name)
     with _located(name) as (folder, generation):
         sampling, testbed = _sampling(name, folder), LogicTestbed()
+        from ouroloop.learner.network.learner import Network
+        from ouroloop.learner.network.model import load_model
+
         try:
             model = load_model(folder)
         except Exception as error:  # whatever transformers and safetensors make of a damaged file
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"the model in {name} cannot be loaded: {reason}") from None
     return FoundModel(name, Network(model, testbed.tokenizer, sampling), testbed, generation)
+
+
+def require_model(name: str) -> None:
+    """Answers a mistyped name at once, as far as that can be known without MLflow.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    if not name.startswith(("models:/", "runs:/")):
+        if not Path(name).is_dir():
+            raise ConfigError(f"no folder {shown(name)}; a model is {FORMS}")
+        _sampling(name, Path(name))
+        return
+    match = re.fullmatch(r"(models:/[^/@]+([@/][^/@]+)?|runs:/[^/@]+(/[^/]+)?)", name)
+    if match is None:
+        raise ConfigError(f"cannot read {shown(name)}; a model is {FORMS}")
+    stores.require_store()
+    kind = "run" if name.startswith("runs:") else "model" if match[2] else "logged model"
+    wanted = re.split("[@/]", name.partition(":/")[2])[0]
+    known = stores.known(kind)
+    if known is not None and wanted not in known:
+        there_are = f"; there are: {', '.join(known) or 'none'}" if kind == "model" else ""
+        what = "registered model" if kind == "model" else kind
+        raise ConfigError(f"no {what} {shown(wanted)}{did_you_mean(wanted, known)}{there_are}")
 
 
 def _sampling(name: str, folder: Path) -> SamplingConfig:
@@ -89,13 +115,12 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
 
 
 @contextmanager
-def _located(name: str) -> Iterator[tuple[Path, Run | None]]:
+def _located(name: str) -> "Iterator[tuple[Path, Run | None]]":
     if not name.startswith(("models:/", "runs:/")):
-        folder = Path(name)
-        if not folder.is_dir():
-            raise ConfigError(f"no folder {name!r}; a model is {FORMS}")
-        yield folder, None
+        yield Path(name), None
         return
+    from ouroloop.record.track import Store
+
     store = Store.existing()
     with TemporaryDirectory() as aside:
         try:
@@ -109,7 +134,7 @@ def _located(name: str) -> Iterator[tuple[Path, Run | None]]:
         yield folder, run
 
 
-def _address(store: Store, name: str) -> tuple[str, Run | None]:
+def _address(store: "Store", name: str) -> "tuple[str, Run | None]":
     """Where the files are, and the run that made them."""
     scheme, _, rest = name.partition(":/")
     if scheme == "runs":
@@ -123,7 +148,7 @@ def _address(store: Store, name: str) -> tuple[str, Run | None]:
     return _logged(store, rest, name)
 
 
-def _logged(store: Store, model_id: str, name: str, wanted: str = "") -> tuple[str, Run | None]:
+def _logged(store: "Store", model_id: str, name: str, wanted: str = "") -> "tuple[str, Run | None]":
     model = store.client.get_logged_model(model_id)
     if wanted not in ("", model.name):
         raise ConfigError(f"no model {name}; that run's is called {model.name}")
@@ -131,7 +156,7 @@ def _logged(store: Store, model_id: str, name: str, wanted: str = "") -> tuple[s
     return str(model.artifact_location), run
 
 
-def _registered(store: Store, rest: str) -> tuple[str, Run | None]:
+def _registered(store: "Store", rest: str) -> "tuple[str, Run | None]":
     model_name, separator, which = rest.partition("@") if "@" in rest else rest.partition("/")
     known = {model.name: model for model in store.client.search_registered_models(max_results=1_000)}
     if model_name not in known:
@@ -146,45 +171,3 @@ def _registered(store: Store, rest: str) -> tuple[str, Run | None]:
     found = store.client.get_model_version(model_name, version)
     run = store.get(found.run_id) if found.run_id else None
     return str(store.client.get_model_version_download_uri(model_name, version)), run
-
-
-def make_loadable(store: Store, model_id: str, card: str) -> None:
-    """Adds to the folder of a logged model what MLflow needs to load it, and its card."""
-    location = store.client.get_logged_model(model_id).artifact_location
-    with TemporaryDirectory() as aside:
-        plain, tokenizer = (
-            json.loads(store.download(f"{location}/{name}", Path(aside)).read_text())
-            for name in ("config.json", "tokenizer_config.json")
-        )
-        folder = Path(aside) / "added"
-        write_mlflow_model(folder, model_id, plain["architectures"][0], tokenizer["model_max_length"])
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        store.client.log_model_artifacts(model_id, str(folder))
-
-
-def write_mlflow_model(folder: Path, model_id: str, architecture: str, context_length: int) -> None:
-    """The files that turn a plain transformers folder into an MLflow model, for its transformers flavour.
-
-    Written here and not by `mlflow.transformers.save_model`: that one copies the weights, asks the hub
-    for a card and a licence, and fails on a local folder with transformers 5.
-    """
-    tokenizer = LogicTestbed().tokenizer.build(context_length, continues=True)
-    tokenizer.save_pretrained(folder / "components" / "tokenizer")
-    model = Model(signature=infer_signature("( not", "( not False )"), model_id=model_id)
-    flavour: dict[str, Any] = {
-        "task": "text-generation",
-        "instance_type": "TextGenerationPipeline",
-        "pipeline_model_type": architecture,
-        "model_binary": ".",  # the weights and their configuration lie beside this file
-        "source_model_name": model_id,
-        "components": ["tokenizer"],
-        "tokenizer_type": type(tokenizer).__name__,
-    }
-    model.add_flavor("transformers", transformers_version=version_of("transformers"), code=None, **flavour)
-    pyfunc.add_to_model(model, loader_module="mlflow.transformers", python_env="python_env.yaml")
-    model.save(folder / "MLmodel")
-    packages = ("mlflow", "torch", "transformers")
-    pinned = [f"{name}=={version_of(name).partition('+')[0]}" for name in packages]
-    (folder / "requirements.txt").write_text("\n".join(pinned) + "\n")
-    environment = {"python": python_version(), "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-    (folder / "python_env.yaml").write_text(yaml.safe_dump(environment, sort_keys=False))

@@ -10,20 +10,28 @@ the same cell, the aliases move together to the newly chosen loop; versions are 
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import version as version_of
 from math import sqrt
+from pathlib import Path
+from platform import python_version
+from tempfile import TemporaryDirectory
 from textwrap import dedent
+from typing import Any
 
+import yaml
+from mlflow import pyfunc
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model, infer_signature
 from pydantic import BaseModel
 
 from ouroloop.config import LoopConfig, StageConfig, flatten
 from ouroloop.record.provenance import cell_tags
 from ouroloop.record.track import Run, Store
-from ouroloop.report.models import make_loadable
 from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages
 from ouroloop.science.dataset import Source
 from ouroloop.science.metrics import RETENTION, CollapseStage
+from ouroloop.testbed.logic.testbed import LogicTestbed
 
 
 def register(store: Store, study: str) -> list[Entry]:
@@ -93,7 +101,7 @@ class _Registration:
         tags, card = self._tags(stage, generation), self._card(stage, generation)
         existing = self._by_source.get(model.artifact_location)
         if existing is None:
-            make_loadable(self._store, generation.model_id, card)
+            _make_loadable(self._store, generation.model_id, card)
             created = self._client.create_model_version(
                 self._cell.name,
                 model.artifact_location,  # "models:/m-…" would be looked up in the store of the environment
@@ -111,7 +119,7 @@ class _Registration:
         for key, value in changed.items():
             self._client.set_model_version_tag(self._cell.name, existing.version, key, value)
         if existing.description != card:
-            make_loadable(self._store, generation.model_id, card)
+            _make_loadable(self._store, generation.model_id, card)
             self._client.update_model_version(self._cell.name, existing.version, card)
         return existing, bool(changed) or existing.description != card
 
@@ -147,6 +155,48 @@ class _Registration:
             mixture=generation.mixture,
             metrics=generation.metrics,
         )
+
+
+def _make_loadable(store: Store, model_id: str, card: str) -> None:
+    """Adds to the folder of a logged model what MLflow needs to load it, and its card."""
+    location = store.client.get_logged_model(model_id).artifact_location
+    with TemporaryDirectory() as aside:
+        plain, tokenizer = (
+            json.loads(store.download(f"{location}/{name}", Path(aside)).read_text())
+            for name in ("config.json", "tokenizer_config.json")
+        )
+        folder = Path(aside) / "added"
+        write_mlflow_model(folder, model_id, plain["architectures"][0], tokenizer["model_max_length"])
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        store.client.log_model_artifacts(model_id, str(folder))
+
+
+def write_mlflow_model(folder: Path, model_id: str, architecture: str, context_length: int) -> None:
+    """The files that turn a plain transformers folder into an MLflow model, for its transformers flavour.
+
+    Written here and not by `mlflow.transformers.save_model`: that one copies the weights, asks the hub
+    for a card and a licence, and fails on a local folder with transformers 5.
+    """
+    tokenizer = LogicTestbed().tokenizer.build(context_length, continues=True)
+    tokenizer.save_pretrained(folder / "components" / "tokenizer")
+    model = Model(signature=infer_signature("( not", "( not False )"), model_id=model_id)
+    flavour: dict[str, Any] = {
+        "task": "text-generation",
+        "instance_type": "TextGenerationPipeline",
+        "pipeline_model_type": architecture,
+        "model_binary": ".",  # the weights and their configuration lie beside this file
+        "source_model_name": model_id,
+        "components": ["tokenizer"],
+        "tokenizer_type": type(tokenizer).__name__,
+    }
+    model.add_flavor("transformers", transformers_version=version_of("transformers"), code=None, **flavour)
+    pyfunc.add_to_model(model, loader_module="mlflow.transformers", python_env="python_env.yaml")
+    model.save(folder / "MLmodel")
+    packages = ("mlflow", "torch", "transformers")
+    pinned = [f"{name}=={version_of(name).partition('+')[0]}" for name in packages]
+    (folder / "requirements.txt").write_text("\n".join(pinned) + "\n")
+    environment = {"python": python_version(), "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(environment, sort_keys=False))
 
 
 _RATES = {"share_in_original": "texts that occur in D_0"}

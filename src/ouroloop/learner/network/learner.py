@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ouroloop.config import ConfigError, ModelConfig, SamplingConfig, TrainConfig
+from ouroloop.config import ModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner.base import Report, Samples, Training
 from ouroloop.learner.network import sampling
 from ouroloop.learner.network.batches import MixedDataModule, packed_attention
-from ouroloop.learner.network.model import build_model, load_model, save_model
-from ouroloop.learner.network.train import train
+from ouroloop.learner.network.model import build_model, load_model, num_parameters, save_model
+from ouroloop.learner.network.train import build_trainer, train
 from ouroloop.science.dataset import Dataset
 from ouroloop.science.seeding import Streams
 from ouroloop.testbed.base import Array, Tokenizer
@@ -55,6 +55,11 @@ class NetworkLearner:
     is_registrable = True
 
     @property
+    def description(self) -> str:
+        parameters = num_parameters(build_model(self.model, self.tokenizer, 0))
+        return f"{self.model.model_type}, {parameters:,} parameters without position embeddings"
+
+    @property
     def device(self) -> str:
         wanted = self.train.accelerator
         if wanted in ("auto", "gpu") and torch.cuda.is_available():
@@ -62,8 +67,7 @@ class NetworkLearner:
         return "mps" if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
 
     def check(self) -> None:
-        if self.train.accelerator in ("gpu", "mps") and self.device == "cpu":
-            raise ConfigError(f"train.accelerator {self.train.accelerator}: this machine has none; allowed: auto, cpu")
+        build_trainer(self.train, [])
         model = build_model(self.model, self.tokenizer, 0)
         sampling.require_causal(model, self.tokenizer)
         if self.train.batching == "packed":

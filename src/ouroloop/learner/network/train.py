@@ -20,6 +20,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -159,6 +160,34 @@ class BestWeights(pl.Callback):
         module.load_state_dict(self._weights)
 
 
+def build_trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Raises ConfigError when this machine, or Muon, is not made for what is asked of them."""
+    if config.muon_learning_rate and config.strategy == "fsdp":
+        raise ConfigError("train.muon_learning_rate needs whole matrices, which train.strategy=fsdp splits; drop one")
+    try:
+        return pl.Trainer(
+            accelerator=config.accelerator,
+            devices=1,
+            strategy=config.strategy,
+            plugins=[LightningEnvironment()],  # a loop is a world of its own, whatever Slurm exports around it
+            precision=config.precision,
+            deterministic="warn" if torch.cuda.is_available() else None,
+            max_epochs=1,
+            val_check_interval=1,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        asked = f"train.accelerator={config.accelerator} and train.strategy={config.strategy}"
+        raise ConfigError(f"this machine cannot train with {asked}: {reason}") from None
+
+
 def train(
     model: PreTrainedModel,
     data: MixedDataModule,
@@ -171,31 +200,13 @@ def train(
     `report` gets (optimizer step, nats per token) about a hundred times; `seed` decides the dropout.
 
     Raises:
-        ConfigError: the model cannot be trained packed, or Muon would get pieces of matrices.
+        ConfigError: the model cannot be trained packed, or `build_trainer` refuses.
         FloatingPointError: no validation loss was finite.
     """
-    if config.muon_learning_rate and config.strategy == "fsdp":
-        raise ConfigError("train.muon_learning_rate needs whole matrices, which train.strategy=fsdp splits; drop one")
     torch.manual_seed(seed)
     module = LanguageModel(model, config, report)
     best = BestWeights(data.validation_entropy_nats + config.stop_gap_nats if config.stop_gap_nats else -math.inf)
-    trainer = pl.Trainer(
-        accelerator=config.accelerator,
-        devices=1,
-        strategy=config.strategy,
-        plugins=[LightningEnvironment()],  # a loop is a world of its own, whatever Slurm exports around it
-        precision=config.precision,
-        deterministic="warn" if torch.cuda.is_available() else None,
-        max_epochs=1,
-        val_check_interval=1,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        callbacks=[best],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = build_trainer(config, [best])
     model.train()
     with packed_attention(model) if config.batching == "packed" else nullcontext():
         trainer.fit(module, datamodule=data)

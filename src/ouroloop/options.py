@@ -1,0 +1,173 @@
+"""How the command line reads options: overrides of presets, mistakes, numbers, and what a shell may complete."""
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ouroloop.errors import ConfigError
+from ouroloop.preset_files import described_presets, did_you_mean, shown
+
+if TYPE_CHECKING:
+    from ouroloop.config import LoopConfig
+    from ouroloop.study.config import StudyConfig
+
+
+class Commands(TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        names = self.list_commands(ctx)
+        if args[0] not in names and not ctx.resilient_parsing:
+            near = did_you_mean(args[0], names)
+            raise ConfigError(f"no command {shown(args[0])}{near}; there are: {', '.join(names)}")
+        return super().resolve_command(ctx, args)
+
+
+class Command(TyperCommand):
+    """Explains unknown options, ends quietly when nobody reads on, and raises what signals ask for."""
+
+    def overridden(self) -> "type[LoopConfig | StudyConfig] | None":
+        """What kind of preset the options that are not the command's own belong to."""
+        return None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        overrides: list[str] = []
+        if not ctx.resilient_parsing:
+            args, overrides = self._parted(args, [*ctx.help_option_names])
+        rest = super().parse_args(ctx, args)
+        ctx.args = overrides
+        return rest
+
+    def _parted(self, args: list[str], own: list[str]) -> tuple[list[str], list[str]]:
+        """The command's own arguments, and the overrides as KEY=VALUE, whether they came in one word or two."""
+        own += [name for param in self.params for name in (*param.opts, *param.secondary_opts) if name[:1] == "-"]
+        kept, overrides, words = list[str](), list[str](), iter(args)
+        for word in words:
+            name, equals, value = word.partition("=")
+            if not name.startswith("--") or name in own:
+                kept += [word, *(words if word == "--" else ())]
+                continue
+            self._require_known(name, [each for each in own if each.startswith("--")])
+            value = value if equals else next(words, "--")
+            if not equals and value.startswith("--"):
+                raise ConfigError(f"{name} needs a value: {name}=VALUE")
+            overrides.append(f"{name.removeprefix('--')}={value}")
+        return kept, overrides
+
+    def _require_known(self, name: str, own: list[str]) -> None:
+        kind = self.overridden()
+        if kind is None:
+            allowed = ", ".join(own)
+            raise ConfigError(f"unknown option {shown(name)}{did_you_mean(name, own)}; allowed here: {allowed}")
+        from ouroloop.presets import unknown_key
+        from ouroloop.schema import is_key
+
+        key = name.removeprefix("--")
+        if not is_key(kind, key):
+            raise ConfigError(unknown_key(kind, key, own, "--"))
+
+    def invoke(self, ctx: Any) -> Any:
+        from ouroloop.record.liveness import catch_signals
+
+        catch_signals()
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if not _is_stdout_closed():
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the very end
+            return 128 + signal.SIGPIPE
+        return code
+
+
+def _is_stdout_closed() -> bool:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
+
+
+class LoopCommand(Command):
+    """Takes the preset of a loop, with any of its fields as options, and lists what there is."""
+
+    studies = False
+
+    def overridden(self) -> "type[LoopConfig | StudyConfig]":
+        from ouroloop.config import LoopConfig
+
+        return LoopConfig
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Presets"):
+            formatter.write_dl(list(described_presets(self.studies).items()))
+        super().format_epilog(ctx, formatter)
+
+
+class StudyCommand(LoopCommand):
+    studies = True
+
+    def overridden(self) -> "type[LoopConfig | StudyConfig]":
+        from ouroloop.study.config import StudyConfig
+
+        return StudyConfig
+
+
+def number_from(low: int) -> Any:
+    def parse(given: str | int) -> int:
+        text = str(given)  # a default comes here too
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= low):
+            raise typer.BadParameter(f"{shown(text)} is not a whole number from {low} to 999999999")
+        return int(text)
+
+    return parse
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 10:
+        raise typer.BadParameter(f"{shown(text)} is not a number above 0, up to 10")
+    return value
+
+
+def _loops(incomplete: str) -> list[tuple[str, str]]:
+    return [item for item in described_presets(studies=False).items() if item[0].startswith(incomplete)]
+
+
+def _studies(incomplete: str) -> list[tuple[str, str]]:
+    return [item for item in described_presets(studies=True).items() if item[0].startswith(incomplete)]
+
+
+def _presets(incomplete: str) -> list[tuple[str, str]]:
+    return _loops(incomplete) + _studies(incomplete)
+
+
+def _recorded(incomplete: str) -> list[str]:
+    from ouroloop.record import stores
+
+    return [name for name in stores.known("study") or [] if name.startswith(incomplete)]
+
+
+LoopPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_loops)]
+StudyPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_studies)]
+AnyPreset = Annotated[
+    str | None, typer.Argument(metavar="PRESET", help="Whose values; without it the defaults.", autocompletion=_presets)
+]
+Study = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study, or the preset of lone loops.", autocompletion=_recorded)
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(parser=number_from(1), metavar="N", help="Loops at a time: 1, or what a cluster's machines take."),
+]
+Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")]
+Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same one, the same expressions.")]
+Temperature = typer.Option(parser=_temperature, metavar="T", help="Above 0, up to 10.")
+Count = Annotated[int, typer.Option("-n", parser=number_from(1), metavar="N", help="How many.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs instead of people.")]
