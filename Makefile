@@ -48,7 +48,7 @@ figure: .venv/.installed ## run a figure of the paper and its ideal learner, res
 		$(OUROLOOP) sweep $$study --workers=$(WORKERS) $(ARGS) && \
 		$(OUROLOOP) report $$study --folder=experiments/results/$$study || exit 1; \
 	done
-	$(BIN)/python experiments/headline.py $(FIGURE)
+	$(BIN)/python -m ouroloop.report.archive experiments/results/$(FIGURE)
 
 ui: .venv/.installed ## browse the runs in the MLflow UI, on this machine only (PORT=5000)
 	$(OUROLOOP) ui --port=$(PORT)

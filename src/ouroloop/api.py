@@ -16,7 +16,7 @@ from ouroloop.learner import learner_of
 from ouroloop.loop.attempt import run_alone
 from ouroloop.record import stores
 from ouroloop.record.track import Run, Store
-from ouroloop.report.page import write_report
+from ouroloop.report.folder import write_report
 from ouroloop.report.results import Results, read_results
 from ouroloop.study.answer import study_answer
 from ouroloop.study.config import StudyConfig

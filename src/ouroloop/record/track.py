@@ -377,9 +377,13 @@ class Run:
         self.store.client.set_tag(self.id, "mlflow.loggedArtifacts", json.dumps(logged))
 
     def log_samples(self, sample: Sample) -> None:
-        """The most frequent texts, and all of them by class, such as depth, as tables that the UI shows."""
+        """The most frequent texts, each before what is said of it, and all of them by class, such as depth, as tables
+        that the UI shows.
+        """
         testbed = sample.testbed
-        tables = {"samples": (["count", "share", *testbed.columns], sample.most_frequent(_TABLE_ROWS))}
+        columns = [testbed.columns[-1], "count", "share", *testbed.columns[:-1]]
+        rows = [(row[-1], *row[:-1]) for row in sample.most_frequent(_TABLE_ROWS)]
+        tables: dict[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = {"samples": (columns, rows)}
         if tally := testbed.tally(sample):
             tables["depths"] = (["depth", "count"], tally)
         self.log_tables(**tables)

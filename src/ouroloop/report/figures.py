@@ -1,185 +1,430 @@
-"""The figures of a report as PNG, for talks and papers: drawn from the same tables as the page's."""
+"""The figures, each defined once, in the grammar of graphics (altair): what is drawn from which column of its table.
 
-from collections.abc import Iterable, Mapping
+A definition names its table and holds no rows. The page hands both to the browser, `svg` and `png` draw them without
+one; pictures on MLflow's runs and those of the README come from here too.
+
+Colours are CSS variables: a page by night sets them anew, a picture gets those of the day. Two parameters are the
+reader's: `hidden`, the names that are not to be seen, and `at`, the row or generation that is read off.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
-from itertools import groupby
-from typing import Any
+from itertools import pairwise
+from math import floor, log10
+from typing import Any, cast
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
+import altair as alt
+import pandas as pd
+import vl_convert
+from PIL import Image
 
-from ouroloop.report.tables import Table
+Spec = dict[str, Any]
+Chart = Any
+"""Of altair, whose classes for layers, facets and so on have no common one to name."""
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; marks and dashes help them too
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKS, _DASHES = "os^Dxv", ("-", "--", ":", "-.")
-_PARTS = {"True": "#009E73", "False": "#E69F00", "malformed": "#999999"}
-_HEAT = LinearSegmentedColormap.from_list("heat", ["#ffffff", "#56B4E9", "#004E86"])
+PANELS = 24
+"""Small charts in one figure; of more cells or loops so many are drawn, evenly chosen."""
 
-Row = dict[str, Any]
+PAPER = "the paper"
+PARTS = ("True", "False", "malformed")
+DAY = {
+    # Okabe and Ito's colours, which colour-blind readers tell apart, darkened where a thin line would be too faint
+    "s0": "#0072b2", "s1": "#c8500a", "s2": "#00866a", "s3": "#b4558a", "s4": "#a87900", "s5": "#2b8fc7",
+    "s6": "#1d1c1a", "ink": "#1d1c1a", "soft": "#65615a", "line": "#e4e0d8", "card": "#ffffff", "heat": "#004e86",
+    "true": "#0a8f6c", "false": "#e69f00", "malformed": "#9a958c",
+}  # fmt: skip
+_MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+_DASHES = ([1, 0], [9, 4], [3, 4], [12, 4, 3, 4])
+_DOTTED = [1, 3.5]
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
+_WIDTH = {"retention": 760, "half_life": 350, "unique": 350}
+_HEIGHT = {"retention": 340, "half_life": 280, "unique": 280}
 
 
-def pictures(tables: Mapping[str, Table]) -> dict[str, bytes]:
-    """A PNG for each figure that has something to show, by the name of its table."""
-    draw = {
-        "retention": _retention,
-        "half_life": _half_life,
-        "composition": _composition,
-        "unique": _unique,
-        "depth": _depth,
+def figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Spec]:
+    """By name, for a page, those that have something to show: as wide as it is, one small chart, and no legend."""
+    found = {name: define(rows(name, tables[name]), True) for name, define in _DEFINE.items() if len(tables[name])}
+    return {name: spec(chart) for name, chart in found.items()}
+
+
+def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str, str]:
+    """An SVG for each figure that has something to show; of more than `most` cells or loops so many, evenly chosen."""
+    drawn = {}
+    for name, define in _DEFINE.items():
+        table = rows(name, tables[name])
+        if len(table):
+            key = "loop" if name == "depth" else "cell"
+            few = table[table[key].isin(evenly(_names(table, key), most))]
+            drawn[name] = svg(spec(define(few)), name, few)
+    return drawn
+
+
+def rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A figure's table with what its definition needs beside it."""
+    if name != "half_life" or table.empty:
+        return table
+    known = [λ for λ in table["proportion"] if λ is not None]
+    aside = max(known) + 2 * _pad(known) if known else 0.0
+    places = [aside if λ is None else λ for λ in table["proportion"]]
+    return table.assign(group=[_group(*pair) for pair in zip(table["cell"], table["cycle"], strict=True)], place=places)
+
+
+def _pad(proportions: Sequence[float]) -> float:
+    return max(0.04, (max(proportions) - min(proportions)) * 0.07)
+
+
+def _group(cell: str, cycle: str) -> str:
+    """What a cell is called beside its λ."""
+    return ", ".join(part for part in cell.split(", ") if not part.startswith("λ = ")) or cycle
+
+
+def retention(table: pd.DataFrame, is_page: bool = False, is_log: bool = False) -> Chart:
+    """Line: mean over seeds; band, where there are several: lowest to highest; dotted: the paper."""
+    cells = _names(table, "cell")
+    base = _chart("retention").transform_filter("indexof(hidden, datum.cell) < 0").encode(_generation(table))
+    y = _axis("mean", "diversity kept", _scale([*table["mean"], *table["highest"]], is_log))
+    line = base.encode(y, color=_color("cell", cells, table, is_page))
+    band = base.transform_filter("datum.seeds > 1").mark_area(opacity=0.16)
+    layers = [
+        band.encode(y.field("lowest"), alt.Y2("highest:Q"), color=_color("cell", cells, table, is_page)),
+        line.mark_line().encode(strokeDash=_dash("cell", cells, table, is_page)),
+        _marked(line, table, "cell", cells, is_page),
+        *_published(line, table, "paper", y.field("paper")),
+        *_cursor(base, line, "datum.generation === at"),
+    ]
+    return _finish(layers, "retention", is_page)
+
+
+def half_life(table: pd.DataFrame, is_page: bool = False) -> Chart:
+    """A filled mark for each loop, an open triangle where half was not lost; the line joins medians."""
+    names = _names(table, "group")
+    known = sorted({λ for λ in table["proportion"] if λ is not None})
+    aside = max(table["place"]) if len(known) < len(set(table["place"])) else None
+    base = _chart("half_life").transform_filter("indexof(hidden, datum.group) < 0")
+    base = base.transform_calculate(life="isValid(datum.half_life) ? datum.half_life : datum.reached")
+    x = _proportions(known, aside)
+    top = max(value or 0 for key in ("reached", "half_life", "paper") for value in table[key])
+    y = _axis("life", "half of it gone at generation", alt.Scale(domain=[0, top * 1.04], nice=False), "d")
+    point = base.encode(x, y, color=_color("group", names, table, is_page))
+    medians = base.transform_filter("isValid(datum.proportion)")
+    medians = medians.transform_calculate(either="isValid(datum.half_life) ? datum.half_life : 1e9")
+    medians = medians.transform_aggregate(middle="median(either)", groupby=["group", "place"])
+    medians = medians.transform_filter("datum.middle < 1e9").mark_line(strokeWidth=1.4)
+    layers = [
+        medians.encode(x, y.field("middle"), color=_color("group", names, table, is_page)),
+        *_published(point, table, "paper", y.field("paper"), where="isValid(datum.proportion)"),
+        point.transform_filter("isValid(datum.half_life)")
+        .mark_point(filled=True, size=70, opacity=1)
+        .encode(shape=_shape("group", names, table, is_page)),
+        point.transform_filter("!isValid(datum.half_life)").mark_point(
+            shape="triangle-up", size=70, opacity=1, fill="var(--card)"
+        ),
+        *_cursor(None, point, "datum.id === at"),
+    ]
+    return _finish(layers, "half_life", is_page)
+
+
+def unique(table: pd.DataFrame, is_page: bool = False, is_log: bool = True) -> Chart:
+    """Distinct texts over diversity, from generation 0 at the left; dotted: the paper."""
+    cells = _names(table, "cell")
+    base = _chart("unique").transform_filter("indexof(hidden, datum.cell) < 0").encode(order="generation:Q")
+    top = max(1.0, *table["diversity_retention"])
+    x = alt.X(field="diversity_retention", type="quantitative").scale(domain=[0, top], reverse=True, nice=False)
+    x = x.axis(format="~%", tickCount=5).title("diversity kept")
+    y = _axis("unique_fraction", "distinct texts / all sampled", _scale(table["unique_fraction"], is_log))
+    line = base.encode(x, y, color=_color("cell", cells, table, is_page))
+    there = [x.field("paper_diversity_retention"), y.field("paper_unique_fraction")]
+    layers = [
+        line.mark_line(strokeWidth=1.6).encode(strokeDash=_dash("cell", cells, table, is_page)),
+        _marked(line, table, "cell", cells, is_page),
+        *_published(line, table, "paper_unique_fraction", *there),
+        *_cursor(None, line, "datum.id === at"),
+    ]
+    return _finish(layers, "unique", is_page)
+
+
+def composition(table: pd.DataFrame, is_page: bool = False) -> Chart:
+    """A panel for each cell: shares of texts that are True, False and malformed; dotted: the paper's True."""
+    base = _chart("composition")
+    if is_page:
+        base = base.transform_filter("datum.cell === chosen")
+    x, y = (
+        _generation(table, title=not is_page),
+        alt.Y(field="share", type="quantitative").scale(domain=[0, 1]).axis(format="%", tickCount=3),
+    )
+    colors = alt.Scale(domain=list(PARTS), range=[f"var(--{part.lower()})" for part in PARTS])
+    legend = None if is_page else alt.Legend(orient="bottom", title=None)
+    areas = base.transform_fold(list(PARTS), as_=["part", "share"])
+    areas = areas.transform_calculate(rank="indexof(['True', 'False', 'malformed'], datum.part)")
+    layers = [
+        areas.mark_area().encode(
+            x, y.title(None).stack("zero"), order="rank:O", color=alt.Color("part:N").scale(colors).legend(legend)
+        ),
+        *_published(base.encode(x), table, "paper_True", y.field("paper_True").title(None), color="var(--ink)"),
+        base.transform_filter("datum.generation === at").mark_rule(color="var(--ink)").encode(x),
+    ]
+    if is_page:
+        return (
+            alt.layer(*layers)
+            .add_params(*_params(), alt.param("chosen", value=""))
+            .properties(width="container", height=150, autosize=_FIT)
+        )
+    return _panels(layers, table, "cell", 190, 120)
+
+
+def depth(table: pd.DataFrame, is_page: bool = False) -> Chart:
+    """A panel for each loop: share of texts by depth, the shallowest on top; stronger colour is more."""
+    levels = sorted(set(table["depth"]), key=lambda level: (level == "malformed", level.zfill(4)))
+    base = _chart("depth")
+    if is_page:
+        base = base.transform_filter("datum.loop === chosen")
+    last = max(table["generation"])
+    ticks = list(range(0, last + 1, _step(last)))
+    legend = (
+        None if is_page else alt.Legend(title="share of texts", orient="bottom", format="%", values=[0.05, 0.25, 1])
+    )
+    stroke = {"stroke": "var(--card)", "strokeWidth": 0.6} if is_page else {}
+    cells = base.mark_rect(fill="var(--heat)", **stroke).encode(
+        alt.X("generation:O").axis(values=ticks, labelAngle=0, title="generation" if is_page else None),
+        alt.Y("depth:N").sort(levels).scale(domain=levels).title("depth" if is_page else None),
+        fillOpacity=alt.FillOpacity("share:Q").scale(type="sqrt", domain=[0, 1], range=[0.03, 1]).legend(legend),
+    )
+    frame = (
+        cells.transform_filter("datum.id === at")
+        .mark_rect(fill=None, stroke="var(--ink)", strokeWidth=1.6, strokeOpacity=1)
+        .encode(fillOpacity=alt.value(0))
+    )
+    if is_page:
+        size = 14 if len(levels) > 12 else 26
+        return (
+            alt.layer(cells, frame)
+            .add_params(*_params(), alt.param("chosen", value=""))
+            .properties(width="container", height=size * len(levels), autosize=_FIT)
+        )
+    wide = max(2, 2 * round(120 / (last + 1)))  # whole pixels: a picture of blurred edges is ten times as large
+    return _panels([cells], table, "loop", wide * (last + 1), 14 * len(levels))
+
+
+def headline(tables: Mapping[str, pd.DataFrame]) -> tuple[Spec, pd.DataFrame]:
+    """Retention by learner, a panel for each cell, the paper's run in each; with the rows that it draws."""
+    parts = [table.assign(learner=learner) for learner, table in tables.items() if len(table)]
+    paper = [table.dropna(subset=["paper"]).assign(learner=PAPER, mean=table["paper"], seeds=1) for table in parts]
+    drawn = pd.concat([*parts, *paper]).drop_duplicates(["learner", "cell", "generation"])
+    learners = [*tables, PAPER]
+    color = alt.Color("learner:N").scale(domain=learners, range=["var(--s1)", "var(--s0)", "var(--ink)"])
+    color = color.legend(orient="bottom", title=None, symbolType="stroke", symbolStrokeWidth=2.4)
+    dash = alt.StrokeDash("learner:N").scale(domain=learners, range=[[1, 0], [1, 0], _DOTTED]).legend(None)
+    base = _chart("retention").encode(_generation(drawn), color=color)
+    y = _axis("mean", "diversity kept", _scale([*drawn["mean"], *drawn["highest"]], False))
+    band = (
+        base.transform_filter("datum.seeds > 1").mark_area(opacity=0.2).encode(y.field("lowest"), alt.Y2("highest:Q"))
+    )
+    chart = _panels([band, base.mark_line().encode(y, strokeDash=dash)], drawn, "cell", 200, 200, wide=5)
+    return spec(chart), drawn
+
+
+# ---- parts ------------------------------------------------------------------------------------------------------
+
+_FIT = alt.AutoSizeParams(type="fit-x", contains="padding")
+
+
+def _chart(name: str) -> alt.Chart:
+    return alt.Chart(alt.NamedData(name=name))
+
+
+def _params() -> list[alt.Parameter]:
+    return [alt.param("hidden", value=[]), alt.param("at", expr="null")]
+
+
+def _names(table: pd.DataFrame, key: str) -> list[str]:
+    return list(dict.fromkeys(table[key]))
+
+
+def _step(last: int) -> int:
+    return next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, last + 1) if last / step <= 7)
+
+
+def _generation(table: pd.DataFrame, title: bool = True) -> alt.X:
+    last = max(1, *table["generation"])
+    x = alt.X("generation:Q").scale(domain=[0, last], nice=False)
+    ticks = list(range(0, last + 1, _step(last)))
+    return x.axis(values=ticks, format="d", grid=False).title("generation" if title else None)
+
+
+def _axis(field: str, title: str, scale: alt.Scale, format: str = "~%") -> alt.Y:
+    axis = alt.Axis(format=format, tickCount=6)
+    if scale.to_dict().get("type") == "log":
+        low, high = scale.to_dict()["domain"]
+        axis = alt.Axis(format=format, values=[10.0**e for e in range(round(log10(low)), floor(log10(high)) + 1)])
+    return alt.Y(field=field, type="quantitative").scale(scale).axis(axis).title(title)
+
+
+def _scale(values: Sequence[float], is_log: bool) -> alt.Scale:
+    """From 0 to 1 or a little more; logarithmic from the decade of the smallest value, which those below stand on."""
+    top = max([1.0, *values])
+    if not is_log:
+        return alt.Scale(domain=[0, top], nice=False)
+    lowest = max(1e-4, min([0.1, *(value for value in values if value > 0)]))
+    return alt.Scale(type="log", domain=[10.0 ** floor(log10(lowest) + 1e-9), top], clamp=True, nice=False)
+
+
+def _looks(names: Sequence[str], table: pd.DataFrame, looks: Sequence[Any], of_paper: Any) -> alt.Scale:
+    """One look for each name, and one for the paper's curves where there are any."""
+    has_paper = any(column.startswith("paper") and table[column].notna().any() for column in table.columns)
+    domain = [*names, PAPER] if has_paper else list(names)
+    return alt.Scale(domain=domain, range=[*looks, of_paper] if has_paper else list(looks))
+
+
+def _legend(is_page: bool) -> alt.Legend | None:
+    return (
+        None
+        if is_page
+        else alt.Legend(title=None, orient="right", symbolOpacity=1, symbolSize=70, symbolStrokeWidth=2, labelLimit=240)
+    )
+
+
+def _color(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Color:
+    colors = [f"var(--s{i % 7})" for i in range(len(names))]
+    return alt.Color(f"{key}:N").scale(_looks(names, table, colors, "var(--ink)")).legend(_legend(is_page))
+
+
+def _shape(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Shape:
+    marks = [_MARKS[i % len(_MARKS)] for i in range(len(names))]
+    return alt.Shape(f"{key}:N").scale(_looks(names, table, marks, "stroke")).legend(_legend(is_page))
+
+
+def _dash(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.StrokeDash:
+    dashes = [_DASHES[i // 7 % len(_DASHES)] for i in range(len(names))]
+    return alt.StrokeDash(f"{key}:N").scale(_looks(names, table, dashes, _DOTTED)).legend(_legend(is_page))
+
+
+def _marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str], is_page: bool) -> alt.Chart:
+    """A mark on about twelve points of a line, so that it is told from others without its colour."""
+    every = max(1, -(-int(max(table["generation"])) // 12))
+    marks = line.transform_filter(f"datum.generation % {every} === 0").mark_point(filled=True, size=32, opacity=1)
+    return cast(alt.Chart, marks.encode(shape=_shape(key, names, table, is_page)))
+
+
+def _published(
+    base: alt.Chart, table: pd.DataFrame, key: str, *places: Any, where: str = "true", **mark: Any
+) -> list[alt.Chart]:
+    """The paper's dotted curve, where it was drawn."""
+    if not table[key].notna().any():
+        return []
+    shown = base.transform_filter(f"isValid(datum.{key}) && {where} && indexof(hidden, '{PAPER}') < 0")
+    return [shown.mark_line(strokeDash=_DOTTED, strokeWidth=1.9, strokeCap="round", **mark).encode(*places)]
+
+
+def _cursor(rule: alt.Chart | None, points: alt.Chart, where: str) -> list[alt.Chart]:
+    """What is read off: a line through a generation, and rings around its points."""
+    rings = points.transform_filter(where).mark_point(fill="var(--card)", size=70, strokeWidth=2.2, opacity=1)
+    lines = [] if rule is None else [rule.transform_filter(where).mark_rule(color="var(--ink)", opacity=0.45)]
+    return [*lines, rings]
+
+
+def _proportions(known: list[float], aside: float | None) -> alt.X:
+    """λ, and beside it a place for loops without one."""
+    gap = (known[-1] - known[0]) * 0.07 if known else 0
+    is_sparse = len(known) < 9 and all(b - a > gap for a, b in pairwise(known))
+    ticks = [*(known if is_sparse else (known[:1] + known[-1:])), *([] if aside is None else [aside])]
+    pad = _pad(known) if known else 0.05
+    low, high = (known[0] if known else 0.0) - pad, max([*known, *([] if aside is None else [aside])]) + pad
+    label = (
+        "format(datum.value, '~g')"
+        if aside is None
+        else f"datum.value === {aside} ? 'no λ' : format(datum.value, '~g')"
+    )
+    axis = alt.Axis(values=ticks, labelExpr=label, grid=False, labelOverlap=True)
+    return alt.X("place:Q").scale(domain=[low, high], nice=False).axis(axis).title("synthetic proportion λ")
+
+
+def _finish(layers: Sequence[alt.Chart], name: str, is_page: bool) -> Chart:
+    chart = alt.layer(*layers).add_params(*_params())
+    if is_page:
+        return chart.properties(width="container", height=_HEIGHT[name], autosize=_FIT)
+    return chart.properties(width=_WIDTH[name], height=_HEIGHT[name])
+
+
+def _panels(
+    layers: Sequence[alt.Chart], table: pd.DataFrame, key: str, width: int, height: int, wide: int = 4
+) -> Chart:
+    names = _names(table, key)
+    chart = alt.layer(*layers, data=alt.NamedData(name=str(layers[0].data.name))).add_params(*_params())
+    for layer in chart.layer:
+        layer.data = alt.Undefined
+    header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=width)
+    facet = alt.Facet(f"{key}:N").sort(names).title(None).header(header)
+    return chart.properties(width=width, height=height).facet(facet, columns=min(wide, len(names)))
+
+
+def evenly(names: Sequence[str], most: int) -> list[str]:
+    """All of them, or so many, evenly chosen, the first and the last among them."""
+    if len(names) <= most:
+        return list(names)
+    return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
+
+
+def spec(chart: Chart) -> Spec:
+    soft, ink = "var(--soft)", "var(--ink)"
+    quiet = {
+        "labelColor": soft,
+        "titleColor": soft,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
     }
-    return {name: _png(draw[name](_rows(tables[name]))) for name in draw if tables[name].rows}
-
-
-def _rows(table: Table) -> list[Row]:
-    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-
-
-def _by(rows: Iterable[Row], key: str) -> list[tuple[str, list[Row]]]:
-    return [(str(name), list(group)) for name, group in groupby(rows, key=lambda row: row[key])]
-
-
-def _column(rows: Iterable[Row], key: str) -> list[Any]:
-    return [row[key] for row in rows]
-
-
-def _measured(rows: Iterable[Row], *keys: str) -> list[Row]:
-    return [row for row in rows if all(row[key] != "" for key in keys)]
-
-
-def _look(number: int) -> dict[str, Any]:
-    return {
-        "color": _COLORS[number % len(_COLORS)],
-        "marker": _MARKS[number % len(_MARKS)],
-        "linestyle": _DASHES[number // len(_COLORS) % len(_DASHES)],
+    config = {
+        "font": _FONT,
+        "aria": False,
+        "background": "transparent",
+        "view": {"stroke": None},
+        "axis": {
+            **quiet,
+            "gridColor": "var(--line)",
+            "domainColor": soft,
+            "tickColor": "var(--line)",
+            "titlePadding": 8,
+        },
+        "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
+        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "titleFontWeight": "normal"},
+        "line": {"strokeWidth": 2.1, "strokeJoin": "round", "strokeCap": "round"},
     }
+    return cast(Spec, chart.to_dict(validate=False)) | {"config": config, "padding": 6}
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+# ---- without a browser ------------------------------------------------------------------------------------------
 
 
-def _png(figure: Figure) -> bytes:
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], table.to_dict("records"))
+
+
+def svg(spec: Spec, name: str, table: pd.DataFrame) -> str:
+    """Drawn, with the colours still variables; to a screen reader it is one picture."""
+    drawn = str(vl_convert.vegalite_to_svg(spec | {"datasets": {name: records(table)}}))
+    return re.sub(r' (?:role|aria-[a-z]+|class)="[^"<>]*"', "", drawn).replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
+def png(drawn: str) -> bytes:
+    """Of what `svg` gave, by day, in 256 colours, which makes it a fourth as large."""
+    by_day = re.sub(r"var\(--([a-z0-9]+)\)", lambda found: DAY[found[1]], drawn)
+    picture = Image.open(BytesIO(vl_convert.svg_to_png(_on_card(by_day), scale=1.5))).convert("RGB")
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _finish(axes: Axes) -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+def _on_card(drawn: str) -> str:
+    return re.sub(
+        r"(<svg[^>]*>)", lambda found: f'{found[1]}<rect width="100%" height="100%" fill="#ffffff"/>', drawn, count=1
+    )
 
 
-def _retention(rows: list[Row]) -> Figure:
-    figure = _figure(8, 4.6)
-    axes = figure.subplots()
-    for i, (cell, own) in enumerate(_by(rows, "cell")):
-        look, t = _look(i), _column(own, "generation")
-        if any(row["seeds"] > 1 for row in own):
-            axes.fill_between(
-                t, _column(own, "lowest"), _column(own, "highest"), color=look["color"], alpha=0.18, linewidth=0
-            )
-        axes.plot(t, _column(own, "mean"), label=cell, markevery=max(1, len(t) // 12), markersize=4.5, **look)
-        paper = _measured(own, "paper")
-        if paper:
-            label = f"paper, {cell}"
-            axes.plot(_column(paper, "generation"), _column(paper, "paper"), ":", color=look["color"], label=label)
-    axes.set(xlabel="generation", ylabel="diversity, portion of D_0's", ylim=(0, None))
-    axes.legend(frameon=False, fontsize=8)
-    _finish(axes)
-    return figure
-
-
-def _half_life(rows: list[Row]) -> Figure:
-    """A filled mark for each loop, an open one where half was not lost; loops without λ stand aside."""
-    figure = _figure(6, 4.2)
-    axes = figure.subplots()
-    known = [row["proportion"] for row in rows if row["proportion"] != ""]
-    aside = max(known, default=0.0) + 0.15
-    for i, (cycle, own) in enumerate(_by(rows, "cycle")):
-        look = _look(i)
-        for row in own:
-            x = aside if row["proportion"] == "" else row["proportion"]
-            is_reached = row["half_life"] != ""
-            y, marker = (row["half_life"], look["marker"]) if is_reached else (row["reached"], "^")
-            axes.plot(x, y, marker=marker, color=look["color"], fillstyle="full" if is_reached else "none")
-        axes.plot([], [], marker=look["marker"], color=look["color"], linestyle="", label=cycle)
-        paper = sorted({(row["proportion"], row["paper"]) for row in _measured(own, "paper", "proportion")})
-        if paper:
-            axes.plot(*zip(*paper, strict=True), ":", color=look["color"], label=f"paper, {cycle}")
-    axes.plot([], [], "^", fillstyle="none", color="grey", label="not lost when it ended")
-    if len(known) < len(rows):
-        axes.axvline(aside - 0.07, color="lightgrey")
-        axes.text(aside, 0, "no λ", ha="center", va="bottom", fontsize=8)
-    axes.set(xlabel="synthetic proportion λ", ylabel="half of diversity gone at generation", ylim=(0, None))
-    axes.legend(frameon=False, fontsize=8)
-    _finish(axes)
-    return figure
-
-
-def _composition(rows: list[Row]) -> Figure:
-    cells = _by(rows, "cell")
-    wide = min(4, len(cells))
-    tall = -(-len(cells) // wide)
-    figure = _figure(max(5.0, 3.2 * wide), 2.6 * tall + 0.5)
-    grid = figure.subplots(tall, wide, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(cells) :]:
-        axes.remove()
-    for axes, (cell, own) in zip(grid.flat, cells, strict=False):
-        t = _column(own, "generation")
-        axes.stackplot(t, [_column(own, part) for part in _PARTS], labels=list(_PARTS), colors=list(_PARTS.values()))
-        paper = _measured(own, "paper_True")
-        if paper:
-            axes.plot(_column(paper, "generation"), _column(paper, "paper_True"), "k:", label="paper, True")
-        axes.set(title=cell, ylim=(0, 1), xlim=(0, max(1, *t)))
-        axes.title.set_fontsize(9)
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    return figure
-
-
-def _unique(rows: list[Row]) -> Figure:
-    figure = _figure(6, 4.2)
-    axes = figure.subplots()
-    for i, (cell, own) in enumerate(_by(rows, "cell")):
-        look = _look(i)
-        x, y = _column(own, "diversity_retention"), _column(own, "unique_fraction")
-        axes.plot(x, y, label=cell, markersize=3.5, **look)
-        paper = _measured(own, "paper_unique_fraction")
-        if paper:
-            x, y = _column(paper, "paper_diversity_retention"), _column(paper, "paper_unique_fraction")
-            axes.plot(x, y, ":", color=look["color"], label=f"paper, {cell}")
-    axes.set(yscale="log", xlabel="diversity kept, portion of D_0's", ylabel="distinct texts / all sampled")
-    axes.invert_xaxis()
-    axes.legend(frameon=False, fontsize=8)
-    _finish(axes)
-    return figure
-
-
-def _depth(rows: list[Row]) -> Figure:
-    """A block for each loop, its shallowest texts on top; one image, since many panels take seconds."""
-    loops = _by(rows, "loop")
-    levels = sorted({row["depth"] for row in rows}, key=lambda level: (level == "malformed", level.zfill(4)))
-    height = len(levels) + 1
-    shares = np.full((len(loops) * height - 1, 1 + max(_column(rows, "generation"))), np.nan)
-    for i, (_, own) in enumerate(loops):
-        shares[i * height : (i + 1) * height - 1] = 0.0
-        for row in own:
-            shares[i * height + levels.index(row["depth"]), row["generation"]] = row["share"]
-    figure = _figure(8, 1 + max(2.0, 0.1 * len(shares)))
-    axes = figure.subplots()
-    image = axes.imshow(shares, aspect="auto", cmap=_HEAT, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-    figure.colorbar(image, label="share of texts")
-    if len(loops) == 1:
-        axes.set_yticks(range(len(levels)), levels, fontsize=8)
-        axes.set_ylabel("depth")
-    else:
-        axes.set_yticks([(i + 0.5) * height - 1 for i in range(len(loops))], [name for name, _ in loops], fontsize=7)
-        axes.set_title(f"depth, from the top: {', '.join(levels)}", fontsize=9)
-    axes.set_xlabel("generation")
-    return figure
+_DEFINE: dict[str, Callable[..., Chart]] = {
+    "retention": retention,
+    "half_life": half_life,
+    "unique": unique,
+    "composition": composition,
+    "depth": depth,
+}

@@ -1,18 +1,19 @@
 """The finding in three sentences: how much diversity is left, when half of it was gone, what became of truth."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ouroloop.report.results import FIXED_SHARE, Interval, Loop, Results, interval
+from ouroloop.report.results import FIXED_SHARE, Loop, Results, kept_at, last_generation, retention_bounds
 from ouroloop.science.metrics import RETENTION
+from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, Survival, crossing, interval, survival
 
 
 def headline(results: Results) -> list[str]:
     """Three sentences with their numbers, seeds and intervals; fewer where something was not measured."""
     if not results.cells:
         return ["No generation has been measured yet, so there is nothing to say."]
-    kept = {cell: end for cell, loops in results.cells.items() if (end := _at_end(loops, RETENTION))}
+    kept = {cell: end for cell, loops in results.cells.items() if (end := _at_end(loops))}
     if not kept:
         return [_scope(results), "Diversity retention could not be computed: D_0 has no diversity.", _truth(results)]
     most, least = max(kept, key=lambda cell: kept[cell][1].mean), min(kept, key=lambda cell: kept[cell][1].mean)
@@ -30,13 +31,13 @@ def headline(results: Results) -> list[str]:
 
 
 def progress(results: Results) -> str:
-    """How many loops are in which state; empty when all are finished."""
+    """How many loops are in which state, and which have tags that cannot be read; empty when all is as it should be."""
     states = [loop.run.status.lower() for loop in results.loops]
-    if set(states) == {"finished"}:
-        return ""
-    if len(states) == 1:
-        return states[0]
-    return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    said = [f"{loop.name}: {loop.problem}" for loop in results.loops if loop.problem]
+    if set(states) != {"finished"}:
+        counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+        said.insert(0, states[0] if len(states) == 1 else counts)
+    return "; ".join(said)
 
 
 def _scope(results: Results) -> str:
@@ -50,37 +51,49 @@ def _scope(results: Results) -> str:
     return f"{len(measured)} loops, {len(results.cells)} settings with {per_cell}"
 
 
-def _at_end(loops: Sequence[Loop], key: str) -> tuple[int, Interval] | None:
-    """The last generation of a cell, and the mean of those of its loops that came so far."""
-    last = max(loop.reached for loop in loops)
-    values = [value for loop in loops if isinstance(value := loop.at(key, last), float)]
-    return (last, interval(values)) if values else None
+def _at_end(loops: Sequence[Loop]) -> tuple[int, Interval] | None:
+    last = last_generation(loops)
+    kept = kept_at(loops, last)
+    return None if kept is None else (last, kept)
+
+
+def _mean(loops: Sequence[Loop], key: str, generation: int) -> float | None:
+    """Over the loops that measured it there."""
+    values = [own[generation] for loop in loops if generation in (own := loop.history.get(key, {}))]
+    return sum(values) / len(values) if values else None
 
 
 def _uncertainty(kept: Interval) -> str:
     """In brackets; nothing for one seed, which the first words of the sentence say."""
-    if kept.low is None or kept.high is None:
+    if kept.num_seeds < 2:
         return ""
-    return f" (95% interval {max(0.0, kept.low):.1%} to {kept.high:.1%}, n = {kept.num_seeds} seeds)"
+    if kept.low is None or kept.high is None:
+        return f" (in all {kept.num_seeds} seeds)"
+    return f" (95% interval {kept.low:.1%} to {kept.high:.1%}, n = {kept.num_seeds} seeds)"
+
+
+def half_lives(loops: Sequence[Loop]) -> Survival | None:
+    """When half of D_0's diversity is gone, by the loops that measured it; those that did not come so far count too."""
+    measured = [loop for loop in loops if loop.history.get(RETENTION)]
+    lives, reached = [loop.half_life for loop in measured], [loop.reached for loop in measured]
+    return survival(lives, reached) if measured else None
 
 
 def _halving(results: Results) -> str:
-    lives = {
-        cell: [(loop.half_life, loop.reached) for loop in loops if RETENTION in loop.history]
-        for cell, loops in results.cells.items()
-    }
-    halved = {cell: [life for life, _ in own if life] for cell, own in lives.items() if any(life for life, _ in own)}
+    lives = {cell: found for cell, loops in results.cells.items() if (found := half_lives(loops))}
+    halved = {cell: found for cell, found in lives.items() if found.num_events}
     if not halved:
-        fewest = min(reached for own in lives.values() for _, reached in own)
+        fewest = min(loop.reached for loops in results.cells.values() for loop in loops)
         return f"No loop has lost half of it, over {fewest} generations or more."
-    word = "" if len(lives) == 1 else "soonest, "
-    soonest = min(halved, key=lambda cell: sum(halved[cell]) / len(halved[cell]))
-    at = "" if len(lives) == 1 else f" at {soonest}"
-    some, every = len(halved[soonest]), len(lives[soonest])
+    soonest = min(halved, key=lambda cell: halved[cell].restricted_mean.mean)
+    own = [loop.half_life for loop in results.cells[soonest] if loop.half_life]
+    some, every = halved[soonest].num_events, halved[soonest].restricted_mean.num_seeds
+    word, at = ("", "") if len(lives) == 1 else ("soonest, ", f" at {soonest}")
     portion = "" if every == 1 else f", in all {every} seeds" if some == every else f", in {some} of {every} seeds"
-    sentence = f"Half of it was gone {word}at generation {_range(sorted(halved[soonest]))}{at}{portion}"
-    safe = [cell for cell, own in lives.items() if own and cell not in halved]
-    if safe:
+    sentence = f"Half of it was gone {word}at generation {_range(sorted(own))}{at}{portion}"
+    if every > 1 and (median := halved[soonest].median) is not None:
+        sentence += f" (median {median})"
+    if safe := [cell for cell in lives if cell not in halved]:
         sentence += f"; no loop lost half at {', '.join(safe)}"
     return f"{sentence}."
 
@@ -88,16 +101,15 @@ def _halving(results: Results) -> str:
 def _truth(results: Results, cell: str | None = None) -> str:
     cell = cell or next(iter(results.cells))
     loops = results.cells[cell]
-    at = "" if len(results.cells) == 1 else f" at {cell}"
-    first = [value for loop in loops if isinstance(value := loop.at("correctness", 1), float)]
-    end, malformed = _at_end(loops, "correctness"), _at_end(loops, "error_rate")
-    assert end is not None
-    sentence = (
-        f"The share of True texts{at} went from {sum(first) / len(first):.1%} at generation 1 "
-        f"to {end[1].mean:.1%} at {end[0]}"
+    at, last = "" if len(results.cells) == 1 else f" at {cell}", last_generation(loops)
+    first, end, malformed = (
+        _mean(loops, *where) for where in (("correctness", 1), ("correctness", last), ("error_rate", last))
     )
-    if malformed:
-        sentence += f", with {malformed[1].mean:.1%} malformed"
+    if first is None or end is None:
+        return f"The share of True texts{at} was not measured{_fixed(results)}."
+    sentence = f"The share of True texts{at} went from {first:.1%} at generation 1 to {end:.1%} at {last}"
+    if malformed is not None:
+        sentence += f", with {malformed:.1%} malformed"
     return f"{sentence}{_fixed(results)}."
 
 
@@ -128,7 +140,7 @@ _MARGIN = 0.1
 
 
 def findings_json(results: Results) -> str:
-    """The findings as text: no times, no ids, keys in a fixed order."""
+    """The findings as text: no times, no ids, keys in a fixed order. What the keys mean is in docs/findings.md."""
     content = {
         "study": results.name,
         "cells": [_cell(*item) for item in results.cells.items()],
@@ -138,29 +150,48 @@ def findings_json(results: Results) -> str:
 
 
 def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
-    last = min(loop.reached for loop in loops)
+    last = last_generation(loops)
     fixed = {loop.seed: left._asdict() for loop in loops if (left := loop.fixed)}
+    kept = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}
     return {
         "cell": cell,
         "seeds": [loop.seed for loop in loops],
         "generation": last,
-        "retention": _over_seeds({loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}),
-        "half_life": _over_seeds({loop.seed: loop.half_life for loop in loops}),
+        "retention": _over_seeds(kept, retention_bounds(loops)),
+        "half_life": _half_life(loops),
         "fixed_on_one_text": {
             "loops": len(fixed),
             "on_one_that_is_not_true": sum(left["verdict"] != "True" for left in fixed.values()),
             "by_seed": fixed,
         },
-        "lead_before_retention_below_0.9": _leads(loops),
+        "lead_before_retention_fell_by_a_tenth": _leads(loops),
     }
 
 
-def _over_seeds(values: Mapping[str, float | None]) -> dict[str, Any]:
+def _half_life(loops: Sequence[Loop]) -> dict[str, Any]:
+    """By seed, null where half was not lost; the median and the mean up to a horizon count those loops too."""
+    found: dict[str, Any] = {"by_seed": {loop.seed: loop.half_life for loop in loops}}
+    lives = half_lives(loops)
+    if lives is None:
+        return found
+    mean, low, high, n = lives.restricted_mean
+    restricted = {
+        "horizon": lives.horizon,
+        "mean": _rounded(mean),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "n": n,
+    }
+    median = {"median": lives.median, "median_low": lives.median_low, "median_high": lives.median_high}
+    return found | {"lost_half": lives.num_events, **median, "mean_up_to_horizon": restricted}
+
+
+def _over_seeds(values: Mapping[str, float | None], bounds: Bounds = UNBOUNDED) -> dict[str, Any]:
     """By seed, with mean and 95 % interval when every seed has a value: leaving one out would be no mean."""
     known = [float(value) for value in values.values() if value is not None]
     found: dict[str, Any] = {"by_seed": {seed: _rounded(value) for seed, value in values.items()}}
     if len(known) == len(values):
-        mean, low, high, n = interval(known)
+        mean, low, high, n = interval(known, bounds)
         found |= {"mean": _rounded(mean), "low": _rounded(low), "high": _rounded(high), "n": n}
     return found
 
@@ -170,43 +201,33 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _leads(loops: Sequence[Loop]) -> dict[str, Any]:
-    """Generations by measure, the longest mean first; nothing of a measure that no seed saw cross with retention."""
+    """Generations from a measure's moving a tenth of what it was at t = 1 until retention had fallen by a tenth of it.
+
+    By measure, the longest mean first; nothing of a measure that no seed saw cross with retention. `says` is what a
+    crossing is: of a band over all generations at once, or of the point estimate where a measure has no error.
+    """
     leads: dict[str, dict[str, Any]] = {}
+    fell = {loop.seed: _crossed(loop, RETENTION, 1 - _MARGIN)[0] for loop in loops}
     for key in (*_FALLING, *_RISING):
+        crossed = {loop.seed: _crossed(loop, key, 1 - _MARGIN if key in _FALLING else 1 + _MARGIN) for loop in loops}
         by_seed: dict[str, float | None] = {}
-        for loop in loops:
-            retention, warning = _fell(loop, RETENTION, 1.0), _warned(loop, key)
-            by_seed[loop.seed] = None if retention is None or warning is None else retention - warning
+        for seed, (warned, _) in crossed.items():
+            later = fell[seed]
+            by_seed[seed] = None if later is None or warned is None else later - warned
         if any(lead is not None for lead in by_seed.values()):
-            leads[key] = _over_seeds(by_seed)
+            is_banded = all(banded for _, banded in crossed.values())
+            leads[key] = {"says": "simultaneous 95 % band" if is_banded else "point estimate", **_over_seeds(by_seed)}
     means = {key: lead["mean"] for key, lead in leads.items() if "mean" in lead}
     return dict(sorted(leads.items(), key=lambda item: -means.get(item[0], float("-inf"))))
 
 
-def _warned(loop: Loop, key: str) -> int | None:
-    at_first = loop.history.get(key, {}).get(1)
-    if at_first is None:
-        return None
-    return _fell(loop, key, at_first) if key in _FALLING else _rose(loop, key, at_first)
-
-
-def _fell(loop: Loop, key: str, reference: float) -> int | None:
-    return _crossed(loop, key, lambda value, half: value + half < (1 - _MARGIN) * reference)
-
-
-def _rose(loop: Loop, key: str, reference: float) -> int | None:
-    return _crossed(loop, key, lambda value, half: value - half > (1 + _MARGIN) * reference)
-
-
-def _crossed(loop: Loop, key: str, is_beyond: Callable[[float, float], bool]) -> int | None:
-    values, errors = loop.history.get(key, {}), loop.history.get(f"{key}_stderr", {})
-    beyond = (t for t in sorted(values) if t > 1 and is_beyond(values[t], 1.96 * errors.get(t, 0.0)))
-    return next(beyond, None)
+def _crossed(loop: Loop, key: str, factor: float) -> tuple[int | None, bool]:
+    return crossing(loop.history.get(key, {}), loop.history.get(f"{key}_stderr", {}), factor)
 
 
 def _order(results: Results) -> dict[str, Any]:
-    """The cells by retention at the last generation that all reached, most first, and in how many seeds it holds."""
-    last = min((loop.reached for loops in results.cells.values() for loop in loops), default=0)
+    """The cells by retention at the last generation that all came to, most first, and in how many seeds it holds."""
+    last = min(map(last_generation, results.cells.values()), default=0)
     kept: dict[str, dict[str, float]] = {}
     for cell, loops in results.cells.items():
         at_last = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}

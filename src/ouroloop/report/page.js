@@ -1,231 +1,146 @@
 "use strict";
-// Draws the report from the JSON in #data. What a model wrote is only ever put into text nodes.
+// Hands the data and the definitions in #data to Vega, and lets the reader ask the figures and leaf through the texts.
+// What a model wrote, a name or a tag is only ever put into text nodes.
+(async () => {
+const packed = Uint8Array.from(atob(document.getElementById("data").textContent), letter => letter.charCodeAt(0));
+const DATA = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+const records = Object.fromEntries(Object.entries(DATA.tables).map(([name, { columns, rows }]) => [name,
+  rows.map((row, id) => Object.fromEntries([...row.map((value, i) => [columns[i], value]), ["id", id]]))]));
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
-const records = name => DATA.tables[name].rows.map(row =>
-  Object.fromEntries(row.map((value, i) => [DATA.tables[name].columns[i], value])));
 function by(rows, key) {
   const groups = new Map();
   for (const row of rows) groups.has(row[key]) ? groups.get(row[key]).push(row) : groups.set(row[key], [row]);
   return groups;
 }
-const max = values => values.reduce((a, b) => Math.max(a, b), -Infinity);  // Math.max(...) overflows on long loops
-const min = values => values.reduce((a, b) => Math.min(a, b), Infinity);
 const isNumber = value => typeof value === "number";
 function percent(share) {
   const value = 100 * share;
   return `${value === 0 || value >= 10 ? value.toFixed(1) : value >= 0.1 ? value.toFixed(2) : value.toPrecision(1)}%`;
 }
-const section = name => document.getElementById(name);
-
 function node(tag, attributes = {}, ...children) {
-  const isSvg = SVG.has(tag);
-  const made = isSvg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  const made = document.createElementNS(SVG.has(tag) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml", tag);
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
+    else if (value !== undefined && value !== false) made.setAttribute(key, value === true && key !== "aria-hidden" ? "" : String(value));
   }
   made.append(...children.filter(child => child !== undefined));
   return made;
 }
-const SVG = new Set(["svg", "g", "path", "line", "rect", "circle", "text", "tspan"]);
+const SVG = new Set(["svg", "path"]);
 
-// ---- series: seven colours, six marks, then dashes, so that no two look alike --------------------------------
+// ---- a figure: drawn by Vega, read off with pointer, touch or keys ----------------------------------------------
 
-const look = i => ({ color: `var(--s${i % 7})`, mark: i % 6, dash: ["", "9 4", "3 4", "12 4 3 4"][Math.floor(i / 7) % 4] });
-const MARKS = [
-  r => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0z`,
-  r => `M${-r} ${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
-  r => `M0 ${-1.2 * r}L${1.15 * r} ${r}H${-1.15 * r}z`,
-  r => `M0 ${-1.35 * r}L${1.35 * r} 0L0 ${1.35 * r}L${-1.35 * r} 0z`,
-  r => `M${-r} ${-r}L${r} ${r}M${-r} ${r}L${r} ${-r}`,
-  r => `M0 ${1.2 * r}L${1.15 * r} ${-r}H${-1.15 * r}z`,
-];
-const mark = (series, x, y, r = 3.4, open = series.open) => node("path", {
-  class: "mark", d: MARKS[series.mark || 0](r), transform: `translate(${x} ${y})`, stroke: series.color, fill: open ? "var(--card)" : series.color,
-});
+/** Draws `spec` into `box` and lets its values be read: `marks(view)` are {id, x, y, title, lines}, x and y in pixels. */
+async function plot(box, spec, name, label, marks, params = {}) {
+  const canvas = node("div", { "aria-hidden": true }), tip = node("div", { class: "tip", role: "status", hidden: true });
+  const chart = node("div", { class: "chart", tabindex: 0, role: "application", "aria-label": `${label}. Arrow keys read the values.` }, canvas, tip);
+  box.append(chart);
+  let view, points = [], at = -1;
+  async function draw(wanted = spec) {
+    const narrow = chart.clientWidth < 560;
+    const fitted = { ...wanted, datasets: { [name]: records[name] }, ...(narrow && wanted.height > 260 ? { height: 260 } : {}) };
+    if (view) view.finalize();
+    canvas.replaceChildren();
+    const options = { mode: "vega-lite", ast: true, actions: false, renderer: "svg", tooltip: false, defaultStyle: false };
+    ({ view } = await vegaEmbed(canvas, fitted, options));
+    await set({ ...params, at: null });
+  }
+  async function set(values) {
+    Object.assign(params, values);
+    for (const [key, value] of Object.entries(params)) view.signal(key, value);
+    await view.runAsync();
+    const [left, top] = view.origin();
+    points = marks(view).map(point => ({ ...point, x: point.x + left, y: point.y + top })).filter(point => isFinite(point.x + point.y));
+  }
+  async function show(i) {
+    at = i;
+    const point = points[i];
+    tip.hidden = !point;
+    view.signal("at", point ? point.id : null);
+    await view.runAsync();
+    if (!point) return;
+    tip.replaceChildren(node("b", {}, point.title), ...point.lines.slice(0, 12).map(([color, key, value]) =>
+      node("div", {}, node("i", { style: `background:var(--${color})` }), node("span", {}, key), node("span", {}, value))));
+    if (point.lines.length > 12) tip.append(node("small", {}, `and ${point.lines.length - 12} more`));
+    const isRight = point.x + 14 + tip.offsetWidth > chart.clientWidth;
+    tip.style.left = `${Math.max(0, isRight ? point.x - 14 - tip.offsetWidth : point.x + 14)}px`;
+    tip.style.top = `${Math.max(0, point.y)}px`;
+  }
+  function follow(event) {
+    const area = canvas.getBoundingClientRect(), [px, py] = [event.clientX - area.left, event.clientY - area.top];
+    let best = -1, least = Infinity;
+    points.forEach((point, i) => {
+      const distance = Math.hypot(point.x - px, point.isColumn ? 0 : point.y - py);
+      if (distance < least) [best, least] = [i, distance];
+    });
+    if (best !== at) show(best);
+  }
+  chart.addEventListener("pointermove", follow);
+  chart.addEventListener("pointerdown", follow);
+  for (const left of ["pointerleave", "blur"]) chart.addEventListener(left, () => show(-1));
+  chart.addEventListener("keydown", event => {
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (event.key === "Escape") show(-1);
+    if (!step || !points.length) return;
+    event.preventDefault();
+    show(Math.min(Math.max(at + step, 0), points.length - 1));
+  });
+  await draw();
+  let width = chart.clientWidth;
+  new ResizeObserver(async () => {
+    if (chart.clientWidth === width) return;
+    width = chart.clientWidth;
+    view.resize();
+    window.dispatchEvent(new Event("resize"));
+    await set({});
+  }).observe(chart);
+  return { draw, set };
+}
 
-const keyOf = one => one.kind === "paper" ? "the paper" : one.name;
-function legend(series, hidden, redraw) {
-  const last = one => one.kind === "paper";
-  const keys = [...by([...series].sort((a, b) => last(a) - last(b)).map(one => ({ one, key: keyOf(one) })), "key")].map(([key, [{ one }]]) => node("button", {
+const MARKS = ["M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z", "M-3-3H3V3H-3z", "M0-4L4 3H-4z", "M0-4.5L4.5 0L0 4.5L-4.5 0z",
+  "M-1.3-4H1.3V-1.3H4V1.3H1.3V4H-1.3V1.3H-4V-1.3H-1.3z", "M0 4L4-3H-4z"];
+const DASHES = ["", "9 4", "3 4", "12 4 3 4"];
+const color = i => `s${i % 7}`;
+function key(i, name) {
+  const style = i < 0 ? { stroke: "var(--ink)", "stroke-dasharray": "0.1 4", "stroke-linecap": "round" }
+    : { stroke: `var(--${color(i)})`, "stroke-dasharray": DASHES[Math.floor(i / 7) % 4] };
+  const dot = i < 0 ? [] : [node("path", { d: MARKS[i % 6], transform: "translate(15 6)", fill: `var(--${color(i)})`, stroke: "none" })];
+  return [node("svg", { viewBox: "0 0 30 12", "aria-hidden": true }, node("path", { class: "line", d: "M1 6H29", ...style }), ...dot), name];
+}
+const PAPER = "the paper";
+/** Buttons that show and hide; `chosen` gets the names that are hidden. */
+function legend(names, hasPaper, chosen) {
+  const hidden = new Set();
+  const buttons = [...names, ...(hasPaper ? [PAPER] : [])].map((name, i) => node("button", {
     type: "button", "aria-pressed": "true",
     onclick: event => {
-      if (!hidden.delete(key)) hidden.add(key);
-      event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(key)));
-      redraw();
+      if (!hidden.delete(name)) hidden.add(name);
+      event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(name)));
+      chosen(hidden);
     },
-  }, sample(one.kind === "paper" ? { ...one, color: "var(--ink)" } : one), key));
-  return node("div", { class: "legend", role: "group", "aria-label": "Show or hide" }, ...keys);
+  }, ...key(i < names.length ? i : -1, name)));
+  return node("div", { class: "legend", role: "group", "aria-label": "Show or hide" }, ...buttons);
 }
-const stroke = (one, d) => one.kind === "paper" ? node("path", { d, class: "published", stroke: one.color })
-  : node("path", { d, class: "mean", stroke: one.color, "stroke-dasharray": one.dash });
-const sample = one => node("svg", { viewBox: "0 0 30 12", "aria-hidden": true }, stroke(one, "M1 6H29"),
-  ...(one.kind === "paper" ? [] : [mark(one, 15, 6, 3.2)]));
-
-// ---- axes --------------------------------------------------------------------------------------------------------
-
-function scale(axis, low, high) {
-  const f = axis.log ? value => Math.log10(Math.max(value, axis.from)) : value => value;
-  const [a, b] = [f(axis.from), f(axis.to)];
-  return value => low + (f(value) - a) / (b - a || 1) * (high - low);
+function scales(what, now, choose) {
+  const buttons = ["linear", "log"].map(option => node("button", {
+    type: "button", "aria-pressed": String(option === now),
+    onclick: event => {
+      for (const one of buttons) one.setAttribute("aria-pressed", String(one === event.currentTarget));
+      choose(option);
+    },
+  }, option));
+  return node("div", { class: "segments right", role: "group", "aria-label": `Scale of the axis of ${what}` }, ...buttons);
 }
-function ticks(axis, count) {
-  if (axis.ticks) return axis.ticks;
-  if (axis.log) {
-    const decades = [];
-    for (let e = Math.floor(Math.log10(axis.to)); 10 ** e >= axis.from * 0.999; e--) decades.push(Number(`1e${e}`));
-    return decades;
-  }
-  const rough = (axis.to - axis.from) / count, power = 10 ** Math.floor(Math.log10(rough));
-  let step = [1, 2, 5, 10].find(factor => factor * power >= rough * 0.999) * power;
-  if (axis.whole) step = Math.max(1, step);
-  const values = [];
-  for (let i = Math.ceil(axis.from / step - 1e-9); i * step <= axis.to + step * 1e-6; i++) values.push(Number((i * step).toPrecision(12)));
-  return values;
-}
-const axisText = axis => axis.format || (value => String(value));
-
-/** A chart of lines, bands, areas and marks, with a cursor for pointer, touch and keyboard; returns its redraw. */
-function chart(box, spec) {
-  const plot = node("div", { class: "chart", tabindex: 0, role: "application", "aria-label": `${spec.label}. Arrow keys read the values.` });
-  const tip = node("div", { class: "tip", "aria-live": "polite", hidden: true });
-  let at = null, geometry;
-  box.append(plot);
-
-  function draw() {
-    const { x, y } = spec.axes();
-    const shown = spec.series.filter(one => !spec.hidden.has(keyOf(one)));
-    const width = Math.max(plot.clientWidth, 200), height = spec.height(width);
-    const named = spec.named && width > 640 ? shown.filter(one => one.kind !== "paper") : [];
-    const margin = { left: 50, right: named.length && named.length < 10 ? 130 : 12, top: 8, bottom: spec.bare ? 24 : 42 };
-    const X = scale(x, margin.left, width - margin.right), Y = scale(y, height - margin.bottom, margin.top);
-    const grid = node("g", { class: "grid" });
-    for (const value of ticks(y, spec.bare ? 2 : 6)) {
-      grid.append(node("line", { x1: margin.left, x2: width - margin.right, y1: Y(value), y2: Y(value) }),
-        node("text", { x: margin.left - 7, y: Y(value) + 4, "text-anchor": "end" }, axisText(y)(value)));
-    }
-    for (const value of ticks(x, width / 90)) {
-      grid.append(node("text", { x: X(value), y: height - margin.bottom + 17, "text-anchor": "middle" }, axisText(x)(value)));
-    }
-    if (!spec.bare) grid.append(node("text", { x: (margin.left + width - margin.right) / 2, y: height - 5, "text-anchor": "middle" }, x.label));
-    const marks = node("g");
-    for (const one of shown) marks.append(...drawSeries(one, X, Y, y));
-    const cursor = node("g");
-    const svg = node("svg", { viewBox: `0 0 ${width} ${height}`, height, "aria-hidden": true }, grid, marks,
-      node("line", { class: "axis", x1: margin.left, x2: width - margin.right, y1: height - margin.bottom, y2: height - margin.bottom }), cursor);
-    if (margin.right > 100) endNames(svg, named, X, Y, width - margin.right, height - margin.bottom);
-    plot.replaceChildren(svg, tip);
-    geometry = { X, Y, width, height, margin, shown, cursor };
-    if (at !== null) point(at);
-  }
-
-  const places = () => [...new Set(geometry.shown.flatMap(one => one.points.map(p => p.x)))].sort((a, b) => a - b);
-  function point(target) {
-    const { X, Y, shown, cursor, margin, height } = geometry;
-    cursor.replaceChildren();
-    tip.hidden = target === null;
-    at = target;
-    if (target === null) return;
-    const found = spec.nearest === "xy" ? [target] : shown.flatMap(one => one.points.filter(p => p.x === target && !p.skip).map(p => ({ one, p })));
-    if (spec.nearest !== "xy") cursor.append(node("line", { class: "cursor", x1: X(target), x2: X(target), y1: margin.top, y2: height - margin.bottom }));
-    for (const { one, p } of found) {
-      if (one.kind !== "area") cursor.append(node("circle", { class: "dot", cx: X(p.x), cy: Y(p.y), r: 4.5, stroke: one.color }));
-    }
-    const rows = spec.ordered ? found : [...found].sort((a, b) => b.p.y - a.p.y);
-    tip.replaceChildren(node("b", {}, spec.nearest === "xy" ? found[0].p.title : spec.title(target)),
-      ...rows.slice(0, 14).map(({ one, p }) => node("div", {},
-        node("i", { style: `background:${one.color}` }), node("span", {}, one.name), node("span", {}, p.text))));
-    if (rows.length > 14) tip.append(node("small", {}, `and ${rows.length - 14} more`));
-    place(tip, X(found.length ? found[0].p.x : target), spec.nearest === "xy" ? Y(found[0].p.y) : margin.top + 6, geometry.width);
-  }
-  const nearest = (px, py) => {
-    const { X, Y, shown } = geometry;
-    let best = null, distance = Infinity;
-    for (const one of shown) {
-      for (const p of one.points) {
-        const d = spec.nearest === "xy" ? Math.hypot(X(p.x) - px, Y(p.y) - py) : Math.abs(X(p.x) - px);
-        if (d < distance && !p.skip) [best, distance] = [spec.nearest === "xy" ? { one, p } : p.x, d];
-      }
-    }
-    return best;
-  };
-  const follow = event => {
-    const area = plot.getBoundingClientRect();
-    point(nearest(event.clientX - area.left, event.clientY - area.top));
-  };
-  plot.addEventListener("pointermove", follow);
-  plot.addEventListener("pointerdown", follow);
-  plot.addEventListener("pointerleave", () => point(null));
-  plot.addEventListener("blur", () => point(null));
-  plot.addEventListener("keydown", event => {
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1 }[event.key];
-    if (event.key === "Escape") point(null);
-    if (!step) return;
-    event.preventDefault();
-    const all = spec.nearest === "xy" ? geometry.shown.flatMap(one => one.points.map(p => ({ one, p }))) : places();
-    const now = all.findIndex(one => spec.nearest === "xy" ? at && one.p === at.p : one === at);
-    if (all.length) point(all[Math.min(Math.max(now + step, 0), all.length - 1)]);
-  });
-  new ResizeObserver(() => { if (!geometry || plot.clientWidth !== geometry.width) draw(); }).observe(plot);
-  draw();
-  return draw;
-}
-
-function place(tip, x, y, width) {
-  const right = x + 14 + tip.offsetWidth > width;
-  tip.style.left = `${Math.max(0, right ? x - 14 - tip.offsetWidth : x + 14)}px`;
-  tip.style.top = `${Math.max(0, y)}px`;
-}
-
-function drawSeries(one, X, Y, y) {
-  const path = (points, value) => points.map((p, i) => `${i ? "L" : "M"}${X(p.x).toFixed(1)} ${Y(value(p)).toFixed(1)}`).join("");
-  const drawn = [];
-  const banded = one.points.filter(p => isNumber(p.low) && (one.kind === "area" || p.high > p.low));
-  if (banded.length > 1) {
-    const back = [...banded].reverse().map(p => `L${X(p.x).toFixed(1)} ${Y(p.low).toFixed(1)}`).join("");
-    drawn.push(node("path", { class: one.kind === "area" ? "area" : "band", fill: one.color, d: `${path(banded, p => p.high)}${back}z` }));
-  }
-  if (one.kind === "area") return drawn;
-  const line = one.points.filter(p => !p.single);
-  if (line.length > 1) {
-    drawn.push(stroke(one, path(line, p => p.y)));
-  }
-  if (one.kind === "paper") return one.points.length > 1 ? drawn : [mark({ ...one, mark: 3, open: true }, X(one.points[0].x), Y(one.points[0].y), 4)];
-  const every = one.everyMark ? 1 : Math.max(1, Math.ceil(one.points.length / 12));
-  one.points.forEach((p, i) => {
-    if (p.unmarked || (!p.single && (i + one.mark) % every && i !== one.points.length - 1)) return;
-    drawn.push(mark(p.censored ? { ...one, mark: 2, open: true } : one, X(p.x), Y(p.y), one.everyMark ? 4 : 3));
-  });
-  return drawn;
-}
-
-function endNames(svg, series, X, Y, right, bottom) {
-  const ends = series.filter(one => one.points.length).map(one => {
-    const p = one.points[one.points.length - 1];
-    return { one, y: Y(p.y) + 4 };
-  }).sort((a, b) => a.y - b.y);
-  ends.forEach((end, i) => { if (i) end.y = Math.max(end.y, ends[i - 1].y + 15); });
-  const over = ends.length ? Math.max(0, ends[ends.length - 1].y - bottom) : 0;
-  for (const { one, y } of ends) {
-    const name = one.name.length > 18 ? `${one.name.slice(0, 17)}…` : one.name;
-    svg.append(mark(one, right + 12, y - over - 4, 3), node("text", { class: "name", x: right + 21, y: y - over }, name));
-  }
-}
-
-// ---- the tables behind the figures ------------------------------------------------------------------------------
 
 function dataBelow(box, name, files) {
-  const { columns, rows } = DATA.tables[name];
-  const summary = node("summary", {}, "Data, also in ");
+  const { columns, rows } = DATA.tables[name], summary = node("summary", {}, "Data, also in ");
   files.forEach((file, i) => summary.append(i ? " and " : "", node("code", {}, file)));
   const details = node("details", {}, summary);
   details.addEventListener("toggle", () => {
-    if (details.open && !details.querySelector("table")) {
-      const shown = rows.slice(0, 1000).map(row => row.map(value => [value, isNumber(value)]));
-      details.append(node("div", { class: "scroll", tabindex: 0 }, table(columns, shown)));
-      if (rows.length > 1000) details.append(node("p", { class: "about" }, `The first 1,000 of ${rows.length.toLocaleString("en")} rows.`));
-    }
+    if (!details.open || details.querySelector("table")) return;
+    const shown = rows.slice(0, 1000).map(row => row.map(value => [value === null ? "" : value, isNumber(value)]));
+    details.append(node("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Data of ${name}` }, table(columns, shown)));
+    if (rows.length > 1000) details.append(node("p", { class: "about" }, `The first 1,000 of ${rows.length.toLocaleString("en")} rows.`));
   });
   box.append(details);
 }
@@ -238,223 +153,101 @@ function table(columns, rows) {
     node("tbody", {}, ...rows.map(row => node("tr", {}, ...row.map(cell)))));
 }
 
-function figure(name, draw) {
-  const box = section(name), rows = records(name);
-  if (!rows.length) box.append(node("p", { class: "absent" }, "Nothing to show: it was not measured, or could not be computed."));
-  else {
-    draw(box, rows);
-    dataBelow(box, name, name === "expressions" ? [`${name}.csv`] : [`${name}.csv`, `${name}.png`]);
+/** Replaces what was drawn before by what `draw` makes of it; what was drawn stays where that fails. */
+async function figure(name, draw) {
+  const section = document.getElementById(name), old = section.querySelector(".drawn");
+  if (!old || !records[name].length) return;
+  const box = node("div", { class: "live" });
+  old.before(box);
+  old.hidden = true;
+  try {
+    await draw(box, records[name]);
+    old.remove();
+  } catch (error) {
+    box.remove();
+    old.hidden = false;
+    throw error;
   }
+  dataBelow(section, name, name === "expressions" ? [`${name}.csv`] : [`${name}.csv`, `${name}.png`]);
 }
-function scaleToggle(what, isLog, choose) {
-  const buttons = ["linear", "log"].map(option => node("button", {
-    type: "button", "aria-pressed": String((option === "log") === isLog),
-    onclick: event => {
-      for (const one of buttons) one.setAttribute("aria-pressed", String(one === event.currentTarget));
-      choose(option === "log");
-    },
-  }, option));
-  return node("div", { class: "segments right", role: "group", "aria-label": `Scale of the axis of ${what}` }, ...buttons);
-}
+const controls = (...children) => node("div", { class: "controls" }, ...children);
+const at = (view, x, y) => ({ x: view.scale("x")(x), y: view.scale("y")(y) });
 
 // ---- the figures -------------------------------------------------------------------------------------------------
 
-const CELLS = [...new Set(["retention", "composition", "half_life"].flatMap(name => records(name).map(row => row.cell)))];
-const lookOf = cell => look(CELLS.indexOf(cell));
-const last = max([1, ...["retention", "composition"].flatMap(name => records(name).map(row => row.generation))]);
-
-figure("retention", (box, rows) => {
-  const series = [], hidden = new Set();
-  for (const [cell, own] of by(rows, "cell")) {
-    const several = own.some(row => row.seeds > 1);
-    series.push({ name: cell, kind: "line", ...lookOf(cell), points: own.map(row => ({
-      x: row.generation, y: row.mean, low: several ? row.lowest : undefined, high: row.highest,
-      text: `${percent(row.mean)}${isNumber(row.interval_low) ? ` (${percent(row.interval_low)} – ${percent(row.interval_high)}, n = ${row.seeds})` : ""}`,
-    })) });
-    const paper = own.filter(row => isNumber(row.paper));
-    const published = paper.map(row => ({ x: row.generation, y: row.paper, text: percent(row.paper) }));
-    if (paper.length) series.push({ name: `paper, ${cell}`, kind: "paper", ...lookOf(cell), points: published });
-  }
-  const positive = rows.map(row => row.mean).filter(value => value > 0);
-  const floor = 10 ** Math.floor(Math.log10(Math.max(1e-4, min([0.1, ...positive]))));
-  let log = false;
-  const spec = {
-    label: "Diversity retention by generation", series, hidden, named: true, height: width => width < 560 ? 280 : 380,
-    title: x => `generation ${x}`,
-    axes: () => ({
-      x: { label: "generation", from: 0, to: last, whole: true },
-      y: {
-        log, from: log ? floor : 0, to: max([1, ...rows.map(row => row.highest)]),
-        format: value => `${log && value === floor ? "≤ " : ""}${Number((100 * value).toPrecision(6))}%`,
-      },
-    }),
-  };
-  const controls = node("div", { class: "controls" });
-  box.append(controls);
-  const draw = chart(box, spec);
-  controls.append(legend(series, hidden, draw), scaleToggle("diversity", log, isLog => { log = isLog; draw(); }));
+await figure("retention", async (box, rows) => {
+  const cells = [...by(rows, "cell").keys()], hasPaper = rows.some(row => isNumber(row.paper));
+  let hidden = new Set(), chart;
+  const lines = own => own.filter(row => !hidden.has(row.cell)).flatMap(row => {
+    const range = isNumber(row.interval_low) ? ` (${percent(row.interval_low)} – ${percent(row.interval_high)}, n = ${row.seeds})` : "";
+    const ours = [row.mean, color(cells.indexOf(row.cell)), row.cell, `${percent(row.mean)}${range}`];
+    return isNumber(row.paper) && !hidden.has(PAPER) ? [ours, [row.paper, "ink", `paper, ${row.cell}`, percent(row.paper)]] : [ours];
+  }).sort((a, b) => b[0] - a[0]).map(line => line.slice(1));
+  const marks = view => [...by(rows, "generation")].sort((a, b) => a[0] - b[0]).map(([t, own]) => ({
+    id: t, ...at(view, t, 1), y: 4, isColumn: true, title: `generation ${t}`, lines: lines(own) }));
+  box.append(controls(legend(cells, hasPaper, set => { hidden = set; chart.set({ hidden: [...set] }); }),
+    scales("diversity", "linear", scale => chart.draw(DATA.specs.retention[scale]))));
+  chart = await plot(box, DATA.specs.retention.linear, "retention", "Diversity kept by generation", marks);
 });
 
-figure("half_life", (box, rows) => {
-  const withoutProportion = rows.some(row => !isNumber(row.proportion));
-  const known = rows.map(row => row.proportion).filter(isNumber);
-  const pad = Math.max(0.04, (max(known) - min(known)) * 0.07);
-  const aside = known.length ? max(known) + 2 * pad : 0;
-  const place = row => isNumber(row.proportion) ? row.proportion : aside;
-  const groupName = row => row.cell.split(", ").filter(part => !part.startsWith("λ = ")).join(", ") || row.cycle;
-  const groups = by(rows.map(row => ({ ...row, group: groupName(row) })), "group"), series = [];
-  [...groups].forEach(([name, own], i) => {
-    const points = own.map(row => ({
-      x: place(row), y: isNumber(row.half_life) ? row.half_life : row.reached, single: true, censored: !isNumber(row.half_life),
-      title: row.loop, text: isNumber(row.half_life) ? `generation ${row.half_life}` : `not by ${row.reached}`,
-    }));
-    const medians = [...by(own.filter(row => isNumber(row.proportion)), "proportion")].map(([x, cell]) => {
-      const sorted = cell.map(row => isNumber(row.half_life) ? row.half_life : Infinity).sort((a, b) => a - b);
-      return { x, y: (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2, unmarked: true, skip: true };
-    }).filter(p => isFinite(p.y)).sort((a, b) => a.x - b.x);
-    series.push({ name, kind: "line", ...look(i), everyMark: true, points: [...medians, ...points] });
-    const published = by(own.filter(row => isNumber(row.paper) && isNumber(row.proportion)), "proportion");
-    const paper = [...published].map(([x, [{ paper: y }]]) => ({ x, y, title: "the paper", text: `generation ${y}` }));
-    if (paper.length) series.push({ name: `paper, ${name}`, kind: "paper", ...look(i), points: paper.sort((a, b) => a.x - b.x) });
-  });
-  const distinct = [...new Set(known)].sort((a, b) => a - b), hidden = new Set();
-  const gaps = distinct.every((value, i) => !i || value - distinct[i - 1] > (distinct.at(-1) - distinct[0]) * 0.07);
-  const marks = [...(gaps && distinct.length < 9 ? distinct : [distinct[0], distinct.at(-1)].filter(isNumber)), ...(withoutProportion ? [aside] : [])];
-  const spec = {
-    label: "Half-life of diversity against the synthetic proportion", series, hidden, nearest: "xy", height: () => 300,
-    axes: () => ({
-      x: {
-        label: "synthetic proportion λ", from: (known.length ? min(known) : 0) - pad, to: max([aside * withoutProportion, ...known]) + pad,
-        ticks: marks, format: value => withoutProportion && value === aside ? "no λ" : String(value),
-      },
-      y: { from: 0, to: max(rows.map(row => Math.max(row.reached, row.half_life || 0, row.paper || 0))), whole: true },
-    }),
-  };
-  const controls = node("div", { class: "controls" });
-  box.append(controls);
-  controls.append(legend(series, hidden, chart(box, spec)));
+await figure("half_life", async (box, rows) => {
+  const groups = [...by(rows, "group").keys()], hasPaper = rows.some(row => isNumber(row.paper) && isNumber(row.proportion));
+  let hidden = new Set(), chart;
+  const marks = view => rows.filter(row => !hidden.has(row.group)).map(row => ({
+    id: row.id, ...at(view, row.place, row.half_life ?? row.reached), title: row.loop,
+    lines: [[color(groups.indexOf(row.group)), row.cell, isNumber(row.half_life) ? `generation ${row.half_life}` : `not by ${row.reached}`],
+      ...(isNumber(row.paper) && !hidden.has(PAPER) ? [["ink", "the paper", `generation ${row.paper}`]] : [])] }));
+  if (groups.length > 1 || hasPaper) box.append(controls(legend(groups, hasPaper, set => { hidden = set; chart.set({ hidden: [...set] }); })));
+  chart = await plot(box, DATA.specs.half_life, "half_life", "Generation at which half is gone, by synthetic proportion", marks);
 });
 
-figure("unique", (box, rows) => {
-  const series = [], hidden = new Set();
-  for (const [cell, own] of by(rows, "cell")) {
-    series.push({ name: cell, kind: "line", ...lookOf(cell), points: own.map(row => ({
-      x: row.diversity_retention, y: row.unique_fraction, title: `generation ${row.generation}`,
-      text: `${percent(row.diversity_retention)} of diversity, ${percent(row.unique_fraction)} distinct`,
-    })) });
-    const paper = own.filter(row => isNumber(row.paper_unique_fraction));
-    if (paper.length) series.push({ name: `paper, ${cell}`, kind: "paper", ...lookOf(cell), points: paper.map(row => ({
-      x: row.paper_diversity_retention, y: row.paper_unique_fraction, title: `generation ${row.generation}`,
-      text: `${percent(row.paper_diversity_retention)} of diversity, ${percent(row.paper_unique_fraction)} distinct`,
-    })) });
-  }
-  const lowest = min([0.1, ...series.flatMap(one => one.points.map(p => p.y))]);
-  let log = true;
-  const spec = {
-    label: "Share of distinct texts against diversity kept", series, hidden, nearest: "xy", height: () => 300,
-    axes: () => ({
-      x: {
-        label: "diversity kept", from: max([1, ...rows.map(row => row.diversity_retention)]), to: 0,
-        ticks: [1, 0.75, 0.5, 0.25, 0], format: value => `${100 * value}%`,
-      },
-      y: { log, from: log ? 10 ** Math.floor(Math.log10(lowest)) : 0, to: 1, format: value => `${Number((100 * value).toPrecision(3))}%` },
-    }),
-  };
-  const controls = node("div", { class: "controls" });
-  box.append(controls);
-  const draw = chart(box, spec);
-  controls.append(legend(series, hidden, draw), scaleToggle("distinct texts", log, isLog => { log = isLog; draw(); }));
+await figure("unique", async (box, rows) => {
+  const cells = [...by(rows, "cell").keys()], hasPaper = rows.some(row => isNumber(row.paper_unique_fraction));
+  let hidden = new Set(), chart;
+  const marks = view => rows.filter(row => !hidden.has(row.cell)).map(row => ({
+    id: row.id, ...at(view, row.diversity_retention, row.unique_fraction), title: `generation ${row.generation}`,
+    lines: [[color(cells.indexOf(row.cell)), row.cell, `${percent(row.diversity_retention)} kept, ${percent(row.unique_fraction)} distinct`]] }));
+  box.append(controls(legend(cells, hasPaper, set => { hidden = set; chart.set({ hidden: [...set] }); }),
+    scales("distinct texts", "log", scale => chart.draw(DATA.specs.unique[scale]))));
+  chart = await plot(box, DATA.specs.unique.log, "unique", "Share of distinct texts against diversity kept", marks);
 });
 
-const PARTS = ["True", "False", "malformed"];
-figure("composition", (box, rows) => {
+const PARTS = ["True", "False", "malformed"], PANELS = 24;
+await figure("composition", async (box, rows) => {
   const swatch = part => node("span", { class: "key" }, node("span", { class: "swatch", style: `background:var(--${part.toLowerCase()})` }), part);
-  const hasPaper = rows.some(row => isNumber(row.paper_True));
-  const paperKey = hasPaper ? [node("span", { class: "key" }, sample({ kind: "paper", color: "var(--ink)" }), "paper, upper end of True")] : [];
-  const isLone = by(rows, "cell").size === 1;
-  const multiples = node("div", { class: isLone ? "" : "multiples" });
-  box.append(node("div", { class: "controls" }, node("div", { class: "legend" }, ...PARTS.map(swatch), ...paperKey)), multiples);
-  for (const [cell, own] of by(rows, "cell")) {
-    const series = PARTS.map((part, k) => ({ name: part, kind: "area", color: `var(--${part.toLowerCase()})`, points: own.map(row => {
-      const low = PARTS.slice(0, k).reduce((sum, before) => sum + row[before], 0);
-      return { x: row.generation, y: low + row[part], low, high: low + row[part], text: percent(row[part]) };
-    }) }));
-    const paper = own.filter(row => isNumber(row.paper_True));
-    const published = paper.map(row => ({ x: row.generation, y: row.paper_True, text: percent(row.paper_True) }));
-    if (paper.length) series.push({ name: "paper, True", kind: "paper", color: "var(--ink)", points: published });
-    const one = node("div", {}, node("div", { class: "chart" }, node("b", { class: "name" }, cell)));
-    multiples.append(one);
-    chart(one, {
-      label: `Composition by generation, ${cell}`, series, hidden: new Set(), bare: true, ordered: true,
-      height: () => isLone ? 240 : 150, title: x => `generation ${x}`,
-      axes: () => ({ x: { from: 0, to: last, whole: true }, y: { from: 0, to: 1, format: value => `${100 * value}%` } }),
-    });
+  const hasPaper = rows.some(row => isNumber(row.paper_True)), cells = [...by(rows, "cell")];
+  const panels = node("div", { class: cells.length > 1 ? "multiples" : "" });
+  box.append(controls(node("div", { class: "legend" }, ...PARTS.map(swatch),
+    ...(hasPaper ? [node("span", { class: "key" }, ...key(-1, "paper, upper end of True"))] : []))), panels);
+  const shown = cells.filter((_, i) => cells.length <= PANELS || !(i % Math.ceil(cells.length / PANELS)));
+  if (shown.length < cells.length) box.append(node("p", { class: "about" }, `${shown.length} of ${cells.length} settings; all are in composition.csv.`));
+  for (const [cell, own] of shown) {
+    const panel = node("div", {}, node("b", { class: "name" }, cell));
+    panels.append(panel);
+    const marks = view => own.map(row => ({
+      id: row.generation, ...at(view, row.generation, 1), y: 4, isColumn: true, title: `generation ${row.generation}`,
+      lines: [...PARTS.map(part => [part.toLowerCase(), part, percent(row[part])]),
+        ...(isNumber(row.paper_True) ? [["ink", "paper, True", percent(row.paper_True)]] : [])] }));
+    await plot(panel, DATA.specs.composition, "composition", `Composition by generation, ${cell}`, marks, { chosen: cell });
   }
-});
-
-const isDepth = level => level !== "malformed";
-const depthName = level => isDepth(level) ? `depth ${level}` : level;
-figure("depth", (box, rows) => {
-  const loops = by(rows, "loop");
-  const holder = node("div", {
-    class: "chart", tabindex: 0, role: "application", "aria-label": "Depth by generation. Arrow keys read the values.",
-  });
-  const tip = node("div", { class: "tip", "aria-live": "polite", hidden: true });
-  const choice = chooser("Loop", [...loops.keys()], draw);
-  box.append(node("div", { class: "controls" }, choice, node("span", { class: "right" }, "0 ", node("span", { class: "scale" }), " 100%")), holder);
-  let cells = [], at = -1;
-  function draw() {
-    const own = loops.get(choice.value), end = max([1, ...own.map(row => row.generation)]);
-    const deepest = max([0, ...own.map(row => row.depth).filter(isDepth).map(Number)]);
-    const levels = [...Array(deepest + 1).keys()].map(String).filter(d => d !== "0" || own.some(row => row.depth === "0"));
-    if (own.some(row => !isDepth(row.depth))) levels.push("malformed");
-    const width = Math.max(holder.clientWidth, 200), left = 74, step = (width - left - 4) / (end + 1), size = levels.length > 12 ? 14 : 26;
-    const svg = node("svg", { viewBox: `0 0 ${width} ${levels.length * size + 42}`, height: levels.length * size + 42, "aria-hidden": true });
-    levels.forEach((level, i) => svg.append(
-      node("text", { x: left - 8, y: i * size + size / 2 + 4, "text-anchor": "end" }, depthName(level))));
-    for (const value of ticks({ from: 0, to: end, whole: true }, width / 90)) {
-      svg.append(node("text", { x: left + (value + 0.5) * step, y: levels.length * size + 17, "text-anchor": "middle" }, String(value)));
-    }
-    svg.append(node("text", { x: left + (width - left) / 2, y: levels.length * size + 36, "text-anchor": "middle" }, "generation"));
-    cells = own.filter(row => row.share > 0).map(row => ({ row, x: left + row.generation * step, y: levels.indexOf(row.depth) * size }));
-    for (const { row, x, y } of cells) {
-      svg.append(node("rect", { x: x.toFixed(1), y: y + 1, width: Math.max(1, step - (step > 6 ? 1.5 : 0)).toFixed(1), height: size - 2, rx: step > 6 ? 2 : 0,
-        fill: `rgb(var(--heat), ${(0.04 + 0.96 * Math.sqrt(row.share)).toFixed(3)})` }));
-    }
-    holder.replaceChildren(svg, tip);
-    show(-1);
-    holder.drawn = { width, step, size };
-  }
-  function show(i) {
-    at = i;
-    tip.hidden = i < 0;
-    if (i < 0) return;
-    const { row, x, y } = cells[i];
-    const when = row.generation ? `generation ${row.generation}` : "D₀, the original data";
-    tip.replaceChildren(node("b", {}, when), `${depthName(row.depth)}: ${percent(row.share)}`);
-    place(tip, x + holder.drawn.step, y, holder.drawn.width);
-  }
-  const follow = event => {
-    const area = holder.getBoundingClientRect(), { step, size } = holder.drawn;
-    const [x, y] = [event.clientX - area.left, event.clientY - area.top];
-    show(cells.findIndex(cell => x >= cell.x && x < cell.x + step && y >= cell.y && y < cell.y + size));
-  };
-  holder.addEventListener("pointermove", follow);
-  holder.addEventListener("pointerdown", follow);
-  for (const left of ["pointerleave", "blur"]) holder.addEventListener(left, () => show(-1));
-  holder.addEventListener("keydown", event => {
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    show(Math.min(Math.max(at + step, 0), cells.length - 1));
-  });
-  new ResizeObserver(() => { if (!holder.drawn || holder.clientWidth !== holder.drawn.width) draw(); }).observe(holder);
-  draw();
 });
 
 function chooser(label, options, changed) {
-  return node("select", { "aria-label": label, onchange: () => changed() }, ...options.map(option => node("option", { value: option }, option)));
+  return node("select", { "aria-label": label, onchange: event => changed(event.currentTarget.value) },
+    ...options.map(option => node("option", { value: option }, option)));
 }
+
+await figure("depth", async (box, rows) => {
+  const loops = by(rows, "loop"), [first] = loops.keys();
+  let loop = first, chart;
+  const marks = view => loops.get(loop).filter(row => row.share > 0).map(row => ({
+    id: row.id, x: view.scale("x")(row.generation) + view.scale("x").bandwidth() / 2, y: view.scale("y")(row.depth) + view.scale("y").bandwidth() / 2,
+    title: row.generation ? `generation ${row.generation}` : "D₀, the original data",
+    lines: [["heat", row.depth === "malformed" ? "malformed" : `depth ${row.depth}`, percent(row.share)]] }));
+  const choice = chooser("Loop", [...loops.keys()], name => { loop = name; chart.set({ chosen: name, at: null }); });
+  box.append(controls(choice, node("span", { class: "right" }, "0 ", node("span", { class: "scale" }), " 100%")));
+  chart = await plot(box, DATA.specs.depth, "depth", "Depth by generation", marks, { chosen: first });
+});
 
 function expression(text) {
   const words = text.split(/( )/).map(word => /^(True|False)$/.test(word) ? node("span", { class: word }, word)
@@ -462,16 +255,16 @@ function expression(text) {
   return text ? words : [node("em", {}, "nothing")];
 }
 
-figure("expressions", (box, rows) => {
+await figure("expressions", (box, rows) => {
   const loops = by(rows, "loop");
   const slider = node("input", { type: "range", min: 0, step: 1, "aria-label": "Generation", oninput: () => draw() });
   const shown = node("output", { "aria-live": "polite" });
-  const body = node("div", { class: "scroll expressions", tabindex: 0 });
+  const body = node("div", { class: "scroll expressions", tabindex: 0, role: "region", "aria-label": "Texts" });
   const winner = node("div", { class: "winner" });
   const play = node("button", { type: "button", onclick: () => timer ? stop() : start() }, "▶ play");
   let generations = new Map(), timer = 0;
   const choice = chooser("Loop", [...loops.keys()], choose);
-  box.append(node("div", { class: "controls" }, choice, slider, shown, play), body, winner);
+  box.append(controls(choice, slider, shown, play), body, winner);
   play.hidden = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
   function start() {
@@ -488,8 +281,8 @@ figure("expressions", (box, rows) => {
     generations = by(loops.get(choice.value), "generation");
     slider.max = generations.size - 1;
     slider.value = generations.size - 1;
-    const end = [...generations.values()].at(-1)[0], key = row => row.expression;
-    const first = [...generations.values()].find(own => key(own[0]) === key(end));
+    const end = [...generations.values()].at(-1)[0], text = row => row.expression;
+    const first = [...generations.values()].find(own => text(own[0]) === text(end));
     winner.replaceChildren(
       node("p", {}, end.share > 0.5 ? "The text that won in the end: " : "The most frequent in the end: ",
         `${percent(end.share)} of generation ${end.generation}, `, node("span", { class: `verdict ${end.verdict}` }, end.verdict),
@@ -504,29 +297,11 @@ figure("expressions", (box, rows) => {
     body.replaceChildren(table(["share", "verdict", "depth", "expression"], own.map(row => [
       [0, false, node("td", { class: "bar", style: `--share:${(100 * row.share).toFixed(2)}%` }, node("span", {}, percent(row.share)))],
       [0, false, node("td", {}, node("span", { class: `verdict ${row.verdict}` }, row.verdict))],
-      [row.depth, true],
+      [row.depth ?? "", true],
       [0, false, node("td", { class: "expression" }, ...expression(row.expression))],
     ])));
   }
   choose();
 });
-
-// ---- loops and configuration ------------------------------------------------------------------------------------
-
-{
-  const { facts } = DATA, rows = records("loops");
-  section("kind").textContent = `· ${facts.kind}`;
-  section("lead").textContent = facts.lead;
-  section("progress").textContent = facts.progress;
-  section("progress").hidden = !facts.progress;
-  const show = (value, format = String) => isNumber(value) ? format(value) : value === "" ? "–" : value;
-  section("loops").append(node("div", { class: "scroll", tabindex: 0 }, table(
-    ["loop", "state", "generation", "diversity kept", "True", "malformed", "distinct", "half gone at", "minutes"],
-    rows.map(row => [
-      [row.loop, false], [row.state, false], [row.generation, true], [show(row.diversity_retention, percent), true], [show(row.correctness, percent), true],
-      [show(row.error_rate, percent), true], [show(row.num_unique, value => value.toLocaleString("en")), true],
-      [row.half_life === "" ? (row.generation ? `> ${row.generation}` : "–") : row.half_life, true], [row.minutes, true],
-    ]))), node("p", { class: "about" }, facts.spent));
-  section("configuration").append(node("dl", {}, ...Object.entries(facts.configuration).map(([key, value]) =>
-    node("div", { class: value.length > 24 ? "long" : undefined }, node("dt", {}, key), node("dd", {}, value)))));
-}
+document.body.dataset.ready = "true";
+})();

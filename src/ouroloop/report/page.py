@@ -1,191 +1,201 @@
 """The report as one HTML page that needs nothing else: no network, no other file.
 
-Model text enters it in two ways only: as JSON in which no tag can end or begin, from where the script
-puts it into text nodes, and through `html.escape`. The page's own policy lets no other script run, and
-no request leave.
+Its figures are drawn before it is opened, as SVG, and anew by Vega where scripts may run, for the reader to ask and
+to switch. Text of a model, a name or a tag enters it in two ways only: as compressed JSON, from where the script puts
+it into text nodes, and through `html.escape`. The page's own policy lets no other script run, nor a text be evaluated
+as one (Vega interprets its expressions), and no request leave.
 """
 
 import base64
+import gzip
 import hashlib
 import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
+import pandas as pd
 
-from ouroloop.console import duration
-from ouroloop.report.figures import pictures
-from ouroloop.report.findings import findings_json, headline, progress
-from ouroloop.report.results import MOST_FREQUENT, Results
-from ouroloop.report.tables import Table, figure_tables, loops, metrics
-from ouroloop.science.dataset import DatasetError
-from ouroloop.science.metrics import RETENTION
+from ouroloop.report import figures
+from ouroloop.report.captions import TITLES, notes
+from ouroloop.report.results import MOST_FREQUENT
 
-# Of each table, so that all together stay under 5 MB
-_MAX_TEXT, _MAX_NUMBERS = 2_100_000, 680_000
+MOST_DATA = 300_000
+"""Of compressed data, in bytes; what is above it is thinned out on the page, and whole in the CSV files."""
+
+_PAIR = ("half_life", "unique")
 
 
-def page(title: str, sentences: list[str], facts: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
-    """The page; `facts` are what is known besides the tables: kind, lead, progress, spent, configuration."""
-    script = _part("page.js")
-    compact = {name: _compact(table) for name, table in tables.items()}
+class Facts(NamedTuple):
+    """What is known besides the tables."""
+
+    kind: str
+    """Study or loop."""
+    lead: str
+    progress: str
+    """Empty when all is finished."""
+    spent: str
+    configuration: Mapping[str, str]
+
+
+def page(
+    title: str,
+    sentences: Sequence[str],
+    facts: Facts,
+    tables: Mapping[str, pd.DataFrame],
+    drawings: Mapping[str, str],
+) -> str:
+    """The page. `tables` are those of the figures and `loops`, `drawings` SVG of the figures that have data."""
+    script, vega = _part("page.js"), _vega()
+    said = notes(tables)
+    sections = {name: _section(name, said[name], tables[name], drawings.get(name, "")) for name in TITLES}
+    pair = f'<div class="pair">{"".join(sections.pop(name) for name in _PAIR)}</div>'
+    first, *others = sections.values()
     filled = {
         "TITLE": html.escape(title),
+        "KIND": facts.kind,
+        "LEAD": _typeset(facts.lead),
+        "PROGRESS": f'<p class="progress">{html.escape(facts.progress)}</p>' if facts.progress else "",
         "VERDICT": "\n  ".join(f"<p>{_typeset(sentence)}</p>" for sentence in sentences),
-        "SCRIPT-HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "STYLE": _part("page.css"),
+        "FIGURES": "\n".join([first, pair, *others]),
+        "LOOPS": _loops(tables["loops"]),
+        "SPENT": html.escape(facts.spent),
+        "CONFIGURATION": "".join(_setting(*item) for item in facts.configuration.items()),
+        "VEGA-HASH": _digest(vega),
+        "SCRIPT-HASH": _digest(script),
+        "STYLE": _style(),
+        "VEGA": vega,
         "SCRIPT": script,
-        "DATA": _json({"facts": facts, "tables": compact}),
+        "DATA": base64.b64encode(_fitted(tables)).decode(),
     }
     # One pass: what is filled in is not looked at again
     return re.sub(r"{{([A-Z-]+)}}", lambda gap: filled[gap[1]], _part("page.html"))
 
 
+def _section(name: str, note: str, table: pd.DataFrame, drawing: str) -> str:
+    heading = f'<h2>{TITLES[name]}</h2>\n  <p class="about">{_typeset(note)}</p>'
+    if table.empty:
+        heading = heading.replace('class="about"', 'class="absent"')
+        return f'<section class="figure" id="{name}">\n  {heading}\n</section>'
+    without = (
+        "" if drawing else '<noscript><p class="about">Listing them needs scripts; the CSV has them.</p></noscript>'
+    )
+    return (
+        f'<section class="figure" id="{name}">\n  {heading}\n'
+        f'  <div class="drawn" role="img" aria-label="{TITLES[name]}">{drawing}</div>{without}\n</section>'
+    )
+
+
 def _typeset(sentence: str) -> str:
-    return html.escape(sentence).replace("D_0", "D<sub>0</sub>").replace(" = ", "\u00a0=\u00a0")
+    escaped = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(sentence))
+    return escaped.replace("D_0", "D<sub>0</sub>").replace(" = ", "\u00a0=\u00a0")
 
 
-def fitted(tables: Mapping[str, Table]) -> dict[str, Table]:
-    """The tables as far as they fit on a page: fewer texts of each generation, then fewer generations."""
-    return {name: _fitted(table) for name, table in tables.items()}
+_LOOPS = {
+    "loop": "loop",
+    "state": "state",
+    "generation": "generation",
+    "diversity_retention": "diversity kept",
+    "correctness": "True",
+    "error_rate": "malformed",
+    "num_unique": "distinct",
+    "half_life": "half gone at",
+    "minutes": "minutes",
+}
 
 
-def _fitted(table: Table) -> Table:
-    if "generation" not in table.columns:
-        return table
-    generation = table.columns.index("generation")
-    rows, last, every = table.rows, max((row[generation] for row in table.rows), default=0), 1
-    limit = _MAX_TEXT if "rank" in table.columns else _MAX_NUMBERS
-    if "rank" in table.columns:
-        rank, most = table.columns.index("rank"), MOST_FREQUENT
-        while most > 1 and _size(rows) > limit:
-            most -= 1
-            rows = [row for row in rows if row[rank] <= most]
-    while _size(rows) > limit and every < last:
-        every *= 2
-        rows = [row for row in rows if row[generation] % every == 0 or row[generation] == last]
-    return Table(table.columns, rows)
+def _loops(table: pd.DataFrame) -> str:
+    head = "".join(
+        f"<th scope=col{'' if key in ('loop', 'state') else ' class=number'}>{name}</th>"
+        for key, name in _LOOPS.items()
+    )
+    body = "".join(f"<tr>{''.join(_cell(key, row) for key in _LOOPS)}</tr>" for row in table.to_dict("records"))
+    return f"<table class=cards><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _size(rows: Sequence[tuple[Any, ...]]) -> int:
-    """Of the rows as JSON, about: a number takes six characters."""
-    return sum(len(value) + 3 if isinstance(value, str) else 6 for row in rows for value in row)
+def _cell(key: str, row: Mapping[str, Any]) -> str:
+    value = row[key]
+    if key == "half_life" and value is None and row["generation"]:
+        shown = f"&gt; {row['generation']}"
+    elif value is None:
+        shown = "–"
+    elif key in ("diversity_retention", "correctness", "error_rate"):
+        shown = percent(value)
+    else:
+        shown = f"{value:,.0f}" if key == "num_unique" else html.escape(str(value))
+    kind = "" if key in ("loop", "state") else " class=number"
+    return f'<td{kind} data-is="{_LOOPS[key]}">{shown}</td>'
 
 
-def _compact(table: Table) -> dict[str, Any]:
+def percent(share: float) -> str:
+    value = 100 * share
+    return f"{value:.1f}%" if value == 0 or value >= 10 else f"{value:.2f}%" if value >= 0.1 else f"{value:.1g}%"
+
+
+def _setting(key: str, value: str) -> str:
+    style = " class=long" if len(value) > 24 else ""
+    return f"<div{style}><dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd></div>"
+
+
+# ---- what the script gets ---------------------------------------------------------------------------------------
+
+
+def _fitted(tables: Mapping[str, pd.DataFrame]) -> bytes:
+    """Data and definitions, compressed: fewer texts of each generation, then fewer generations, until it fits."""
+    most, every = MOST_FREQUENT, 1
+    while len(packed := _packed({name: _thinned(table, most, every) for name, table in tables.items()})) > MOST_DATA:
+        if most > 1:
+            most = max(1, most - 3)
+        elif every < 1_000:
+            every *= 2
+        else:
+            break
+    return packed
+
+
+def _thinned(table: pd.DataFrame, most: int, every: int) -> pd.DataFrame:
+    if "rank" in table.columns and most < MOST_FREQUENT:
+        table = table[table["rank"] <= most]
+    if every > 1 and "generation" in table.columns and "run" not in table.columns and len(table):
+        table = table[(table["generation"] % every == 0) | (table["generation"] == table["generation"].max())]
+    return table
+
+
+def _packed(tables: Mapping[str, pd.DataFrame]) -> bytes:
+    drawn = {name: figures.rows(name, table) for name, table in tables.items() if name != "loops"}
+    columns = {name: {"columns": list(table.columns), "rows": _digits(table)} for name, table in drawn.items()}
+    specs: dict[str, Any] = dict(figures.figures({name: tables[name] for name in drawn if name != "expressions"}))
+    for name, draw in (("retention", figures.retention), ("unique", figures.unique)):
+        if name in specs:
+            specs[name] = {scale: figures.spec(draw(tables[name], True, scale == "log")) for scale in ("linear", "log")}
+    text = json.dumps({"tables": columns, "specs": specs}, separators=(",", ":"), allow_nan=False)
+    return gzip.compress(text.encode(), 6, mtime=0)
+
+
+def _digits(table: pd.DataFrame) -> list[list[Any]]:
     """Five digits are more than a screen shows."""
-    rows = [[float(f"{value:.5g}") if isinstance(value, float) else value for value in row] for row in table.rows]
-    return {"columns": table.columns, "rows": rows}
+    rows = table.to_numpy(dtype=object).tolist()
+    return [[float(f"{value:.5g}") if isinstance(value, float) else value for value in row] for row in rows]
 
 
-def _json(data: Any) -> str:
-    """JSON that is inert inside a script element, whatever its strings hold."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _style() -> str:
+    day = " ".join(f"--{name}: {color};" for name, color in figures.DAY.items())
+    return f":root {{ {day} }}\n{_part('page.css')}"
+
+
+@cache
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed, as `vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed")` makes them."""
+    packed = files("ouroloop.report").joinpath("vega.js.gz").read_bytes()
+    return f"{{{gzip.decompress(packed).decode()}}}"  # a block: its names are none of the page's
 
 
 def _part(name: str) -> str:
     return files("ouroloop.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def write_report(results: Results, folder: Path) -> Path:
-    """Writes the report of a study or loop into `folder` and its run, and returns the page.
-
-    `report.html` needs no other file. Beside it: a PNG for each figure and a CSV for its data,
-    `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
-    """
-    figures = figure_tables(results)
-    sentences = [*headline(results), *_answer(results)]
-    content = page(results.name, sentences, _facts(results), fitted({**figures, "loops": loops(results)}))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.html"
-    path.write_text(content, encoding="utf-8")
-    for table_name, table in {**figures, "loops": loops(results), "metrics": metrics(results)}.items():
-        table.write(folder / f"{table_name}.csv")
-    (folder / "findings.json").write_text(findings_json(results), encoding="utf-8")
-    pngs = {f"{picture_name}.png": png for picture_name, png in pictures(figures).items()}
-    for file_name, png in pngs.items():
-        (folder / file_name).write_bytes(png)
-    (folder / "configuration.yaml").write_text(yaml.safe_dump(_configuration(results), sort_keys=False))
-    _log(results, {path.name: content.encode()} | pngs)
-    return path
-
-
-def _answer(results: Results) -> list[str]:
-    """What the sweep recorded of its kind: the safe proportions, λ* or the front; nothing before it ended."""
-    try:
-        found = json.loads(results.study.read_text("answer.json")) if results.study else {"answer": []}
-        return [str(line) for line in found["answer"]]
-    except (DatasetError, ValueError, KeyError):
-        return []
-
-
-def _log(results: Results, files: Mapping[str, bytes]) -> None:
-    """The page and the pictures as artifacts of the study's run, or of the lone loop's; the study says its finding."""
-    lone = results.loops[0].run if len(results.loops) == 1 else None
-    run = results.study or lone
-    if run is not None:
-        for name, content in files.items():
-            run.log_bytes(f"report/{name}", content)
-    if results.study:
-        results.study.describe(_description(results))
-
-
-def _description(results: Results) -> str:
-    """Markdown. Names and numbers only: no text of a model is in it."""
-    columns = ("loop", "state", "generation", RETENTION, "correctness", "error_rate", "num_unique", "half_life")
-    table = loops(results)
-    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
-    for row in table.rows:
-        values = dict(zip(table.columns, row, strict=True))
-        lines.append(" | ".join(f"{v:.4g}" if isinstance(v, float) else f"{v}" for v in map(values.get, columns)))
-    finding = [*(f"**{sentence}**" for sentence in headline(results)), *_answer(results)]
-    where = "The whole report is under *Artifacts*: `report/report.html`."
-    return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines)])
-
-
-def _facts(results: Results) -> dict[str, Any]:
-    configuration = _configuration(results)
-    seeds = list(dict.fromkeys(loop.seed for loop in results.loops))
-    m = configuration.get("data.num_examples", "?")
-    t = configuration.get("num_generations", "?")
-    lead = f"{len(results.loops)} loops" if len(results.loops) > 1 else "One loop"
-    lead += f" of {t} generations, m = {int(m):,} expressions" if m.isdigit() else ""
-    lead += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}."
-    seconds = sum(sum(loop.history.get("generation_seconds", {}).values()) for loop in results.loops)
-    spent = f"{duration(seconds)} (h:mm:ss) of training, sampling and measuring in all." if seconds else ""
-    return {
-        "kind": "study" if results.study else "loop",
-        "lead": lead,
-        "progress": progress(results),
-        "spent": spent,
-        "configuration": configuration | _software(results),
-    }
-
-
-def _configuration(results: Results) -> dict[str, str]:
-    """Every parameter with its value, or with all those that the loops have."""
-    joined = _joined([loop.run.entity.data.params for loop in results.loops])
-    return {key: values for key, values in joined.items() if values}
-
-
-def _software(results: Results) -> dict[str, str]:
-    keys = ("uncommitted_changes", "ouroloop_version", "python", "machine", "packages")
-    commits = ", ".join(dict.fromkeys(commit for loop in results.loops for commit in loop.commits))
-    of_loops = _joined([{key: value for key in keys if (value := loop.run.tag(key))} for loop in results.loops])
-    return ({"commit": commits} if commits else {}) | of_loops
-
-
-def _joined(records: list[dict[str, str]]) -> dict[str, str]:
-    keys = dict.fromkeys(key for record in records for key in record)
-    return {key: ", ".join(sorted({one[key] for one in records if key in one}, key=_numerically)) for key in keys}
-
-
-def _numerically(text: str) -> tuple[float, str]:
-    try:
-        return float(text), text
-    except ValueError:
-        return float("inf"), text

@@ -1,7 +1,7 @@
 """What a study or a lone loop found, as tables: the page, the pictures and the CSV files show the same ones.
 
 Loops that differ in nothing but the seed form a cell. A mean is over the seeds of a cell, and so is its
-95 % interval (Student's t, absent for one seed): it says how another seed would turn out, which the
+95 % interval (science/statistics.py, absent for one seed): it says how another seed would turn out, which the
 standard errors of a single loop do not.
 """
 
@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from typing import Any, NamedTuple
-
-import numpy as np
-from scipy.special import stdtrit
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.track import Run, Store
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION, half_life
+from ouroloop.science.statistics import Bounds, Interval, interval
 from ouroloop.testbed.base import Sample, Testbed
 from ouroloop.testbed.logic.testbed import LogicTestbed
 
@@ -49,6 +48,15 @@ class FixedText(NamedTuple):
     verdict: str
     depth: int | str
     text: str
+
+
+def as_number(label: str | None) -> float | None:
+    """Of a tag, which anybody can edit; None for what is no finite number."""
+    try:
+        number = float(label or "")
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,21 @@ class Loop:
 
     @property
     def proportion(self) -> float | None:
+        """λ, of the configuration where the run's tag does not say it."""
         label = self.run.tag("synthetic_proportion") or "none"
-        return None if label == "none" else float(label)
+        known = as_number(label)
+        if known is None and label != "none" and self.config:
+            return self.config.cycle.synthetic_proportion
+        return known
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the tags of its run, which anybody can edit; empty if nothing is."""
+        for key in ("synthetic_proportion", "temperature", "seed"):
+            label = self.run.tag(key)
+            if label and label != "none" and as_number(label) is None:
+                return f"its tag ouroloop.{key} is {label[:40]!r}, not a number"
+        return ""
 
     @property
     def reached(self) -> int:
@@ -145,22 +166,30 @@ class Results:
         return cells
 
 
-class Interval(NamedTuple):
-    """A mean over seeds with its 95 % interval; `low` and `high` are None for one seed."""
+def last_generation(loops: Sequence[Loop]) -> int:
+    """At which the end of a cell is read: the last one that all its finished loops reached, or all if none finished.
 
-    mean: float
-    low: float | None
-    high: float | None
-    num_seeds: int
+    So a mean at the end never leaves out a finished loop. A loop that stopped earlier does not count at the end.
+    """
+    finished = [loop for loop in loops if loop.run.status == "FINISHED"]
+    return min((loop.reached for loop in finished or loops), default=0)
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """Student's t over `values`, at least one."""
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return Interval(mean, None, None, n)
-    half = float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n)
+def retention_bounds(loops: Sequence[Loop]) -> Bounds:
+    """Of a cell's mean retention: nothing, and the most that any of its loops kept at any generation.
+
+    The latter is 1, D_0's own, or a little more. The bound in principle, 1 over the diversity of D_0, is about 1.9: so
+    far off that an interval near 1 would not notice it, and miss the mean of loops of which few have begun to collapse
+    twice as often as it says (tests/science/test_statistics.py).
+    """
+    kept = [value for loop in loops for value in loop.history.get(RETENTION, {}).values()]
+    return 0.0, max([1.0, *kept])
+
+
+def kept_at(loops: Sequence[Loop], generation: int) -> Interval | None:
+    """Mean retention over those that came so far, None where none did."""
+    values = [kept[generation] for loop in loops if generation in (kept := loop.history.get(RETENTION, {}))]
+    return interval(values, retention_bounds(loops)) if values else None
 
 
 def read_results(store: Store, name: str) -> Results:
@@ -192,9 +221,8 @@ def _generations(store: Store, runs: Sequence[Run]) -> dict[str | None, list[Run
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    label, seed = run.tag("synthetic_proportion") or "none", run.tag("seed") or "0"
-    proportion = -1.0 if label == "none" else float(label)
-    return run.tag("cycle"), proportion, float(run.tag("temperature") or 0), int(seed), run.entity.info.run_name
+    numbers = (as_number(run.tag(key)) for key in ("synthetic_proportion", "temperature", "seed"))
+    return run.tag("cycle") or "", *(-1.0 if number is None else number for number in numbers), run.name
 
 
 def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
@@ -219,31 +247,40 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _read_loop(run: Run, cell: str, children: Sequence[Run]) -> Loop:
-    history = {key: dict(run.history(key)) for key in sorted(run.metrics)}
+    history = {key: {t: one for t, one in run.history(key) if isfinite(one)} for key in sorted(run.metrics)}
     ordered = sorted(children, key=_number)
     loop = Loop(run, cell, history, {}, recorded_config(run), ordered)
-    written = {_number(child): _written(child, loop.testbed) for child in ordered if child.status == "FINISHED"}
+    done = {t: child for child in ordered if (t := _number(child)) and child.status == "FINISHED"}
+    written = {t: _written(child, loop.testbed) for t, child in done.items()}
     if (original := loop.texts(0)) is not None:
         written[0] = _summary(Sample.of(original, loop.testbed))
     return replace(loop, written={t: one for t, one in sorted(written.items()) if one is not None})
 
 
 def _number(generation: Run) -> int:
-    return int(generation.tag("generation") or 0)
+    label = generation.tag("generation") or ""
+    return int(label) if label.isdecimal() else 0
 
 
 def _written(child: Run, testbed: Testbed) -> Written | None:
     """What the generation's tables hold; judged anew from S_t where they are missing."""
     try:
-        rows = json.loads(child.read_text("samples.json"))["data"][:MOST_FREQUENT]
+        table = json.loads(child.read_text("samples.json"))
+        rows = [_text_last(table["columns"], row, testbed) for row in table["data"][:MOST_FREQUENT]]
         depths = dict(json.loads(child.read_text("depths.json"))["data"])
-        return Written([tuple(row) for row in rows], depths)
+        return Written(rows, depths)
     except (DatasetError, ValueError, KeyError, TypeError):
         pass
     try:
         return _summary(Sample.of(child.read_dataset("samples.tsv.gz").texts, testbed))
     except (DatasetError, ValueError):
         return None
+
+
+def _text_last(columns: Sequence[str], row: Sequence[Any], testbed: Testbed) -> tuple[Any, ...]:
+    """A row as `Sample.most_frequent` has it: the table shows the text first, older ones last."""
+    found = dict(zip(columns, row, strict=True))
+    return tuple(found[key] for key in ("count", "share", *testbed.columns))
 
 
 def _summary(sample: Sample) -> Written:

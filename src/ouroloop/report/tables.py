@@ -1,17 +1,21 @@
-"""The tables behind the figures of a report, one row for each mark that is drawn, the paper's beside ours."""
+"""The tables behind the figures of a report: tidy frames, a row for each mark that is drawn, the paper's beside ours.
 
-import csv
+What was not measured is missing (NA) in a frame, and an empty field in its CSV.
+"""
+
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from ouroloop.config import LoopConfig
-from ouroloop.report.results import Loop, Results, interval
+from ouroloop.report.results import Loop, Results, retention_bounds
 from ouroloop.science.metrics import RETENTION
+from ouroloop.science.statistics import interval
 from ouroloop.testbed.logic.grammar import TruthLabel
 
 NUM_EXAMPLES = 10_000
@@ -65,20 +69,17 @@ def _key(config: LoopConfig) -> str:
 _PARTS = {"True": "correctness", "False": "false_rate", "malformed": "error_rate"}
 
 
-class Table(NamedTuple):
-    """A tidy table; an empty string stands for what was not measured."""
-
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-
-    def write(self, path: Path) -> None:
-        buffer = StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerows([self.columns, *self.rows])
-        path.write_text(buffer.getvalue(), encoding="utf-8")
+def frame(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
+    """A tidy frame of columns whose values keep their kind: a whole number stays one beside a missing one."""
+    found = pd.DataFrame(rows, columns=list(columns), dtype=object)
+    return found.where(found.notna(), None)
 
 
-def figure_tables(results: Results) -> Mapping[str, Table]:
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def figure_tables(results: Results) -> dict[str, pd.DataFrame]:
     """By the name of the figure, which its CSV and its picture carry too."""
     return {
         "retention": retention(results),
@@ -90,83 +91,82 @@ def figure_tables(results: Results) -> Mapping[str, Table]:
     }
 
 
-def retention(results: Results) -> Table:
+def retention(results: Results) -> pd.DataFrame:
     """Diversity over D_0's by generation: mean, range and 95 % interval over the seeds of a cell."""
     columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")
     rows: list[tuple[Any, ...]] = []
     for cell, loops in results.cells.items():
-        paper = paper_of(results, cell)
+        paper, bounds = paper_of(results, cell), retention_bounds(loops)
+        published = paper.retention if paper else []
         for generation in range(_reached(loops) + 1):
-            values = _values(loops, RETENTION, generation)
-            if values:
-                mean, low, high, n = interval(values)
-                bounds = ("", "") if low is None or high is None else (max(0.0, low), high)
-                at_paper = paper.retention[generation] if paper and generation < len(paper.retention) else ""
-                rows.append((cell, generation, n, mean, min(values), max(values), *bounds, at_paper))
-    return Table(columns, rows)
+            if values := _values(loops, RETENTION, generation):
+                mean, low, high, n = interval(values, bounds)
+                own = (cell, generation, n, mean, min(values), max(values), low, high)
+                rows.append((*own, _nth(published, generation)))
+    return frame(columns, rows)
 
 
-def half_lives(results: Results) -> Table:
-    """The generation at which each loop keeps less than half of D_0's diversity; empty if it did not come so far."""
+def half_lives(results: Results) -> pd.DataFrame:
+    """The generation at which each loop keeps less than half of D_0's diversity; missing if it did not come so far."""
     columns = ("cell", "loop", "cycle", "proportion", "seed", "half_life", "reached", "paper")
     rows: list[tuple[Any, ...]] = []
     for cell, loops in results.cells.items():
         paper = paper_of(results, cell)
-        at_paper = next((t for t, kept in enumerate(paper.retention) if kept < 0.5), "") if paper else ""
+        at_paper = next((t for t, kept in enumerate(paper.retention) if kept < 0.5), None) if paper else None
         for loop in loops:
             if loop.history.get(RETENTION):
-                proportion = "" if loop.proportion is None else loop.proportion
-                life = "" if loop.half_life is None else loop.half_life
                 cycle = (loop.run.tag("cycle") or "").replace("_", " ")
-                rows.append((cell, loop.name, cycle, proportion, loop.seed, life, loop.reached, at_paper))
-    return Table(columns, rows)
+                own = (cell, loop.name, cycle, loop.proportion, loop.seed, loop.half_life, loop.reached)
+                rows.append((*own, at_paper))
+    return frame(columns, rows)
 
 
-def composition(results: Results) -> Table:
+def composition(results: Results) -> pd.DataFrame:
     """Shares of True, False and malformed among all sampled, means over the seeds of a cell."""
     columns = ("cell", "generation", "seeds", *_PARTS, *(f"paper_{part}" for part in _PARTS))
     rows: list[tuple[Any, ...]] = []
     for cell, loops in results.cells.items():
         paper = paper_of(results, cell)
         published = paper.composition if paper and paper.composition else []
-        for generation in range(_reached(loops) + 1):
-            parts = [_values(loops, key, generation) for key in _PARTS.values()]
-            if all(parts):
-                means = [sum(part) / len(part) for part in parts]
-                at_paper = published[generation] if generation < len(published) else ("", "", "")
-                rows.append((cell, generation, len(parts[0]), *means, *at_paper))
-    return Table(columns, rows)
+        rows += _means(cell, loops, list(_PARTS.values()), published, (None, None, None))
+    return frame(columns, rows)
 
 
-def unique(results: Results) -> Table:
+def unique(results: Results) -> pd.DataFrame:
     """Distinct texts among all sampled, against the diversity kept: means over the seeds of a cell."""
     columns = ("cell", "generation", "seeds", RETENTION, "num_unique", "unique_fraction",
                f"paper_{RETENTION}", "paper_unique_fraction")  # fmt: skip
-    keys = (RETENTION, "num_unique", "unique_fraction")
     rows: list[tuple[Any, ...]] = []
     for cell, loops in results.cells.items():
         paper = paper_of(results, cell)
         published = list(zip(paper.retention, paper.unique_fraction or (), strict=False)) if paper else []
-        for generation in range(_reached(loops) + 1):
-            parts = [_values(loops, key, generation) for key in keys]
-            if all(parts):
-                means = [sum(part) / len(part) for part in parts]
-                at_paper = published[generation] if generation < len(published) else ("", "")
-                rows.append((cell, generation, len(parts[0]), *means, *at_paper))
-    return Table(columns, rows)
+        rows += _means(cell, loops, [RETENTION, "num_unique", "unique_fraction"], published, (None, None))
+    return frame(columns, rows)
 
 
-def depth(results: Results) -> Table:
+def _means(
+    cell: str, loops: list[Loop], keys: Sequence[str], published: Sequence[tuple[float, ...]], nothing: tuple[None, ...]
+) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for generation in range(_reached(loops) + 1):
+        parts = [_values(loops, key, generation) for key in keys]
+        if all(parts):
+            means = [sum(part) / len(part) for part in parts]
+            rows.append((cell, generation, len(parts[0]), *means, *(_nth(published, generation) or nothing)))
+    return rows
+
+
+def depth(results: Results) -> pd.DataFrame:
     """Share of all sampled texts at each depth; generation 0 is D_0."""
     rows: list[tuple[Any, ...]] = []
     for loop in results.loops:
         for generation, written in loop.written.items():
             size = sum(written.depths.values())
             rows += [(loop.name, generation, level, count / size) for level, count in written.depths.items()]
-    return Table(("loop", "generation", "depth", "share"), rows)
+    return frame(("loop", "generation", "depth", "share"), rows)
 
 
-def expressions(results: Results) -> Table:
+def expressions(results: Results) -> pd.DataFrame:
     """The most frequent texts of each generation, with share and verdict."""
     rows = [
         (loop.name, generation, rank, *row)
@@ -174,38 +174,42 @@ def expressions(results: Results) -> Table:
         for generation, written in loop.written.items()
         for rank, row in enumerate(written.most_frequent, 1)
     ]
-    return Table(("loop", "generation", "rank", "count", "share", "verdict", "depth", "expression"), rows)
+    return frame(("loop", "generation", "rank", "count", "share", "verdict", "depth", "expression"), rows)
 
 
-def loops(results: Results) -> Table:
+def loops(results: Results) -> pd.DataFrame:
     """A row for each loop: where it stands, its last measures, its software, and its time."""
     columns = ("loop", "cell", "seed", "state", "generation", RETENTION, "correctness", "error_rate", "num_unique",
                "half_life", "minutes", "commit", "run")  # fmt: skip
     rows: list[tuple[Any, ...]] = []
     for loop in results.loops:
-        last = [loop.at(key, loop.reached) if loop.reached else "" for key in columns[5:9]]
+        last = [loop.history.get(key, {}).get(loop.reached) if loop.reached else None for key in columns[5:9]]
         seconds = sum(loop.history.get("generation_seconds", {}).values())
-        life = "" if loop.half_life is None else loop.half_life
         commit = " ".join(commit[:12] for commit in loop.commits)
         own = (loop.name, loop.cell, loop.seed, loop.run.status.lower(), loop.reached)
-        rows.append((*own, *last, life, round(seconds / 60, 2), commit, loop.run.id))
-    return Table(columns, rows)
+        rows.append((*own, *last, loop.half_life, round(seconds / 60, 2), commit, loop.run.id))
+    return frame(columns, rows)
 
 
-def metrics(results: Results) -> Table:
+def metrics(results: Results) -> pd.DataFrame:
     """Everything that was measured: a row for each generation of each loop, a column for each metric."""
     keys = sorted({key for loop in results.loops for key in loop.history})
     rows = [
-        (loop.name, loop.seed, generation, *(loop.at(key, generation) for key in keys))
+        (loop.name, loop.seed, generation, *(series.get(generation) for series in own))
         for loop in results.loops
         if "num_unique" in loop.history
+        for own in [[loop.history.get(key, {}) for key in keys]]
         for generation in range(loop.reached + 1)
     ]
-    return Table(("loop", "seed", "generation", *keys), rows)
+    return frame(("loop", "seed", "generation", *keys), rows)
 
 
 def paper_of(results: Results, cell: str) -> Published | None:
     return next((published(loop.config) for loop in results.cells[cell] if loop.config), None)
+
+
+def _nth(values: Sequence[Any], n: int) -> Any:
+    return values[n] if n < len(values) else None
 
 
 def _reached(cell: list[Loop]) -> int:

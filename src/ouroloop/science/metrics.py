@@ -63,7 +63,12 @@ def diversity_levenshtein(tokens: Mapping[str, Sequence[str]], counts: Mapping[s
 
     Distance is counted in tokens, `<eos>` excluded; two empty texts are at distance 0. Exact: each pair
     of distinct texts is measured once and weighted by its counts, in O(u²) for u distinct texts. The
-    standard error is that of a U-statistic, 2·sd(mean distance of one text to the others)/√n.
+    standard error is a U-statistic's with both terms of its variance,
+
+        4·var(mean distance of one text to the others)/n + 2·var(distance of a pair)/(n(n - 1))
+
+    the second of which is what is left where every text is as far from the others as any: two texts at 50:50.
+    It is 0 for one text alone, which shows no variation to estimate one from.
 
     Source: arXiv 2311.16822v2, section 3.2; exact pairs and the error are ours.
 
@@ -75,7 +80,7 @@ def diversity_levenshtein(tokens: Mapping[str, Sequence[str]], counts: Mapping[s
         raise ValueError(f"{n} text has no pair to measure a distance on")
     # Shorter texts are the rows: up to 64 tokens a row fits one machine word and is compared many at a time
     words, weights = _by_length(tokens, counts)
-    to_others = np.zeros(len(words))  # of each distinct text, summed over all sampled ones
+    to_others, squares = np.zeros(len(words)), 0.0  # of each distinct text, summed over all sampled ones; of all pairs
     block = max(1, min(_PAIRS_PER_BLOCK // len(words), len(words) // 8))  # an eighth: little below the diagonal
     for start in range(0, len(words), block):
         stop = min(start + block, len(words))
@@ -89,10 +94,14 @@ def diversity_levenshtein(tokens: Mapping[str, Sequence[str]], counts: Mapping[s
         # einsum, not BLAS: the order of the sum must not depend on the number of threads
         to_others[start:stop] += np.einsum("ij,j->i", distances, weights[start:])
         to_others[stop:] += np.einsum("i,ij->j", weights[start:stop], distances[:, stop - start :])
+        np.square(distances, out=distances)
+        squares += float(np.einsum("i,ij,j->", weights[start:stop], distances[:, : stop - start], weights[start:stop]))
+        squares += 2 * float(np.einsum("i,ij,j->", weights[start:stop], distances[:, stop - start :], weights[stop:]))
     to_others /= n - 1
     mean = float(weights @ to_others / n)
     variance = float(weights @ (to_others - mean) ** 2 / (n - 1))
-    return Estimate(mean, 2 * float(np.sqrt(variance / n)))
+    of_pairs = max(squares / (n * (n - 1)) - mean**2, 0.0)
+    return Estimate(mean, float(np.sqrt(4 * variance / n + 2 * of_pairs / (n * (n - 1)))))
 
 
 def _by_length(

@@ -1,0 +1,141 @@
+"""A report's folder, read back: what it says of a study, and its figures, written anew without the store.
+
+    python -m ouroloop.report.archive experiments/results/fig5 ...
+
+The CSV files hold everything that was measured, so findings, intervals and pictures follow from them. Where a folder
+named like it with `-ideal` stands beside it, the two are drawn into one figure, `headline.png`.
+"""
+
+import argparse
+import csv
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.record.track import Run, Store
+from ouroloop.report.figures import drawings, headline, png, svg
+from ouroloop.report.findings import findings_json
+from ouroloop.report.results import Loop, Results, Written
+from ouroloop.report.tables import figure_tables, frame, write_csv
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table of a report as it was written: texts stay texts, numbers numbers, and what is missing is None."""
+    with path.open(encoding="utf-8", newline="") as file:
+        columns, *lines = csv.reader(file)
+    kinds = [str if column in _TEXTS else _number for column in columns]
+    return frame(columns, [[kind(value) for kind, value in zip(kinds, line, strict=True)] for line in lines])
+
+
+def _number(value: str) -> int | float | None:
+    if not value:
+        return None
+    return int(value) if value.isdecimal() else float(value)
+
+
+_TEXTS = ("cell", "loop", "seed", "depth", "verdict", "expression", "cycle", "state", "commit", "run")
+
+
+def read_folder(folder: Path) -> Results:
+    """A study's results as its CSV files have them; without its runs, so texts and models cannot be asked for."""
+    loops, metrics = read_csv(folder / "loops.csv"), read_csv(folder / "metrics.csv")
+    configuration = yaml.safe_load((folder / "configuration.yaml").read_text(encoding="utf-8"))
+    lives = {row["loop"]: row for row in read_csv(folder / "half_life.csv").to_dict("records")}
+    written, found = _written(folder), []
+    for row in loops.to_dict("records"):
+        own = metrics[metrics["loop"] == row["loop"]]
+        history = {
+            key: {t: float(v) for t, v in zip(own["generation"], own[key], strict=True) if v is not None}
+            for key in own.columns[3:]
+        }
+        life = lives.get(row["loop"])
+        found.append(_loop(row, history, written.get(row["loop"], {}), life, configuration))
+    return Results(folder.name, None, found)
+
+
+def _loop(row: dict[str, Any], history: Any, written: Any, life: Any, configuration: dict[str, str]) -> Loop:
+    tags = {"seed": row["seed"], "commit": row["commit"]}
+    if life is not None:
+        proportion = "none" if life["proportion"] is None else str(life["proportion"])
+        tags |= {"cycle": life["cycle"].replace(" ", "_"), "synthetic_proportion": proportion}
+    data = SimpleNamespace(tags={f"ouroloop.{key}": value for key, value in tags.items()}, params={}, metrics={})
+    info = SimpleNamespace(run_name=row["loop"], status=row["state"].upper())
+    run = Run(cast(Store, None), row["run"], cast(Any, SimpleNamespace(info=info, data=data)))
+    return Loop(run, row["cell"], {k: v for k, v in history.items() if v}, written, _config(configuration, tags))
+
+
+_NO_MATTER = {"num_generations": 1, "model": {"kind": "empirical"}, "train": None}  # asked for, and not asked about
+
+
+def _config(configuration: dict[str, str], tags: dict[str, Any]) -> LoopConfig | None:
+    """As far as it decides which run of the paper's stands beside the loop; None where the loops differ in that."""
+    kept = ("data", "cycle", "sampling")
+    sections: dict[str, dict[str, Any]] = {key: {} for key in kept}
+    for key, value in configuration.items():
+        section, _, field = key.partition(".")
+        if section in kept and ", " not in value:
+            sections[section][field] = yaml.safe_load("null" if value == "None" else value)
+    if "cycle" in tags:
+        λ = tags["synthetic_proportion"]
+        takes = DataCycle(tags["cycle"]).takes_proportion
+        sections["cycle"] = {"kind": tags["cycle"], "synthetic_proportion": float(λ) if takes else None}
+    try:
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of names that are none of today's
+            return LoopConfig.model_validate(sections | _NO_MATTER)
+    except ValidationError:
+        return None
+
+
+def _written(folder: Path) -> dict[str, dict[int, Written]]:
+    texts: dict[tuple[str, int], list[Any]] = {}
+    for row in read_csv(folder / "expressions.csv").itertuples(index=False):
+        depth = int(row.depth) if row.depth.isdecimal() else row.depth
+        texts.setdefault((row.loop, row.generation), []).append(
+            (row.count, row.share, row.verdict, depth, row.expression)
+        )
+    return {
+        loop: {t: Written(own, {}) for (name, t), own in texts.items() if name == loop}
+        for loop in dict.fromkeys(name for name, _ in texts)
+    }
+
+
+def redraw(folder: Path) -> None:
+    """Writes findings, what is computed over seeds, and the pictures of a report's folder anew."""
+    results = read_folder(folder)
+    tables = {**figure_tables(results), "depth": read_csv(folder / "depth.csv")}
+    for name in ("retention", "half_life"):
+        write_csv(tables[name], folder / f"{name}.csv")
+    (folder / "findings.json").write_text(findings_json(results), encoding="utf-8")
+    for name, drawn in drawings(tables).items():
+        (folder / f"{name}.png").write_bytes(png(drawn))
+    draw_headline(folder)
+
+
+def draw_headline(folder: Path) -> Path | None:
+    """The study's curves, the ideal learner's and the paper's, a panel for each cell; None where no ideal one lies."""
+    ideal = folder.with_name(f"{folder.name}-ideal")
+    if not (ideal / "retention.csv").is_file():
+        return None
+    tables = {"network": read_csv(folder / "retention.csv"), "ideal learner": read_csv(ideal / "retention.csv")}
+    path = folder / "headline.png"
+    spec, drawn = headline(tables)
+    path.write_bytes(png(svg(spec, "retention", drawn)))
+    return path
+
+
+def main(folders: Sequence[str]) -> None:
+    for folder in folders:
+        redraw(Path(folder))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="+", help="of a report")
+    main(parser.parse_args().folder)

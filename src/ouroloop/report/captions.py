@@ -1,0 +1,78 @@
+"""What stands over each figure of a page: its title, what is drawn, and of a figure without data what would fill it."""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+TITLES = {
+    "retention": "How much diversity is left",
+    "half_life": "When half of it is gone",
+    "unique": "Distinct is not diverse",
+    "composition": "What is sampled",
+    "depth": "How deep the expressions are",
+    "expressions": "What the models write",
+}
+
+_RETENTION = "a generation with `diversity_retention`, which needs a D_0 of at least two different texts"
+MISSING = {
+    "retention": f"Nothing to draw yet. This figure takes {_RETENTION}.",
+    "half_life": f"Nothing to draw yet. This figure takes {_RETENTION}.",
+    "unique": f"Nothing to draw yet. This figure takes {_RETENTION}, and `unique_fraction`.",
+    "composition": "Nothing to draw yet. This figure takes a generation with `correctness`, `false_rate` and "
+    "`error_rate`, which every loop on logic expressions measures.",
+    "depth": "Nothing to draw yet. This figure takes a finished generation with its `depths.json`, or its texts.",
+    "expressions": "Nothing to show yet. This takes a finished generation with its `samples.json`, or its texts.",
+}
+
+
+def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Only of what is there: bands, marks and the paper's curves are named where they are drawn."""
+    say: dict[str, Callable[[pd.DataFrame], str]] = {
+        "retention": _retention,
+        "half_life": _half_life,
+        "unique": _unique,
+        "composition": _composition,
+        "depth": lambda _: "Share of a model’s texts by depth, generation 0 being D_0. Stronger colour is more.",
+        "expressions": lambda _: "The most frequent texts of a generation, with their share and verdict.",
+    }
+    return {name: say[name](tables[name]) if len(tables[name]) else MISSING[name] for name in TITLES}
+
+
+def _has(table: pd.DataFrame, column: str) -> bool:
+    return bool(table[column].notna().any())
+
+
+def _retention(table: pd.DataFrame) -> str:
+    said = "Mean edit distance between two texts of a model, over that of the original data D_0."
+    if max(table["seeds"]) > 1:
+        said += " Line: mean over seeds; band: lowest to highest."
+    if _has(table, "paper"):
+        said += " Dotted: the paper’s single run at m = 10,000, over its own D_0."
+    return said
+
+
+def _half_life(table: pd.DataFrame) -> str:
+    by_proportion = table.dropna(subset=["proportion"])
+    against = ", against the synthetic proportion λ" if len(by_proportion) else ""
+    said = f"First generation that keeps less than half{against}. A mark per loop"
+    if len(set(by_proportion["proportion"])) > 1 and _has(by_proportion, "half_life"):
+        said += ", the line joins medians"
+    said += "." if not table["half_life"].isna().any() else "; △ had not lost half when it ended."
+    if len(by_proportion) and len(by_proportion) < len(table):
+        said += " At “no λ” stand the cycles that have none."
+    return f"{said} Dotted: the paper." if _has(by_proportion, "paper") else said
+
+
+def _unique(table: pd.DataFrame) -> str:
+    said = (
+        "Share of distinct texts against diversity kept, from generation 0 at the left. A model can write nothing but "
+    )
+    said += "new strings while they grow alike."
+    return f"{said} Dotted: the paper’s figure 7." if _has(table, "paper_unique_fraction") else said
+
+
+def _composition(table: pd.DataFrame) -> str:
+    said = "Texts that are True, False or malformed, by generation"
+    said += ": means over seeds." if max(table["seeds"]) > 1 else "."
+    said += " Rising truth is not rising quality; it is one label winning."
+    return f"{said} Dotted: the upper end of True in the paper." if _has(table, "paper_True") else said

@@ -1,0 +1,121 @@
+"""The folder of a report: the page, and beside it pictures, tables, findings and configuration; and what of it goes
+onto the runs of the study in MLflow.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from ouroloop.console import duration
+from ouroloop.report.figures import drawings, png
+from ouroloop.report.findings import findings_json, headline, progress
+from ouroloop.report.page import Facts, page
+from ouroloop.report.results import Results
+from ouroloop.report.tables import figure_tables, loops, metrics, write_csv
+from ouroloop.science.dataset import DatasetError
+from ouroloop.science.metrics import RETENTION
+
+
+def write_report(results: Results, folder: Path) -> Path:
+    """Writes the report of a study or loop into `folder` and its run, and returns the page.
+
+    `report.html` needs no other file. Beside it: a PNG and an SVG for each figure and a CSV for its data,
+    `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
+    """
+    tables = {**figure_tables(results), "loops": loops(results)}
+    drawn = drawings(tables)
+    sentences = [*headline(results), *_answer(results)]
+    static = drawn | ({"depth": few} if (few := drawings({**tables}, most=3).get("depth")) else {})
+    content = page(results.name, sentences, _facts(results), tables, static)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.html"
+    path.write_text(content, encoding="utf-8")
+    for name, table in {**tables, "metrics": metrics(results)}.items():
+        write_csv(table, folder / f"{name}.csv")
+    (folder / "findings.json").write_text(findings_json(results), encoding="utf-8")
+    pngs = {f"{name}.png": png(one) for name, one in drawn.items()}
+    for file_name, picture in pngs.items():
+        (folder / file_name).write_bytes(picture)
+    (folder / "configuration.yaml").write_text(yaml.safe_dump(_configuration(results), sort_keys=False))
+    _log(results, {path.name: content.encode()} | pngs)
+    return path
+
+
+def _answer(results: Results) -> list[str]:
+    """What the sweep recorded of its kind: the safe proportions, λ* or the front; nothing before it ended."""
+    try:
+        found = json.loads(results.study.read_text("answer.json")) if results.study else {"answer": []}
+        return [str(line) for line in found["answer"]]
+    except (DatasetError, ValueError, KeyError):
+        return []
+
+
+def _log(results: Results, files: Mapping[str, bytes]) -> None:
+    """The page and the pictures as artifacts of the study's run, or of the lone loop's; the study says its finding."""
+    lone = results.loops[0].run if len(results.loops) == 1 else None
+    run = results.study or lone
+    if run is not None:
+        for name, content in files.items():
+            run.log_bytes(f"report/{name}", content)
+    if results.study:
+        results.study.describe(_description(results))
+
+
+def _description(results: Results) -> str:
+    """Markdown. Names and numbers only: no text of a model is in it."""
+    columns = ["loop", "state", "generation", RETENTION, "correctness", "error_rate", "num_unique", "half_life"]
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    for row in loops(results)[columns].itertuples(index=False):
+        lines.append(
+            " | ".join("" if v is None else f"{v:.4g}" if isinstance(v, float) else as_text(str(v)) for v in row)
+        )
+    finding = [*(f"**{as_text(sentence)}**" for sentence in headline(results)), *map(as_text, _answer(results))]
+    where = "The whole report is under *Artifacts*: `report/report.html`."
+    return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines)])
+
+
+def as_text(text: str) -> str:
+    """Markdown, and HTML, that shows the text as it is, whatever somebody put into a name or a tag."""
+    return re.sub(r"([\\`*\[\]<>|#!~&])", r"\\\1", text.replace("\n", " "))
+
+
+def _facts(results: Results) -> Facts:
+    configuration = _configuration(results)
+    seeds = list(dict.fromkeys(loop.seed for loop in results.loops))
+    m = configuration.get("data.num_examples", "?")
+    t = configuration.get("num_generations", "?")
+    lead = f"{len(results.loops)} loops" if len(results.loops) > 1 else "One loop"
+    lead += f" of {t} generations, m = {int(m):,} expressions" if m.isdecimal() else ""
+    lead += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}."
+    seconds = sum(sum(loop.history.get("generation_seconds", {}).values()) for loop in results.loops)
+    spent = f"{duration(seconds)} (h:mm:ss) of training, sampling and measuring in all." if seconds else ""
+    kind = "study" if results.study else "loop"
+    return Facts(kind, lead, progress(results), spent, configuration | _software(results))
+
+
+def _configuration(results: Results) -> dict[str, str]:
+    """Every parameter with its value, or with all those that the loops have."""
+    joined = _joined([loop.run.entity.data.params for loop in results.loops])
+    return {key: values for key, values in joined.items() if values}
+
+
+def _software(results: Results) -> dict[str, str]:
+    keys = ("uncommitted_changes", "ouroloop_version", "python", "machine", "packages")
+    commits = ", ".join(dict.fromkeys(commit for loop in results.loops for commit in loop.commits))
+    of_loops = _joined([{key: value for key in keys if (value := loop.run.tag(key))} for loop in results.loops])
+    return ({"commit": commits} if commits else {}) | of_loops
+
+
+def _joined(records: list[dict[str, str]]) -> dict[str, str]:
+    keys = dict.fromkeys(key for record in records for key in record)
+    return {key: ", ".join(sorted({one[key] for one in records if key in one}, key=_numerically)) for key in keys}
+
+
+def _numerically(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return float("inf"), text

@@ -1,0 +1,161 @@
+"""What a few seeds can say: means with intervals that stay in the range of what is measured, and times to an event.
+
+Everything is a function of numbers. An interval is at 95 %, two-sided, over seeds: how another set of seeds would turn
+out. The errors of one loop's finite sample are `<key>_stderr`, and enter only `crossing`.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import exp, inf, isinf, log, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+LEVEL = 0.95
+
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-inf, inf)
+SHARE: Bounds = (0.0, 1.0)
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its 95 % interval; `low` and `high` are None where the seeds do not say how they vary."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    num_seeds: int
+
+
+def interval(values: Sequence[float], bounds: Bounds = UNBOUNDED) -> Interval:
+    """Mean of at least one value, and Student's t interval on the scale on which the mean has no bounds.
+
+    That scale is the logit of its place between two finite bounds, the logarithm of its distance from one, and the
+    value itself where there is none; the standard error is carried over by the delta method:
+
+        logit(x) ± t(n - 1)·s/√n / (x·(1 - x)),   x the mean's place in [0, 1]
+
+    So the interval lies inside the bounds and holds the mean; nothing is cut off. It is what surveys use for small
+    proportions (Korn and Graubard, Survey Methodology 24, 1998; svyciprop(method = "logit") in R). For n = 3 its
+    coverage is simulated in tests/science/test_statistics.py, beside that of the plain t interval.
+
+    No limits for one value, nor for several equal ones: no spread was seen, which is not the same as none.
+    """
+    n, mean = len(values), float(np.mean(values))
+    if n < 2 or min(values) == max(values):
+        return Interval(mean, None, None, n)
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1)) / sqrt(n)
+    return Interval(mean, *_limits(mean, half, bounds), n)
+
+
+def _limits(mean: float, half: float, bounds: Bounds) -> tuple[float, float]:
+    low, high = bounds
+    if isinf(low) and isinf(high):
+        return mean - half, mean + half
+    if isinf(high):
+        factor = exp(min(half / (mean - low), 700))
+        return low + (mean - low) / factor, low + (mean - low) * factor
+    if isinf(low):
+        below, above = _limits(-mean, half, (-high, inf))
+        return -above, -below
+    place = (mean - low) / (high - low)
+    center, spread = log(place / (1 - place)), half / (high - low) / (place * (1 - place))
+    return low + (high - low) * _expit(center - spread), low + (high - low) * _expit(center + spread)
+
+
+def _expit(x: float) -> float:
+    return 1 / (1 + exp(min(-x, 700)))
+
+
+class Survival(NamedTuple):
+    """Of loops that may not have come to the event: when it happens."""
+
+    median: int | None
+    """The first time by which half of the loops have had it (Kaplan and Meier); None where fewer had."""
+    median_low: int | None
+    median_high: int | None
+    """Its exact 95 % interval from order statistics, an end None where there is none: below six loops there is none."""
+    restricted_mean: Interval
+    """Mean time without the event, up to `horizon`: of the area under Kaplan and Meier's curve."""
+    horizon: int
+    num_events: int
+
+
+def survival(times: Sequence[int | None], reached: Sequence[int]) -> Survival:
+    """When the event happens, from the time of each loop's event, None where it had not come by the time it reached.
+
+    A loop that ended without the event is censored, not left out: to leave it out would make the event come too soon.
+    The median needs no assumption; the restricted mean has an interval for few loops too, from pseudo-values
+    (Andersen, Hansen and Klein, Lifetime Data Analysis 10, 2004), which are min(time, horizon) where no loop was
+    censored earlier. It lies between 0 and the horizon.
+
+    Raises:
+        ValueError: there is no loop.
+    """
+    if not times:
+        raise ValueError("no loop, no time")
+    horizon = max(reached)
+    followed = [(end if time is None else time, time is not None) for time, end in zip(times, reached, strict=True)]
+    n, area = len(followed), _area(followed, horizon)
+    without = [_area(followed[:i] + followed[i + 1 :], horizon) for i in range(n)] if n > 1 else [0.0]
+    pseudo = [n * area - (n - 1) * one for one in without]
+    found = interval(pseudo, (0.0, float(horizon)))
+    median = next((t for t, left in kaplan_meier(followed).items() if left <= 0.5), None)
+    return Survival(median, *_median_limits(followed, horizon), found, horizon, sum(event for _, event in followed))
+
+
+def kaplan_meier(followed: Sequence[tuple[int, bool]]) -> dict[int, float]:
+    """By the time of each event, the share without it after that time; `followed` are (time, whether it came)."""
+    left, curve = 1.0, {}
+    for time in sorted({time for time, event in followed if event}):
+        at_risk = sum(end >= time for end, _ in followed)
+        left *= 1 - sum(end == time and event for end, event in followed) / at_risk
+        curve[time] = left
+    return curve
+
+
+def _area(followed: Sequence[tuple[int, bool]], horizon: int) -> float:
+    total, since, left = 0.0, 0, 1.0
+    for time, after in kaplan_meier(followed).items():
+        total, since, left = total + left * (time - since), time, after
+    return total + left * (horizon - since)
+
+
+def _median_limits(followed: Sequence[tuple[int, bool]], horizon: int) -> tuple[int | None, int | None]:
+    """The k-th event from either end, with the largest k that misses the median at most 2.5 % of the time each."""
+    n = len(followed)
+    missing, k = 0.5**n, 0
+    while missing <= (1 - LEVEL) / 2:
+        k += 1
+        missing += _binomial(n, k) * 0.5**n
+    if k == 0 or any(not event and end < horizon for end, event in followed):
+        return None, None
+    ordered = sorted(followed, key=lambda one: (one[0], not one[1]))
+    ends = [time if event else None for time, event in (ordered[k - 1], ordered[n - k])]
+    return ends[0], ends[1]
+
+
+def _binomial(n: int, k: int) -> float:
+    return float(np.prod([(n - i) / (i + 1) for i in range(k)]))
+
+
+def crossing(
+    values: Mapping[int, float], errors: Mapping[int, float], factor: float, reference: int = 1
+) -> tuple[int | None, bool]:
+    """The first time after `reference` at which a measure is beyond `factor` times what it was there; None for never.
+
+    Beyond is below for a factor under 1, and above for one over 1. With standard errors it is the first time at which
+    a band says so that holds at all times at once: Bonferroni's at 95 %, over as many looks as there are times, with
+    the error of the reference in it. Without them it is a point estimate, and the second result is False.
+    """
+    if reference not in values:
+        return None, False
+    later = [t for t in sorted(values) if t > reference]
+    is_banded = all(t in errors for t in (reference, *later))
+    z = float(-ndtri((1 - LEVEL) / 2 / len(later))) if is_banded and later else 0.0
+    sign = 1 if factor > 1 else -1
+    for t in later:
+        error = sqrt(errors[t] ** 2 + (factor * errors[reference]) ** 2) if is_banded else 0.0
+        if sign * (values[t] - factor * values[reference]) > z * error:
+            return t, is_banded
+    return None, is_banded
