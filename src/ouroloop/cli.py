@@ -228,6 +228,8 @@ def status(
         studies = read_status(study)
     if as_json:
         print(json.dumps(studies, indent=2))
+    elif not studies:
+        print(f"nothing has run in {stores.runs_folder()} yet")
     else:
         from ouroloop.console import fitted
         from ouroloop.study.status import status_table

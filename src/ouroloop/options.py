@@ -62,10 +62,10 @@ class Command(TyperCommand):
         if kind is None:
             allowed = ", ".join(own)
             raise ConfigError(f"unknown option {shown(name)}{did_you_mean(name, own)}; allowed here: {allowed}")
-        from ouroloop.presets import unknown_key
+        from ouroloop.presets import current_key, unknown_key
         from ouroloop.schema import is_key
 
-        key = name.removeprefix("--")
+        key = current_key(name.removeprefix("--"))
         if not is_key(kind, key):
             raise ConfigError(unknown_key(kind, key, own, "--"))
 

@@ -48,7 +48,7 @@ def run_loop(
     new: bool = False,
     observer: Observer | None = None,
 ) -> Run:
-    """Runs generations 1..T of the loop, or what is missing of them, and returns the finished loop run.
+    """Runs the generations of the loop, or what is missing of them, and returns the finished loop run.
 
     A loop of equal configuration in the same study is taken up where it stopped, or returned when it is
     complete; `new` starts another one. Killed in between, nothing of a finished generation is lost.

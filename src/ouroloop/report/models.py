@@ -32,8 +32,10 @@ class FoundModel:
     generation: "Run | None"
     """The run that made it; None for a folder."""
 
-    def write(self, count: int, temperature: float, prompt: str, seed: int) -> list[str]:
+    def write(self, count: int, temperature: float | None = None, prompt: str = "", seed: int = 0) -> list[str]:
         """So many texts that begin with the prompt, the same ones for the same seed.
+
+        Without a temperature they are sampled as S_t was.
 
         Raises:
             ConfigError: the prompt has other words than the language, or is too long for the model.
@@ -46,7 +48,8 @@ class FoundModel:
         if left < 1:
             raise ConfigError(f"a prompt of {len(words)} words leaves no room in a model of {left + len(words)} words")
         writes = min(self.fitted.config.max_new_tokens, left)
-        decoding = self.fitted.config.changed(temperature=temperature, max_new_tokens=writes)
+        usual = self.fitted.config
+        decoding = usual.changed(temperature=temperature or usual.temperature, max_new_tokens=writes)
         try:
             return replace(self.fitted, config=decoding).sample(count, stream(seed, "probe"), " ".join(words)).texts
         except FloatingPointError as error:
