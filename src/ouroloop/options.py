@@ -162,6 +162,7 @@ Study = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study, or the preset of lone loops.", autocompletion=_recorded)
 ]
 Workers = Annotated[int, typer.Option(parser=number_from(1), metavar="N", help="Processes that run loops.")]
+Port = Annotated[int, typer.Option(parser=number_from(1), metavar="N", help="On this machine.")]
 Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same one, the same expressions.")]
 Temperature = typer.Option(parser=_temperature, metavar="T", help="Above 0, up to 10.")
 Count = Annotated[int, typer.Option("-n", parser=number_from(1), metavar="N", help="How many.")]
