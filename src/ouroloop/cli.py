@@ -21,6 +21,7 @@ from ouroloop.options import (
     Json,
     LoopCommand,
     LoopPreset,
+    Port,
     Seed,
     Study,
     StudyCommand,
@@ -380,7 +381,7 @@ def clean(
 
 
 @_app.command(cls=Command)
-def ui(port: Annotated[int, typer.Option(help="On this machine.")] = 5000) -> int:
+def ui(port: Port = 5000) -> int:
     """Open the MLflow UI over mlruns/, on this machine only."""
     from ouroloop.record import stores
     from ouroloop.record.track import Store

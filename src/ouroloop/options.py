@@ -167,6 +167,7 @@ Workers = Annotated[
     typer.Option(parser=number_from(1), metavar="N", help="Loops at a time: 1, or what a cluster's machines take."),
 ]
 Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")]
+Port = Annotated[int, typer.Option(parser=number_from(1), metavar="N", help="On this machine.")]
 Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same one, the same expressions.")]
 Temperature = typer.Option(parser=_temperature, metavar="T", help="Above 0, up to 10.")
 Count = Annotated[int, typer.Option("-n", parser=number_from(1), metavar="N", help="How many.")]

@@ -101,7 +101,7 @@ def unknown_key(kind: type[BaseModel], key: str, also: Iterable[str] = (), dashe
     here = ", ".join([*options, *below(kind, key)])
     near = did_you_mean(dashes + key, [*options, *(dashes + known for known in keys(kind))])
     what = "option" if dashes else "key"
-    rest = f"; allowed here: {here}" if here else f": {key.rpartition('.')[0]} has no fields"
+    rest = f"; allowed here: {here}" if here else f": {shown(key.rpartition('.')[0])} has no fields"
     return f"unknown {what} {shown(dashes + key)}{near}{rest}"
 
 
