@@ -177,7 +177,7 @@ class _Driver:
                 gone.append(cell)
         if gone:
             self._console.print(
-                f"not on record any more: {len(gone)} finished loops; what is needed of them runs again"
+                f"{len(gone)} finished loops are no longer on record; what is needed of them runs again"
             )
         return gone
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 from ouroloop.config import ConfigError, LoopConfig
@@ -31,7 +30,7 @@ _HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKIN
 class LoopExecutor(Executor):
     workers: int
     """How many loops it takes at a time."""
-    environment: Mapping[str, str] = MappingProxyType({})
+    environment: Mapping[str, str] | None = None
     """What its workers do not inherit."""
 
 
