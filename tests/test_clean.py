@@ -74,8 +74,8 @@ def test_what_a_live_process_holds_stays(tiny: LoopConfig, root: Path) -> None:
     log = mlruns / "logs" / "study-worker-1.log"
     log.write_text("said")
     code = (
-        "import sys\nfrom filelock import FileLock\nfrom ouroloop import stores\n"
-        f"with FileLock({str(shared) + '.lock'!r}), stores.locked('study', 'loop'):\n"
+        "import sys\nfrom filelock import FileLock\nfrom ouroloop.record import locks\n"
+        f"with FileLock({str(shared) + '.lock'!r}), locks.alone('study', 'loop'):\n"
         "    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

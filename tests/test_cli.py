@@ -96,7 +96,7 @@ def test_help_imports_no_machinery() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "\n"
-    assert all(command in done.stdout for command in ("run", "sweep", "worker", "status", "ui"))
+    assert all(command in done.stdout for command in ("run", "sweep", "status", "ui"))
 
 
 @pytest.mark.usefixtures("root")
@@ -169,7 +169,7 @@ def test_a_real_process_runs_a_loop_and_the_same_command_reports_it(
 def test_the_status_fits_a_terminal_of_80_columns() -> None:
     """The longest name that a figure has, and an error, which is wrapped and not cut."""
     name = "incremental-0.25-empirical-T0.8-s1"
-    loop = {"loop": name, "state": "runs", "generation": 50, "num_generations": 50, "error": None}
+    loop = {"loop": name, "state": "runs", "generation": 50, "num_generations": 50, "error": None, "worker": None}
     loops = [loop | {"diversity_retention": [1.0] * 50}, loop | {"diversity_retention": [], "error": "no room " * 9}]
     record = {"study": "fig5-t1-ideal", "kind": "grid", "loops": loops, "seconds_left": 61.0}
     console = Console(width=80, file=StringIO(), force_terminal=False)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig, StudyConfig, flatten
+from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig, flatten
 from ouroloop.presets import PRESET_FOLDER, _read, load_preset, preset_name
+from ouroloop.study.config import StudyConfig
 from tests.conftest import REPOSITORY
 
 PRESETS = sorted(path.stem for path in (REPOSITORY / PRESET_FOLDER).glob("*.yaml"))

@@ -75,7 +75,8 @@ def _unheld(folder: Path, pattern: str, before: float) -> Iterator[Path]:
 
 
 def _locks(folder: Path, before: float) -> Iterator[Path]:
-    for path in sorted([*folder.glob("locks/*.lock"), *folder.glob("shared/*.lock")]):
+    """Of shared generations. Those of loops and studies stay: by them `status` knows whether a lone loop ran here."""
+    for path in sorted(folder.glob("shared/*.lock")):
         if _modified(path) < before and not path.with_suffix("").exists():
             with suppress(Timeout), FileLock(path, blocking=False):
                 yield path
