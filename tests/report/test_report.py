@@ -17,8 +17,8 @@ from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.track import Run, Store
-from ouroloop.report.figures import pictures
-from ouroloop.report.page import write_report
+from ouroloop.report.figures import drawings, png
+from ouroloop.report.folder import write_report
 from ouroloop.report.results import read_results
 from ouroloop.report.tables import figure_tables
 from ouroloop.science.metrics import as_metrics, measure
@@ -176,7 +176,8 @@ def record(store: Store, config: LoopConfig, study: str) -> None:
 
 def test_a_picture_is_the_same_every_time() -> None:
     def drawn(*kept: float) -> dict[str, bytes]:
-        return pictures(figure_tables(results(*(loop("λ = 1", seed, [1.0, *kept]) for seed in (1, 2)))))
+        tables = figure_tables(results(*(loop("λ = 1", seed, [1.0, *kept]) for seed in (1, 2))))
+        return {name: png(one) for name, one in drawings(tables).items()}
 
     pngs = drawn(0.5, 0.25)
     assert {"retention", "half_life"} <= pngs.keys()
