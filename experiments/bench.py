@@ -35,6 +35,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from ouroloop.record.loading import loading
 from rapidfuzz.distance import Levenshtein
 from rich.console import Console
 from rich.table import Table
@@ -50,7 +51,6 @@ from ouroloop.loop.generation import Observer, load_libraries, produce
 from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.presets import load_preset
 from ouroloop.record import stores
-from ouroloop.record.loading import loading
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import Dataset, Source
 from ouroloop.science.metrics import diversity_levenshtein
