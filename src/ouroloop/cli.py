@@ -388,7 +388,7 @@ def ui(port: Port = 5000) -> int:
     from ouroloop.report.ui import prepare, serve
 
     tree, loops = (f"http://127.0.0.1:{port}{page}" for page in prepare(Store.open()))
-    print(f"MLflow UI over {stores.tracking_uri()}\n  {tree}\n  {loops}\nCtrl-C ends it.", flush=True)
+    print(f"MLflow UI over {stores.masked(stores.tracking_uri())}\n  {tree}\n  {loops}\nCtrl-C ends it.", flush=True)
     return serve(port)
 
 

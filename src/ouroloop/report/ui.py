@@ -129,12 +129,12 @@ def serve(port: int) -> int:
     """MLflow's server on loopback, until it ends or Ctrl-C ends it; its exit code, 0 after Ctrl-C."""
     command = [
         sys.executable, "-m", "mlflow", "server",
-        "--backend-store-uri", stores.tracking_uri(),
         "--artifacts-destination", str(stores.runs_folder() / "artifacts"),
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    server = subprocess.Popen(command, env=os.environ | quiet)
+    store = {"MLFLOW_BACKEND_STORE_URI": stores.tracking_uri()}  # its password is nothing for a list of processes
+    server = subprocess.Popen(command, env=os.environ | quiet | store)
     try:
         return server.wait()
     except Interrupted:
