@@ -27,7 +27,8 @@ from pydantic import BaseModel
 
 from ouroloop.config import LoopConfig, StageConfig, flatten
 from ouroloop.record.provenance import cell_tags
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages
 from ouroloop.science.dataset import Source
 from ouroloop.science.metrics import RETENTION, CollapseStage

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
 from ouroloop.record.provenance import recorded_config
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.metrics import RETENTION, CollapseStage, half_life, stage_of
 
 _USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default
