@@ -125,13 +125,9 @@ ALONE = {
     "loop/generation": "one generation, as tests and learners know it, without the record",
     "record/clean": "a command",
     "report/captions": "of the page",
-    "report/compare": "a command",
     "report/folder": "the files of a report; Python's face asks for it",
     "report/page": "the page itself",
-    "report/registry": "a command",
     "report/ui": "a command",
-    "study/driver": "what `sweep` runs",
-    "study/estimate": "what `sweep --dry-run` says",
     "study/executor": "engines, each with its own library",
     "study/work": "what an engine sends to another process",
 }

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.live import Live
 
 from ouroloop.config import ConfigError, DataCycle, flatten
-from ouroloop.console import LoopView, StudyLines
+from ouroloop.console import LoopView, StudyLines, fitted
+from ouroloop.learner import learner_of
 from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, close_dead_runs, running
 from ouroloop.record.locks import HeldElsewhereError, StudyLock, holder
@@ -24,11 +25,11 @@ from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
-from ouroloop.study.answer import record_results
+from ouroloop.study.answer import record_results, study_answer
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.executor import InProcess, LoopExecutor, make_executor
 from ouroloop.study.search import Search
-from ouroloop.study.status import note_retention, reached, read_progress, status_table, study_record
+from ouroloop.study.status import note_retention, reached, read_progress, status_table, study_record, study_table
 from ouroloop.study.trials import Cell, Trials
 from ouroloop.study.work import LoopResult, run_one
 
@@ -41,7 +42,6 @@ _CHANGEABLE = ("synthetic_proportions", "truth_labels", "seeds", "description", 
 def run_study(
     config: StudyConfig,
     name: str,
-    store: Store,
     console: Console,
     workers: int | None = None,
     on: str = "local",
@@ -49,9 +49,25 @@ def run_study(
 ) -> int:
     """Runs what is missing of the study, so many loops at a time; returns how many of its loops failed.
 
+    The console gets its progress, its table, and what it says.
+
     Raises:
-        ConfigError: somebody else drives it, or it was started with another configuration.
+        ConfigError: somebody else drives it, it was started with another configuration, or cannot run here.
     """
+    stores.require_writable()
+    if on == "local":
+        learner_of(config.loop).check()
+    store = Store.open()
+    failed = _drive(config, name, store, console, workers, on, address)
+    console.print(fitted(study_table(store, name), console))
+    for line in study_answer(name):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return failed
+
+
+def _drive(
+    config: StudyConfig, name: str, store: Store, console: Console, workers: int | None, on: str, address: str | None
+) -> int:
     with _driven(name) as lock:
         trials = Trials.create(name, config)
         _refuse_changes(trials, config)
