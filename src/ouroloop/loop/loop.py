@@ -63,7 +63,7 @@ def run_loop(
             observer.generation_finished(number, finished[number].metrics, resumed=True)
         return existing
     with running(lambda: existing or create_loop(store, config, name, study, parent)) as run:
-        observer.run_taken(run.id)
+        observer.run_taken(run)
         load_libraries(config)
         reference = Sample.of(original.texts)
         measures = measure(reference, reference, config.data)

@@ -1,6 +1,11 @@
 """Whoever watches a loop. Apart from the loop, so that watching imports neither torch nor sympy."""
 
+from typing import TYPE_CHECKING
+
 from ouroloop.config import LoopConfig
+
+if TYPE_CHECKING:  # and neither MLflow
+    from ouroloop.record.track import Run
 
 
 class Observer:
@@ -8,7 +13,7 @@ class Observer:
 
     def loop_started(self, config: LoopConfig, name: str) -> None: ...
 
-    def run_taken(self, run_id: str) -> None:
+    def run_taken(self, run: "Run") -> None:
         """The loop's run, found or created; nothing has been written to it yet."""
 
     def generation_started(self, generation: int) -> None: ...
