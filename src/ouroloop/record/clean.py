@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 
@@ -92,8 +94,9 @@ def _logs(folder: Path, before: float) -> Iterator[Path]:
 def _of_deleted_runs(store: Store, folder: Path, before: float) -> Iterator[Path]:
     """Folders within our own: artifacts elsewhere are somebody else's to free."""
     for uri in store.deleted_artifacts(ended_before=before):
-        path = Path(uri.removeprefix("file://"))
-        if uri.startswith("file://") and path.is_relative_to(folder) and path.is_dir():
+        place = urlsplit(uri)
+        path = Path(url2pathname(place.path))
+        if place.scheme == "file" and path.is_relative_to(folder) and path.is_dir():
             yield path
 
 

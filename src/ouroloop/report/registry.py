@@ -216,7 +216,7 @@ def criterion(stages: StageConfig) -> str:
     return (
         "r = diversity_levenshtein(S_t) / diversity_levenshtein(D_0): "
         f"healthy r >= {healthy}, onset {onset} <= r < {healthy}, decline {decline} <= r < {onset}, "
-        f"collapsed r < {decline}"
+        f"collapsed r < {decline}; a stage below healthy is entered where the next generation is no better"
     )
 
 
@@ -261,7 +261,7 @@ def model_card(
 
         The weights are safetensors; nothing is unpickled. Eight words; `<eos>` starts and ends a text."""
     parts = [dedent(introduction), _trained_on(generation, mixture), _writes(config, generation, metrics)]
-    which = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    which = "\n".join(f"- {key}: {as_text(value)}" for key, value in facts.items())
     return "\n\n".join([*parts, f"## Which model this is\n\n{which}", dedent(loading)]) + "\n"
 
 

@@ -164,14 +164,19 @@ def open_ui(store: Store, port: int) -> int:
 
 
 def _print(host: str, over: str, tree: str, loops: str) -> None:
-    print(f"MLflow UI over {over}\n  loops over each other  {host}{loops}\n  runs                   {host}{tree}", flush=True)
+    print(
+        f"MLflow UI over {over}\n  loops over each other  {host}{loops}\n  runs                   {host}{tree}",
+        flush=True,
+    )
 
 
 def _require_free(port: int) -> None:
     if not 0 < port < 65_536:
         raise ConfigError(f"--port={port}: a port is a number from 1 to 65535")
     with socket.socket() as free:
-        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: one that has just ended is free
+        free.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the server does: one that has just ended is free
         try:
             free.bind(("127.0.0.1", port))
         except OSError as error:
@@ -182,7 +187,7 @@ def _require_free(port: int) -> None:
 def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
     end = time.monotonic() + _PATIENCE
     while server.poll() is None and time.monotonic() < end:
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):  # noqa: S310
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
             return True
         time.sleep(0.2)
     return False
