@@ -59,8 +59,8 @@ status: .venv/.installed ## what ran, runs, failed and is left
 report: .venv/.installed ## what a study or loop found as one HTML page (STUDY=sweep-smoke)
 	$(OUROLOOP) report $(STUDY)
 
-bench: .venv/.installed ## ours against stock on this machine (ARGS=--quick for two minutes, ARGS=--loop for whole loops)
-	$(BIN)/python experiments/bench.py $(ARGS)
+bench: .venv/.installed ## ours against stock here (ARGS=--quick: two minutes, --loop: whole loops, --workers: two against one)
+	$(if $(filter --workers,$(ARGS)),$(BIN)/python experiments/bench_workers.py,$(BIN)/python experiments/bench.py $(ARGS))
 
 register: .venv/.installed ## register the models of each collapse stage (STUDY=sweep-smoke)
 	$(OUROLOOP) register $(STUDY)

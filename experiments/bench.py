@@ -45,8 +45,8 @@ from ouroloop.config import LoopConfig
 from ouroloop.learner import learner_of
 from ouroloop.learner.network.learner import Network, NetworkLearner
 from ouroloop.learner.network.sampling import sample
-from ouroloop.loop.generation import Observer
 from ouroloop.loop.loop import draw_original, run_loop
+from ouroloop.loop.observer import Observer
 from ouroloop.presets import load_preset
 from ouroloop.record import stores
 from ouroloop.record.track import Store

@@ -3,6 +3,9 @@
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +21,7 @@ from hypothesis import settings
 
 from ouroloop.cli import main
 from ouroloop.config import EmpiricalConfig, LoopConfig
-from ouroloop.record.liveness import catch_signals
+from ouroloop.record.liveness import SIGNALS, catch_signals
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -58,8 +61,8 @@ def ideal(tiny: LoopConfig) -> LoopConfig:
 
 @contextmanager
 def own_handlers() -> Iterator[None]:
-    """Whatever is installed for SIGINT and SIGTERM inside is gone afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Whatever is installed for signals inside is gone afterwards."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -67,7 +70,7 @@ def own_handlers() -> Iterator[None]:
 
 @pytest.fixture
 def caught_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Interrupted` in this process, as in the command line's."""
+    """Signals raise `Interrupted` in this process, as in the command line's."""
     with own_handlers():
         catch_signals()
         yield
@@ -127,6 +130,39 @@ def collapsing(root: Path, collapsing_root: Path, monkeypatch: pytest.MonkeyPatc
     return collapsing_root
 
 
+def postgresql_programs() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server of our own on a free port of this machine, and the URL of its database."""
+    programs = postgresql_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+    user = "postgres" if os.getuid() == 0 else None  # the server refuses to be root
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        data = Path(folder) / "data"
+        data.mkdir()
+        if user:
+            shutil.chown(data, user)
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+        control = [programs / "pg_ctl", "-D", data, "-w", "-s"]
+        create = [programs / "initdb", "-D", data, "-A", "trust", "-U", "ouroloop"]
+        for command in (create, [*control, "-l", data / "log", "-o", options, "start"]):
+            subprocess.run(command, check=True, user=user, stdout=subprocess.DEVNULL, cwd=data)
+        try:
+            yield f"postgresql+psycopg://ouroloop@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], check=True, user=user, cwd=data)
+
+
 class Done(NamedTuple):
     """What a command left: exit code and both outputs."""
 
@@ -136,6 +172,9 @@ class Done(NamedTuple):
 
 
 CommandLine = Callable[..., Done]
+
+IDEAL = TINY | {"model": {"kind": "empirical"}, "train": None}
+"""The ideal learner, which has no torch to import and computes a generation in milliseconds."""
 
 
 @pytest.fixture

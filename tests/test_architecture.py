@@ -1,91 +1,222 @@
-"""What the import contracts cannot say: imports at run time, sizes, and the README's file tree."""
+"""What the import contracts cannot say: imports at run time, sizes, importers, what a reuse depends on, tests."""
 
 import ast
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from statistics import median
 
 import pytest
 
+from ouroloop.record import provenance
 from tests.conftest import REPOSITORY
 
-MODULES = sorted((REPOSITORY / "src" / "ouroloop").glob("*.py"))
-SCIENCE = ["grammar", "verify", "oracle", "seeding", "config", "preset", "cycle", "tokenizer", "measure"]
-SCIENCE += ["law", "divergence", "ideal"]
+PACKAGE = REPOSITORY / "src" / "ouroloop"
+MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+DECISIVE = ("testbed", "science", "learner", "loop")
+
+each_module = pytest.mark.parametrize("module", MODULES)
 
 
-def test_the_science_imports_no_machinery() -> None:
-    code = f"import sys, {', '.join(f'ouroloop.{name}' for name in SCIENCE)}; print(' '.join(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "mlflow", "optuna", "transformers", "pytorch_lightning", "rich"} & set(loaded)
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
 
 
-def test_the_ideal_learner_runs_without_torch() -> None:
-    code = """if True:
-        import sys
-        from ouroloop.config import LoopConfig
-        from ouroloop.science.cycle import Dataset, Source
-        from ouroloop.loop.generation import assess, produce
-        from ouroloop.loop.generation import Observer
-        from ouroloop.science.metrics import Sample
-        model = {"kind": "empirical"}
-        config = LoopConfig.model_validate({"num_generations": 1, "data": {"num_examples": 2}, "model": model})
-        texts = ["( not False )", "( True and True )"]
-        training_set = Dataset.of(texts, Source.ORIGINAL, 0)
-        product = produce(config, 1, training_set, Observer())
-        print(assess(config, 1, product, training_set, Sample.of(texts), Observer()).measures["entropy_nats"].value)
-        sys.exit(" ".join({"torch", "pytorch_lightning", "transformers", "mlflow"} & sys.modules.keys()))
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr == "\n"
-    assert float(done.stdout) == pytest.approx(0.6931, abs=1e-4)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_modules_and_functions_stay_short(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert len(path.read_text().splitlines()) <= 400
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
+def functions(module: str) -> Iterator[tuple[str, int]]:
+    """Each with its lines."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
-            assert node.end_lineno - node.lineno < 60, node.name
+            yield node.name, node.end_lineno - node.lineno + 1
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_nothing_that_runs_text_is_called(path: Path) -> None:
-    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+def imports(module: str) -> set[str]:
+    """The modules of ours that it names, anywhere in it."""
+    named: set[str] = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            named |= {f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    paths = {name.removeprefix("ouroloop.").replace(".", "/") for name in named if name.startswith("ouroloop")}
+    return {path if path in MODULES else f"{path}/__init__" for path in paths} & MODULES.keys()
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules that a new process has loaded after this."""
+    script = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}}, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+MACHINERY = {"torch", "pytorch_lightning", "transformers", "tokenizers", "mlflow", "optuna", "rich", "matplotlib"}
+
+
+def test_science_and_testbeds_import_no_machinery() -> None:
+    ours = [module for module in MODULES if module.startswith(("science/", "testbed/"))]
+    ours += ["config", "learner/base", "learner/empirical", "study/config"]
+    names = [f"ouroloop.{module.removesuffix('/__init__').replace('/', '.')}" for module in ours]
+    assert not MACHINERY & loaded_after("\n".join(f"import {name}" for name in names))
+
+
+IDEAL = """
+from ouroloop.config import LoopConfig
+from ouroloop.learner import learner_of
+from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.seeding import Streams, stream
+from ouroloop.testbed.base import Sample
+config = LoopConfig.model_validate({"num_generations": 1, "data": {"num_examples": 2}, "model": {"kind": "empirical"}})
+training_set = Dataset.of(["( not False )", "( True and True )"], Source.ORIGINAL, 0)
+learner, original = learner_of(config), Sample.of(training_set.texts, config.data.testbed)
+"""
+
+
+def test_the_ideal_learner_runs_without_machinery() -> None:
+    code = """
+learner.check()
+samples = learner.fit(training_set, Streams(1, 1)).sample(3, stream(1, "sampling"))
+assert set(samples.texts) <= set(training_set.texts)
+"""
+    assert not MACHINERY & loaded_after(IDEAL + code)
+
+
+def test_a_generation_of_the_ideal_learner_runs_without_torch() -> None:
+    code = """
+from ouroloop.loop.generation import Observer, compute
+made = compute(config, learner, 1, training_set, original, Observer())
+assert abs(made.metrics["entropy_nats"] - 0.6931) < 1e-4
+"""
+    assert not {"torch", "pytorch_lightning", "transformers"} & loaded_after(IDEAL + code)
+
+
+@each_module
+def test_no_module_and_no_function_is_long(module: str) -> None:
+    assert len(MODULES[module].read_text().splitlines()) <= 400
+    assert {name: lines for name, lines in functions(module) if lines >= 60} == {}
+
+
+def test_half_of_the_modules_and_functions_are_short() -> None:
+    assert median(len(path.read_text().splitlines()) for path in MODULES.values()) <= 200
+    assert median(lines for module in MODULES for _, lines in functions(module)) <= 12
+
+
+@each_module
+def test_nothing_that_runs_text_is_called(module: str) -> None:
+    calls = {ast.unparse(node.func) for node in ast.walk(tree(module)) if isinstance(node, ast.Call)}
     assert not calls & {"eval", "exec", "compile", "os.system", "sympy.sympify", "sympify", "parse_expr", "torch.load"}
 
 
-def test_every_module_has_its_test_or_a_reason() -> None:
-    tested = {path.stem.removeprefix("test_") for path in (REPOSITORY / "tests").glob("test_*.py")}
-    through_others = {
-        "__init__": "a docstring",
-        "__main__": "every test of the command line",
-        "figure": "test_report",
-        "gallery": "test_report",
-        "results": "test_sweep",
-        "generation": "test_loop",
-        "listing": "test_lookup and test_compare",
-        "preset": "test_config",
-        "software": "test_loop",
-        "stores": "test_queue and test_cli",
-        "observer": "test_loop",
-        "outcome": "test_report and test_headline",
-        "status": "test_cli",
-        "summary": "test_cli and test_sweep",
-        "table": "test_report",
-        "origin": "test_loop",
-        "track": "test_loop",
-        "twin": "test_loop",
-        "ui": "test_browser",
-        "view": "test_cli",
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if module.startswith(("learner/", "science/", "loop/", "record/"))]
+)
+def test_what_is_told_of_a_testbed_by_its_protocol_knows_no_language(module: str) -> None:
+    assert not [found for found in imports(module) if found.startswith("testbed/logic")]
+
+
+# Who is imported by one module alone, and why it is one nevertheless
+ALONE = {
+    "cli": "what `python -m ouroloop` and the console script start",
+    "options": "how the command line spells values; the commands are long enough without",
+    "loop/generation": "one generation, as tests and learners know it, without the record",
+    "record/clean": "a command",
+    "report/captions": "of the page",
+    "report/compare": "a command",
+    "report/folder": "the files of a report; Python's face asks for it",
+    "report/page": "the page itself",
+    "report/registry": "a command",
+    "report/ui": "a command",
+    "study/driver": "what `sweep` runs",
+    "study/estimate": "what `sweep --dry-run` says",
+    "study/executor": "engines, each with its own library",
+    "study/work": "what an engine sends to another process",
+}
+
+
+def test_no_module_is_there_for_one_other_alone() -> None:
+    """A rule that one module needs belongs into it; a testbed's and a learner's rooms have a reason of their own."""
+    importers = {module: [other for other in MODULES if module in imports(other) - {other}] for module in MODULES}
+    alone = {
+        module
+        for module, found in importers.items()
+        if len(found) == 1 and not module.startswith(("testbed/", "learner/")) and not module.endswith("__init__")
     }
-    assert {path.stem for path in MODULES} - tested == through_others.keys()
+    assert alone == ALONE.keys()
 
 
-def test_the_readme_tree_is_the_real_one() -> None:
-    text = (REPOSITORY / "README.md").read_text()
-    for path in MODULES:
-        if not path.stem.startswith("__"):
-            assert f"{path.name} " in text, f"{path.name} is missing from the README's file tree"
+def test_every_module_is_imported() -> None:
+    imported = set[str]().union(*(imports(module) for module in MODULES))
+    started = {"__main__", "report/archive"}  # by `python -m`
+    assert {module for module in MODULES if not module.endswith("__init__")} - imported == started
+
+
+# Tested by others, and by which
+THROUGH_OTHERS = {
+    "__main__": "every process that a test starts",
+    "console": "test_cache and test_cli",
+    "errors": "a name",
+    "learner/base": "protocols; tests/learner/contract.py",
+    "loop/attempt": "test_liveness, test_kills and test_driver",
+    "loop/observer": "test_loop and test_generation",
+    "options": "test_cli",
+    "preset_files": "test_presets",
+    "record/locks": "test_kills and test_cli",
+    "record/provenance": "here, test_loop and test_cache",
+    "record/stores": "test_cli and test_full_disk",
+    "record/track": "test_loop",
+    "report/archive": "nothing yet: its test is to come with it",
+    "report/captions": "test_page",
+    "report/figures": "test_report",
+    "report/folder": "test_report",
+    "report/results": "test_report and test_api",
+    "report/stages": "test_registry and test_compare",
+    "report/tables": "test_report and test_paper",
+    "report/ui": "test_browser",
+    "schema": "test_config",
+    "science/statistics": "test_headline and test_findings, until its own has come",
+    "study/answer": "test_search and test_driver",
+    "study/executor": "test_driver",
+    "study/status": "test_cli and test_driver",
+    "study/work": "test_driver and test_kills",
+}
+
+
+def test_every_module_has_its_test_or_a_reason() -> None:
+    """In the same room, or, while a test is about several rooms, at the top."""
+    tests = REPOSITORY / "tests"
+
+    def has_test(module: str) -> bool:
+        name = f"test_{Path(module).name}.py"
+        return (tests / module).with_name(name).exists() or (tests / name).exists()
+
+    untested = {module for module in MODULES if not module.endswith("__init__") and not has_test(module)}
+    assert untested == THROUGH_OTHERS.keys()
+
+
+def test_a_reuse_depends_on_what_determines_results_and_on_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "ouroloop"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "__file__", str(copy / "record" / "provenance.py"))
+
+    def code() -> str:
+        return str(provenance.code.__wrapped__())
+
+    assert code() == provenance.code()
+    for path in sorted(file for file in copy.rglob("*") if file.is_file()):
+        before, content = code(), path.read_bytes()
+        path.write_bytes(content + b"\n# a word\n")
+        is_decisive = path.suffix == ".py" and path.relative_to(copy).parts[0] in DECISIVE
+        assert (code() != before) is is_decisive, path
+        path.write_bytes(content)
+        assert code() == before
+    for folder in ("learner/network", "testbed/logic", "testbed/another", "loop", "report", "record", "study", ""):
+        before = code()
+        (copy / folder).mkdir(exist_ok=True)
+        (copy / folder / "added.py").write_text("added = True\n")
+        assert (code() != before) is folder.startswith(DECISIVE), folder

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
-from ouroloop.study.search import Bracket, bracket, mean_outcome, num_steps, open_points
+from ouroloop.study.search import Bracket, bracket, num_steps, open_points, verdict
 
 POINTS = st.lists(st.integers(0, 1_000), min_size=1, max_size=60, unique=True).map(
     lambda whole: sorted(point / 1_000 for point in whole)
@@ -51,16 +53,16 @@ def test_a_point_that_nothing_depends_on_is_not_open() -> None:
     assert num_steps(points, bracket(points, {0.4: True}.get)) == 2
 
 
-BOUNDS = st.tuples(st.floats(0, 2), st.floats(0, 2)).map(lambda pair: (min(pair), max(pair)))
+BOUNDS = st.tuples(st.integers(0, 8), st.integers(0, 8)).map(lambda pair: (min(pair) / 4, max(pair) / 4))
 
 
-@given(st.lists(BOUNDS, min_size=1, max_size=5), st.floats(0.01, 1), st.data())
+@given(st.lists(BOUNDS, min_size=1, max_size=5), st.sampled_from([0.3, 0.5, 0.9]), st.data())
 def test_what_is_decided_early_is_what_the_values_decide(
     bounds: list[tuple[float, float]], target: float, data: st.DataObject
 ) -> None:
     values = [data.draw(st.floats(lowest, highest)) for lowest, highest in bounds]
-    early = mean_outcome(bounds, target)
-    final = mean_outcome([(value, value) for value in values], target)
+    early = verdict(bounds, target, 0.1)
+    final = verdict([(value, value) for value in values], target, 0.1)
     assert final is not None
     assert early in (None, final)
 
@@ -68,11 +70,23 @@ def test_what_is_decided_early_is_what_the_values_decide(
 @pytest.mark.parametrize(
     ("bounds", "outcome"),
     [
-        ([(0.75, 0.75), (0.25, 0.25)], True),  # exactly the target holds
-        ([(0.75, 0.75), (0.2499, 0.2499)], False),
-        ([(0.0, 2.0), (0.3, 0.3)], None),
-        ([(0.0, math.inf), (0.9, 0.9), (0.8, 0.8)], True),  # nothing the third does can take it below
+        ([(0.5, 0.5)], "holds"),  # one seed: exactly the target holds
+        ([(0.4999, 0.4999)], "fails"),
+        ([(0.0, 2.0)], None),
+        ([(0.757, 0.757), (0.93, 0.93), (0.57, 0.57)], "undecided"),
+        ([(0.81, 0.81), (0.8, 0.8), (0.79, 0.79)], "holds"),
+        ([(0.01, 0.01), (0.02, 0.02), (0.0, 0.05)], "fails"),  # whatever the third does
+        ([(0.01, 0.01), (0.02, 0.02), (0.0, 0.95)], None),
     ],
 )
-def test_the_mean_against_the_target(bounds: list[tuple[float, float]], outcome: bool | None) -> None:
-    assert mean_outcome(bounds, 0.5) is outcome
+def test_a_t_test_against_the_target(bounds: list[tuple[float, float]], outcome: str | None) -> None:
+    assert verdict(bounds, 0.5, 0.025) == outcome
+
+
+def test_the_t_test_is_scipys() -> None:
+    """Three seeds: the least mean that holds is where the one-sided test has p = 2.5 %."""
+    values = [0.5, 0.6, 0.7]
+    for target in np.linspace(0.2, 1.0, 33):
+        greater, less = (ttest_1samp(values, target, alternative=side).pvalue for side in ("greater", "less"))
+        expected = "holds" if greater <= 0.025 else "fails" if less < 0.025 else "undecided"
+        assert verdict([(value, value) for value in values], float(target), 0.025) == expected

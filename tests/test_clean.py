@@ -19,7 +19,7 @@ OLD = time.time() - 40 * DAY
 
 
 def loop(tiny: LoopConfig, name: str) -> Run:
-    return run_loop(tiny.model_copy(update={"keep_weights": "all"}), Store.open(), name=name, study=name)
+    return run_loop(tiny.changed(keep_weights="all"), Store.open(), name=name, study=name)
 
 
 def freed(older_than: float = 30 * DAY, dry_run: bool = False) -> dict[str, int]:
@@ -35,66 +35,61 @@ def make_old(*paths: Path) -> None:
         os.utime(path, (OLD, OLD))
 
 
-def test_only_what_is_old_goes_and_a_dry_run_only_says_so(tiny: LoopConfig, root: Path) -> None:
+@pytest.fixture
+def leftovers(root: Path) -> list[Path]:
+    """What a killed process and version 0.1 left: a lock, a worker's log, a first generation and half of one."""
+    mlruns = root / "mlruns"
+    (mlruns / "logs").mkdir()
+    lock, log = mlruns / "generations" / f"{'0' * 32}.lock", mlruns / "logs" / "study-worker-1.log"
+    lock.parent.mkdir()
+    lock.touch()
+    log.write_text("said")
+    shared = [mlruns / "shared" / name for name in ("a" * 32, f".writing-{'b' * 32}-c")]
+    for folder in shared:
+        folder.mkdir(parents=True)
+        (folder / "samples.tsv.gz").write_bytes(b"half")
+    return [lock, log, *shared]
+
+
+ALL = {"locks of killed processes": 1, "worker logs": 1, "first generations of version 0.1": 2}
+
+
+def test_only_what_is_old_goes_and_a_dry_run_only_says_so(tiny: LoopConfig, root: Path, leftovers: list[Path]) -> None:
     loop(tiny, "test")
     mlruns = root / "mlruns"
-    (shared,) = (path for path in (mlruns / "shared").iterdir() if path.is_dir())
-    half = mlruns / "shared" / f".writing-{'0' * 32}-abc"
-    half.mkdir()
-    (half / "samples.tsv.gz").write_bytes(b"half")
-    (mlruns / "logs").mkdir()
-    log = mlruns / "logs" / "study-worker-1.log"
-    log.write_text("said")
     before = files(mlruns)
     assert freed() == {}
+    make_old(*leftovers, *mlruns.rglob("*.lock"), *mlruns.glob("generations/*"))
+    assert freed(dry_run=True) == ALL
     assert files(mlruns) == before
-
-    make_old(shared, half, log, *mlruns.glob("locks/*.lock"))
-    wanted = {"shared first generations": 1, "halves left by killed processes": 1, "worker logs": 1, "lock files": 1}
-    assert freed(dry_run=True) | {"lock files": 1} == wanted
-    assert files(mlruns) == before
-    assert freed() | {"lock files": 1} == wanted
-    assert not shared.exists()
-    assert not half.exists()
-    assert not log.exists()
+    assert freed() == ALL
+    assert not any(path.exists() for path in leftovers)
     assert freed() == {}
-    left = files(mlruns)
-    assert {path for path in before - left if "shared" not in path.parts and "logs" not in path.parts} == set()
-    again = run_loop(tiny.model_copy(update={"keep_weights": "all"}), Store.open(), name="test", study="test")
+    assert files(mlruns) == before - {file for path in leftovers for file in (path, path / "samples.tsv.gz")}
+    again = run_loop(tiny.changed(keep_weights="all"), Store.open(), name="test", study="test")
     assert again.status == "FINISHED"  # results are all there
 
 
-def test_what_a_live_process_holds_stays(tiny: LoopConfig, root: Path) -> None:
-    loop(tiny, "test")
-    mlruns = root / "mlruns"
-    (shared,) = (path for path in (mlruns / "shared").iterdir() if path.is_dir())
-    half = mlruns / "shared" / f".writing-{shared.name}-abc"
-    half.mkdir()
-    (mlruns / "logs").mkdir()
-    log = mlruns / "logs" / "study-worker-1.log"
-    log.write_text("said")
+@pytest.mark.slow
+def test_what_a_live_process_holds_stays(root: Path, leftovers: list[Path]) -> None:
+    lock, log, *_ = leftovers
     code = (
-        "import sys\nfrom filelock import FileLock\nfrom ouroloop import stores\n"
-        f"with FileLock({str(shared) + '.lock'!r}), stores.locked('study', 'loop'):\n"
+        "import sys\nfrom filelock import FileLock\nfrom ouroloop.record.locks import StudyLock\n"
+        f"assert StudyLock('study').acquire()\nwith FileLock({str(lock)!r}):\n"
         "    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
-    assert holder.stdin is not None
     try:
         assert holder.stdout.readline() == "held\n"
-        make_old(shared, half, log, *mlruns.rglob("*.lock"))
-        assert freed().keys() <= {"lock files"}
-        assert shared.is_dir()
-        assert half.is_dir()
+        make_old(*leftovers)
+        assert freed().keys() == {"first generations of version 0.1"}
+        assert lock.is_file()
         assert log.is_file()
-        assert (mlruns / "locks" / "study-loop.lock").is_file()
     finally:
         holder.communicate("")
-    make_old(shared, half, log, *mlruns.rglob("*.lock"))
-    assert freed() | {"lock files": 1} == {
-        "shared first generations": 1, "halves left by killed processes": 1, "worker logs": 1, "lock files": 1
-    }  # fmt: skip
+    make_old(lock, log)
+    assert freed() == {"locks of killed processes": 1, "worker logs": 1}
 
 
 def test_artifacts_of_deleted_runs_go_unless_a_model_is_registered(tiny: LoopConfig, root: Path) -> None:
@@ -120,7 +115,7 @@ def test_the_command_says_what_it_frees(ouroloop: CommandLine, root: Path) -> No
     done = ouroloop("clean", "--older-than=30d", "--dry-run")
     assert done.returncode == 0
     assert done.stdout.endswith("0.0 MB  would be freed\n")
-    assert "0 shared first generations" in done.stdout
+    assert "0 artifacts of deleted runs" in done.stdout
     refused = ouroloop("clean", "--older-than=30")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "as in 30d" in refused.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,15 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
+from rich.table import Table
 from transformers import PreTrainedModel
 
-from ouroloop.config import SamplingConfig
+from ouroloop.config import LoopConfig, SamplingConfig
+from ouroloop.console import LoopView, fitted
 from ouroloop.learner.network import sampling as sampling
 from ouroloop.record.track import Store
 from ouroloop.study.status import status_table
 from tests.conftest import REPOSITORY, TINY, CommandLine
+
+_IDEAL = ["--model.kind=empirical", "--train=null"]  # whose process has no torch to import
 
 
 @pytest.fixture
@@ -36,38 +42,93 @@ def presets(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "no-such-preset"], "no preset 'no-such-preset'"),
-        (["sweep", "no-such-preset"], "no preset 'no-such-preset'"),
+        (["run", "no-such-preset"], "no preset 'no-such-preset'; there are: "),
+        (["run", "smok"], "no preset 'smok' (did you mean smoke?); there are: "),
+        (["sweep", "no-such-preset"], "no preset 'no-such-preset'; there are: "),
+        (["config", "smok"], "no preset 'smok' (did you mean smoke?); there are: "),
+        (["run", "sweep-smoke"], "sweep-smoke is a study: use `ouroloop sweep sweep-smoke`"),
         (
             ["run", "smoke", "--cycle.knid=balanced"],
-            "unknown key 'cycle.knid'; allowed here: kind, synthetic_proportion",
+            "unknown option '--cycle.knid' (did you mean --cycle.kind?); allowed here: kind, synthetic_proportion",
         ),
+        (["run", "smoke", "--cycle.synthetic_propotion=0.5"], "(did you mean --cycle.synthetic_proportion?)"),
+        (["run", "smoke", "--cycle.synthetic_propotion", "0.5"], "(did you mean --cycle.synthetic_proportion?)"),
+        (["sweep", "sweep-smoke", "--loop.trian.num_steps=5"], "(did you mean --loop.train.num_steps?)"),
+        (["run", "smoke", "--seed=abc"], "seed: got 'abc', allowed is a whole number from 0 to 2147483647"),
+        (["run", "smoke", "--seed", "-3"], "seed: got -3, allowed is a whole number from 0 to 2147483647"),
+        (["run", "smoke", "--seed"], "--seed needs a value: --seed=VALUE"),
+        (["run", "smoke", "--seed", "--new"], "--seed needs a value: --seed=VALUE"),
         (
             ["run", "smoke", "--cycle.kind=incremental", "--cycle.synthetic_proportion=1.5"],
-            "got 1.5, allowed is less than",
+            "got 1.5, allowed is a number from 0 to 1",
         ),
-        (["run", "smoke", "--data.num_examples=0"], "data.num_examples: got 0"),
+        (["run", "smoke", "--data.num_examples=0"], "data.num_examples: got 0, allowed is a whole number from 2 to"),
         (["run", "smoke", "--data.num_examples=50000"], "must be at most 44,315"),
-        (["run", "smoke", "balanced"], "unknown argument 'balanced'"),
-        (["run", "smoke", "--verbose"], "unknown argument '--verbose'"),
+        (["run", "smoke", "balanced"], "unexpected extra argument(s) (balanced); see ouroloop run --help"),
+        (["run", "smoke", "--verbose"], "unknown option '--verbose'; allowed here: --help, --dry-run, --new, descr"),
+        (["run", "smoke", "--dryrun"], "unknown option '--dryrun' (did you mean --dry-run?)"),
+        (["run", "smoke", "-x"], "No such option: -x; see ouroloop run --help"),
+        (["run", "smoke", "--new=yes"], "'--new' does not take a value"),
         (["sweep", "sweep-smoke", "--synthetic_proportions=[0, 1.5]"], "synthetic_proportions.1: got 1.5"),
-        (["run", "smoke", "--dry-run", "--model.model_type=no-such"], "model 'no-such'"),
-        (["run", "smoke", "--model.model_type=bert"], "bert"),
+        (["run", "smoke", "--dry-run", "--model.model_type=gtp2"], "model 'gtp2' is no type of transformers (did you"),
+        (["run", "smoke", "--model.model_type=bert"], "model 'bert' is not causal"),
+        (["run", "smoke", "--model.model_type=gpt_neo"], "model 'gpt_neo': "),
+        (["run", "smoke", "--model.model_type=mamba2"], "model 'mamba2': "),
         (["run", "smoke", "--model.options.activation_function=nope"], "nope"),
-        (["sweep", "sweep-smoke", "--workers=0"], "'0' is not a whole number above 0"),
-        (["register", "a'b"], 'no study or preset "a\'b" has run'),
-        (["register", "a'b\""], "a name may have ' or \" in it, not both"),
+        (["run", "smoke", "--model.options.activation_functoin=relu"], "(did you mean activation_function?)"),
+        (["run", "smoke", "--model.options.initializer_range=1"], "'initializer_range' expected float, got int"),
+        (["run", "smoke", "--model.options.n_inner=-5"], "negative dimension -5"),
+        (["run", "smoke", "--model.options.to_dict=1"], "model.options: gpt2 has no option 'to_dict'"),
+        (["sweep", "sweep-smoke", "--workers=0"], "'0' is not a whole number from 1 to 999999999"),
+        (["register", "a'b"], 'no study or loop "a\'b" has run'),
+        (["report", "nothing"], "no study or loop 'nothing' has run"),
+        (["status", "nothing"], "no study 'nothing'; there are: none"),
+        (["status", "--jsno"], "unknown option '--jsno' (did you mean --json?); allowed here: --help, --json"),
+        (["compare", "a", "b", "c"], "compare takes a study or two models, not 3 names"),
         (["run", "smoke", "--train.precision=16-mixed", "--train.muon_learning_rate=0.01"], "choose bf16-mixed"),
-        (["walk"], "invalid choice: 'walk'"),
-        ([], "required: COMMAND"),
+        (["clean"], "Missing option '--older-than'; see ouroloop clean --help"),
+        (["run"], "Missing argument 'PRESET'; see ouroloop run --help"),
+        (["walk"], "no command 'walk'; there are: run, sweep, config, "),
+        (["swep"], "no command 'swep' (did you mean sweep?); there are: "),
+        (["--verson"], "--version"),
     ],
 )
 def test_bad_input_ends_with_2_and_one_line(ouroloop: CommandLine, arguments: list[str], message: str) -> None:
     done = ouroloop(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
+    assert done.stderr.startswith("ouroloop: ")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine can do what is asked")
+@pytest.mark.parametrize("option", ["--train.accelerator=gpu", "--train.strategy=fsdp", "--train.accelerator=mps"])
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_what_needs_another_machine_is_refused_before_anything_is_recorded(
+    ouroloop: CommandLine, option: str, dry_run: list[str]
+) -> None:
+    for command in (["run", "smoke", option], ["sweep", "sweep-smoke", option.replace("train", "loop.train")]):
+        done = ouroloop(*command, *dry_run)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert "this machine cannot train with train.accelerator=" in done.stderr
+    assert Store.open().find() == []
+
+
+def test_an_override_may_be_one_word_or_two(ouroloop: CommandLine) -> None:
+    ideal = ["--model.kind=empirical", "--train", "null"]
+    apart = ouroloop("run", "--seed", "3", "smoke", "--cycle.kind", "incremental", "--dry-run", *ideal,
+                     "--cycle.synthetic_proportion", "0.25", "--description", "a: b")  # fmt: skip
+    assert apart.returncode == 2  # "a: b" is keys and values, as it is in one word
+    apart = ouroloop("run", "--seed", "3", "smoke", "--cycle.kind", "incremental", "--dry-run", *ideal,
+                     "--cycle.synthetic_proportion", "0.25")  # fmt: skip
+    together = ouroloop("run", "smoke", "--dry-run", "--seed=3", "--cycle.kind=incremental", *ideal,
+                        "--cycle.synthetic_proportion=0.25")  # fmt: skip
+    assert (apart.returncode, apart.stderr) == (0, "")
+    assert "seed = 3\n" in apart.stdout
+    assert "cycle.synthetic_proportion = 0.25\n" in apart.stdout
+    shown = [done.stdout.split("\nno network")[0] for done in (apart, together)]
+    assert shown[0] == shown[1]
 
 
 def test_a_read_only_folder_ends_with_2(ouroloop: CommandLine, root: Path) -> None:
@@ -85,18 +146,140 @@ def test_a_corrupt_preset_ends_with_2(ouroloop: CommandLine, tmp_path: Path) -> 
     path = tmp_path / "corrupt.yaml"
     path.write_text("seed: 1\ndata: {num_examples: [}\n")
     done = ouroloop("run", str(path))
-    assert (done.returncode, done.stderr) == (2, f"ouroloop: {path} is not valid YAML, line 2\n")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"ouroloop: {path} is not valid YAML, line 2: ")
+    assert done.stderr.count("\n") == 1
 
 
-def test_help_imports_no_machinery() -> None:
-    code = (
+def python(code: str, cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+_LARGE = {"torch", "mlflow", "optuna", "transformers", "matplotlib", "scipy", "sympy"}
+_UNKNOWN = ["run x", "sweep x", "config x", "sample x", "sample models:/x@onset", "sample runs:/x", "compare x y",
+            "compare x", "register x", "report x", "status x", "rnu", "run smoke --sede=3"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("commands", "kept_out", "code"),
+    [
+        (["--help", "", "--version"], {"pydantic", "numpy", "rich"}, None),
+        (["run --help", "sweep --help"], {"numpy", "rich"}, 0),
+        (["config fig5", "config"], set(), 0),
+        (_UNKNOWN, set(), 2),
+    ],
+)
+@pytest.mark.usefixtures("root")
+def test_help_and_unknown_names_are_answered_before_anything_large_is_imported(
+    commands: list[str], kept_out: set[str], code: int | None
+) -> None:
+    """Imports are what could cost help more than half a second, and a name that is not there more than three."""
+    script = (
         "import sys; from ouroloop.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "sys.exit(' '.join({'torch', 'mlflow', 'optuna', 'transformers'} & sys.modules.keys()))"
+        f"codes = [main(command.split()) for command in {commands}]\n"
+        f"print(codes, sorted({kept_out | _LARGE} & sys.modules.keys()), sep=' loaded ', file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr == "\n"
-    assert all(command in done.stdout for command in ("run", "sweep", "worker", "status", "ui"))
+    codes, _, loaded = python(script).stderr.splitlines()[-1].partition(" loaded ")
+    assert loaded == "[]"
+    if code is not None:
+        assert codes == str([code] * len(commands))
+
+
+def test_help_lists_commands_and_presets(ouroloop: CommandLine) -> None:
+    bare, asked = ouroloop(), ouroloop("--help")
+    assert (bare.returncode, bare.stderr, bare.stdout) == (0, "", asked.stdout)
+    commands = ("run", "sweep", "config", "status", "report", "register", "sample", "compare", "clean", "ui")
+    assert all(f"\n  {command} " in bare.stdout for command in commands)
+    run, sweep = (" ".join(ouroloop(command, "--help").stdout.split()) for command in ("run", "sweep"))
+    assert "smoke Three quick generations that show every part at work. " in run
+    assert "sweep-smoke" not in run
+    assert "sweep-smoke A whole study in under two minutes" in sweep
+
+
+@pytest.mark.usefixtures("root")
+def test_a_shell_completes_commands_presets_and_studies(collapsing_root: Path) -> None:
+    def completed(words: str) -> list[str]:
+        environment = {"_OUROLOOP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        code = "from ouroloop.cli import main; raise SystemExit(main([]))"
+        return python(code, OUROLOOP_ROOT=str(collapsing_root), **environment).stdout.split()
+
+    assert completed("ouroloop sw") == ["sweep"]
+    assert completed("ouroloop run sm") == ["smoke"]
+    assert completed("ouroloop sweep search-") == ["search-laptop", "search-smoke"]
+    assert completed("ouroloop register c") == ["collapsing"]
+    script = python("from ouroloop.cli import main; main(['--show-completion'])", SHELL="/bin/bash")
+    assert "_ouroloop_completion" in script.stdout or "not supported" in script.stderr  # depends on the shell above us
+
+
+def test_config_prints_every_field(ouroloop: CommandLine) -> None:
+    def rows(*preset: str) -> dict[str, list[str]]:
+        done = ouroloop("config", *preset)
+        assert (done.returncode, done.stderr) == (0, "")
+        header, *lines = [line.split("\t") for line in done.stdout.splitlines()]
+        assert header == ["key", "value", "default", "unit", "what it is"]
+        return {key: rest for key, *rest in lines}
+
+    defaults = rows()
+    assert defaults["num_generations"][:3] == ["required", "required", "generations"]
+    assert defaults["sampling.temperature"][:3] == ["0.8", "0.8", "ratio"]
+    smoke = rows("smoke")
+    assert smoke.keys() == defaults.keys()
+    assert smoke["num_generations"][:3] == ["3", "required", "generations"]
+    assert yaml.safe_load(smoke["model.options"][0]) == {"activation_function": "gelu_pytorch_tanh"}
+    assert all(row[3] for row in smoke.values())
+    study = rows("fig5-ideal")
+    assert study["seeds"][:2] == ["[1, 2, 3]", "[0]"]
+    assert study["loop.model.kind"][0] == "empirical"
+    assert study["loop.train"][0] == "null"
+    assert "loop.model.num_layers" not in study
+    assert "search.target_retention" in study
+
+
+def test_config_on_a_terminal_fits_it(ouroloop: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = re.sub("\x1b\\[[0-9;]*m", "", ouroloop("config", "smoke").stdout)
+    assert "num_generations = 3 generations  default required" in shown
+    assert max(map(len, shown.splitlines())) <= 60
+
+
+def test_other_encodings_get_replacement_characters(presets: Path, root: Path) -> None:
+    code = f"from ouroloop.cli import main; raise SystemExit(main(['run', 'tiny', *{_IDEAL}]))"
+    done = python(code, presets, PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "diversity kept  ?" in done.stdout
+
+
+@pytest.mark.parametrize(("arguments", "buffered"), [("config", ""), ("config", "1"), ("--help", "1")])
+def test_nobody_reads_on_and_it_ends_quietly(arguments: str, buffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ouroloop", *arguments.split()],
+            env=os.environ | {"PYTHONUNBUFFERED": buffered},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode in (128 + signal.SIGPIPE, 1)  # typer's own, before a command is called
+
+
+def test_readers_of_an_empty_folder_create_nothing(
+    ouroloop: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "nothing"
+    root.mkdir()
+    monkeypatch.setenv("OUROLOOP_ROOT", str(root))
+    assert json.loads(ouroloop("status", "--json").stdout) == []
+    for arguments in (["status", "x"], ["report", "x"], ["register", "x"], ["compare", "x"], ["sample", "models:/x@y"]):
+        assert ouroloop(*arguments).returncode == 2
+    assert list(root.iterdir()) == []
 
 
 @pytest.mark.usefixtures("root")
@@ -164,6 +347,42 @@ def test_a_real_process_runs_a_loop_and_the_same_command_reports_it(
     assert len(store.find(level="loop", study="tiny")) == 1
     assert ouroloop("run", "tiny", "--new", cwd=presets).returncode == 0
     assert len(store.find(level="loop", study="tiny")) == 2
+
+
+def printed(table: Table, width: int) -> list[str]:
+    console = Console(width=width, file=StringIO(), force_terminal=False)
+    console.print(fitted(table, console))
+    assert isinstance(console.file, StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    return lines
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 40, 20])
+def test_figures_stay_whole_in_a_narrow_pipe(tiny: LoopConfig, width: int) -> None:
+    view = LoopView(Console(quiet=True))
+    view.loop_started(tiny, "tiny-full_synthetic-T0.8-s5")
+    measures = {"correctness": 1.0, "false_rate": 1.0, "error_rate": 1.0, "diversity_retention": 1.0}
+    rest = {"num_unique": 10_000.0, "validation_nats": 20.25, "generation_seconds": 1234.5}
+    view.generation_finished(50, measures | rest, resumed=False)
+    (row,) = [line for line in printed(view.table(), width) if " 50 " in line]
+    figures = ["50", "100.0%", "100.0%", "100.0%", "100.0%", "10,000", "20.25", "1234.5"]
+    shown = re.findall(r"[^ │]+", row)
+    assert shown == figures[: len(shown)]
+    assert len(shown) >= {200: 8, 80: 8, 60: 6, 40: 4, 20: 1}[width]
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 40])
+def test_a_status_in_a_narrow_pipe(width: int) -> None:
+    name = "incremental-0.25-empirical-T0.8-s1"
+    loop = {"loop": name, "state": "runs", "generation": 50, "num_generations": 50, "error": None}
+    record = {"study": "fig5-t1-ideal", "kind": "grid", "loops": [loop | {"diversity_retention": [1.0] * 50}]}
+    lines = printed(status_table([record | {"seconds_left": 61.0}]), width)
+    (row,) = [line for line in lines if "50/50" in line]
+    assert "100.0%" in row
+    assert ("████" in row) == (width > 40)
+    column = "".join(line.split("runs")[0].strip() for line in lines[lines.index(row) :][: 34 if width < 80 else 1])
+    assert "".join(re.findall("[-a-zA-Z0-9.]", column)).startswith(name)
 
 
 def test_the_status_fits_a_terminal_of_80_columns() -> None:
@@ -240,9 +459,6 @@ def test_a_loop_that_fails_is_failed_and_the_others_go_on(
     monkeypatch.setattr(sampling, "sample_with_nats", real)
     assert ouroloop(*arguments, cwd=presets).returncode == 0  # the same command runs just what failed
     assert {run.status for run in Store.open().find(study="tiny-study")} == {"FINISHED"}
-
-
-_IDEAL = ["--model.kind=empirical", "--train=null"]  # whose process has no torch to import
 
 
 @pytest.mark.parametrize(("number", "options"), [(signal.SIGINT, []), (signal.SIGTERM, _IDEAL)])

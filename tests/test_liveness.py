@@ -2,12 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from ouroloop.config import LoopConfig
-from ouroloop.record import stores
+from ouroloop.record import locks, stores
 from ouroloop.record.liveness import Interrupted, catch_signals, close_dead_runs, running
+from ouroloop.record.locks import StudyLock
 from ouroloop.record.provenance import create_loop
 from ouroloop.record.track import Run, Store
 
@@ -47,8 +51,71 @@ def test_only_what_no_process_holds_is_closed(tiny: LoopConfig) -> None:
     dead, alive = (create_loop(store, tiny, "loop", study, None) for study in ("dead", "alive"))
     generations = [store.create("gen-01", loop, {"level": "generation"}) for loop in (dead, alive)]
     elsewhere = create_loop(store, tiny, "loop", "elsewhere", None)
-    elsewhere.log_tags(place="another machine:/its/folder")
-    with stores.locked("alive", tiny.fingerprint()):
+    elsewhere.log_tags(root="another root")
+    with locks.alone("alive", tiny.fingerprint()):
         close_dead_runs(store)
     states = [store.get(run.id).status for run in (dead, generations[0], alive, generations[1], elsewhere)]
     assert states == ["KILLED", "KILLED", "RUNNING", "RUNNING", "RUNNING"]
+
+
+@pytest.mark.usefixtures("root")
+def test_a_driver_closes_all_of_its_study_wherever_it_ran_and_nothing_of_another(tiny: LoopConfig) -> None:
+    store = Store.open()
+    ours, other = (
+        store.create(name, None, {"level": "study", "study": name, "root": stores.root_id()}) for name in "ab"
+    )
+    loops = [create_loop(store, tiny, "loop", name, study) for name, study in (("a", ours), ("b", other))]
+    loops[0].log_tags(root="a machine of the cluster", attempt="its own")
+    generation = store.create("gen-01", loops[0], {"level": "generation", "study": "a"})
+    lock = StudyLock("b")
+    assert lock.acquire()
+    try:
+        close_dead_runs(store, driven="a")
+    finally:
+        lock.release()
+    states = [store.get(run.id).status for run in (ours, loops[0], generation, other, loops[1])]
+    assert states == ["KILLED", "KILLED", "KILLED", "RUNNING", "RUNNING"]
+    assert store.get(loops[0].id).tag("attempt") == "none"  # who was cut off, and lives, stops
+
+
+@pytest.mark.usefixtures("root")
+def test_generations_whose_loop_is_gone_are_closed(tiny: LoopConfig) -> None:
+    """Deleted in the MLflow UI, and collected by `mlflow gc`."""
+    store = Store.open()
+    loop = create_loop(store, tiny, "loop", "study", None)
+    orphan = store.create("gen-02", loop, {"level": "generation"})
+    store.client.delete_run(loop.id)
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", stores.tracking_uri(), "--run-ids", loop.id]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": stores.tracking_uri()}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    close_dead_runs(store)
+    assert store.get(orphan.id).status == "KILLED"
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_study_has_one_driver_and_its_lock_ends_with_its_process(
+    database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database == "postgresql":
+        monkeypatch.setenv("OUROLOOP_OPTUNA_URL", request.getfixturevalue("postgresql"))
+    assert not locks.study_is_driven("study")
+    code = (
+        "import time\nfrom ouroloop.record.locks import StudyLock\nlock = StudyLock('study')\n"
+        "print(lock.acquire(), flush=True)\ntime.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "True\n"
+    assert locks.study_is_driven("study")
+    assert not StudyLock("study").acquire()
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    lock = StudyLock("study")
+    deadline = time.monotonic() + 10
+    while not lock.acquire():
+        assert time.monotonic() < deadline
+    lock.keep()
+    lock.release()
+    assert not locks.study_is_driven("study")

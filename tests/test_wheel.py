@@ -47,6 +47,8 @@ def test_its_presets_run_in_an_empty_folder(bin_folder: Path, tmp_path: Path) ->
     done = ouroloop(bin_folder, tmp_path, "run", "smoke")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"mlruns"}
+    shipped = {path.name for path in (Path(found.strip()).parent / "experiments").iterdir()}
+    assert shipped == {path.name for path in (REPOSITORY / "experiments").glob("*.yaml")}
     report = ouroloop(bin_folder, tmp_path, "report", "smoke")
     assert Path(report.stdout.strip()).is_file(), report.stderr
 

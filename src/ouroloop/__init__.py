@@ -8,7 +8,7 @@
     cli, console    one screen a command; api is the same from Python
     report/         what came of it, for people
     study/          many loops: a driver, an executor, Optuna
-    loop/           generations 1..T: the page to read first
+    loop/           one loop, generation after generation: the page to read first
     learner/        a dataset in, a fitted model out
     record/         MLflow, and where things are kept
     science/        functions of texts and datasets

@@ -21,6 +21,7 @@ from ouroloop.options import (
     Json,
     LoopCommand,
     LoopPreset,
+    Port,
     Seed,
     Study,
     StudyCommand,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from ouroloop.report.compare import Comparison
 
 _MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
+
+
+_UI = "[bold]ouroloop ui[/bold] ([bold]make ui[/bold] in a checkout)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -130,7 +134,7 @@ def run(
         show_loop(loop, console)
         return 0
     done = perform(loop, name, console, new)
-    console.print(f"Recorded as run {done.id}. Look at it: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"Recorded as run {done.id}. Look at it: {_UI}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -165,7 +169,7 @@ def sweep(
         return 0
     failed = perform_study(study, name, console, workers, on, address)
     page = load(name).report()
-    console.print(f"Report: {page}\nRuns: [bold]make ui[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"Report: {page}\nRuns: {_UI}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -197,7 +201,8 @@ def config(
 
 def _spelled(value: Any) -> str:
     """As it can be written in a preset and on the command line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    is_plain = isinstance(value, str) and value.isprintable()
+    return value if is_plain else json.dumps(value, ensure_ascii=False)
 
 
 @_app.command(cls=Command)
@@ -224,6 +229,8 @@ def status(
         studies = read_status(study)
     if as_json:
         print(json.dumps(studies, indent=2))
+    elif not studies:
+        print(f"nothing has run in {stores.runs_folder()} yet")
     else:
         from ouroloop.console import fitted
         from ouroloop.study.status import status_table
@@ -374,7 +381,7 @@ def clean(
 
 
 @_app.command(cls=Command)
-def ui(port: Annotated[int, typer.Option(help="On this machine.")] = 5000) -> int:
+def ui(port: Port = 5000) -> int:
     """Open the MLflow UI over mlruns/, on this machine only."""
     from ouroloop.record.track import Store
     from ouroloop.report.ui import open_ui

@@ -19,7 +19,7 @@ from ouroloop.testbed.logic.testbed import LogicTestbed
 
 
 class DataCycle(StrEnum):
-    """How D_t is put together; the definitions are in `cycle.py`."""
+    """How D_t is put together; the definitions are in `science/cycle.py`."""
 
     FULL_SYNTHETIC = "full_synthetic"
     BALANCED = "balanced"
@@ -296,7 +296,7 @@ class LoopConfig(Section):
     seed: Seed = 0
     """What every random draw of the loop follows from."""
     num_generations: Whole = Field(ge=1, le=100_000)
-    """T, how often a model is trained and sampled from. Unit: generations."""
+    """How often a model is trained and sampled from. Unit: generations."""
     data: DataConfig
     """D_0 and fresh data: what the grammar gives."""
     cycle: CycleConfig = CycleConfig()

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ouroloop.config import LoopConfig
-from ouroloop.loop.generation import Observer
+from ouroloop.loop.observer import Observer
 
 _ROWS = 12
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -78,6 +78,7 @@ class LoopView(Observer):
         self._config: LoopConfig | None = None
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._seconds: deque[float] = deque(maxlen=5)
+        self._copied = 0
         self._started = monotonic()
 
     def __enter__(self) -> "LoopView":
@@ -95,7 +96,7 @@ class LoopView(Observer):
         return Group(fitted(self.table(_ROWS), self._console), self._progress)
 
     def loop_started(self, config: LoopConfig, name: str) -> None:
-        self._config, self._title, self._rows = config, name, []
+        self._config, self._title, self._rows, self._copied = config, name, [], 0
         self._progress.reset(self._generations, total=config.num_generations, note="")
         if not self._live:
             self._console.print(f"{name}: {config.num_generations} generations", highlight=False)
@@ -117,6 +118,7 @@ class LoopView(Observer):
     def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
         assert self._config is not None
         self._rows.append((generation, metrics))
+        self._copied += source.startswith("copied")
         if not source:
             self._seconds.append(monotonic() - self._started)
         left = ""
@@ -125,10 +127,11 @@ class LoopView(Observer):
             left = f"{duration(remaining * sum(self._seconds) / len(self._seconds))} left"
         self._progress.update(self._generations, completed=generation, note=left)
         if not self._live:
+            words = self._config.data.testbed.headline.items()
+            shares = "  ".join(f"{word} {percent(metrics, key):>6}" for word, key in words)
             self._console.print(
                 f"  generation {generation:>3}/{self._config.num_generations}"
-                f"  correct {percent(metrics, 'correctness'):>6}"
-                f"  errors {percent(metrics, 'error_rate'):>6}  retention {percent(metrics, 'diversity_retention'):>6}"
+                f"  {shares}  retention {percent(metrics, 'diversity_retention'):>6}"
                 f"  unique {metrics['num_unique']:,.0f}  {source or left}",
                 highlight=False,
                 soft_wrap=True,
@@ -139,15 +142,15 @@ class LoopView(Observer):
         retention = [metrics["diversity_retention"] for _, metrics in self._rows if "diversity_retention" in metrics]
         title = f"{self._title}" + (f"   …{len(self._rows) - rows} above" if rows and len(self._rows) > rows else "")
         caption = f"diversity kept  {sparkline(retention)}" if retention else "diversity kept  –"
+        caption += f"\n{self._copied} generations copied from other loops, with their times" if self._copied else ""
         table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-        for heading in ("t", "correct", "false", "errors", "diversity kept", "unique", "val. nats", "seconds"):
+        shares = self._config.data.testbed.composition if self._config else {}
+        for heading in ("t", *shares, "diversity kept", "unique", "val. loss", "seconds"):
             table.add_column(heading, justify="right")
         for generation, metrics in self._rows[-rows:] if rows else self._rows:
             table.add_row(
                 str(generation),
-                percent(metrics, "correctness"),
-                percent(metrics, "false_rate"),
-                percent(metrics, "error_rate"),
+                *(percent(metrics, key) for key in shares.values()),
                 percent(metrics, "diversity_retention"),
                 f"{metrics['num_unique']:,.0f}",
                 f"{metrics['validation_nats']:.2f}" if "validation_nats" in metrics else "–",
@@ -173,8 +176,7 @@ def fitted(table: Table, console: Console) -> Table:
         if column.justify == "right" or column in curves:
             words = [*str(column.header).split(), *column.cells]
             column.width = max(console.measure(word).maximum for word in words)
-        else:
-            column.no_wrap, column.overflow = False, "fold"
+        column.no_wrap, column.overflow = False, "fold"
     while (
         len(columns) > 1 and sum(column.width or _LEAST_WIDTH for column in columns) + 3 * len(columns) > console.width
     ):

@@ -1,6 +1,7 @@
 """How the command line reads options: overrides of presets, mistakes, numbers, and what a shell may complete."""
 
 import os
+import select
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -61,10 +62,10 @@ class Command(TyperCommand):
         if kind is None:
             allowed = ", ".join(own)
             raise ConfigError(f"unknown option {shown(name)}{did_you_mean(name, own)}; allowed here: {allowed}")
-        from ouroloop.presets import unknown_key
+        from ouroloop.presets import current_key, unknown_key
         from ouroloop.schema import is_key
 
-        key = name.removeprefix("--")
+        key = current_key(name.removeprefix("--"))
         if not is_key(kind, key):
             raise ConfigError(unknown_key(kind, key, own, "--"))
 
@@ -84,11 +85,10 @@ class Command(TyperCommand):
 
 
 def _is_stdout_closed() -> bool:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    """Whether nobody reads it any more; the broken pipe may have been that of a store."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 class LoopCommand(Command):
@@ -167,6 +167,7 @@ Workers = Annotated[
     typer.Option(parser=number_from(1), metavar="N", help="Loops at a time: 1, or what a cluster's machines take."),
 ]
 Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")]
+Port = Annotated[int, typer.Option(parser=number_from(1), metavar="N", help="On this machine.")]
 Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same one, the same expressions.")]
 Temperature = typer.Option(parser=_temperature, metavar="T", help="Above 0, up to 10.")
 Count = Annotated[int, typer.Option("-n", parser=number_from(1), metavar="N", help="How many.")]

@@ -20,6 +20,7 @@ _PACKAGE = Path(__file__).parent
 _SHIPPED = _PACKAGE / HERE if (_PACKAGE / HERE).is_dir() else _PACKAGE.parents[1] / HERE
 
 _MAX_BYTES = 50_000  # the longest preset that ships has 1,200
+_MAX_BRACKETS = 500  # the parser takes seconds for some thousands within one another
 _MAX_VALUES = 10_000  # aliases counted as often as they are used
 _MAX_DIGITS = 40
 
@@ -112,6 +113,8 @@ def parse(text: str) -> Any:
     """
     if len(text) > _MAX_BYTES:
         raise NotYamlError(": it is too long")
+    if text.count("[") + text.count("{") > _MAX_BRACKETS:
+        raise NotYamlError(f": it has more than {_MAX_BRACKETS} brackets")
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 - ours is the SafeLoader, and less
         if _num_values(value) > _MAX_VALUES:

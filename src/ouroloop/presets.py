@@ -89,13 +89,19 @@ def preset_name(preset: str) -> str:
     return name
 
 
+def current_key(key: str) -> str:
+    """A dotted key that may still have a name of before 0.2.0."""
+    section, dot, name = key.rpartition(".")
+    return f"{section}{dot}{RENAMED.get(name, name)}"
+
+
 def unknown_key(kind: type[BaseModel], key: str, also: Iterable[str] = (), dashes: str = "") -> str:
     """What is wrong with a key, which one is near it, and which there are; a command line has options too."""
     options = list(also) if "." not in key else []
     here = ", ".join([*options, *below(kind, key)])
     near = did_you_mean(dashes + key, [*options, *(dashes + known for known in keys(kind))])
     what = "option" if dashes else "key"
-    rest = f"; allowed here: {here}" if here else f": {key.rpartition('.')[0]} has no fields"
+    rest = f"; allowed here: {here}" if here else f": {shown(key.rpartition('.')[0])} has no fields"
     return f"unknown {what} {shown(dashes + key)}{near}{rest}"
 
 
@@ -164,8 +170,7 @@ def _changes(overrides: Sequence[str], kind: type[Config]) -> Tree:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"cannot read {shown(override)}; overrides are written --group.field=value")
-        prefix, dot, last = key.rpartition(".")
-        key = f"{prefix}{dot}{RENAMED.get(last, last)}"
+        key = current_key(key)
         if not is_key(kind, key):
             raise ConfigError(unknown_key(kind, key))
         if key in _SPANNED and kind is StudyConfig:

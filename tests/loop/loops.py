@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from ouroloop.config import LoopConfig
-from ouroloop.loop.generation import Observer
 from ouroloop.loop.loop import run_loop
+from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.track import Run, Store
 

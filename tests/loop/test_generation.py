@@ -11,8 +11,9 @@ from ouroloop.config import LoopConfig
 from ouroloop.learner.base import Fitted, Report, Samples, Training
 from ouroloop.learner.network.learner import Network, NetworkLearner
 from ouroloop.loop.cache import CURVES, Generation
-from ouroloop.loop.generation import Observer, compute
+from ouroloop.loop.generation import compute
 from ouroloop.loop.loop import draw_original
+from ouroloop.loop.observer import Observer
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.seeding import Streams, stream
 from ouroloop.testbed import base

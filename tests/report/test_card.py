@@ -3,7 +3,7 @@
 import pytest
 
 from ouroloop.config import LoopConfig, StageConfig
-from ouroloop.report.card import criterion, model_card
+from ouroloop.report.registry import criterion, model_card
 from ouroloop.science.metrics import CollapseStage
 
 

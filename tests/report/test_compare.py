@@ -13,9 +13,10 @@ from ouroloop.loop.loop import run_loop
 from ouroloop.record.track import Store
 from ouroloop.report.compare import Comparison, compare, print_comparison
 from ouroloop.report.models import find_model
+from ouroloop.testbed.logic.testbed import LogicTestbed
 from tests.conftest import CommandLine
 from tests.learner.network.test_sampling import log_probability
-from tests.test_lookup import NAME, folder_of, rows
+from tests.report.test_models import NAME, folder_of, rows
 
 BEFORE, AFTER = f"models:/{NAME}@healthy", f"models:/{NAME}@collapsed"
 
@@ -29,24 +30,24 @@ def test_the_numbers_are_the_models_own(ouroloop: CommandLine, temperature: floa
     assert before.generation is not None
     loop = before.generation.store.get(before.generation.parent_id or "")
     texts = loop.read_dataset("original_data.tsv.gz").texts
-    nats = np.array([[log_probability(m.model, x, temperature) for x in texts] for m in (before, after)])
-    change = nats[1] - nats[0]
+    log_p = np.array([[log_probability(m.fitted.model, x, temperature) for x in texts] for m in (before, after)])
+    change = log_p[1] - log_p[0]
     assert (record["before"], record["after"], record["temperature"]) == (BEFORE, AFTER, temperature)
     assert record["expressions_from"] == f"D_0 of {loop.entity.info.run_name}"
     summary = record["summary"]
     assert summary["num_expressions"] == len(texts) == 40
-    assert [summary["mean_nats_before"], summary["mean_nats_after"]] == pytest.approx(nats.mean(axis=1), abs=1e-4)
+    assert [summary["mean_log_p_before"], summary["mean_log_p_after"]] == pytest.approx(log_p.mean(axis=1), abs=1e-4)
     assert summary["share_fell_10x"] == np.mean(np.exp(change) < 0.1)
     assert summary["share_rose_10x"] == np.mean(np.exp(change) > 10)
-    assert summary["mass_after"] == pytest.approx(np.exp(nats[1]).sum(), rel=1e-3)
+    assert summary["mass_after"] == pytest.approx(np.exp(log_p[1]).sum(), rel=1e-3)
     assert sum(row["num_expressions"] for row in record["by_depth"]) == 40
     for row in record["by_depth"]:
         of_depth = [i for i, text in enumerate(texts) if (text.count("(") > 1) == (row["depth"] == 2)]
-        assert row["mean_change_nats"] == pytest.approx(change[of_depth].mean(), abs=1e-4)
+        assert row["mean_change"] == pytest.approx(change[of_depth].mean(), abs=1e-4)
     assert len(record["fell_most"]) == 7
     for row, i in zip(record["fell_most"], np.argsort(change)[:7], strict=True):
-        assert row["change_nats"] == pytest.approx(change[i], abs=1e-4)
-        assert row["change_nats"] == pytest.approx(row["nats_after"] - row["nats_before"])
+        assert row["change"] == pytest.approx(change[i], abs=1e-4)
+        assert row["change"] == pytest.approx(row["log_p_after"] - row["log_p_before"])
         assert (row["verdict"], row["expression"] in texts) == ("True", True)
 
 
@@ -75,7 +76,7 @@ def test_a_model_has_lost_nothing_to_itself() -> None:
     assert (comparison.change == 0).all()
     assert comparison.fell_most(5) == []
     summary = comparison.summary()
-    assert summary["share_fell_10x"] == summary["share_rose_10x"] == summary["mean_change_nats"] == 0
+    assert summary["share_fell_10x"] == summary["share_rose_10x"] == summary["mean_change"] == 0
 
 
 @pytest.mark.usefixtures("collapsing")
@@ -88,7 +89,9 @@ def test_folders_are_compared_on_the_grammar() -> None:
 
 def comparison() -> Comparison:
     texts = ["( not False )", "( True or False )", "( True and ( not False ) )"]
-    return Comparison("[a]", "[b]", "D_0", 1.0, texts, np.log([0.5, 0.2, 0.1]), np.log([0.04, 0.3, 0.00001]))
+    return Comparison(
+        LogicTestbed(), "[a]", "[b]", "D_0", 1.0, texts, np.log([0.5, 0.2, 0.1]), np.log([0.04, 0.3, 0.00001])
+    )
 
 
 def test_what_is_shown_on_a_terminal_is_what_was_computed() -> None:
@@ -106,7 +109,7 @@ def test_what_is_shown_on_a_terminal_is_what_was_computed() -> None:
     ("names", "message"),
     [
         (["a", "b", "c"], "compare takes a study or two models, not 3 names"),
-        (["no-such-study"], "no study or preset 'no-such-study' has run"),
+        (["no-such-study"], "no study or loop 'no-such-study' has run"),
         (["a", "b"], "no folder 'a'"),
     ],
 )
@@ -118,7 +121,7 @@ def test_bad_input_is_one_line(ouroloop: CommandLine, names: list[str], message:
 
 @pytest.mark.usefixtures("root")
 def test_a_study_of_one_stage_says_why_there_is_nothing(tiny: LoopConfig, ouroloop: CommandLine, root: Path) -> None:
-    run_loop(tiny.model_copy(update={"num_generations": 1}), Store.open(), name="one", study="one")
+    run_loop(tiny.changed(num_generations=1), Store.open(), name="one", study="one")
     done = ouroloop("compare", "one", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
     assert "needs the weights of two stages and has those of 1" in done.stderr

@@ -1,13 +1,14 @@
 """The published numbers: by hand from histories whose crossings are known."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ouroloop.report.findings import findings_json
-from ouroloop.report.results import Loop, Outcome, Written
-from tests.test_headline import loop, outcome
+from ouroloop.report.results import Loop, Results, Written
+from tests.report.test_headline import loop, results
 
 FALSE = "( not True )"
 
@@ -25,7 +26,7 @@ def with_heads(one: Loop, *heads: tuple[float, str]) -> Loop:
 
 
 def findings(*loops: Loop) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(findings_json(outcome(*loops)))
+    found: dict[str, Any] = json.loads(findings_json(results(*loops)))
     return found
 
 
@@ -85,11 +86,14 @@ def test_the_order_and_the_seeds_that_agree_with_it() -> None:
 
 
 def test_a_study_without_a_generation_has_no_findings() -> None:
-    assert json.loads(findings_json(Outcome("study", None, [])))["cells"] == []
+    assert json.loads(findings_json(Results("study", None, [])))["cells"] == []
 
 
 def test_the_same_loops_give_the_same_bytes() -> None:
     loops = [loop("λ = 1", seed, [1.0, 0.1 + 0.2]) for seed in (1, 2)]
-    assert findings_json(outcome(*loops)) == findings_json(outcome(*loops))
-    assert "0.3," in findings_json(outcome(*loops))
-    assert pytest.approx(0.3) == json.loads(findings_json(outcome(*loops)))["cells"][0]["retention"]["mean"]
+    there = findings_json(results(*loops))
+    assert "0.3," in there
+    read_otherwise = [replace(one, history=dict(reversed(one.history.items()))) for one in loops]
+    assert findings_json(results(*read_otherwise)) == there
+    assert findings_json(results(*loops[::-1])) != there  # the order of the seeds is that of the loops
+    assert pytest.approx(0.3) == json.loads(there)["cells"][0]["retention"]["mean"]

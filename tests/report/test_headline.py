@@ -8,7 +8,7 @@ import pytest
 
 from ouroloop.record.track import Run
 from ouroloop.report.findings import headline, progress
-from ouroloop.report.results import Loop, Outcome, Written, interval
+from ouroloop.report.results import Loop, Results, Written, interval
 
 
 def loop(cell: str, seed: int, retention: list[float], status: str = "FINISHED", **last: float) -> Loop:
@@ -28,8 +28,8 @@ def replace_entity(entity: Any) -> Run:
     return Run(cast(Any, None), "id", entity)
 
 
-def outcome(*loops: Loop) -> Outcome:
-    return Outcome("study", None, list(loops))
+def results(*loops: Loop) -> Results:
+    return Results("study", None, list(loops))
 
 
 def test_the_interval_is_students() -> None:
@@ -42,7 +42,7 @@ def test_the_interval_is_students() -> None:
 
 def test_a_study_says_most_and_least_with_intervals_and_seeds() -> None:
     first, second, third = headline(
-        outcome(
+        results(
             *(loop("λ = 0.1", seed, [1.0, 0.9, 0.8 + seed / 100]) for seed in (1, 2, 3)),
             *(
                 loop("λ = 1", seed, [1.0, 0.4 if seed == 1 else 0.6, 0.1], num_unique=1.0, correctness=0.0)
@@ -63,7 +63,7 @@ def test_a_study_says_most_and_least_with_intervals_and_seeds() -> None:
 
 
 def test_one_seed_claims_no_interval() -> None:
-    first, second, _ = headline(outcome(loop("full synthetic", 1, [1.0, 0.9, 0.6])))
+    first, second, _ = headline(results(loop("full synthetic", 1, [1.0, 0.9, 0.6])))
     assert first == (
         "One loop (full synthetic), one seed, so no interval over seeds: "
         "after 2 generations 60.0% of D_0's diversity is left."
@@ -73,14 +73,14 @@ def test_one_seed_claims_no_interval() -> None:
 
 def test_what_was_not_measured_is_not_said() -> None:
     nothing = replace(loop("a", 1, [1.0]), history={})
-    assert headline(outcome(nothing)) == ["No generation has been measured yet, so there is nothing to say."]
+    assert headline(results(nothing)) == ["No generation has been measured yet, so there is nothing to say."]
     measured = loop("a", 1, [1.0, 0.5])
     flat = replace(measured, history={k: v for k, v in measured.history.items() if k != "diversity_retention"})
-    assert any("could not be computed" in sentence for sentence in headline(outcome(flat)))
-    assert "nan" not in " ".join(headline(outcome(flat))).lower()
+    assert any("could not be computed" in sentence for sentence in headline(results(flat)))
+    assert "nan" not in " ".join(headline(results(flat))).lower()
 
 
 def test_progress_names_what_is_not_finished() -> None:
     done, failed = loop("a", 1, [1.0, 0.9]), loop("a", 2, [1.0, 0.9], status="FAILED")
-    assert progress(outcome(done)) == ""
-    assert progress(outcome(done, failed, failed)) == "2 failed, 1 finished"
+    assert progress(results(done)) == ""
+    assert progress(results(done, failed, failed)) == "2 failed, 1 finished"

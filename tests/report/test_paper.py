@@ -2,13 +2,19 @@
 
 import pytest
 
-from ouroloop.config import CycleConfig, DataConfig, DataCycle, LoopConfig
-from ouroloop.report.results import published
-from ouroloop.testbed.logic.grammar import Initialisation
+from ouroloop.config import CycleConfig, DataCycle, LoopConfig
+from ouroloop.report.tables import published
+from ouroloop.testbed.logic.grammar import TruthLabel
 
 
-def like(tiny: LoopConfig, kind: DataCycle, proportion: float | None = None) -> LoopConfig:
-    return tiny.model_copy(update={"cycle": CycleConfig(kind=kind, synthetic_proportion=proportion)})
+@pytest.fixture
+def deep(tiny: LoopConfig) -> LoopConfig:
+    """As the paper's, of depth 1 to 5."""
+    return tiny.changed(data={"max_depth": 5}, sampling={"max_new_tokens": 126}, model={"context_length": 128})
+
+
+def like(config: LoopConfig, kind: DataCycle, proportion: float | None = None) -> LoopConfig:
+    return config.changed(cycle=CycleConfig(kind=kind, synthetic_proportion=proportion))
 
 
 @pytest.mark.parametrize(
@@ -21,8 +27,7 @@ def like(tiny: LoopConfig, kind: DataCycle, proportion: float | None = None) -> 
         (DataCycle.EXPANDING, 0.9, 1 - 0.226),
     ],
 )
-def test_end_of_the_curves(tiny: LoopConfig, kind: DataCycle, proportion: float | None, end: float) -> None:
-    deep = tiny.model_copy(update={"data": DataConfig(num_examples=40)})
+def test_end_of_the_curves(deep: LoopConfig, kind: DataCycle, proportion: float | None, end: float) -> None:
     paper = published(like(deep, kind, proportion))
     assert paper is not None
     assert (len(paper.retention), paper.retention[0]) == (51, 1)
@@ -39,9 +44,8 @@ def test_end_of_the_curves(tiny: LoopConfig, kind: DataCycle, proportion: float 
     ],
 )
 def test_composition_starts_from_d_0(
-    tiny: LoopConfig, kind: DataCycle, proportion: float | None, true_at_50: float
+    deep: LoopConfig, kind: DataCycle, proportion: float | None, true_at_50: float
 ) -> None:
-    deep = tiny.model_copy(update={"data": DataConfig(num_examples=40)})
     paper = published(like(deep, kind, proportion))
     assert paper is not None
     assert paper.composition is not None
@@ -50,9 +54,8 @@ def test_composition_starts_from_d_0(
     assert all(sum(shares) == pytest.approx(1) for shares in paper.composition)
 
 
-def test_distinct_texts_of_the_full_synthetic_loop(tiny: LoopConfig) -> None:
+def test_distinct_texts_of_the_full_synthetic_loop(deep: LoopConfig) -> None:
     """As the paper's appendix B says: falling by t = 10, fewer than ten at t = 21, one from t = 39 on."""
-    deep = tiny.model_copy(update={"data": DataConfig(num_examples=40)})
     paper = published(deep)
     assert paper is not None
     assert paper.unique_fraction is not None
@@ -64,18 +67,15 @@ def test_distinct_texts_of_the_full_synthetic_loop(tiny: LoopConfig) -> None:
     assert balanced.unique_fraction is None
 
 
-def test_appendix_c_started_from_false(tiny: LoopConfig) -> None:
-    data = DataConfig(num_examples=40, initialisation=Initialisation.FALSE_ONLY)
-    paper = published(tiny.model_copy(update={"data": data}))
+def test_appendix_c_started_from_false(deep: LoopConfig) -> None:
+    paper = published(deep.changed(data={"truth_label": TruthLabel.FALSE_ONLY}))
     assert paper is not None
     assert paper.composition is not None
     assert (len(paper.retention), paper.composition[0]) == (11, (0.0, 1.0, 0.0))
 
 
-def test_what_the_paper_did_not_run_has_no_curve(tiny: LoopConfig) -> None:
-    deep = tiny.model_copy(update={"data": DataConfig(num_examples=40)})
-    warmer = deep.model_copy(update={"sampling": tiny.sampling.model_copy(update={"temperature": 1.0})})
-    assert published(warmer) is None
+def test_what_the_paper_did_not_run_has_no_curve(tiny: LoopConfig, deep: LoopConfig) -> None:
+    assert published(deep.changed(sampling={"temperature": 1.0})) is None
     assert published(like(tiny, DataCycle.FULL_SYNTHETIC)) is None  # depth 1 and 2 only
     assert published(like(deep, DataCycle.INCREMENTAL, 0.3)) is None
     assert published(like(deep, DataCycle.FRESH_MIX, 0.5)) is None

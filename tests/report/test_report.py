@@ -11,23 +11,27 @@ from typing import Any
 
 import pytest
 
-from ouroloop.config import ConfigError, CycleConfig, DataConfig, DataCycle, LoopConfig
-from ouroloop.loop.generation import Observer
+from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig
 from ouroloop.loop.loop import draw_original, run_loop
+from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.track import Run, Store
-from ouroloop.report.page import write_report
-from ouroloop.report.results import read_outcome
-from ouroloop.science.metrics import Sample, as_metrics, measure
+from ouroloop.report.figures import drawings, png
+from ouroloop.report.folder import write_report
+from ouroloop.report.results import read_results
+from ouroloop.report.tables import figure_tables
+from ouroloop.science.metrics import as_metrics, measure
+from ouroloop.testbed.base import Sample
 from tests.conftest import CommandLine
+from tests.report.test_headline import loop, results
 
 FIGURES = ["retention", "half_life", "composition", "unique", "depth"]
 
 
 def incremental(config: LoopConfig, proportion: float, seed: int) -> LoopConfig:
     cycle = CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=proportion)
-    return config.model_copy(update={"cycle": cycle, "seed": seed})
+    return config.changed(cycle=cycle, seed=seed)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -63,7 +67,7 @@ def test_a_study_in_every_state(tiny: LoopConfig, tmp_path: Path) -> None:
     lost = next(run for run in store.find(level="generation", parent=finished[0].id) if run.tag("generation") == "2")
     shutil.rmtree(lost.entity.info.artifact_uri.removeprefix("file://"))
 
-    path = write_report(store, "test", tmp_path / "report")
+    path = write_report(read_results(store, "test"), tmp_path / "report")
     folder = path.parent
     assert {file.name for file in folder.iterdir()} == {
         "report.html", "findings.json", "loops.csv", "metrics.csv", "expressions.csv", "configuration.yaml",
@@ -104,17 +108,17 @@ def test_a_study_in_every_state(tiny: LoopConfig, tmp_path: Path) -> None:
 def test_a_lone_loop_by_name_and_by_id(tiny: LoopConfig, tmp_path: Path) -> None:
     store = Store.open()
     run = store.get(run_loop(tiny, store, name="loop", study="alone").id)
-    by_name = write_report(store, "alone", tmp_path / "a")
-    by_id = write_report(store, run.id, tmp_path / "b")
+    by_name = write_report(read_results(store, "alone"), tmp_path / "a")
+    by_id = write_report(read_results(store, run.id), tmp_path / "b")
     assert embedded(by_name) == embedded(by_id)
     metrics = rows(by_name.parent / "metrics.csv")
     assert [(int(row["generation"]), float(row["error_rate"])) for row in metrics] == run.history("error_rate")
     assert {item.path for item in store.client.list_artifacts(run.id)} >= {"report"}
     # Depths and texts come from tables that the loop left; judged anew from S_t they are the same
-    recorded = read_outcome(store, "alone").loops[0].written
+    recorded = read_results(store, "alone").loops[0].written
     for child in store.find(level="generation", parent=run.id):
         (Path(child.entity.info.artifact_uri.removeprefix("file://")) / "depths.json").unlink()
-    assert read_outcome(store, "alone").loops[0].written == recorded
+    assert read_results(store, "alone").loops[0].written == recorded
     assert len(recorded) == 4
 
 
@@ -128,7 +132,7 @@ def test_a_loop_without_retention(tiny: LoopConfig, tmp_path: Path) -> None:
         {"correctness": [(0, 1.0), (1, 0.0)], "false_rate": [(0, 0.0), (1, 0.0)], "error_rate": [(0, 0.0), (1, 1.0)]}
     )
     child.end("FINISHED")
-    path = write_report(store, "flat", tmp_path)
+    path = write_report(read_results(store, "flat"), tmp_path)
     assert embedded(path)["tables"]["retention"]["rows"] == []
     assert "could not be computed" in path.read_text()
     assert not (tmp_path / "retention.png").exists()
@@ -136,10 +140,12 @@ def test_a_loop_without_retention(tiny: LoopConfig, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("root")
-def test_36_loops_of_50_generations_take_less_than_20_seconds(tiny: LoopConfig, tmp_path: Path) -> None:
+def test_36_loops_of_50_generations_take_less_than_20_seconds(ideal: LoopConfig, tmp_path: Path) -> None:
     """As a study leaves them, but for the models: what is sampled is D_0, ever less of it."""
     store = Store.open()
-    config = tiny.model_copy(update={"data": DataConfig(num_examples=200), "num_generations": 50})
+    config = ideal.changed(
+        data={"num_examples": 200, "max_depth": 3}, sampling={"max_new_tokens": 30}, num_generations=50
+    )
     for proportion in range(12):
         for seed in range(3):
             record(store, incremental(config, proportion / 11, seed), "big")
@@ -152,12 +158,12 @@ def test_36_loops_of_50_generations_take_less_than_20_seconds(tiny: LoopConfig, 
 
 def record(store: Store, config: LoopConfig, study: str) -> None:
     original = draw_original(config)
-    reference = Sample.of(original.texts)
+    reference = Sample.of(original.texts, config.data.testbed)
     run = create_loop(store, config, config.label, study, None)
-    record_origin(run, config, original, as_metrics(measure(reference, reference, config.data)))
+    record_origin(run, config, original, as_metrics(measure(reference, reference)))
     for t in range(1, config.num_generations + 1):
-        sampled = Sample.of(list(original.texts[: 201 - 4 * t]) * 4)
-        points = {key: [(t, value)] for key, value in as_metrics(measure(sampled, reference, config.data)).items()}
+        sampled = Sample.of(list(original.texts[: 201 - 4 * t]) * 4, config.data.testbed)
+        points = {key: [(t, value)] for key, value in as_metrics(measure(sampled, reference)).items()}
         child = store.create(
             f"gen-{t:02d}", run, {"level": "generation", "generation": str(t), **cell_tags(config, study)}
         )
@@ -168,16 +174,20 @@ def record(store: Store, config: LoopConfig, study: str) -> None:
     run.end("FINISHED")
 
 
-def test_the_picture_is_the_same_every_time(tiny: LoopConfig) -> None:
-    history = {key: [(0, 1.0), (1, 0.5), (2, 0.25)] for key in PANEL_KEYS}
-    png = loop_png(history, tiny)
-    assert png.startswith(b"\x89PNG")
-    assert png == loop_png(history, tiny)
-    assert png != loop_png(history | {"diversity_retention": [(0, 1.0), (1, 0.9), (2, 0.8)]}, tiny)
+def test_a_picture_is_the_same_every_time() -> None:
+    def drawn(*kept: float) -> dict[str, bytes]:
+        tables = figure_tables(results(*(loop("λ = 1", seed, [1.0, *kept]) for seed in (1, 2))))
+        return {name: png(one) for name, one in drawings(tables).items()}
+
+    pngs = drawn(0.5, 0.25)
+    assert {"retention", "half_life"} <= pngs.keys()
+    assert all(png.startswith(b"\x89PNG") for png in pngs.values())
+    assert pngs == drawn(0.5, 0.25)
+    assert pngs["retention"] != drawn(0.9, 0.8)["retention"]
 
 
 @pytest.mark.usefixtures("root")
 def test_an_unknown_name_is_one_line(ouroloop: CommandLine) -> None:
     with pytest.raises(ConfigError, match="no study or loop 'x'"):
-        read_outcome(Store.open(), "x")
+        read_results(Store.open(), "x")
     assert ouroloop("report", "it's").returncode == 2

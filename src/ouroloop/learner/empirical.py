@@ -1,7 +1,7 @@
 """The ideal learner: M_t is its training set, resampled. Drift and sharpening without any network.
 
 At temperature T a text that occurs c times in D_{t-1} is sampled with probability c^(1/T) / Σ c^(1/T), as a
-network that had learnt the counts perfectly would at that temperature if it chose whole texts. What a real
+network that had learned the counts perfectly would at that temperature if it chose whole texts. What a real
 model loses more slowly or faster than this is what learning adds: it generalises, and it errs.
 """
 

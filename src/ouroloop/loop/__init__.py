@@ -1,8 +1,10 @@
-"""Generations 1..T.
+"""One loop: generation after generation.
 
     loop         the loop, tracked and resumable: the page to read first
     generation   one generation: fit, sample, measure
     cache        what a generation came to, found by what determines it
+    attempt      one attempt at a loop by one process, which may be killed or superseded
+    observer     whoever watches
 
 Knows a testbed and a learner by their protocols, and nothing about studies.
 """

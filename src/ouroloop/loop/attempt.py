@@ -11,8 +11,8 @@ from time import monotonic
 from uuid import uuid4
 
 from ouroloop.config import LoopConfig
-from ouroloop.loop.generation import Observer
 from ouroloop.loop.loop import run_loop
+from ouroloop.loop.observer import Observer
 from ouroloop.record import locks, stores
 from ouroloop.record.liveness import Pruned, Superseded, close_dead_runs
 from ouroloop.record.provenance import processor

@@ -8,6 +8,7 @@ from time import perf_counter
 from ouroloop.config import LoopConfig
 from ouroloop.learner.base import Fitted, Learner, Samples, Training
 from ouroloop.loop.cache import CURVES, Generation
+from ouroloop.loop.observer import Observer
 from ouroloop.record.provenance import code, commit
 from ouroloop.record.track import Series
 from ouroloop.science import divergence
@@ -18,27 +19,6 @@ from ouroloop.testbed.base import Estimate, Sample
 
 _CROSS_CHECKED = 100  # distinct texts a generation that another judge sees too
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
-
-
-class Observer:
-    """What a loop tells whoever watches; this one does not look."""
-
-    def loop_started(self, config: LoopConfig, name: str) -> None: ...
-
-    def loop_is_complete(self) -> None:
-        """Everything is on record already; its generations follow, none of them is computed."""
-
-    def run_taken(self, run_id: str) -> None:
-        """The loop's run, found or created; nothing has been written to it yet."""
-
-    def generation_started(self, generation: int) -> None: ...
-
-    def phase_started(self, phase: str) -> None: ...
-
-    def trained(self, step: int, nats_per_token: float) -> None: ...
-
-    def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
-        """`source` says where it is from, when it was not computed just now."""
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from ouroloop.learner import learner_of
 from ouroloop.learner.base import Learner
 from ouroloop.loop import cache
 from ouroloop.loop.cache import Generation
-from ouroloop.loop.generation import Observer, compute
+from ouroloop.loop.generation import compute
+from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import running
 from ouroloop.record.provenance import cell_tags, create_loop, loop_description, record_origin
 from ouroloop.record.track import Run, Store
@@ -47,7 +48,7 @@ def run_loop(
     new: bool = False,
     observer: Observer | None = None,
 ) -> Run:
-    """Runs generations 1..T of the loop, or what is missing of them, and returns the finished loop run.
+    """Runs the generations of the loop, or what is missing of them, and returns the finished loop run.
 
     A loop of equal configuration in the same study is taken up where it stopped, or returned when it is
     complete; `new` starts another one. Killed in between, nothing of a finished generation is lost.

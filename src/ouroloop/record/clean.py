@@ -1,13 +1,13 @@
 """Frees what nothing needs any more: never a result, and never anything that a live process holds.
 
-What is old enough goes when its lock can be had: shared first generations that no loop has used since,
-halves of them that a killed process left, lock files, logs of workers, and the artifacts of runs that were
-deleted in the MLflow UI. The rows of those runs stay, so that a restored run still has its curves.
+What is old enough goes: the artifacts of runs that were deleted in the MLflow UI, logs of workers, locks that a killed
+process left, and what version 0.1 kept of first generations. The rows of deleted runs stay, so that a restored run
+still has its curves.
 """
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
+from ouroloop.record.locks import study_is_driven
 from ouroloop.record.track import Store
 
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
@@ -47,47 +48,37 @@ class Freed:
 
 def clean(store: Store, older_than_seconds: float, dry_run: bool) -> list[Freed]:
     """Frees what is older, or with `dry_run` only says what it would free."""
-    before = time() - older_than_seconds
-    folder = stores.runs_folder()
-    kinds: dict[str, Callable[[], Iterator[Path]]] = {
-        "shared first generations": lambda: _unheld(folder / "shared", "*", before),
-        "halves left by killed processes": lambda: _unheld(folder / "shared", ".writing-*", before),
-        "worker logs": lambda: _logs(folder, before),
-        "artifacts of deleted runs": lambda: _of_deleted_runs(store, folder, before),
-        "lock files": lambda: _locks(folder, before),  # last: the others need theirs
+    before, folder = time() - older_than_seconds, stores.runs_folder()
+    kinds: dict[str, Iterable[Path]] = {
+        "artifacts of deleted runs": _of_deleted_runs(store, folder, before),
+        "worker logs": (log for log in _old(folder, "logs/*.log", before) if not study_is_driven(_study_of(log))),
+        "locks of killed processes": _unheld(_old(folder, "generations/*.lock", before)),
+        "first generations of version 0.1": _old(folder, "shared/*", before),
     }
-    freed = []
-    for kind, found in kinds.items():
-        count, num_bytes = 0, 0
-        for path in found():
-            count, num_bytes = count + 1, num_bytes + _size(path)
-            if not dry_run:
-                _remove(path)
-        freed.append(Freed(kind, count, num_bytes))
-    return freed
+    return [_free(kind, found, dry_run) for kind, found in kinds.items()]
 
 
-def _unheld(folder: Path, pattern: str, before: float) -> Iterator[Path]:
-    """Folders of `shared`, each while we hold the lock under which it is written and read."""
-    for path in sorted(folder.glob(pattern)):
-        key = path.name.removeprefix(".writing-").partition("-")[0]
-        if path.is_dir() and path.name.startswith(".writing-") == pattern.startswith(".") and _modified(path) < before:
-            with suppress(Timeout), FileLock(folder / f"{key}.lock", blocking=False):
-                yield path
+def _free(kind: str, found: Iterable[Path], dry_run: bool) -> Freed:
+    count, num_bytes = 0, 0
+    for path in found:
+        count, num_bytes = count + 1, num_bytes + _size(path)
+        if not dry_run:
+            _remove(path)
+    return Freed(kind, count, num_bytes)
 
 
-def _locks(folder: Path, before: float) -> Iterator[Path]:
-    for path in sorted([*folder.glob("locks/*.lock"), *folder.glob("shared/*.lock")]):
-        if _modified(path) < before and not path.with_suffix("").exists():
-            with suppress(Timeout), FileLock(path, blocking=False):
-                yield path
+def _old(folder: Path, pattern: str, before: float) -> Iterator[Path]:
+    return (path for path in sorted(folder.glob(pattern)) if _modified(path) < before)
 
 
-def _logs(folder: Path, before: float) -> Iterator[Path]:
-    """Logs of studies of which nothing is held here."""
-    for path in sorted(folder.glob("logs/*.log")):
-        study = path.name.partition("-worker-")[0]
-        if _modified(path) < before and not any(_is_held(lock) for lock in folder.glob(f"locks/{study}-*.lock")):
+def _study_of(log: Path) -> str:
+    return log.name.rpartition("-worker-")[0]
+
+
+def _unheld(found: Iterable[Path]) -> Iterator[Path]:
+    """Lock files, each while we hold it."""
+    for path in found:
+        with suppress(Timeout), FileLock(path, blocking=False):
             yield path
 
 
@@ -98,14 +89,6 @@ def _of_deleted_runs(store: Store, folder: Path, before: float) -> Iterator[Path
         path = Path(url2pathname(place.path))
         if place.scheme == "file" and path.is_relative_to(folder) and path.is_dir():
             yield path
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with FileLock(path, blocking=False):
-            return False
-    except Timeout:
-        return True
 
 
 def _modified(path: Path) -> float:

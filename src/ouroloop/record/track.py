@@ -89,16 +89,10 @@ class Store:
         stores.require_reachable(uri)
         path = stores.sqlite_file(uri)
         with FileLock(stores.runs_folder() / ".store.lock"):  # migrations of a fresh database race
-            if path is not None and stores.is_missing(path):
+            # A whole one has at least MLflow's default experiment; who made one without it died over it
+            if path is not None and (stores.is_missing(path) or stores.holds_nothing(path, "experiments")):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 stores.make_whole(path, _create_experiment)
-            try:
-                return cls._opened(uri)
-            except ConfigError:
-                if path is None or not stores.holds_nothing(path, "runs"):
-                    raise
-            path.unlink()  # whoever made it died over it
-            stores.make_whole(path, _create_experiment)
             return cls._opened(uri)
 
     @classmethod

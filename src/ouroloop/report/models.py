@@ -32,8 +32,10 @@ class FoundModel:
     generation: "Run | None"
     """The run that made it; None for a folder."""
 
-    def write(self, count: int, temperature: float, prompt: str, seed: int) -> list[str]:
+    def write(self, count: int, temperature: float | None = None, prompt: str = "", seed: int = 0) -> list[str]:
         """So many texts that begin with the prompt, the same ones for the same seed.
+
+        Without a temperature they are sampled as S_t was.
 
         Raises:
             ConfigError: the prompt has other words than the language, or is too long for the model.
@@ -46,7 +48,8 @@ class FoundModel:
         if left < 1:
             raise ConfigError(f"a prompt of {len(words)} words leaves no room in a model of {left + len(words)} words")
         writes = min(self.fitted.config.max_new_tokens, left)
-        decoding = self.fitted.config.changed(temperature=temperature, max_new_tokens=writes)
+        usual = self.fitted.config
+        decoding = usual.changed(temperature=temperature or usual.temperature, max_new_tokens=writes)
         try:
             return replace(self.fitted, config=decoding).sample(count, stream(seed, "probe"), " ".join(words)).texts
         except FloatingPointError as error:
@@ -64,9 +67,11 @@ def find_model(name: str) -> FoundModel:
         sampling, testbed = _sampling(name, folder), LogicTestbed()
         from ouroloop.learner.network.learner import Network
         from ouroloop.learner.network.model import load_model
+        from ouroloop.learner.network.sampling import require_causal
 
         try:
             model = load_model(folder)
+            require_causal(model, testbed.tokenizer)
         except Exception as error:  # whatever transformers and safetensors make of a damaged file
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"the model in {name} cannot be loaded: {reason}") from None
@@ -106,7 +111,7 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
         vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
         decoding = json.loads((folder / "generation_config.json").read_text())
         sampling = SamplingConfig(temperature=decoding["temperature"], max_new_tokens=decoding["max_new_tokens"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{name} was not saved by ouroloop: its tokenizer or decoding is not ours") from None
     expected = LogicTestbed().tokenizer.vocabulary
     if vocabulary != expected:

@@ -28,6 +28,8 @@ from pydantic import BaseModel
 from ouroloop.config import LoopConfig, StageConfig, flatten
 from ouroloop.record.provenance import cell_tags
 from ouroloop.record.track import Run, Store
+from ouroloop.report.markdown import as_text
+from ouroloop.report.results import number_of
 from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages
 from ouroloop.science.dataset import Source
 from ouroloop.science.metrics import RETENTION, CollapseStage
@@ -141,11 +143,11 @@ class _Registration:
         facts = {
             "criterion": criterion(chosen.config.stages),
             "represents its cell as": self._cell.choice,
-            "study": f"{self._study}, loop run `{chosen.run.id}`, generation run `{generation.id}`",
+            "study": f"{as_text(self._study)}, loop run `{chosen.run.id}`, generation run `{generation.id}`",
             "logged model": f"`{generation.model_id}`",
-            "code": f"ouroloop {chosen.run.tag('ouroloop_version')}, commit {generation.tag('commit')}",
+            "code": as_text(f"ouroloop {chosen.run.tag('ouroloop_version')}, commit {generation.tag('commit')}"),
         }
-        number = int(generation.tag("generation") or 0)
+        number = number_of(generation)
         return model_card(
             self._cell.name,
             stage,
@@ -261,7 +263,7 @@ def model_card(
 
         The weights are safetensors; nothing is unpickled. Eight words; `<eos>` starts and ends a text."""
     parts = [dedent(introduction), _trained_on(generation, mixture), _writes(config, generation, metrics)]
-    which = "\n".join(f"- {key}: {as_text(value)}" for key, value in facts.items())
+    which = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     return "\n\n".join([*parts, f"## Which model this is\n\n{which}", dedent(loading)]) + "\n"
 
 

@@ -248,16 +248,17 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
 
 def _read_loop(run: Run, cell: str, children: Sequence[Run]) -> Loop:
     history = {key: {t: one for t, one in run.history(key) if isfinite(one)} for key in sorted(run.metrics)}
-    ordered = sorted(children, key=_number)
+    ordered = sorted(children, key=number_of)
     loop = Loop(run, cell, history, {}, recorded_config(run), ordered)
-    done = {t: child for child in ordered if (t := _number(child)) and child.status == "FINISHED"}
+    done = {t: child for child in ordered if (t := number_of(child)) and child.status == "FINISHED"}
     written = {t: _written(child, loop.testbed) for t, child in done.items()}
     if (original := loop.texts(0)) is not None:
         written[0] = _summary(Sample.of(original, loop.testbed))
     return replace(loop, written={t: one for t, one in sorted(written.items()) if one is not None})
 
 
-def _number(generation: Run) -> int:
+def number_of(generation: Run) -> int:
+    """T of a generation's run, 0 where its tag, which anybody can edit, is no number."""
     label = generation.tag("generation") or ""
     return int(label) if label.isdecimal() else 0
 

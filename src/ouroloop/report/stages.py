@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.track import Run, Store
+from ouroloop.report.results import number_of
 from ouroloop.science.metrics import RETENTION, CollapseStage, entered, half_life, stage_of
 from ouroloop.testbed.logic.grammar import TruthLabel
 
@@ -144,7 +145,7 @@ def find_stages(cell: Cell) -> list[Found]:
     stages = [stage_of(at[t], chosen.config.stages) if t in at else None for t in range(1, max(at, default=0) + 1)]
     came = entered(stages)
     children = chosen.run.store.find(level="generation", parent=chosen.run.id)
-    by_number = {int(child.tag("generation") or 0): child for child in children if child.status == "FINISHED"}
+    by_number = {number_of(child): child for child in children if child.status == "FINISHED"}
     found = []
     for one in CollapseStage:
         t = came.get(one)

@@ -1,7 +1,7 @@
 """The MLflow UI as a daily tool: which columns and charts it opens with.
 
 MLflow keeps a saved view as a tag of the experiment: a name, and the state of the page, deflated. Ours have
-fixed names, so writing them again changes nothing; they stand in the menu "Views" of the runs page.
+fixed names, so writing them again changes nothing; they are in the menu "Views" of the runs page.
 """
 
 import base64

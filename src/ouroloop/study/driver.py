@@ -4,7 +4,7 @@ There is one for each study, by a lock that ends with its process. It may be kil
 from the record what is finished, and unfinished loops go on at their last finished generation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from itertools import chain
@@ -150,6 +150,7 @@ class _Driver:
         self._running: dict[Future[LoopResult], Cell] = {}
         self._lost: dict[str, tuple[int, int]] = {}  # by cell: the generation, and how many workers were lost in it
         self._polled = monotonic()
+        self._show: Callable[[], None] = lambda: None
         self._known = trials.cells()
         self._num_chosen = trials.num_counted(self._known)
         missing = [*self._gone(), *(cell for cell in self.cells if cell.state == "failed")]
@@ -176,7 +177,7 @@ class _Driver:
                 gone.append(cell)
         if gone:
             self._console.print(
-                f"not on record any more: {len(gone)} finished loops; what is needed of them runs again"
+                f"{len(gone)} finished loops are no longer on record; what is needed of them runs again"
             )
         return gone
 
@@ -341,7 +342,6 @@ class _Driver:
     @contextmanager
     def _shown(self, executor: LoopExecutor) -> Iterator[None]:
         """What runs: a table on a terminal, lines elsewhere; a loop of this process shows itself."""
-        self._show = lambda: None
         if isinstance(executor, InProcess):
             yield
         elif self._console.is_terminal:

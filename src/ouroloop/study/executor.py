@@ -1,9 +1,10 @@
-"""Where loops run: in this process, in processes of this machine, or on a Ray cluster; each a `concurrent.futures.Executor`.
+"""Where loops run: in this process, in processes of this machine, or on a Ray cluster; each with futures.
 
 A future that holds anything but a result says that its worker was lost; whoever submitted it may do so again. Waiting
 is left to futures, and knowing how far a loop has come to the record.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -29,7 +30,7 @@ _HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKIN
 class LoopExecutor(Executor):
     workers: int
     """How many loops it takes at a time."""
-    environment: dict[str, str] = {}
+    environment: Mapping[str, str] | None = None
     """What its workers do not inherit."""
 
 
@@ -142,7 +143,7 @@ def _num_cores() -> int:
 
 
 class RayCluster(LoopExecutor):
-    """Tasks of Ray Core, on a cluster, or on this machine without an address. A lost worker's task runs again elsewhere.
+    """Tasks of Ray Core, on a cluster, or, without an address, on this machine. What a lost worker ran, runs elsewhere.
 
     Raises:
         ConfigError: Ray is not installed, or no cluster answers.
@@ -156,12 +157,12 @@ class RayCluster(LoopExecutor):
         except ImportError:
             raise ConfigError("--on=ray needs Ray: pip install 'ouroloop[ray]'") from None
         self._ray = ray
-        here = {} if address else {"num_cpus": workers or _num_cores(), "include_dashboard": False}
+        here: dict[str, Any] = {} if address else {"num_cpus": workers or _num_cores(), "include_dashboard": False}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="ouroloop", **here)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="ouroloop", **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"cannot reach a Ray cluster at {address}: {str(error).splitlines()[0]}") from None
-        self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
         names = [*_HANDED_ON] if address else [*_HANDED_ON, "OUROLOOP_ROOT"]
         known = os.environ | {"OUROLOOP_ROOT": str(stores.runs_folder().parent)}
         self.environment = {key: known[key] for key in names if key in known}
@@ -208,7 +209,8 @@ def make_executor(on: str, workers: int | None, address: str | None, store: Stor
 
 
 def _require_shared(store: Store) -> None:
-    start = "mlflow server --host 0.0.0.0 --backend-store-uri sqlite:////DATA/mlflow.db --artifacts-destination /DATA/artifacts"
+    start = "mlflow server --host 0.0.0.0 --backend-store-uri sqlite:////DATA/mlflow.db"
+    start += " --artifacts-destination /DATA/artifacts"
     if not stores.is_server(stores.tracking_uri()):
         raise ConfigError(
             f"the machines of a cluster need one record that all of them reach: start `{start}` "

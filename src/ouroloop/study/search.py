@@ -13,8 +13,6 @@ from itertools import product, zip_longest
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.optimize import isotonic_regression
-from scipy.special import stdtrit
 
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.study.config import StudyConfig
@@ -86,6 +84,8 @@ def verdict(bounds: Sequence[tuple[float, float]], target: float, error: float) 
     free = [place for place, (low, high) in enumerate(bounds) if low < high]
     if len(free) > _MOST_OPEN:
         return None
+    from scipy.special import stdtrit  # scipy takes long to import, and not every study is a search
+
     # Of all values within the bounds the extremes decide: mean + c·sd is convex, mean - c·sd is concave
     values = np.array(list(product(*(dict.fromkeys(pair) for pair in bounds))))
     n = values.shape[1]
@@ -111,10 +111,11 @@ class Search:
 
     def __init__(self, config: StudyConfig, cells: Iterable[Cell]) -> None:
         self.config, self.points = config, config.search.lattice()
-        self._cells = {
-            ((cell.loop.cycle.kind, cell.loop.sampling.temperature), cell.loop.cycle.synthetic_proportion, cell.loop.seed): cell
-            for cell in cells
-        }  # fmt: skip
+        self._cells: dict[tuple[Arm, float | None, int], Cell] = {}
+        for cell in cells:
+            loop = cell.loop
+            arm = (loop.cycle.kind, loop.sampling.temperature)
+            self._cells[arm, loop.cycle.synthetic_proportion, loop.seed] = cell
         self._ceilings = {key[2]: cell.ceiling for key, cell in self._cells.items() if cell.ceiling is not None}
         self._batches = config.seed_batches()
         self._verdicts: dict[tuple[Arm, float], Verdict | None] = {}
@@ -223,6 +224,8 @@ class Search:
 
     def estimate(self, arm: Arm) -> float | None:
         """Where the means, made falling, pass the target; None if they do not."""
+        from scipy.optimize import isotonic_regression
+
         tried = {point: values for point in self.points if (values := self.values(arm, point))}
         if len(tried) < 2:
             return None

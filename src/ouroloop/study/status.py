@@ -84,8 +84,9 @@ def _recorded(trials: Trials) -> dict[str, Any]:
     elif begun:
         with suppress(ConfigError):  # without the record, what was noted last has to do
             for run in reversed(_store().unfinished_loops(trials.name)):
-                if (cell := cells.get(run.tag("fingerprint") or "")) is not None:
-                    read_progress(cell, run)
+                known = cells.get(run.tag("fingerprint") or "")
+                if known is not None:
+                    read_progress(known, run)
     return study_record(trials.name, config, list(cells.values()))
 
 
@@ -156,7 +157,7 @@ def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> T
             kept = loop[RETENTION]
             table.add_row(
                 loop["loop"],
-                escape(loop["error"] or loop["state"]),
+                escape(loop["error"] or " on ".join(filter(None, [loop["state"], loop["worker"]]))),
                 f"{loop['generation']}/{loop['num_generations']}",
                 f"{kept[-1]:.1%}" if kept else "–",
                 sparkline(kept, width=14),
@@ -192,10 +193,10 @@ def newest_loops(store: "Store", name: str) -> "list[Run]":
 
 def study_table(store: "Store", name: str) -> Table:
     """The result of each loop of a study, at the last generation that it reached."""
-    title = f"{name}: the last generation t of each loop (kept: diversity over D_0's)"
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("loop", no_wrap=True)
-    for heading in ("t", "true", "errors", "kept", "half at t"):
+    title = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: the t that kept less than half"
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("loop", overflow="fold")  # gives way where the terminal is narrow: figures stay whole
+    for heading in ("t", "true", "errors", "kept", "half"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("curve", no_wrap=True)
     for loop in newest_loops(store, name):
@@ -211,7 +212,7 @@ def study_table(store: "Store", name: str) -> Table:
             percent(metrics, "error_rate"),
             percent(metrics, RETENTION),
             f"> {reached}" if life is None else f"{life}",
-            sparkline([kept for _, kept in sorted(retention.items())], width=9),
+            sparkline([kept for _, kept in sorted(retention.items())], width=6),
         )
     return table
 

@@ -19,6 +19,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.record import stores
@@ -88,26 +89,24 @@ def open_storage() -> RDBStorage:
     path = stores.sqlite_file(url)
     try:
         stores.require_reachable(url)
-        if path is not None and stores.is_missing(path) and path.parent.is_dir():
+        if path is not None and path.parent.is_dir() and not _is_whole(path):
             with FileLock(path.with_name(f".{path.name}.lock")):
-                if stores.is_missing(path):
+                if not _is_whole(path):
                     stores.make_whole(path, _create)
-        return _opened(url, path)
+        # A server's connections are not kept: one that it has dropped meanwhile would be found out in mid-transaction
+        options: dict[str, Any] = {"connect_args": {"timeout": 60}} if path is not None else {"poolclass": NullPool}
+        return RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0].removesuffix(f": {url}")
         raise ConfigError(stores.masked(f"cannot open the Optuna store {url}: {reason}")) from None
 
 
-def _opened(url: str, path: Path | None) -> RDBStorage:
-    options = {"connect_args": {"timeout": 60}} if path is not None else {"pool_pre_ping": True}
-    try:
-        return RDBStorage(url, engine_kwargs=options)
-    except (SQLAlchemyError, RuntimeError):
-        if path is None or not stores.holds_nothing(path, "studies"):
-            raise
-    path.unlink()  # whoever made it died over it
-    stores.make_whole(path, _create)
-    return RDBStorage(url, engine_kwargs=options)
+def _is_whole(path: Path) -> bool:
+    """Whether nobody died while making it."""
+    tables = ("version_info", "alembic_version")
+    return not stores.is_missing(path) and (
+        not stores.holds_nothing(path, "studies") or not any(stores.holds_nothing(path, table) for table in tables)
+    )
 
 
 def _create(url: str) -> None:

@@ -1,4 +1,4 @@
-"""What an executor is given: one loop of a study, run from where it stopped. Cheap to import; torch comes with the work."""
+"""What an executor is given: one loop of a study, from where it stopped. Cheap to import; torch comes with the work."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, Superseded, catch_signals
 
 if TYPE_CHECKING:
-    from ouroloop.loop.generation import Observer
+    from ouroloop.loop.observer import Observer
     from ouroloop.record.track import Store
 
 

@@ -1,7 +1,7 @@
 """What a testbed is: where the texts come from, how each one is judged, and what is known of their distribution.
 
 The loop, the learners, the record and the report know a testbed by these protocols and by nothing else. Words and
-verdicts of one language stand in its own package.
+verdicts of one language are in its own package.
 """
 
 from collections import Counter

@@ -67,7 +67,7 @@ def test_a_repeated_expression_weighs_as_often_as_it_is_there(batching: str) -> 
     data = MixedDataModule(Dataset.of(texts * 2, Source.SAMPLED, 1), TOKENIZER, config, stream(1, "split"))
     batch = next(data.train_batches())
     with packed_attention(model) if batching == "packed" else nullcontext():
-        loss = LanguageModel(model, config, lambda step, loss: None).nats(batch) / batch.num_tokens
+        loss = LanguageModel(model, config, lambda step, loss: None).summed_loss(batch) / batch.num_tokens
     seen = texts_of(batch)
     assert sum(n for _, n in seen) == 11
     expected = sum(n * nats(model, text) for text, n in seen) / sum(n * (len(text.split()) + 1) for text, n in seen)
@@ -146,7 +146,7 @@ def test_warm_up_and_cosine_to_a_tenth() -> None:
 
 def test_a_diverged_model_is_an_error_and_not_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "ouroloop.learner.network.train.LanguageModel.nats",
+        "ouroloop.learner.network.train.LanguageModel.summed_loss",
         lambda self, batch: self.model.lm_head.weight.sum() * torch.nan,
     )
     with pytest.raises(FloatingPointError, match="diverged"):

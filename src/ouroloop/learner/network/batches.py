@@ -1,7 +1,7 @@
 """The mixed fresh and synthetic dataset in batches, and what runs a causal LM over them without padding.
 
     1. a dataset is split at random into training and validation rows, and batched at random,
-    2. the tokens of a batch stand in one row, one text after another, and everything that treats tokens alone,
+    2. the tokens of a batch are in one row, one text after another, and everything that treats tokens alone,
        which is nearly all of a transformer, sees that row,
     3. only attention must not look from one text into another: it gets them apart, in blocks of similar length.
 

@@ -8,13 +8,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are built here and never 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig
+from ouroloop.preset_files import did_you_mean, shown
 from ouroloop.testbed.base import Tokenizer
 
 transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()  # what matters of its warnings we check ourselves
 
 # Every name under which a causal LM of transformers keeps a dropout rate.
 _DROPOUTS = (
@@ -29,11 +38,16 @@ def transformers_config(config: ModelConfig, tokenizer: Tokenizer) -> Pretrained
     Raises:
         ConfigError: an unknown model type or option, or values that transformers refuses.
     """
+    kind = config.model_type
+    if kind not in CONFIG_MAPPING:
+        raise ConfigError(f"model {shown(kind)} is no type of transformers{did_you_mean(kind, CONFIG_MAPPING.keys())}")
     try:
-        built = AutoConfig.for_model(config.model_type)
-        unknown = [key for key in config.options if not hasattr(built, key)]
+        built = AutoConfig.for_model(kind)
+        known = built.to_dict().keys() | built.attribute_map.keys()
+        unknown = [key for key in config.options if key not in known]
         if unknown:
-            raise ConfigError(f"model.options: {config.model_type} has no option {unknown[0]!r}")
+            near = did_you_mean(unknown[0], known)
+            raise ConfigError(f"model.options: {kind} has no option {shown(unknown[0])}{near}")
         wanted: dict[str, Any] = {
             "vocab_size": tokenizer.size,
             "hidden_size": config.hidden_size,
@@ -50,14 +64,19 @@ def transformers_config(config: ModelConfig, tokenizer: Tokenizer) -> Pretrained
             wanted["num_key_value_heads"] = config.num_heads
         wanted |= {name: config.dropout for name in _DROPOUTS if hasattr(built, name)}
         own_names = {built.attribute_map.get(key) for key in wanted}
-        taken = [key for key in config.options if key in wanted.keys() | own_names]
+        taken = [key for key in config.options if key in wanted.keys() | own_names | {"model_type"}]
         if taken:
             raise ConfigError(f"model.options: {taken[0]!r} follows from the other fields of model")
-        return AutoConfig.for_model(config.model_type, **(wanted | config.options))
+        return AutoConfig.for_model(kind, **(wanted | config.options))
     except ConfigError:
         raise
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"model {config.model_type!r}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever this type makes of the shape and the options
+        raise ConfigError(f"model {kind!r}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """On one line, and not all of a long story."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> PreTrainedModel:
@@ -67,9 +86,8 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> PreTrai
         torch.manual_seed(seed)
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(built)
-        except (ValueError, KeyError, TypeError, AssertionError) as error:  # no causal LM head, or an impossible option
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(f"model {config.model_type!r} cannot be built: {reason}") from None
+        except Exception as error:  # no causal LM head, or an impossible option
+            raise ConfigError(f"model {config.model_type!r} cannot be built: {_reason(error)}") from None
     return model
 
 
@@ -97,5 +115,18 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, sampling: SamplingC
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
-    return model.eval()
+    """A model as `save_model` left it.
+
+    Raises:
+        ConfigError: weights are missing or of another shape, which transformers would draw at random.
+    """
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+    for state in ("missing", "mismatched", "unexpected"):
+        names = sorted(map(str, info[f"{state}_keys"]))
+        if names:
+            shown_names = ", ".join(names[:3]) + (" …" if names[3:] else "")
+            raise ConfigError(f"{len(names)} of its weights are {state}: {shown_names}")
+    loaded: PreTrainedModel = model
+    return loaded.eval()

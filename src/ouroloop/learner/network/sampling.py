@@ -127,7 +127,8 @@ def require_causal(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
         raise ConfigError(f"model {name!r} cannot be sampled with a key-value cache: {type(error).__name__}") from None
     if not torch.allclose(logits_BLV[0, :3], logits_BLV[1, :3], atol=1e-4):
         raise ConfigError(f"model {name!r} is not causal: a later token changes what it predicts before")
-    if not torch.allclose(torch.cat(steps, dim=1), logits_BLV, atol=1e-4):
+    cached_BLV = torch.cat(steps, dim=1)
+    if cached_BLV.shape != logits_BLV.shape or not torch.allclose(cached_BLV, logits_BLV, atol=1e-4):
         raise ConfigError(f"model {name!r} predicts something else with a key-value cache")
 
 

@@ -62,7 +62,7 @@ class LanguageModel(pl.LightningModule):
         """Optimizer steps done; Lightning's `global_step` counts each optimizer's."""
         return len(self.train_losses)
 
-    def nats(self, batch: Batch) -> Tensor:
+    def summed_loss(self, batch: Batch) -> Tensor:
         """Summed over the expressions of the batch."""
         if self.config.batching == "packed":
             logits_NV = packed_logits(self.model, batch.ids_N, batch.positions_N, batch.layout)
@@ -73,7 +73,7 @@ class LanguageModel(pl.LightningModule):
     def training_step(self, stretch: list[Batch], index: int) -> None:
         optimizers, schedules = _as_list(self.optimizers()), _as_list(self.lr_schedulers())
         for batch in stretch:
-            loss = self.nats(batch) / batch.num_tokens
+            loss = self.summed_loss(batch) / batch.num_tokens
             for optimizer in optimizers:
                 optimizer.zero_grad()
             self.manual_backward(loss)
@@ -93,7 +93,7 @@ class LanguageModel(pl.LightningModule):
         self._validation_sum, self._num_validated = 0.0, 0
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._validation_sum += float(self.nats(batch))
+        self._validation_sum += float(self.summed_loss(batch))
         self._num_validated += batch.num_texts
 
     def on_validation_epoch_end(self) -> None:
@@ -142,15 +142,15 @@ class BestWeights(pl.Callback):
     """
 
     def __init__(self, enough_nats: float) -> None:
-        self.nats = math.inf
+        self.lowest_loss = math.inf
         self._enough_nats = enough_nats
         self._weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, LanguageModel)
         _, nats = module.validation_losses[-1]
-        if nats < self.nats:  # never true of NaN: a diverged model is not chosen
-            self.nats = nats
+        if nats < self.lowest_loss:  # never true of NaN: a diverged model is not chosen
+            self.lowest_loss = nats
             self._weights = {name: weight.clone() for name, weight in module.state_dict().items()}
         trainer.should_stop = nats <= self._enough_nats
 
@@ -212,4 +212,4 @@ def train(
         trainer.fit(module, datamodule=data)
     model.to(trainer.strategy.root_device).eval()  # Lightning takes it back to the CPU
     losses = torch.stack(module.train_losses).tolist()
-    return Training(best.nats, losses, module.validation_losses, module.num_tokens)
+    return Training(best.lowest_loss, losses, module.validation_losses, module.num_tokens)

@@ -1,0 +1,24 @@
+"""Whoever watches a loop. Apart from the loop, so that watching imports neither torch nor MLflow."""
+
+from ouroloop.config import LoopConfig
+
+
+class Observer:
+    """What a loop tells whoever watches; this one does not look."""
+
+    def loop_started(self, config: LoopConfig, name: str) -> None: ...
+
+    def loop_is_complete(self) -> None:
+        """Everything is on record already; its generations follow, none of them is computed."""
+
+    def run_taken(self, run_id: str) -> None:
+        """The loop's run, found or created; nothing has been written to it yet."""
+
+    def generation_started(self, generation: int) -> None: ...
+
+    def phase_started(self, phase: str) -> None: ...
+
+    def trained(self, step: int, nats_per_token: float) -> None: ...
+
+    def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
+        """`source` says where it is from, when it was not computed just now."""

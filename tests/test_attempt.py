@@ -1,0 +1,100 @@
+"""A process that was taken for dead, and is not, must not write into a loop that another one has taken up."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.loop import attempt
+from ouroloop.loop.attempt import run_alone, run_attempt
+from ouroloop.loop.observer import Observer
+from ouroloop.record.liveness import Pruned, Superseded
+from ouroloop.record.track import Run, Store
+from tests.conftest import IDEAL
+
+pytestmark = pytest.mark.usefixtures("root")
+CONFIG = LoopConfig.model_validate(IDEAL | {"num_generations": 4})
+
+
+class At(Observer):
+    """Does something before generation 2 is computed, or before it is written."""
+
+    def __init__(self, phase: str, do: Callable[[], object]) -> None:
+        self._phase, self._do, self._generation = phase, do, 0
+
+    def generation_started(self, generation: int) -> None:
+        self._generation = generation
+
+    def phase_started(self, phase: str) -> None:
+        if (self._generation, phase) == (2, self._phase):
+            self._do()
+
+
+def the_loop() -> Run:
+    (run,) = Store.open().find(level="loop")
+    return run
+
+
+def run(observer: Observer) -> Run:
+    return run_attempt(CONFIG, Store.open(), name="loop", study="study", observer=observer)
+
+
+def test_who_is_superseded_writes_no_generation_and_closes_no_run() -> None:
+    with pytest.raises(Superseded):
+        run(At("sample", lambda: the_loop().log_tags(attempt="another's")))
+    loop = the_loop()
+    assert loop.status == "RUNNING"  # it is the other's
+    assert loop.reached == 1
+    (second,) = loop.store.find(level="generation", parent=loop.id, generation="2")
+    assert second.status == "RUNNING"
+    assert "correctness" not in second.metrics
+
+
+def test_two_attempts_at_once_compute_each_generation_once() -> None:
+    """The first is in the middle of generation 2 when a second one, of another process, runs the whole loop."""
+    code = (
+        "import json, sys\nfrom ouroloop.config import LoopConfig\nfrom ouroloop.loop.attempt import run_attempt\n"
+        "from ouroloop.record.track import Store\nconfig = LoopConfig.model_validate(json.loads(sys.argv[1]))\n"
+        "run_attempt(config, Store.open(), name='loop', study='study')"
+    )
+    command = [sys.executable, "-c", code, json.dumps(CONFIG.model_dump(mode="json"))]
+    with pytest.raises(Superseded):
+        run(At("sample", lambda: subprocess.run(command, check=True)))
+    loop = the_loop()
+    assert loop.status == "FINISHED"
+    assert [step for step, _ in loop.history("correctness")] == [0, 1, 2, 3, 4]
+    assert len(loop.store.find(level="generation", parent=loop.id)) == 4
+
+
+def test_a_lone_loop_that_another_root_takes_up_ends_in_one_line() -> None:
+    with pytest.raises(ConfigError, match="another process has taken up this loop of preset"):
+        run_alone(CONFIG, Store.open(), name="loop", preset="preset",
+                  observer=At("sample", lambda: the_loop().log_tags(attempt="another's")))  # fmt: skip
+
+
+def test_a_loop_that_nobody_wants_ends_before_its_next_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "_FRESH_SECONDS", 0.0)
+    with pytest.raises(Pruned):
+        run(At("sample", lambda: the_loop().log_tags(wanted="no")))
+    loop = the_loop()
+    assert (loop.status, loop.tag("pruned"), loop.reached) == ("KILLED", "yes", 2)
+    assert run(Observer()).id == loop.id  # wanted again
+    assert [step for step, _ in the_loop().history("correctness")] == [0, 1, 2, 3, 4]
+
+
+def test_generations_of_another_kind_of_processor_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(At("sample", stop))
+    here = the_loop().tag("processor")
+    monkeypatch.setattr(attempt, "processor", lambda: "another kind")
+    run(Observer())
+    generations = Store.open().find(level="generation")
+    marks = {g.tag("generation"): (g.tag("processor"), g.tag("moved_from")) for g in generations}
+    moved = ("another kind", here)
+    assert marks == {"1": (None, None), "2": moved, "3": moved, "4": moved}

@@ -1,0 +1,195 @@
+"""Stores that are half made, gone, deleted or out of reach: one line each, with the way out, and no secret in it."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ouroloop.config import ConfigError
+from ouroloop.record import stores
+from ouroloop.record.track import Store
+from ouroloop.study.trials import open_storage
+from tests.conftest import TINY, CommandLine
+
+RUN = [
+    sys.executable,
+    "-m",
+    "ouroloop",
+    "run",
+    "smoke",
+    "--num_generations=1",
+    "--model.kind=empirical",
+    "--train=null",
+]
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.4])
+def test_killed_while_it_makes_the_store_it_makes_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path))
+    process = subprocess.Popen(RUN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not [*(tmp_path / "mlruns").glob("*mlflow.db*")]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlruns" / "mlflow.db").exists()  # half of it has another name
+    done = subprocess.run(RUN, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not [*(tmp_path / "mlruns").glob(".mlflow.db.making*")]
+
+
+def test_a_half_that_an_earlier_version_left_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path))
+    (tmp_path / "mlruns").mkdir()
+    path = tmp_path / "mlruns" / "mlflow.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE metrics (key TEXT, step INTEGER)")
+        connection.execute("CREATE TABLE _alembic_tmp_tags (key TEXT)")
+    connection.close()
+    assert Store.open().find() == []
+
+
+def test_what_has_runs_in_it_is_never_made_anew(root: Path) -> None:
+    store = Store.open()
+    store.create("loop", None, {"level": "loop"})
+    path = root / "mlruns" / "mlflow.db"
+    assert not stores.holds_nothing(path, "runs")
+    assert not stores.holds_nothing(root / "no-such.db", "runs")
+    (root / "text.db").write_text("no database" * 100)
+    assert not stores.holds_nothing(root / "text.db", "runs")
+
+
+@pytest.mark.usefixtures("root")
+def test_a_deleted_experiment_is_one_line() -> None:
+    store = Store.open()
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(ConfigError, match="mlflow experiments restore --experiment-id"):
+        Store.open()
+
+
+def test_an_optuna_store_of_another_schema_is_one_line(root: Path) -> None:
+    open_storage().engine.dispose()
+    with sqlite3.connect(root / "mlruns" / "optuna.db") as connection:
+        connection.execute("INSERT INTO studies (study_name) VALUES ('a study')")
+        connection.execute("UPDATE version_info SET schema_version = 3")
+        connection.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+    connection.close()
+    with pytest.raises(ConfigError, match="cannot open the Optuna store"):
+        open_storage()
+
+
+def test_the_query_of_a_url_is_no_part_of_a_file_name(
+    ouroloop: CommandLine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUROLOOP_OPTUNA_URL", f"sqlite:///{root}/my.db?timeout=60")
+    open_storage().engine.dispose()
+    assert [path.name for path in root.glob("my.db*") if not path.name.endswith(("-wal", "-shm"))] == ["my.db"]
+    assert stores.sqlite_file(stores.optuna_url()) == root / "my.db"
+    assert stores.sqlite_file("postgresql://h/x") is None
+
+
+def test_a_server_that_does_not_answer_is_said_within_seconds(tmp_path: Path) -> None:
+    environment = os.environ | {"OUROLOOP_ROOT": str(tmp_path), "MLFLOW_TRACKING_URI": "http://u:secret@127.0.0.1:9"}
+    begin = time.monotonic()
+    done = subprocess.run(RUN, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert time.monotonic() - begin < 60
+    assert done.returncode == 2
+    assert done.stderr.startswith("ouroloop: no server answers at http://u:***@127.0.0.1:9: ")
+    assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "text", "shown"),
+    [
+        ("postgresql://u:p%40ss@h/x", "could not log in with p@ss", "could not log in with ***"),
+        ("postgresql://u:p%40ss@h/x", "cannot open postgresql://u:p%40ss@h/x", "cannot open postgresql://u:***@h/x"),
+        ("", "http://someone:word@host:5000/api failed", "http://someone:***@host:5000/api failed"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db is gone at 10:30@night", "sqlite:////a/b.db is gone at 10:30@night"),
+    ],
+)
+def test_no_password_is_shown(url: str, text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUROLOOP_OPTUNA_URL", url)
+    assert stores.masked(text) == shown
+
+
+@pytest.mark.slow
+def test_a_database_that_restarts_is_waited_for(
+    postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stores in it, and every connection cut in the middle of a sweep."""
+    import psycopg
+    import yaml
+
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump({"synthetic_proportions": [0.5], "seeds": [1, 2], "loop": TINY | {
+            "num_generations": 20, "model": {"kind": "empirical"}, "train": None}})
+    )  # fmt: skip
+    plain = postgresql.replace("+psycopg", "")
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE mlflow")
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path))
+    monkeypatch.setenv("OUROLOOP_OPTUNA_URL", postgresql)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgresql.replace("/postgres", "/mlflow"))
+    command = [sys.executable, "-m", "ouroloop", "sweep", str(tmp_path / "study.yaml"), "--workers=2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "generation   " in line and "generation   0" not in line:
+            break
+    for _ in range(3):
+        time.sleep(1.0)
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    rest = process.stdout.read()
+    process.stdout.close()
+    assert process.wait() == 0, rest
+    assert "Traceback" not in rest
+    monkeypatch.undo()
+
+
+def test_slurm_around_a_loop_is_no_business_of_its_trainer(root: Path, tmp_path: Path) -> None:
+    import yaml
+
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"num_generations": 1}))
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
+             "SLURM_NTASKS": "2"}  # fmt: skip
+    command = [sys.executable, "-m", "ouroloop", "run", str(tmp_path / "tiny.yaml")]
+    done = subprocess.run(command, env=os.environ | slurm, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_works_while_a_server_is_waited_for(tmp_path: Path) -> None:
+    """MLflow's client tries for minutes; here the server is gone after the check."""
+    code = """if True:
+        import os, signal, sys, time
+        from ouroloop.record import stores
+        from ouroloop.record.liveness import Interrupted, catch_signals
+        stores.require_reachable = lambda url: None
+        from ouroloop.record.track import Store
+        catch_signals()
+        print("asks", flush=True)
+        try:
+            Store.open()
+        except Interrupted as stopped:
+            sys.exit(128 + stopped.signum)
+    """
+    environment = os.environ | {"OUROLOOP_ROOT": str(tmp_path), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True)  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asks\n"
+    time.sleep(2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130
+    process.stdout.close()
