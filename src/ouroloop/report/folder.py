@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from ouroloop.console import duration
-from ouroloop.report.figures import drawings, png
+from ouroloop.report.figures import drawings
 from ouroloop.report.findings import findings_json, half_lives, headline, progress
 from ouroloop.report.markdown import as_text
 from ouroloop.report.page import Facts, page
+from ouroloop.report.render import png
 from ouroloop.report.results import Results, kept_at, last_generation
 from ouroloop.report.tables import figure_tables, loops, metrics, write_csv
 from ouroloop.science.dataset import DatasetError

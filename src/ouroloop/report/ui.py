@@ -174,9 +174,7 @@ def _require_free(port: int) -> None:
     if not 0 < port < 65_536:
         raise ConfigError(f"--port={port}: a port is a number from 1 to 65535")
     with socket.socket() as free:
-        free.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as the server does: one that has just ended is free
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
         try:
             free.bind(("127.0.0.1", port))
         except OSError as error:
