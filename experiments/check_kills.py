@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.seeding import stream
 
 LOOP = {"num_generations": 12, "data": {"num_examples": 40, "max_depth": 2}, "sampling": {"max_new_tokens": 20}}

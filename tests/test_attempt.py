@@ -12,7 +12,8 @@ from ouroloop.loop import attempt
 from ouroloop.loop.attempt import run_alone, run_attempt
 from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Pruned, Superseded
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from tests.conftest import IDEAL
 
 pytestmark = pytest.mark.usefixtures("root")

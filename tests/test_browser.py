@@ -21,7 +21,8 @@ import yaml
 from ouroloop.cli import main
 from ouroloop.config import LoopConfig
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.cycle import Dataset, Source
 from ouroloop.science.metrics import Sample, as_metrics, measure
 from tests.conftest import TINY

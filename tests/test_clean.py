@@ -11,7 +11,8 @@ import pytest
 from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.loop.loop import run_loop
 from ouroloop.record.clean import age_seconds, clean
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from tests.conftest import CommandLine
 
 DAY = 86_400.0

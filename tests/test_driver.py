@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.record.locks import StudyLock
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import Point, answer, front
 from ouroloop.study.config import StudyConfig

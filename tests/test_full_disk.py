@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from tests.conftest import TINY, CommandLine
 
 

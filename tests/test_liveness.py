@@ -13,7 +13,8 @@ from ouroloop.record import locks, stores
 from ouroloop.record.liveness import Interrupted, catch_signals, close_dead_runs, running
 from ouroloop.record.locks import StudyLock
 from ouroloop.record.provenance import create_loop
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 
 
 @pytest.mark.usefixtures("root", "caught_signals")

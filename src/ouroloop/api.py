@@ -15,7 +15,8 @@ from ouroloop.console import LoopView, fitted
 from ouroloop.learner import learner_of
 from ouroloop.loop.attempt import run_alone
 from ouroloop.record import stores
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.report.folder import write_report
 from ouroloop.report.results import Results, read_results
 from ouroloop.study.answer import study_answer

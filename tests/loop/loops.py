@@ -6,7 +6,8 @@ from ouroloop.config import LoopConfig
 from ouroloop.loop.loop import run_loop
 from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Interrupted
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 
 TIMES = ("seconds", "tokens_per_second")
 

@@ -18,7 +18,8 @@ from ouroloop.console import LoopView
 from ouroloop.loop import cache
 from ouroloop.loop.loop import draw_original
 from ouroloop.record.liveness import Interrupted
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.dataset import Dataset, Source
 from tests.conftest import REPOSITORY, TINY
 from tests.loop.loops import TIMES, StopAfter, forget, generations, loop, outcome, sampled, watched

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from ouroloop.record.track import Run
+from ouroloop.record.run import Run
 from ouroloop.report.findings import headline, progress
 from ouroloop.report.results import Loop, Results, Written, interval
 

@@ -13,7 +13,8 @@ from ouroloop.config import ConfigError, CycleConfig, LoopConfig
 from ouroloop.learner import learner_of
 from ouroloop.learner.network.sampling import log_probabilities
 from ouroloop.loop.loop import draw_original, run_loop
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.report.models import find_model
 from ouroloop.report.registry import register
 from ouroloop.report.stages import find_cells, registered_name

@@ -16,7 +16,8 @@ from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.report.figures import drawings, png
 from ouroloop.report.folder import write_report
 from ouroloop.report.results import read_results

@@ -16,7 +16,8 @@ from ouroloop.loop.observer import Observer
 from ouroloop.record import locks, stores
 from ouroloop.record.liveness import Pruned, Superseded, close_dead_runs
 from ouroloop.record.provenance import processor
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 
 _FRESH_SECONDS = 1.0  # what was read so lately is not read again to learn whether the loop is still wanted
 

@@ -19,7 +19,8 @@ from filelock import FileLock
 from ouroloop.config import LoopConfig
 from ouroloop.record import stores
 from ouroloop.record.provenance import code, packages, processor
-from ouroloop.record.track import NoSuchRunError, Run, Series, Store
+from ouroloop.record.run import Run, Series
+from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import Dataset, DatasetError
 
 CURVES = ("train_loss_nats_per_token", "validation_loss_nats")

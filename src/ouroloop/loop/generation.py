@@ -10,7 +10,7 @@ from ouroloop.learner.base import Fitted, Learner, Samples, Training
 from ouroloop.loop.cache import CURVES, Generation
 from ouroloop.loop.observer import Observer
 from ouroloop.record.provenance import code, commit
-from ouroloop.record.track import Series
+from ouroloop.record.run import Series
 from ouroloop.science import divergence
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import as_metrics, measure, measure_training_set

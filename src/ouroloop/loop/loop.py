@@ -29,7 +29,8 @@ from ouroloop.loop.generation import compute
 from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import running
 from ouroloop.record.provenance import cell_tags, create_loop, loop_description, record_origin
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.cycle import needs_fresh_data, next_dataset
 from ouroloop.science.dataset import Dataset, DatasetError, Source
 from ouroloop.science.divergence import of_original

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ouroloop.record import locks, stores
 
 if TYPE_CHECKING:  # MLflow takes a second to import, and a signal may come before
-    from ouroloop.record.track import Run, Store
+    from ouroloop.record.run import Run
+    from ouroloop.record.track import Store
 
 _holding = 0  # blocks of `held` that the main thread is in
 _signum: int | None = None  # what came

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from ouroloop.config import LoopConfig, flatten
 from ouroloop.record import stores
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.dataset import Dataset, DatasetError
 
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")

@@ -19,7 +19,8 @@ import yaml
 from pydantic import ValidationError
 
 from ouroloop.config import DataCycle, LoopConfig
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.report.figures import drawings, headline
 from ouroloop.report.findings import findings_json
 from ouroloop.report.render import png, svg

@@ -17,7 +17,8 @@ from ouroloop.testbed.logic.testbed import LogicTestbed
 
 if TYPE_CHECKING:  # torch and MLflow take seconds to import, and a name may be mistyped
     from ouroloop.learner.network.learner import Network
-    from ouroloop.record.track import Run, Store
+    from ouroloop.record.run import Run
+    from ouroloop.record.track import Store
 
 FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a folder"
 

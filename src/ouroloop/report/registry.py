@@ -27,7 +27,8 @@ from pydantic import BaseModel
 
 from ouroloop.config import LoopConfig, StageConfig, flatten
 from ouroloop.record.provenance import cell_tags
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.report.markdown import as_text
 from ouroloop.report.results import number_of
 from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages

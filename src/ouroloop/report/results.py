@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.record.provenance import recorded_config
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.science.statistics import Bounds, Interval, interval

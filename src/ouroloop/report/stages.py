@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
 from ouroloop.record.provenance import recorded_config
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.report.results import number_of
 from ouroloop.science.metrics import RETENTION, CollapseStage, entered, half_life, stage_of
 from ouroloop.testbed.logic.grammar import TruthLabel

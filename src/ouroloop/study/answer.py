@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
 from ouroloop.config import ConfigError
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.study.config import StudyConfig

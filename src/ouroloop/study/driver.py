@@ -21,7 +21,8 @@ from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, close_dead_runs, running
 from ouroloop.record.locks import HeldElsewhereError, StudyLock, holder
 from ouroloop.record.provenance import cell_tags
-from ouroloop.record.track import Run, Store
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import record_results
 from ouroloop.study.config import StudyConfig

@@ -19,7 +19,8 @@ from ouroloop.study.search import Search
 from ouroloop.study.trials import Cell, State, Trials
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and is not always asked
-    from ouroloop.record.track import Run, Store
+    from ouroloop.record.run import Run
+    from ouroloop.record.track import Store
 
 RUN_STATES: dict[str, State] = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
 
