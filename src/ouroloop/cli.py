@@ -386,13 +386,10 @@ def clean(
 @_app.command(cls=Command)
 def ui(port: Port = 5000) -> int:
     """Open the MLflow UI over mlruns/, on this machine only."""
-    from ouroloop.record import stores
     from ouroloop.record.track import Store
-    from ouroloop.report.ui import prepare, serve
+    from ouroloop.report.ui import open_ui
 
-    tree, loops = (f"http://127.0.0.1:{port}{page}" for page in prepare(Store.open()))
-    print(f"MLflow UI over {stores.masked(stores.tracking_uri())}\n  {tree}\n  {loops}\nCtrl-C ends it.", flush=True)
-    return serve(port)
+    return open_ui(Store.open(), port)
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def print_listing(console: Console, columns: Sequence[str], rows: Sequence[Seque
     # Text, not markup: what a model wrote may look like some
     table = Table(title=Text(title), title_justify="left")
     for column, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
-        is_number = all(isinstance(value, int | float) or value == "" for value in values)
+        is_number = all(isinstance(value, int | float) or value == "" or str(value).endswith("%") for value in values)
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         shown = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)

@@ -35,32 +35,41 @@ def test_half_lives_and_what_is_left_have_seeds_and_intervals() -> None:
     (cell,) = found["cells"]
     assert cell["seeds"] == ["1", "2", "3"]
     assert cell["generation"] == 3  # what all of them reached
-    assert cell["half_life"] == {"by_seed": {"1": 3, "2": 3, "3": 3}, "mean": 3, "low": 3, "high": 3, "n": 3}
+    assert cell["half_life"] == {
+        "by_seed": {"1": 3, "2": 3, "3": 3},
+        "lost_half": 3,
+        "median": 3,
+        "median_low": None,
+        "median_high": None,
+        "mean_up_to_horizon": {"horizon": 5, "mean": 3, "low": None, "high": None, "n": 3},
+    }
     assert cell["retention"]["mean"] == 0.4
 
 
-def test_a_seed_that_never_halved_leaves_no_mean() -> None:
+def test_a_seed_that_never_halved_counts_up_to_the_horizon() -> None:
     (cell,) = findings(loop("λ = 0.1", 1, [1.0, 0.4]), loop("λ = 0.1", 2, [1.0, 0.9]))["cells"]
-    assert cell["half_life"] == {"by_seed": {"1": 1, "2": None}}
+    assert cell["half_life"]["by_seed"] == {"1": 1, "2": None}
+    assert cell["half_life"]["lost_half"] == 1
+    assert cell["half_life"]["mean_up_to_horizon"]["n"] == 2
     assert cell["retention"]["n"] == 2
 
 
 def test_the_lead_of_a_measure_in_generations() -> None:
-    """Retention is below 0.9 at t = 5. Coverage is a tenth below its t = 1 at t = 2, and surely so at t = 3; the
-    divergence a tenth above at t = 4; what never crossed is left out."""
+    """Retention is a tenth below its t = 1 at t = 5. Coverage is so at t = 2, and surely, with all looks at once and
+    the error at t = 1, at t = 3; the divergence a tenth above at t = 4; what never crossed is left out."""
     one = with_history(
         loop("c", 1, [1.0, 0.99, 0.98, 0.95, 0.91, 0.89]),
-        coverage=[0.62, 0.5, 0.44, 0.4, 0.3, 0.2],
+        coverage=[0.62, 0.5, 0.44, 0.38, 0.3, 0.2],
         coverage_stderr=[None, 0.01, 0.01, 0.01, 0.01, 0.01],
         kl_forward_nats=[1.0, 2.0, 2.1, 2.15, 2.3, 2.4],
         unique_fraction=[1.0] * 6,
     )
     (cell,) = findings(one)["cells"]
-    leads = cell["lead_before_retention_below_0.9"]
+    leads = cell["lead_before_retention_fell_by_a_tenth"]
     assert {key: lead["mean"] for key, lead in leads.items()} == {"coverage": 2, "kl_forward_nats": 1}
     assert list(leads) == ["coverage", "kl_forward_nats"]  # the first to warn comes first
     (kept,) = findings(with_history(loop("c", 1, [1.0, 0.95]), coverage=[0.6, 0.5]))["cells"]
-    assert kept["lead_before_retention_below_0.9"] == {}
+    assert kept["lead_before_retention_fell_by_a_tenth"] == {}
 
 
 def test_the_text_that_was_left() -> None:

@@ -52,10 +52,11 @@ def test_a_study_says_most_and_least_with_intervals_and_seeds() -> None:
     )
     assert first == (
         "6 loops, 2 settings with 3 seeds each: after 2 generations 10.0% of D_0's diversity is left at λ = 1 "
-        "(95% interval 10.0% to 10.0%, n = 3 seeds), and 82.0% at λ = 0.1 (95% interval 79.5% to 84.5%, n = 3 seeds)."
+        "(in all 3 seeds), and 82.0% at λ = 0.1 (95% interval 79.4% to 84.4%, n = 3 seeds)."
     )
     assert second == (
-        "Half of it was gone soonest, at generation 1 to 2 at λ = 1, in all 3 seeds; no loop lost half at λ = 0.1."
+        "Half of it was gone soonest, at generation 1 to 2 at λ = 1, in all 3 seeds (median 2); no loop lost half at "
+        "λ = 0.1."
     )
     assert third.endswith(
         "3 of 6 loops ended with one text making up 99% or more, 3 of them with one that is not True."

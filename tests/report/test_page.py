@@ -1,16 +1,22 @@
 """What goes wrong with a page: text that a model wrote becomes part of it, or it needs something it does not have."""
 
+import base64
+import gzip
 import json
 import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ouroloop.report.page import fitted, page
-from ouroloop.report.tables import Table
+from ouroloop.report.captions import MISSING, notes
+from ouroloop.report.figures import drawings
+from ouroloop.report.page import Facts, page
+from ouroloop.report.results import Results
+from ouroloop.report.tables import figure_tables, frame, loops
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -22,16 +28,30 @@ HOSTILE = [
     "\u2028",
     "&lt;b&gt;",
     "'\"`",
+    "var(--nothing)",
+    "', 1) || alert(1) || ('",
 ]
-COLUMNS = ("loop", "generation", "rank", "count", "share", "verdict", "depth", "expression")
+TEXTS = ("loop", "generation", "rank", "count", "share", "verdict", "depth", "expression")
+FACTS = Facts("study", "lead", "", "", {})
+EMPTY = Results("study", None, [])
 
 
-def expressions(texts: list[str]) -> Table:
-    return Table(COLUMNS, [("loop", 1, rank, 1, 0.5, "malformed", "", text) for rank, text in enumerate(texts, 1)])
+def tables(**given: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {**figure_tables(EMPTY), "loops": loops(EMPTY), **given}
+
+
+def expressions(texts: list[str]) -> pd.DataFrame:
+    return frame(TEXTS, [("loop", 1, rank, 1, 0.5, "malformed", "", text) for rank, text in enumerate(texts, 1)])
 
 
 def built(texts: list[str], title: str = "title", sentence: str = "sentence") -> str:
-    return page(title, [sentence], {"kind": "study"}, {"expressions": expressions(texts)})
+    facts = FACTS._replace(lead=sentence, progress=sentence, spent=sentence, configuration={title: sentence})
+    return page(title, [sentence], facts, tables(expressions=expressions(texts)), {})
+
+
+def embedded(html: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(read(html).scripts[0])))
+    return data
 
 
 class Reader(HTMLParser):
@@ -72,15 +92,29 @@ def read(html: str) -> Reader:
 def test_no_text_leaves_its_place(hostile: str) -> None:
     clean, dirty = read(built(["text"])), read(built([hostile], title=hostile, sentence=hostile))
     assert [tag for tag, _ in dirty.elements] == [tag for tag, _ in clean.elements]
-    assert dirty.scripts[1] == clean.scripts[1]
-    assert dirty.texts.count(hostile) == 2  # heading and sentence, as they were given
-    assert json.loads(dirty.scripts[0])["tables"]["expressions"]["rows"][0][-1] == hostile
+    assert dirty.scripts[1:] == clean.scripts[1:]
+    # Heading and setting; lead, progress, verdict, time and its value: as they were given, but for a typeset D_0
+    assert sum(hostile in text for text in dirty.texts) >= 7
 
 
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_no_name_leaves_its_place_in_a_drawing(hostile: str) -> None:
+    columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")
+    drawn = {
+        name: drawings(
+            tables(retention=frame(columns, [(name, t, 2, 0.9, 0.8, 1.0, None, None, 1.0) for t in range(3)]))
+        )
+        for name in ("name", hostile)
+    }
+    clean, dirty = (read(drawn[name]["retention"]) for name in ("name", hostile))
+    assert [tag for tag, _ in dirty.elements] == [tag for tag, _ in clean.elements]
+    assert not any(key.startswith("on") or key == "href" for _, attributes in dirty.elements for key in attributes)
+
+
+@settings(max_examples=25)
 @given(st.text())
 def test_any_text_comes_back_as_it_was(text: str) -> None:
-    data: Any = json.loads(read(built([text])).scripts[0])
-    assert data["tables"]["expressions"]["rows"][0][-1] == text
+    assert embedded(built([text]))["tables"]["expressions"]["rows"][0][-1] == text
 
 
 def test_a_page_asks_for_nothing() -> None:
@@ -88,18 +122,51 @@ def test_a_page_asks_for_nothing() -> None:
     for tag, attributes in read(html).elements:
         for key in ("src", "href", "action"):
             assert (attributes.get(key) or "#").startswith(("#", "data:")), tag
-    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|WebSocket|innerHTML|document\.write|\beval\(", html)
-    assert "default-src 'none'" in html
+    _, vega, own = read(html).scripts
+    assert not re.search(
+        r"url\(|@import|fetch\(|XMLHttpRequest|WebSocket|innerHTML|document\.write|\beval\(", html.replace(vega, "")
+    )
+    assert "ast: true" in own  # expressions are interpreted, so the policy need not allow them to be evaluated
+    policy = next(
+        attributes["content"] for tag, attributes in read(html).elements if tag == "meta" and "http-equiv" in attributes
+    )
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy
 
 
 def test_a_long_study_still_fits() -> None:
     """36 loops of 400 generations: fewer texts, then fewer generations, but never without the last one."""
-    text = "( not True ) " * 15
-    rows = [(f"loop-{k}", t, rank, 1, 0.1, "True", 1, text) for k in range(36) for t in range(401) for rank in (1, 2)]
-    kept = fitted({"expressions": Table(COLUMNS, rows)})
-    assert {row[2] for row in kept["expressions"].rows} == {1}
-    assert {row[0] for row in kept["expressions"].rows} == {f"loop-{k}" for k in range(36)}
-    assert {0, 400} <= {row[1] for row in kept["expressions"].rows} < set(range(401))
-    assert len(page("title", [], {}, kept)) < 3_000_000
-    few = {"expressions": Table(COLUMNS, rows[:20])}
-    assert fitted(few) == few
+    text = "( not True ) " * 5
+    rows = [(f"loop-{k}", t, rank, 1, 0.1 + t / 1e4, "True", 1, f"{text}{k * t * rank}")
+            for k in range(36) for t in range(401) for rank in (1, 2)]  # fmt: skip
+    html = page("title", [], FACTS, tables(expressions=frame(TEXTS, rows)), {})
+    kept = embedded(html)["tables"]["expressions"]["rows"]
+    assert {row[0] for row in kept} == {f"loop-{k}" for k in range(36)}
+    assert {0, 400} <= {row[1] for row in kept} <= set(range(401))
+    assert len(html) < 1_500_000
+    assert (
+        len(
+            embedded(page("t", [], FACTS, tables(expressions=frame(TEXTS, rows[:20])), {}))["tables"]["expressions"][
+                "rows"
+            ]
+        )
+        == 20
+    )
+
+
+def test_a_figure_without_data_says_what_would_fill_it() -> None:
+    html = built(["text"])
+    for name in ("retention", "half_life", "unique", "composition", "depth"):
+        assert MISSING[name] in notes(tables()).values()
+    assert "This figure takes a generation with <code>diversity_retention</code>" in html
+
+
+def test_a_caption_speaks_of_what_is_drawn() -> None:
+    columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")
+    lone = notes(tables(retention=frame(columns, [("a", 0, 1, 1.0, 1.0, 1.0, None, None, None)])))["retention"]
+    assert "band" not in lone
+    assert "paper" not in lone
+    both = notes(tables(retention=frame(columns, [("a", 0, 3, 1.0, 1.0, 1.0, None, None, 1.0)])))["retention"]
+    assert "band" in both
+    assert "paper" in both

@@ -34,7 +34,7 @@ from ouroloop.record.track import Store
 from ouroloop.science.cycle import needs_fresh_data, next_dataset
 from ouroloop.science.dataset import Dataset, DatasetError, Source
 from ouroloop.science.divergence import of_original
-from ouroloop.science.metrics import RETENTION, as_metrics, measure, stage_of
+from ouroloop.science.metrics import RETENTION, as_metrics, may_enter, measure, stage_of
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Estimate, Sample
 
@@ -214,7 +214,7 @@ def _recorded_samples(run: Run | None) -> Dataset | None:
 
 
 def keeps_weights(config: LoopConfig, number: int, stage: str | None, earlier: Sequence[str | None]) -> bool:
-    """Whether M_t is kept: `stages` keeps the first model of each collapse stage, and the last one."""
+    """Whether M_t is kept: `stages` keeps the model that enters a collapse stage, or may, and the last one."""
     match config.keep_weights:
         case "all":
             return True
@@ -222,7 +222,7 @@ def keeps_weights(config: LoopConfig, number: int, stage: str | None, earlier: S
             return False
         case "last":
             return number == config.num_generations
-    return number == config.num_generations or (stage is not None and stage not in earlier)
+    return number == config.num_generations or may_enter([*earlier, stage])
 
 
 def _return_memory() -> None:

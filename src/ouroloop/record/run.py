@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _METRICS_PER_BATCH = 1_000  # MLflow refuses more
 _TABLE_ROWS = 200
 _NOTE = "mlflow.note.content"
+_TABLES = "mlflow.loggedArtifacts"
 _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
@@ -182,8 +183,10 @@ class Run:
         """(columns, rows) by name: JSON artifacts that the UI shows as tables; written anew each time."""
         for name, (columns, rows) in tables.items():
             self.log_bytes(f"{name}.json", json.dumps({"columns": columns, "data": rows}).encode())
+        before = json.loads(self.store.get(self.id).entity.data.tags.get(_TABLES, "[]"))
         logged = [{"path": f"{name}.json", "type": "table"} for name in tables]
-        self.store.client.set_tag(self.id, "mlflow.loggedArtifacts", json.dumps(logged))
+        kept = [one for one in before if one not in logged]
+        self.store.client.set_tag(self.id, _TABLES, json.dumps([*kept, *logged]))
 
     def log_samples(self, sample: Sample) -> None:
         """The most frequent texts, each before what is said of it, and all of them by class, such as depth, as tables
@@ -198,9 +201,11 @@ class Run:
         self.log_tables(**tables)
 
     def log_dataset(self, name: str, dataset: Dataset) -> None:
-        """The dataset as an artifact with every example's provenance, and as an input with its mixture."""
+        """The dataset as an artifact with every example's provenance, a table of its origins, and an input of both."""
         mixture = dataset.mixture()
         self.log_bytes("training_set.tsv.gz", dataset.to_bytes())
+        origins = [(origin, count, count / len(dataset)) for origin, count in mixture.items()]
+        self.log_tables(training_set=(["origin", "examples", "share"], origins))
         entity = DatasetEntity(
             name=name,
             digest=short_digest(dataset),

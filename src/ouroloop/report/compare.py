@@ -184,5 +184,11 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
     keys = ("depth", "num_expressions", "mean_log_p_before", "mean_log_p_after", "mean_change", "share_fell_10x",
             "share_fell_1000x")  # fmt: skip
     headings = ("depth", "expressions", "log p before", "after", "change", "share fell 10x", "1,000x")
-    print_listing(console, headings, [[row[key] for key in keys] for row in comparison.by_depth()], "By depth (means)")
+    rows_by_depth = [[_shown(key, row[key]) for key in keys] for row in comparison.by_depth()]
+    print_listing(console, headings, rows_by_depth, "By depth (means)")
     print_listing(console, ("verdict", "depth", "log p before", "after", "change", "expression"), rows, "Fell most")
+
+
+def _shown(key: str, value: float) -> float | str:
+    """A share as per cent, as in the sentence above the table."""
+    return f"{value:.1%}" if key.startswith("share_") else value

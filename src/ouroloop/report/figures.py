@@ -7,19 +7,16 @@ Colours are CSS variables: a page by night sets them anew, a picture gets those 
 reader's: `hidden`, the names that are not to be seen, and `at`, the row or generation that is read off.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
 from itertools import pairwise
 from math import floor, log10
 from typing import Any, cast
 
 import altair as alt
 import pandas as pd
-import vl_convert
-from PIL import Image
 
-Spec = dict[str, Any]
+from ouroloop.report.render import Spec, svg
+
 Chart = Any
 """Of altair, whose classes for layers, facets and so on have no common one to name."""
 
@@ -28,12 +25,6 @@ PANELS = 24
 
 PAPER = "the paper"
 PARTS = ("True", "False", "malformed")
-DAY = {
-    # Okabe and Ito's colours, which colour-blind readers tell apart, darkened where a thin line would be too faint
-    "s0": "#0072b2", "s1": "#c8500a", "s2": "#00866a", "s3": "#b4558a", "s4": "#a87900", "s5": "#2b8fc7",
-    "s6": "#1d1c1a", "ink": "#1d1c1a", "soft": "#65615a", "line": "#e4e0d8", "card": "#ffffff", "heat": "#004e86",
-    "true": "#0a8f6c", "false": "#e69f00", "malformed": "#9a958c",
-}  # fmt: skip
 _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _DASHES = ([1, 0], [9, 4], [3, 4], [12, 4, 3, 4])
 _DOTTED = [1, 3.5]
@@ -391,34 +382,6 @@ def spec(chart: Chart) -> Spec:
         "line": {"strokeWidth": 2.1, "strokeJoin": "round", "strokeCap": "round"},
     }
     return cast(Spec, chart.to_dict(validate=False)) | {"config": config, "padding": 6}
-
-
-# ---- without a browser ------------------------------------------------------------------------------------------
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return cast(list[dict[str, Any]], table.to_dict("records"))
-
-
-def svg(spec: Spec, name: str, table: pd.DataFrame) -> str:
-    """Drawn, with the colours still variables; to a screen reader it is one picture."""
-    drawn = str(vl_convert.vegalite_to_svg(spec | {"datasets": {name: records(table)}}))
-    return re.sub(r' (?:role|aria-[a-z]+|class)="[^"<>]*"', "", drawn).replace("<svg ", '<svg aria-hidden="true" ', 1)
-
-
-def png(drawn: str) -> bytes:
-    """Of what `svg` gave, by day, in 256 colours, which makes it a fourth as large."""
-    by_day = re.sub(r"var\(--([a-z0-9]+)\)", lambda found: DAY[found[1]], drawn)
-    picture = Image.open(BytesIO(vl_convert.svg_to_png(_on_card(by_day), scale=1.5))).convert("RGB")
-    buffer = BytesIO()
-    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _on_card(drawn: str) -> str:
-    return re.sub(
-        r"(<svg[^>]*>)", lambda found: f'{found[1]}<rect width="100%" height="100%" fill="#ffffff"/>', drawn, count=1
-    )
 
 
 _DEFINE: dict[str, Callable[..., Chart]] = {

@@ -6,14 +6,17 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ouroloop.console import duration
-from ouroloop.report.figures import drawings, png
-from ouroloop.report.findings import findings_json, headline, progress
+from ouroloop.report.figures import drawings
+from ouroloop.report.findings import findings_json, half_lives, headline, progress
+from ouroloop.report.markdown import as_text
 from ouroloop.report.page import Facts, page
-from ouroloop.report.results import Results
+from ouroloop.report.render import png
+from ouroloop.report.results import Results, kept_at, last_generation
 from ouroloop.report.tables import figure_tables, loops, metrics, write_csv
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION
@@ -46,11 +49,37 @@ def write_report(results: Results, folder: Path) -> Path:
 
 def _answer(results: Results) -> list[str]:
     """What the sweep recorded of its kind: the safe proportions, λ* or the front; nothing before it ended."""
+    return [str(line) for line in _recorded_answer(results).get("answer", [])]
+
+
+def _recorded_answer(results: Results) -> dict[str, Any]:
     try:
-        found = json.loads(results.study.read_text("answer.json")) if results.study else {"answer": []}
-        return [str(line) for line in found["answer"]]
-    except (DatasetError, ValueError, KeyError):
-        return []
+        return dict(json.loads(results.study.read_text("answer.json"))) if results.study else {}
+    except (DatasetError, ValueError, TypeError):
+        return {}
+
+
+def study_metrics(results: Results) -> dict[str, float]:
+    """What studies are compared by in MLflow's table of runs: λ*, and of each cell what is kept and when half is gone.
+
+    `lambda_star/CYCLE-T…`, `kept_at_end/CELL` (mean retention), `half_life/CELL` (mean up to the last generation, the
+    loops that did not lose half among them). Keys are ASCII, as MLflow wants them.
+    """
+    metrics: dict[str, float] = {}
+    for bracket in _recorded_answer(results).get("brackets", []):
+        if isinstance(bracket.get("estimate"), int | float):
+            metrics[_key("lambda_star", f"{bracket['cycle']}-T{bracket['temperature']:g}")] = float(bracket["estimate"])
+    for cell, loops_of_cell in results.cells.items():
+        if (kept := kept_at(loops_of_cell, last_generation(loops_of_cell))) is not None:
+            metrics[_key("kept_at_end", cell)] = kept.mean
+        if (lives := half_lives(loops_of_cell)) is not None:
+            metrics[_key("half_life", cell)] = lives.restricted_mean.mean
+    return metrics
+
+
+def _key(measure: str, of: str) -> str:
+    plain = of.replace("λ", "lambda").replace(" = ", "-").replace(", ", " ")
+    return f"{measure}/{re.sub(r'[^A-Za-z0-9_. -]', '_', plain)}"[:250]
 
 
 def _log(results: Results, files: Mapping[str, bytes]) -> None:
@@ -61,7 +90,9 @@ def _log(results: Results, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             run.log_bytes(f"report/{name}", content)
     if results.study:
-        results.study.describe(_description(results))
+        before = results.study.metrics
+        new = {key: [(0, value)] for key, value in study_metrics(results).items() if before.get(key) != value}
+        results.study.log_series(new, note=_description(results))
 
 
 def _description(results: Results) -> str:
@@ -75,11 +106,6 @@ def _description(results: Results) -> str:
     finding = [*(f"**{as_text(sentence)}**" for sentence in headline(results)), *map(as_text, _answer(results))]
     where = "The whole report is under *Artifacts*: `report/report.html`."
     return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines)])
-
-
-def as_text(text: str) -> str:
-    """Markdown, and HTML, that shows the text as it is, whatever somebody put into a name or a tag."""
-    return re.sub(r"([\\`*\[\]<>|#!~&])", r"\\\1", text.replace("\n", " "))
 
 
 def _facts(results: Results) -> Facts:

@@ -21,6 +21,7 @@ import pandas as pd
 
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
+from ouroloop.report.render import DAY
 from ouroloop.report.results import MOST_FREQUENT
 
 MOST_DATA = 300_000
@@ -186,7 +187,7 @@ def _digest(script: str) -> str:
 
 
 def _style() -> str:
-    day = " ".join(f"--{name}: {color};" for name, color in figures.DAY.items())
+    day = " ".join(f"--{name}: {color};" for name, color in DAY.items())
     return f":root {{ {day} }}\n{_part('page.css')}"
 
 

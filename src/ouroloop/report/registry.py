@@ -29,6 +29,8 @@ from ouroloop.config import LoopConfig, StageConfig, flatten
 from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
+from ouroloop.report.markdown import as_text
+from ouroloop.report.results import number_of
 from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages
 from ouroloop.science.dataset import Source
 from ouroloop.science.metrics import RETENTION, CollapseStage
@@ -142,11 +144,11 @@ class _Registration:
         facts = {
             "criterion": criterion(chosen.config.stages),
             "represents its cell as": self._cell.choice,
-            "study": f"{self._study}, loop run `{chosen.run.id}`, generation run `{generation.id}`",
+            "study": f"{as_text(self._study)}, loop run `{chosen.run.id}`, generation run `{generation.id}`",
             "logged model": f"`{generation.model_id}`",
-            "code": f"ouroloop {chosen.run.tag('ouroloop_version')}, commit {generation.tag('commit')}",
+            "code": as_text(f"ouroloop {chosen.run.tag('ouroloop_version')}, commit {generation.tag('commit')}"),
         }
-        number = int(generation.tag("generation") or 0)
+        number = number_of(generation)
         return model_card(
             self._cell.name,
             stage,
@@ -217,7 +219,7 @@ def criterion(stages: StageConfig) -> str:
     return (
         "r = diversity_levenshtein(S_t) / diversity_levenshtein(D_0): "
         f"healthy r >= {healthy}, onset {onset} <= r < {healthy}, decline {decline} <= r < {onset}, "
-        f"collapsed r < {decline}"
+        f"collapsed r < {decline}; a stage below healthy is entered where the next generation is no better"
     )
 
 

@@ -11,7 +11,9 @@ from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.science.metrics import RETENTION, CollapseStage, half_life, stage_of
+from ouroloop.report.results import number_of
+from ouroloop.science.metrics import RETENTION, CollapseStage, entered, half_life, stage_of
+from ouroloop.testbed.logic.grammar import TruthLabel
 
 _USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default
 
@@ -74,7 +76,8 @@ class Entry(NamedTuple):
 
 
 def registered_name(config: LoopConfig) -> str:
-    """`ouroloop-<cycle>-<proportion>`, `-T<temperature>` added where it is not the usual 0.8.
+    """`ouroloop-<cycle>-<proportion>`; `-T<temperature>` added where it is not the usual 0.8, and `-<truth label>` of
+    D_0 where that is not the usual one, all True.
 
     The proportion has two decimals, or all it needs to be told from its neighbours. Full synthetic is at
     1.00; balanced has no proportion, and its name none.
@@ -84,7 +87,10 @@ def registered_name(config: LoopConfig) -> str:
     if label != "none":
         name += f"-{label if len(label.partition('.')[2]) > 2 else f'{float(label):.2f}'}"
     temperature = config.sampling.temperature
-    return name if temperature == _USUAL_TEMPERATURE else f"{name}-T{temperature:g}"
+    if temperature != _USUAL_TEMPERATURE:
+        name += f"-T{temperature:g}"
+    label = config.data.truth_label
+    return name if label is TruthLabel.TRUE_ONLY else f"{name}-{label.value}"
 
 
 def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
@@ -134,18 +140,20 @@ def _speed_of_collapse(candidate: Candidate) -> tuple[float, float, int]:
 
 
 def find_stages(cell: Cell) -> list[Found]:
-    """For each stage the generation of the representative that entered it first."""
+    """For each stage the generation of the representative that entered it, by `metrics.entered`."""
     chosen = cell.representative
-    entered: dict[CollapseStage, int] = {}
-    for number, kept in sorted(chosen.retention.items()):
-        entered.setdefault(stage_of(kept, chosen.config.stages), number)
+    at = chosen.retention
+    stages = [stage_of(at[t], chosen.config.stages) if t in at else None for t in range(1, max(at, default=0) + 1)]
+    came = entered(stages)
     children = chosen.run.store.find(level="generation", parent=chosen.run.id)
-    by_number = {int(child.tag("generation") or 0): child for child in children if child.status == "FINISHED"}
+    by_number = {number_of(child): child for child in children if child.status == "FINISHED"}
     found = []
     for one in CollapseStage:
-        t = entered.get(one)
+        t = came.get(one)
         if t is None:
             reason = f"not reached by seed {chosen.config.seed} in {chosen.config.num_generations} generations"
+            if one in stages:
+                reason = f"seed {chosen.config.seed} was in it for no two generations, on which a stage rests"
             found.append(Found(one, None, reason=reason))
         elif t not in by_number or by_number[t].model_id is None:
             reason = f"the weights of M_{t} were not kept (keep_weights: {chosen.config.keep_weights})"

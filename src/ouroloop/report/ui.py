@@ -5,18 +5,24 @@ fixed names, so writing them again changes nothing; they are in the menu "Views"
 """
 
 import base64
+import errno
 import json
-import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 import zlib
+from contextlib import suppress
 from typing import Any
 
+from ouroloop.errors import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.track import Store
 
 _PREFIX = "mlflow.sharedViewState."
+_PATIENCE = 120  # seconds until the server answers; it takes 5 to 20
 _TREE, _LOOPS = "ouroloop-tree", "ouroloop-loops"
 
 _COLUMNS = {  # and their widths in pixels
@@ -125,19 +131,61 @@ def _line_chart(key: str, section: str) -> dict[str, Any]:
     }
 
 
-def serve(port: int) -> int:
-    """MLflow's server on loopback, until it ends or Ctrl-C ends it; its exit code, 0 after Ctrl-C."""
-    command = [
-        sys.executable, "-m", "mlflow", "server",
-        "--artifacts-destination", str(stores.runs_folder() / "artifacts"),
-        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-    ]  # fmt: skip
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    store = {"MLFLOW_BACKEND_STORE_URI": stores.tracking_uri()}  # its password is nothing for a list of processes
-    server = subprocess.Popen(command, env=os.environ | quiet | store)
+def open_ui(store: Store, port: int) -> int:
+    """MLflow's server on loopback, until it ends or Ctrl-C ends it; its exit code, 0 after Ctrl-C.
+
+    The links are the last that is printed, once it answers; what it says itself goes into a file.
+
+    Raises:
+        ConfigError: the port is none, or taken.
+    """
+    tree, loops = prepare(store)
+    if stores.is_server(address := stores.tracking_uri()):
+        _print(stores.masked(address), f"a server of its own: {stores.masked(address)}", tree, loops)
+        return 0
+    _require_free(port)
+    log = stores.runs_folder() / "logs" / "ui.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ouroloop.report.server", str(port), tree.removeprefix("/")]
+    with log.open("w", encoding="utf-8") as file:
+        server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
+        if not _answers(server, port):
+            raise ConfigError(f"MLflow's server does not answer at port {port}; its log is {log}")
+        host = f"http://127.0.0.1:{port}"
+        _print(host, f"{stores.masked(address)}; Ctrl-C ends it, its log is {log}", tree, loops)
         return server.wait()
     except Interrupted:
-        server.terminate()
-        server.wait()
         return 0
+    finally:
+        if server.poll() is None:
+            server.terminate()
+            server.wait()
+
+
+def _print(host: str, over: str, tree: str, loops: str) -> None:
+    print(
+        f"MLflow UI over {over}\n  loops over each other  {host}{loops}\n  runs                   {host}{tree}",
+        flush=True,
+    )
+
+
+def _require_free(port: int) -> None:
+    if not 0 < port < 65_536:
+        raise ConfigError(f"--port={port}: a port is a number from 1 to 65535")
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            free.bind(("127.0.0.1", port))
+        except OSError as error:
+            reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+            raise ConfigError(f"--port={port} {reason}; another one, such as --port={port + 1}, may be free") from None
+
+
+def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+    end = time.monotonic() + _PATIENCE
+    while server.poll() is None and time.monotonic() < end:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return True
+        time.sleep(0.2)
+    return False

@@ -48,6 +48,28 @@ def stage_of(retention: float, thresholds: StageConfig) -> CollapseStage:
     return CollapseStage.DECLINE if retention >= thresholds.decline else CollapseStage.COLLAPSED
 
 
+def entered(stages: Sequence[str | None]) -> dict[str, int]:
+    """The generation at which each stage was entered, from the stages of generations 1, 2, ...
+
+    A stage below healthy rests on two generations: the first that is in it, and the next, which is no better. One
+    generation alone may be noise, and so the last one enters nothing. A stage that was jumped over is not entered.
+    """
+    order = [str(stage) for stage in CollapseStage]
+    found: dict[str, int] = {}
+    for t, (stage, after) in enumerate(zip(stages, [*stages[1:], None], strict=True), 1):
+        if stage is None or stage in found:
+            continue
+        if stage == CollapseStage.HEALTHY or (after is not None and order.index(after) >= order.index(stage)):
+            found[stage] = t
+    return found
+
+
+def may_enter(stages: Sequence[str | None]) -> bool:
+    """Whether the last of these generations would be the one that entered its stage, if the next confirms it."""
+    *_, stage = stages
+    return stage is not None and entered([*stages, stage])[stage] == len(stages)
+
+
 def half_life(retention: Mapping[int, float]) -> int | None:
     """The first generation that keeps less than half of D_0's diversity; None if it was not reached."""
     return next((t for t, kept in sorted(retention.items()) if kept < 0.5), None)

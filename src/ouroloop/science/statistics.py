@@ -36,8 +36,9 @@ def interval(values: Sequence[float], bounds: Bounds = UNBOUNDED) -> Interval:
         logit(x) ± t(n - 1)·s/√n / (x·(1 - x)),   x the mean's place in [0, 1]
 
     So the interval lies inside the bounds and holds the mean; nothing is cut off. It is what surveys use for small
-    proportions (Korn and Graubard, Survey Methodology 24, 1998; svyciprop(method = "logit") in R). For n = 3 its
-    coverage is simulated in tests/science/test_statistics.py, beside that of the plain t interval.
+    proportions (Korn and Graubard, Survey Methodology 24, 1998; svyciprop(method = "logit") in R). By simulation with
+    three seeds (tests/science/test_statistics.py) it covers 95 % for shares from U-shaped to one-sided, where the plain
+    t interval falls to 89 %, and 81 against 65 % for loops of which only a few have begun to collapse.
 
     No limits for one value, nor for several equal ones: no spread was seen, which is not the same as none.
     """

@@ -1,0 +1,64 @@
+"""What is committed in experiments/results follows from its CSV files: the README's figures by their data, not pixels."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ouroloop.report.archive import read_csv, read_folder
+from ouroloop.report.figures import figures, headline
+from ouroloop.report.findings import findings_json
+from ouroloop.report.tables import figure_tables, write_csv
+from tests.conftest import REPOSITORY
+
+RESULTS = REPOSITORY / "experiments" / "results"
+STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/retention.csv"))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_findings_and_tables_follow_from_what_was_measured(study: str, tmp_path: Path) -> None:
+    folder = RESULTS / study
+    results = read_folder(folder)
+    assert findings_json(results) == (folder / "findings.json").read_text(encoding="utf-8")
+    for name, table in figure_tables(results).items():
+        if name != "depth":  # of which only shares are kept
+            write_csv(table, tmp_path / name)
+            assert (tmp_path / name).read_bytes() == (folder / f"{name}.csv").read_bytes(), name
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_intervals_keep_to_their_range(study: str) -> None:
+    for cell in json.loads((RESULTS / study / "findings.json").read_text(encoding="utf-8"))["cells"]:
+        kept = cell["retention"]
+        if kept.get("low") is not None:
+            assert 0 <= kept["low"] <= kept["mean"] <= kept["high"] <= 1.1
+        life = cell["half_life"]["mean_up_to_horizon"]
+        if life["low"] is not None:
+            assert 0 <= life["low"] <= life["mean"] <= life["high"] <= life["horizon"]
+
+
+@pytest.mark.parametrize("study", ["fig5", "fig3-4"])
+def test_the_readmes_figure_draws_both_learners_and_the_paper(study: str) -> None:
+    tables = {label: read_csv(RESULTS / f"{study}{suffix}" / "retention.csv")
+              for label, suffix in (("network", ""), ("ideal learner", "-ideal"))}  # fmt: skip
+    spec, drawn = headline(tables)
+    assert spec["facet"]["field"] == "cell"
+    for label, table in tables.items():
+        own = drawn[drawn["learner"] == label]
+        assert own["mean"].tolist() == table["mean"].tolist()
+        assert own["highest"].tolist() == table["highest"].tolist()
+    paper = drawn[drawn["learner"] == "the paper"]
+    measured = tables["network"].dropna(subset=["paper"])
+    assert paper["mean"].tolist() == measured["paper"].tolist()
+    assert (RESULTS / study / "headline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_definition_names_its_table_and_holds_none_of_its_rows() -> None:
+    names = ("retention", "half_life", "unique", "composition", "depth")
+    tables = {name: read_csv(RESULTS / "fig5" / f"{name}.csv") for name in names}
+    for name, spec in figures(tables).items():
+        assert json.dumps({"name": name}) in json.dumps(
+            spec["layer"][0] | {"data": spec.get("data", spec["layer"][0].get("data"))}
+        )
+        assert len(json.dumps(spec)) < 12_000
+        assert "datasets" not in spec
