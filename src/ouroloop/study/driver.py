@@ -7,6 +7,7 @@ from the record what is finished, and unfinished loops go on at their last finis
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from time import monotonic
 from typing import Any
@@ -166,6 +167,7 @@ class _Driver:
         self._trials, self._run, self._lock = trials, run, lock
         self._running: dict[Future[LoopResult], Cell] = {}
         self._lost: dict[str, tuple[int, int]] = {}  # by cell: the generation, and how many workers were lost in it
+        self._alike: dict[str, list[Cell]] = {}  # further trials of a loop that was running when it was chosen again
         self._polled = monotonic()
         self._show: Callable[[], None] = lambda: None
         self._known = trials.cells()
@@ -275,6 +277,9 @@ class _Driver:
         key = next(chain(unused, ended, loops))
         cell = Cell(loops[key], key)
         self._trials.name_asked(trial, cell)
+        if key in self._known and self._known[key].state == "runs":  # what comes of it is told of both
+            self._alike.setdefault(key, []).append(cell)
+            return self._ask()
         return cell
 
     def _poll(self) -> None:
@@ -337,9 +342,10 @@ class _Driver:
 
     def _end(self, cell: Cell) -> None:
         values = [] if cell.value is None else [cell.value, fresh_share(cell.loop.cycle, cell.loop.data.num_examples)]
-        self._trials.end(cell, values)
+        for told in (cell, *self._alike.pop(cell.key, [])):
+            self._trials.end(replace(cell, number=told.number), values)
         if cell.state == "failed":
-            self._console.print(f"{cell.loop.label} failed: {cell.error}", style="red", markup=False)
+            self._console.print(f"{cell.loop.label} failed: {cell.error}", style="red", markup=False, soft_wrap=True)
         elif cell.state == "pruned":
             self._console.print(f"{cell.loop.label} ended early: it can no longer change the answer", markup=False)
 
