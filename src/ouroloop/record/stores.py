@@ -108,7 +108,14 @@ def make_whole(path: Path, build: Callable[[str], object]) -> None:
         leftover.unlink()
     build(f"sqlite:///{aside}")
     aside.replace(path)
-    # For good: commits are cheaper, and no reader holds up a writer
+    log_ahead(path)
+
+
+def log_ahead(path: Path) -> None:
+    """Makes an SQLite store keep a write-ahead log, for good: commits are cheaper, and no reader holds up a writer.
+
+    Somebody who uses it at this moment keeps it as it is.
+    """
     with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode=WAL")
 

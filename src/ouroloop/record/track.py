@@ -70,6 +70,9 @@ class Store:
             client = cast(MlflowClient, Steady(MlflowClient(uri)))
             experiment = client.get_experiment_by_name(EXPERIMENT)
             number = _create_experiment(uri) if experiment is None else experiment.experiment_id
+            path = stores.sqlite_file(uri)
+            if experiment is None and path is not None:
+                stores.log_ahead(path)
         except Exception as error:  # each kind of store raises its own
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(stores.masked(f"cannot open the MLflow store {uri}: {reason}")) from None
