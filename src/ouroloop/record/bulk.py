@@ -21,11 +21,12 @@ from ouroloop.record.track import Store
 Curves = dict[str, dict[int, float]]
 """Metric -> step -> value."""
 
+_RUNS = "select run_uuid, name, user_id, status, start_time, end_time, artifact_uri from runs"
 _TAGS = ("mlflow.parentRunId", "ouroloop.generation", "ouroloop.stage", "ouroloop.commit")
 
 
 def curves(runs: Sequence[Run]) -> dict[str, Curves]:
-    """Of each run by its id, every metric with its points; of several at one step the largest, as `Run.history` sorts."""
+    """Of each run by its id, every metric with its points; of several at one step the largest."""
     if (path := _file()) is None:
         return {run.id: {key: dict(run.history(key)) for key in sorted(run.metrics)} for run in runs}
     found: dict[str, Curves] = {run.id: {} for run in runs}
@@ -59,8 +60,7 @@ def generations(store: Store, study: str) -> list[Run]:
         ):
             tags.setdefault(run_id, []).append(RunTag(key, value))
         rows = base.execute(
-            "select run_uuid, name, user_id, status, start_time, end_time, artifact_uri from runs "
-            f"where run_uuid in ({chosen}) order by start_time desc",
+            f"{_RUNS} where run_uuid in ({chosen}) order by start_time desc",
             [study, store.experiment_id],
         )
         return [_run(store, tags.get(row[0], []), *row) for row in rows]
