@@ -1,4 +1,4 @@
-"""What is committed in experiments/results follows from its CSV files: the README's figures by their data, not pixels."""
+"""What is committed in experiments/results follows from its CSV files: figures by their data, not by their pixels."""
 
 import json
 from pathlib import Path
