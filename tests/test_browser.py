@@ -23,8 +23,9 @@ from ouroloop.config import LoopConfig
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.science.cycle import Dataset, Source
-from ouroloop.science.metrics import Sample, as_metrics, measure
+from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.metrics import as_metrics, measure
+from ouroloop.testbed.base import Sample
 from tests.conftest import TINY
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -74,7 +75,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Iter
             for name in ("hostile", "flat", "empty"):
                 assert main(["report", name]) == 0
             assert server.stdout is not None
-            address = next(line.strip() for line in server.stdout if "http://" in line)
+            address = next(line.split()[-1] for line in server.stdout if line.strip().startswith("runs"))
             wait_for(f"http://127.0.0.1:{port}/health", server)
             yield Site(address, Store.open(), root / "mlruns" / "reports")
         finally:
@@ -101,13 +102,13 @@ def wait_for(address: str, server: subprocess.Popen[str]) -> None:
 def hostile_loop(store: Store) -> None:
     """A loop as the real one records it, but for its texts."""
     config = LoopConfig.model_validate(TINY)
-    original, written = Sample.of(["( not False )", "True"]), Sample.of(HOSTILE)
+    original, written = (Sample.of(texts, config.data.testbed) for texts in (["( not False )", "True"], HOSTILE))
     run = create_loop(store, config, "hostile", "hostile", None)
     dataset = Dataset.of(list(original.counts), Source.ORIGINAL, 0)
-    record_origin(run, config, dataset, as_metrics(measure(original, original, config.data)))
+    record_origin(run, config, dataset, as_metrics(measure(original, original)))
     tags = {"level": "generation", "generation": "1", **cell_tags(config, "hostile")}
     child = store.create("gen-01", run, tags)
-    points = {key: [(1, value)] for key, value in as_metrics(measure(written, original, config.data)).items()}
+    points = {key: [(1, value)] for key, value in as_metrics(measure(written, original)).items()}
     child.log_samples(written)
     child.log_bytes("samples.tsv.gz", Dataset.of(HOSTILE, Source.SAMPLED, 1).to_bytes())
     child.describe("\n\n".join(HOSTILE))  # Markdown
@@ -121,7 +122,7 @@ def poor_loops(store: Store) -> None:
     config = LoopConfig.model_validate(TINY)
     create_loop(store, config, "empty", "empty", None).end("FAILED")
     flat = create_loop(store, config, "flat", "flat", None)
-    shares = {"correctness": (1.0, 0.4), "false_rate": (0.0, 0.1), "error_rate": (0.0, 0.5)}
+    shares = {"num_unique": (1.0, 1.0), "correctness": (1.0, 0.4), "false_rate": (0.0, 0.1), "error_rate": (0.0, 0.5)}
     flat.log_series({key: list(enumerate(values)) for key, values in shares.items()})
     flat.end("KILLED")
 
@@ -163,26 +164,52 @@ def tab(chromium: Any) -> Iterator[Any]:
 def open_report(tab: Any, site: Site, name: str) -> None:
     tab.context.set_offline(True)
     tab.goto((site.reports / name / "report.html").as_uri())
+    tab.locator("body[data-ready]").wait_for()
 
 
 def test_the_report_answers_the_pointer_and_the_keyboard(site: Site, tab: Any) -> None:
     open_report(tab, site, "tiny")
     assert "4 loops, 2 settings with 2 seeds each" in tab.inner_text("#verdict")
     chart, tip = tab.locator("#retention .chart").first, tab.locator("#retention .tip")
-    assert chart.locator("path.mean").count() == 2
-    assert chart.locator("path.band").count() == 2
+    lines = chart.locator(".mark-line path")
+    assert lines.count() >= 2
     chart.hover(position={"x": 60, "y": 150})
     assert "generation 0" in tip.inner_text()
     assert tip.inner_text().count("100.0%") >= 2
     chart.press("ArrowRight")
-    assert "generation 1" in tip.inner_text()
+    tab.get_by_text("generation 1", exact=True).first.wait_for()
     chart.press("Escape")
-    assert not tip.is_visible()
-    before = chart.locator("path.mean").first.get_attribute("d")
+    tip.wait_for(state="hidden")
+    before, drawn = lines.count(), lines.first.get_attribute("d")
     tab.locator("#retention").get_by_role("button", name="log").click()
-    assert chart.locator("path.mean").first.get_attribute("d") != before
+    tab.wait_for_function(
+        "before => document.querySelector('#retention .mark-line path').getAttribute('d') !== before", arg=drawn
+    )
     tab.locator("#retention .legend button").first.click()
-    assert chart.locator("path.mean").count() == 1
+    tab.wait_for_function("n => document.querySelectorAll('#retention .mark-line path').length < n", arg=before)
+
+
+def test_the_report_shows_its_figures_without_scripts(site: Site, chromium: Any) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto((site.reports / "tiny" / "report.html").as_uri())
+    for name in ("retention", "half_life", "composition", "unique", "depth"):
+        assert opened.locator(f"#{name} .drawn svg path").count() > 0, name
+    assert opened.locator("#loops tbody tr").count() == 4
+    context.close()
+
+
+def test_a_screen_reader_finds_no_serious_fault(site: Site, tab: Any) -> None:
+    """By axe-core, where OUROLOOP_AXE names its axe.min.js (`npm pack axe-core`)."""
+    script = os.environ.get("OUROLOOP_AXE")
+    if not script:
+        pytest.skip("OUROLOOP_AXE does not name axe.min.js")
+    open_report(tab, site, "tiny")
+    tab.evaluate(Path(script).read_text(encoding="utf-8"))
+    found = tab.evaluate(
+        "axe.run().then(found => found.violations.filter(v => ['serious', 'critical'].includes(v.impact)))"
+    )
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
 
 
 def test_the_report_shows_what_each_generation_wrote(site: Site, tab: Any) -> None:
@@ -224,7 +251,7 @@ def test_a_report_of_next_to_nothing_says_so(site: Site, tab: Any, name: str, sa
     open_report(tab, site, name)
     assert said in tab.inner_text("#verdict")
     assert tab.locator("#retention .absent").is_visible()
-    assert tab.locator("#composition .chart path.area").count() == (3 if name == "flat" else 0)
+    assert tab.locator("#composition .chart .mark-area path").count() == (3 if name == "flat" else 0)
     assert tab.locator("#loops tbody tr").count() == 1  # the script went on to the end
 
 

@@ -27,6 +27,8 @@ from ouroloop.report.results import MOST_FREQUENT
 MOST_DATA = 300_000
 """Of compressed data, in bytes; what is above it is thinned out on the page, and whole in the CSV files."""
 
+_MOST_TEXTS = 20_000  # rows of a table that are tried to fit
+
 _PAIR = ("half_life", "unique")
 
 
@@ -146,14 +148,15 @@ def _setting(key: str, value: str) -> str:
 
 def _fitted(tables: Mapping[str, pd.DataFrame]) -> bytes:
     """Data and definitions, compressed: fewer texts of each generation, then fewer generations, until it fits."""
-    most, every = MOST_FREQUENT, 1
-    while len(packed := _packed({name: _thinned(table, most, every) for name, table in tables.items()})) > MOST_DATA:
-        if most > 1:
-            most = max(1, most - 3)
-        elif every < 1_000:
-            every *= 2
-        else:
-            break
+    specs, most, every = _specs(tables), MOST_FREQUENT, 1
+    while most > 1 and len(tables["expressions"]) * most > _MOST_TEXTS * MOST_FREQUENT:
+        most -= 1  # to compress everything again and again would take longer than all the rest
+    while max(map(len, tables.values())) / every * most / MOST_FREQUENT > _MOST_TEXTS and every < 1_000:
+        every *= 2
+    packed = _packed(tables, specs, most, every)
+    while len(packed) > MOST_DATA and every < 1_000:
+        most, every = (max(1, most - 3), every) if most > 1 else (most, 2 * every)
+        packed = _packed(tables, specs, most, every)
     return packed
 
 
@@ -165,13 +168,19 @@ def _thinned(table: pd.DataFrame, most: int, every: int) -> pd.DataFrame:
     return table
 
 
-def _packed(tables: Mapping[str, pd.DataFrame]) -> bytes:
-    drawn = {name: figures.rows(name, table) for name, table in tables.items() if name != "loops"}
-    columns = {name: {"columns": list(table.columns), "rows": _digits(table)} for name, table in drawn.items()}
-    specs: dict[str, Any] = dict(figures.figures({name: tables[name] for name in drawn if name != "expressions"}))
+def _specs(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    specs: dict[str, Any] = dict(figures.figures(tables))
     for name, draw in (("retention", figures.retention), ("unique", figures.unique)):
         if name in specs:
             specs[name] = {scale: figures.spec(draw(tables[name], True, scale == "log")) for scale in ("linear", "log")}
+    return specs
+
+
+def _packed(tables: Mapping[str, pd.DataFrame], specs: Mapping[str, Any], most: int, every: int) -> bytes:
+    columns = {}
+    for name in TITLES:
+        table = figures.rows(name, _thinned(tables[name], most, every))
+        columns[name] = {"columns": list(table.columns), "rows": _digits(table)}
     text = json.dumps({"tables": columns, "specs": specs}, separators=(",", ":"), allow_nan=False)
     return gzip.compress(text.encode(), 6, mtime=0)
 

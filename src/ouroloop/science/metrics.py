@@ -56,7 +56,7 @@ def entered(stages: Sequence[str | None]) -> dict[str, int]:
     """
     order = [str(stage) for stage in CollapseStage]
     found: dict[str, int] = {}
-    for t, (stage, after) in enumerate(zip(stages, [*stages[1:], None], strict=True), 1):
+    for t, (stage, after) in enumerate(zip(stages, [*stages[1:], None], strict=False), 1):
         if stage is None or stage in found:
             continue
         if stage == CollapseStage.HEALTHY or (after is not None and order.index(after) >= order.index(stage)):
