@@ -52,11 +52,11 @@ def main(loops: int, workers: int) -> int:
     with TemporaryDirectory() as folder:
         own = bare(f"{folder}/bare")
         os.environ["OUROLOOP_ROOT"] = f"{folder}/driven"
-        store, lines = Store.open(), Console(file=StringIO())
-        run_study(study(loops // 10), "thousand", store, lines, workers)
+        lines = Console(file=StringIO())
+        run_study(study(loops // 10), "thousand", lines, workers)
         early = resident_mb()
         begin = time.perf_counter()
-        run_study(study(loops), "thousand", store, lines, workers)
+        run_study(study(loops), "thousand", lines, workers)
         seconds = (time.perf_counter() - begin) / (loops - loops // 10) * workers
         late = resident_mb()
         begin = time.perf_counter()

@@ -134,6 +134,19 @@ def test_a_pareto_study_weighs_what_was_really_used(ouroloop: CommandLine, prese
         assert trial.values[1] == fresh_share(loop.cycle, loop.data.num_examples)
 
 
+def test_a_point_that_is_chosen_again_while_its_loop_runs_is_told_too(ouroloop: CommandLine, presets: Path) -> None:
+    """One λ, two seeds, two workers: from the third trial on every loop is known or runs."""
+    tree = {"kind": "pareto", "cycles": ["fresh_mix"], "seeds": [1, 2], "loop": IDEAL,
+            "pareto": {"num_trials": 6, "lowest": 0.25, "highest": 0.75, "precision": 1.0}}  # fmt: skip
+    (presets / "experiments" / "one.yaml").write_text(yaml.safe_dump(tree))
+    done = ouroloop("sweep", "one", "--workers=2", cwd=presets)
+    assert done.returncode == 0, done.stdout
+    trials = Trials.load("one")
+    assert trials is not None
+    assert [trial.state for trial in trials.study.trials] == [TrialState.COMPLETE] * 6
+    assert len(Store.open().find(level="loop")) == 2
+
+
 def test_a_second_driver_is_told_who_the_first_is(ouroloop: CommandLine, presets: Path) -> None:
     assert ouroloop("sweep", "grid", cwd=presets).returncode == 0
     lock = StudyLock("grid")

@@ -122,6 +122,29 @@ def test_no_password_is_shown(url: str, text: str, shown: str, monkeypatch: pyte
     assert stores.masked(text) == shown
 
 
+def test_a_database_that_stays_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    monkeypatch.setattr(stores, "PATIENCE_SECONDS", 1.5)
+    asked = []
+
+    def ask() -> None:
+        asked.append(time.monotonic())
+        if len(asked) < 7:
+            raise RuntimeError("MLflow says so") from psycopg.OperationalError("terminating connection")
+
+    with pytest.raises(stores.StoreError, match="a store went away: MLflow says so; the same command goes on"):
+        stores.patiently(ask)
+    assert len(asked) == 3
+    for _ in range(3):  # those that close runs on the way out
+        with pytest.raises(stores.StoreError):
+            stores.patiently(ask)
+    assert len(asked) == 6
+    assert stores.patiently(ask) is None  # it is back
+    with pytest.raises(sqlite3.OperationalError):  # which is no server, and will not come back
+        stores.patiently(sqlite3.connect, "/no/such/folder/x.db")
+
+
 @pytest.mark.slow
 def test_a_database_that_restarts_is_waited_for(
     postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -82,11 +82,9 @@ def test_what_an_earlier_version_left_is_gone_on_with() -> None:
     study.ask(fixed_distributions={})  # and its worker died before it chose
     trials = Trials.create("study", config)
     cells = list(trials.cells().values())
-    assert [cell.state for cell in cells] == ["stopped"] * 3
+    assert [cell.state for cell in cells] == ["stopped", "stopped", "failed"]  # each is run, or gone on with
     assert (cells[0].reached, cells[0].retention) == (1, {1: 0.75})
     assert trials.study.get_trials(states=[TrialState.WAITING]) == []
-    given = {"cycle": "balanced", "temperature": 0.8, "seed": 3}
-    assert trials.study.trials[2].params == given | {"synthetic_proportion": 1.0}
 
 
 @pytest.mark.usefixtures("root")

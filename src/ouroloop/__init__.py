@@ -22,13 +22,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ouroloop.api import StudyResults, load, load_preset, run, sweep
+    from ouroloop.api import StudyResults, estimate, load, load_preset, run, sweep
     from ouroloop.config import LoopConfig
     from ouroloop.errors import ConfigError
     from ouroloop.study.config import StudyConfig
 
 __version__ = "0.2.0"
-__all__ = ["ConfigError", "LoopConfig", "StudyConfig", "StudyResults", "load", "load_preset", "run", "sweep"]
+__all__ = ["ConfigError", "LoopConfig", "StudyConfig", "StudyResults", "load"]
+__all__ += ["estimate", "load_preset", "run", "sweep"]
 
 _HOMES = {"ConfigError": "errors", "LoopConfig": "config", "StudyConfig": "study.config"}
 

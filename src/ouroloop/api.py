@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from ouroloop import presets
-from ouroloop.config import LoopConfig, flatten
+from ouroloop.config import LoopConfig
 from ouroloop.console import LoopView, fitted
 from ouroloop.learner import learner_of
 from ouroloop.loop.attempt import run_alone
@@ -19,15 +19,15 @@ from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.folder import write_report
 from ouroloop.report.results import Results, read_results
-from ouroloop.study.answer import study_answer
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.driver import run_study
-from ouroloop.study.estimate import cost, cost_line, loop_totals, plan_table, study_totals
-from ouroloop.study.status import study_table
+from ouroloop.study.estimate import cost, loop_totals, study_totals
 from ouroloop.testbed.base import Sample
 
 if TYPE_CHECKING:  # torch comes with it
+    from ouroloop.report.compare import Comparison
     from ouroloop.report.models import FoundModel
+    from ouroloop.report.stages import Entry
 
 Overrides = Mapping[str, Any]
 """Dotted keys and their values: {"cycle.kind": "balanced"}."""
@@ -93,6 +93,18 @@ class StudyResults(Results):
         if run is None or run.model_id is None:
             raise LookupError(f"no weights of {which!r} are on record; keep_weights says which are kept")
         return find_model(f"models:/{run.model_id}")
+
+    def compare(self, temperature: float = 1.0) -> "list[Comparison]":
+        """What the model of each cell's last stage can no longer write, beside that of its first."""
+        from ouroloop.report.compare import compare_study
+
+        return compare_study(Store.existing(), self.name, temperature)[0]
+
+    def register(self) -> "list[Entry]":
+        """Registers each cell's models at the stages of its collapse, and says what became of each alias."""
+        from ouroloop.report.registry import register
+
+        return register(Store.existing(), self.name)
 
     def report(self, folder: str | Path | None = None) -> Path:
         """Writes the page with its figures and data, by default into `mlruns/reports/NAME`, and returns its path."""
@@ -186,41 +198,22 @@ def sweep(
     else:
         config = presets.load_preset(preset, _spelled(overrides, changes), StudyConfig)
         study = name or presets.preset_name(preset)
-    perform_study(config, study, Console(quiet=not show), workers, on, address)
+    run_study(config, study, Console(quiet=not show), workers, on, address)
     return load(study)
 
 
-def perform_study(
-    config: StudyConfig, name: str, console: Console, workers: int | None, on: str, address: str | None
-) -> int:
-    """How many loops of the study failed; the console gets its progress, its table and its answer."""
-    stores.require_writable()
-    if on == "local":
-        learner_of(config.loop).check()
-    store = Store.open()
-    failed = run_study(config, name, store, console, workers, on, address)
-    console.print(fitted(study_table(store, name), console))
-    for line in study_answer(name):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return failed
+def estimate(
+    preset: str | LoopConfig | StudyConfig, overrides: Overrides | None = None, /, **changes: Any
+) -> tuple[float, int]:
+    """Seconds of one worker, and bytes, that a loop or a study takes here, from a few steps that are really done.
 
-
-def show_loop(config: LoopConfig, console: Console) -> None:
-    """What would run, and what it would take."""
-    learner = learner_of(config)
-    learner.check()
-    for key, value in flatten(config).items():
-        console.print(f"{key} = {value}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\n{learner.description}", highlight=False)
-    with console.status("timing a few steps"):
-        of = cost(config)
-    console.print(f"{cost_line(loop_totals(config, of), of)}", highlight=False, soft_wrap=True)
-
-
-def show_study(config: StudyConfig, console: Console, workers: int) -> None:
-    """What would run, and what it would take with so many workers."""
-    learner_of(config.loop).check()
-    console.print(plan_table(config))
-    with console.status("timing a few steps"):
-        of = cost(config.loop)
-    console.print(cost_line(study_totals(config, of), of, workers), highlight=False, soft_wrap=True)
+    Raises:
+        ConfigError: bad input, one line.
+    """
+    if isinstance(preset, str):
+        preset = load_preset(preset, overrides, **changes)
+    if isinstance(preset, StudyConfig):
+        config = presets.changed(preset, _spelled(overrides, changes))
+        return study_totals(config, cost(config.loop))
+    loop = presets.changed(preset, _spelled(overrides, changes))
+    return loop_totals(loop, cost(loop))

@@ -129,7 +129,8 @@ def run(
 
     name, loop, console = preset_name(preset), load_preset(preset, context.args, LoopConfig), Console()
     with console.status("loading libraries"):
-        from ouroloop.api import perform, show_loop
+        from ouroloop.api import perform
+        from ouroloop.study.estimate import show_loop
     if dry_run:
         show_loop(loop, console)
         return 0
@@ -163,11 +164,13 @@ def sweep(
 
     name, study, console = preset_name(preset), load_preset(preset, context.args, StudyConfig), Console()
     with console.status("loading libraries"):
-        from ouroloop.api import load, perform_study, show_study
+        from ouroloop.api import load
+        from ouroloop.study.driver import run_study
+        from ouroloop.study.estimate import show_study
     if dry_run:
         show_study(study, console, workers or 1)
         return 0
-    failed = perform_study(study, name, console, workers, on, address)
+    failed = run_study(study, name, console, workers, on, address)
     page = load(name).report()
     console.print(f"Report: {page}\nRuns: {_UI}", highlight=False, soft_wrap=True)
     return 1 if failed else 0

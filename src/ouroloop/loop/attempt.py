@@ -83,6 +83,7 @@ class _Attempt(Observer):
     def take(self, run: Run) -> None:
         """Makes the loop this attempt's."""
         self.run = run
+        self._asked = monotonic()
         began_on = run.tag("processor") or processor()
         self._moved_from = None if began_on == processor() else began_on
         run.log_tags(
@@ -100,10 +101,10 @@ class _Attempt(Observer):
             raise Superseded
         self._asked, self._is_wanted = monotonic(), now.tag("wanted") != "no"
 
-    def run_taken(self, run_id: str) -> None:
-        if self.run is None or self.run.id != run_id:
-            self.take(self._store.get(run_id))
-        self._watch.run_taken(run_id)
+    def run_taken(self, run: Run) -> None:
+        if self.run is None or self.run.id != run.id:
+            self.take(run)
+        self._watch.run_taken(run)
 
     def loop_started(self, config: LoopConfig, name: str) -> None:
         self._watch.loop_started(config, name)

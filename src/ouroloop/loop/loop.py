@@ -68,7 +68,7 @@ def run_loop(
         return existing
     learner = learner_of(config)  # torch is imported here: no generation is charged with it
     with running(lambda: existing or create_loop(store, config, name, study, parent)) as run:
-        observer.run_taken(run.id)
+        observer.run_taken(run)
         original = draw_original(config)
         reference = Sample.of(original.texts, config.data.testbed)
         record_origin(run, config, original, as_metrics(_measure_original(config, reference)))

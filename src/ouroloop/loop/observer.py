@@ -1,6 +1,11 @@
 """Whoever watches a loop. Apart from the loop, so that watching imports neither torch nor MLflow."""
 
+from typing import TYPE_CHECKING
+
 from ouroloop.config import LoopConfig
+
+if TYPE_CHECKING:  # and neither MLflow
+    from ouroloop.record.run import Run
 
 
 class Observer:
@@ -11,7 +16,7 @@ class Observer:
     def loop_is_complete(self) -> None:
         """Everything is on record already; its generations follow, none of them is computed."""
 
-    def run_taken(self, run_id: str) -> None:
+    def run_taken(self, run: "Run") -> None:
         """The loop's run, found or created; nothing has been written to it yet."""
 
     def generation_started(self, generation: int) -> None: ...

@@ -22,6 +22,7 @@ PATIENCE_SECONDS = 60.0
 """How long a database that went away is waited for."""
 
 _REACH_SECONDS = 5.0
+_is_given_up = False
 _PORTS = {"postgresql": 5432, "postgres": 5432, "mysql": 3306}
 
 Result = TypeVar("Result")
@@ -211,17 +212,21 @@ def patiently(call: Callable[..., Result], *arguments: Any, **keywords: Any) -> 
     """What the call returns, tried again for a minute while its database is away.
 
     Raises:
-        StoreError: it stays away.
+        StoreError: it stays away. Later calls, as those that close runs, do not wait again until one has succeeded.
     """
-    given_up = None
+    global _is_given_up
+    begun = time.monotonic()
     while True:
         try:
-            return call(*arguments, **keywords)
+            result = call(*arguments, **keywords)
         except Exception as error:
             if not is_away(error):
                 raise
-            given_up = given_up or time.monotonic() + PATIENCE_SECONDS
-            if time.monotonic() >= given_up:
+            if _is_given_up or time.monotonic() > begun + PATIENCE_SECONDS:
+                _is_given_up = True
                 reason = masked(str(error).strip().splitlines()[0])
                 raise StoreError(f"a store went away: {reason}; the same command goes on when it is back") from None
+        else:
+            _is_given_up = False
+            return result
         time.sleep(1.0)

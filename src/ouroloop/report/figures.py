@@ -43,8 +43,8 @@ def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str
     """An SVG for each figure that has something to show; of more than `most` cells or loops so many, evenly chosen."""
     drawn = {}
     for name, define in _DEFINE.items():
-        if name in tables and len(tables[name]):
-            table = rows(name, tables[name])
+        table = rows(name, tables[name])
+        if len(table):
             key = "loop" if name == "depth" else "cell"
             few = table[table[key].isin(evenly(_names(table, key), most))]
             drawn[name] = svg(spec(define(few)), name, few)

@@ -31,7 +31,7 @@ def write_report(results: Results, folder: Path) -> Path:
     tables = {**figure_tables(results), "loops": loops(results)}
     drawn = drawings(tables)
     sentences = [*headline(results), *_answer(results)]
-    static = drawn | ({"depth": few} if (few := drawings({"depth": tables["depth"]}, most=3).get("depth")) else {})
+    static = drawn | ({"depth": few} if (few := drawings({**tables}, most=3).get("depth")) else {})
     content = page(results.name, sentences, _facts(results), tables, static)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"

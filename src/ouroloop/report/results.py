@@ -14,7 +14,6 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
-from ouroloop.record import bulk
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -86,10 +85,9 @@ class Loop:
     def generation(self, which: int | str) -> Run | None:
         """The finished run of generation t, or the first one with its weights that is in that stage."""
         done = [run for run in self.generations if run.status == "FINISHED"]
-        key = "generation" if isinstance(which, int) else "stage"
-        # Read anew: they were listed without their metrics and models
-        chosen = (run.store.get(run.id) for run in done if run.tag(key) == str(which))
-        return next((run for run in chosen if isinstance(which, int) or run.model_id), None)
+        if isinstance(which, int):
+            return next((run for run in done if run.tag("generation") == str(which)), None)
+        return next((run for run in done if run.tag("stage") == which and run.model_id), None)
 
     def texts(self, generation: int) -> Sequence[str] | None:
         """S_t, or D_0 for 0; None where it is not on record, or lost."""
@@ -208,9 +206,9 @@ def read_results(store: Store, name: str) -> Results:
     runs = sorted(found.values(), key=_order)
     studies = store.find(level="study", study=name)
     cells = _cell_labels(runs)
-    children, own = _generations(store, runs), bulk.curves(runs)
+    children = _generations(store, runs)
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for files, or for a server
-        loops = list(pool.map(lambda run: _read_loop(run, cells[run.id], own[run.id], children.get(run.id, [])), runs))
+        loops = list(pool.map(lambda run: _read_loop(run, cells[run.id], children.get(run.id, [])), runs))
     return Results(name, studies[0] if studies else None, loops)
 
 
@@ -218,7 +216,7 @@ def _generations(store: Store, runs: Sequence[Run]) -> dict[str | None, list[Run
     """The generation runs of each loop, in one search for each study."""
     children: dict[str | None, list[Run]] = {}
     for study in {run.tag("study") for run in runs}:
-        for child in bulk.generations(store, study or ""):
+        for child in store.find(level="generation", study=study or ""):
             children.setdefault(child.parent_id, []).append(child)
     return children
 
@@ -249,8 +247,8 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
     return labels
 
 
-def _read_loop(run: Run, cell: str, curves: bulk.Curves, children: Sequence[Run]) -> Loop:
-    history = {key: {t: one for t, one in curve.items() if isfinite(one)} for key, curve in sorted(curves.items())}
+def _read_loop(run: Run, cell: str, children: Sequence[Run]) -> Loop:
+    history = {key: {t: one for t, one in run.history(key) if isfinite(one)} for key in sorted(run.metrics)}
     ordered = sorted(children, key=number_of)
     loop = Loop(run, cell, history, {}, recorded_config(run), ordered)
     done = {t: child for child in ordered if (t := number_of(child)) and child.status == "FINISHED"}

@@ -23,7 +23,7 @@ from ouroloop.science.cycle import fresh_share
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Arm, Search
-from ouroloop.study.status import last_metrics, newest_loops
+from ouroloop.study.status import last_metrics, newest_loops, reached
 from ouroloop.study.trials import Cell, Trials
 from ouroloop.testbed.logic.grammar import TruthLabel
 
@@ -201,7 +201,7 @@ def record_results(run: Run, store: Store, config: StudyConfig, trials: Trials, 
         last = [metrics.get(key, "") for key in ("correctness", "error_rate", RETENTION, "num_unique")]
         tags = [loop.tag(key) for key in ("cycle", "synthetic_proportion", "temperature", "seed")]
         life = half_life(dict(loop.history(RETENTION)))
-        rows.append([*tags, loop.status, loop.reached, *last, "" if life is None else life, round(seconds / 60, 2)])
+        rows.append([*tags, loop.status, reached(loop), *last, "" if life is None else life, round(seconds / 60, 2)])
     run.log_tables(results=(columns, rows))
     run.log_bytes("answer.json", json.dumps(_as_record(config, cells), indent=2).encode())
     for name, picture in study_plots(trials, cells).items():

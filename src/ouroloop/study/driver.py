@@ -7,6 +7,7 @@ from the record what is finished, and unfinished loops go on at their last finis
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from time import monotonic
 from typing import Any
@@ -16,7 +17,8 @@ from rich.console import Console
 from rich.live import Live
 
 from ouroloop.config import ConfigError, DataCycle, flatten
-from ouroloop.console import LoopView, StudyLines
+from ouroloop.console import LoopView, StudyLines, fitted
+from ouroloop.learner import learner_of
 from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, close_dead_runs, running
 from ouroloop.record.locks import HeldElsewhereError, StudyLock, holder
@@ -24,11 +26,11 @@ from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
-from ouroloop.study.answer import record_results
+from ouroloop.study.answer import record_results, study_answer
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.executor import InProcess, LoopExecutor, make_executor
 from ouroloop.study.search import Search
-from ouroloop.study.status import note_retention, reached, read_progress, status_table, study_record
+from ouroloop.study.status import note_retention, reached, read_progress, status_table, study_record, study_table
 from ouroloop.study.trials import Cell, Trials
 from ouroloop.study.work import LoopResult, run_one
 
@@ -41,7 +43,6 @@ _CHANGEABLE = ("synthetic_proportions", "truth_labels", "seeds", "description", 
 def run_study(
     config: StudyConfig,
     name: str,
-    store: Store,
     console: Console,
     workers: int | None = None,
     on: str = "local",
@@ -49,9 +50,25 @@ def run_study(
 ) -> int:
     """Runs what is missing of the study, so many loops at a time; returns how many of its loops failed.
 
+    The console gets its progress, its table, and what it says.
+
     Raises:
-        ConfigError: somebody else drives it, or it was started with another configuration.
+        ConfigError: somebody else drives it, it was started with another configuration, or cannot run here.
     """
+    stores.require_writable()
+    if on == "local":
+        learner_of(config.loop).check()
+    store = Store.open()
+    failed = _drive(config, name, store, console, workers, on, address)
+    console.print(fitted(study_table(store, name), console))
+    for line in study_answer(name):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return failed
+
+
+def _drive(
+    config: StudyConfig, name: str, store: Store, console: Console, workers: int | None, on: str, address: str | None
+) -> int:
     with _driven(name) as lock:
         trials = Trials.create(name, config)
         _refuse_changes(trials, config)
@@ -150,6 +167,7 @@ class _Driver:
         self._trials, self._run, self._lock = trials, run, lock
         self._running: dict[Future[LoopResult], Cell] = {}
         self._lost: dict[str, tuple[int, int]] = {}  # by cell: the generation, and how many workers were lost in it
+        self._alike: dict[str, list[Cell]] = {}  # further trials of a loop that was running when it was chosen again
         self._polled = monotonic()
         self._show: Callable[[], None] = lambda: None
         self._known = trials.cells()
@@ -259,6 +277,9 @@ class _Driver:
         key = next(chain(unused, ended, loops))
         cell = Cell(loops[key], key)
         self._trials.name_asked(trial, cell)
+        if key in self._known and self._known[key].state == "runs":  # what comes of it is told of both
+            self._alike.setdefault(key, []).append(cell)
+            return self._ask()
         return cell
 
     def _poll(self) -> None:
@@ -321,9 +342,10 @@ class _Driver:
 
     def _end(self, cell: Cell) -> None:
         values = [] if cell.value is None else [cell.value, fresh_share(cell.loop.cycle, cell.loop.data.num_examples)]
-        self._trials.end(cell, values)
+        for told in (cell, *self._alike.pop(cell.key, [])):
+            self._trials.end(replace(cell, number=told.number), values)
         if cell.state == "failed":
-            self._console.print(f"{cell.loop.label} failed: {cell.error}", style="red", markup=False)
+            self._console.print(f"{cell.loop.label} failed: {cell.error}", style="red", markup=False, soft_wrap=True)
         elif cell.state == "pruned":
             self._console.print(f"{cell.loop.label} ended early: it can no longer change the answer", markup=False)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
+from rich.console import Console
 from rich.table import Table
 
-from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.config import DataCycle, LoopConfig, flatten
 from ouroloop.console import duration
 from ouroloop.learner import learner_of
 from ouroloop.learner.base import Learner
@@ -174,3 +175,24 @@ def cost_line(totals: tuple[float, int], of: Cost, workers: int = 1) -> str:
         f"{of.train_seconds:.1f} s, samples {of.sample_seconds:.1f} s, measures {of.measure_seconds:.1f} s and leaves "
         f"{of.record_bytes / 1e6:.2f} MB, a kept model {of.model_bytes / 1e6:.2f} MB"
     )
+
+
+def show_loop(config: LoopConfig, console: Console) -> None:
+    """What would run, and what it would take."""
+    learner = learner_of(config)
+    learner.check()
+    for key, value in flatten(config).items():
+        console.print(f"{key} = {value}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\n{learner.description}", highlight=False)
+    with console.status("timing a few steps"):
+        of = cost(config)
+    console.print(f"{cost_line(loop_totals(config, of), of)}", highlight=False, soft_wrap=True)
+
+
+def show_study(config: StudyConfig, console: Console, workers: int) -> None:
+    """What would run, and what it would take with so many workers."""
+    learner_of(config.loop).check()
+    console.print(plan_table(config))
+    with console.status("timing a few steps"):
+        of = cost(config.loop)
+    console.print(cost_line(study_totals(config, of), of, workers), highlight=False, soft_wrap=True)

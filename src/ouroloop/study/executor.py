@@ -10,7 +10,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent import futures
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -103,7 +104,7 @@ class _Slot:
     def join(self) -> None:
         if self._pool is None:
             return
-        if self._work is not None and not wait([self._work], timeout=_STOP_SECONDS).done:
+        if self._work is not None and not futures.wait([self._work], timeout=_STOP_SECONDS).done:
             self.stop(signal.SIGKILL)
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = None
@@ -181,16 +182,11 @@ class RayCluster(LoopExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         running = dict(self._running)
-        if cancel_futures:
-            for reference in running.values():
-                with suppress(Exception):
-                    self._ray.cancel(reference, force=False)
-        _wait(running)
+        for reference in running.values() if cancel_futures else ():
+            with suppress(Exception):  # its machine may be gone
+                self._ray.cancel(reference)
+        futures.wait(running, timeout=_STOP_SECONDS)
         self._ray.shutdown()
-
-
-def _wait(futures: Mapping[Future[Any], Any]) -> None:
-    wait(list(futures), timeout=_STOP_SECONDS)
 
 
 def make_executor(on: str, workers: int | None, address: str | None, store: Store, name: str) -> LoopExecutor:

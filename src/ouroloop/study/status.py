@@ -202,17 +202,17 @@ def study_table(store: "Store", name: str) -> Table:
     table.add_column("curve", no_wrap=True)
     for loop in newest_loops(store, name):
         retention = dict(loop.history(RETENTION))
-        reached, life = loop.reached, half_life(retention)
+        last, life = reached(loop), half_life(retention)
         metrics = last_metrics(loop)
         if _mark(loop) == "†":
             table.caption = "† ended early: nothing depended on it any more"
         table.add_row(
             loop.entity.info.run_name,
-            f"{reached}{_mark(loop)}",
+            f"{last}{_mark(loop)}",
             percent(metrics, "correctness"),
             percent(metrics, "error_rate"),
             percent(metrics, RETENTION),
-            f"> {reached}" if life is None else f"{life}",
+            f"> {last}" if life is None else f"{life}",
             sparkline([kept for _, kept in sorted(retention.items())], width=6),
         )
     return table
@@ -220,7 +220,7 @@ def study_table(store: "Store", name: str) -> Table:
 
 def last_metrics(loop: "Run") -> dict[str, float]:
     """The metrics of the last generation; none before the first, since those of step 0 are D_0's."""
-    return loop.metrics if loop.reached else {}
+    return loop.metrics if reached(loop) else {}
 
 
 def _mark(loop: "Run") -> str:

@@ -154,17 +154,15 @@ class Trials:
         directions = ["maximize", "minimize"] if config.kind == "pareto" else ["maximize"]
         options = {"study_name": name, "directions": directions, "load_if_exists": True}
         trials = cls(stores.patiently(optuna.create_study, storage=open_storage(), **options))
-        trials._adopt_waiting(config)
-        for trial in trials.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if "cell" not in trial.user_attrs:  # of a process that died before it could say which loop it asked for
-                trials.study.tell(trial.number, state=TrialState.FAIL)
+        trials._end_nobodys()
         return trials
 
     @classmethod
     def all(cls) -> "list[Trials]":
         """Every study of the store that was begun, by name; a store that is not there is not created."""
         path = stores.sqlite_file(stores.optuna_url())
-        if path is not None and path.parent.is_dir() and stores.is_missing(path):
+        is_expected = path is not None and (path.parent.is_dir() or path.parent == stores.runs_folder())
+        if path is not None and is_expected and stores.is_missing(path):
             return []
         storage = open_storage()
         names = sorted(optuna.get_all_study_names(storage))
@@ -250,21 +248,17 @@ class Trials:
         stores.patiently(trial.set_user_attr, "cell", cell.key)
         cell.number = trial.number
 
-    def _adopt_waiting(self, config: StudyConfig) -> None:
-        """Takes over what an earlier version had put in line: from now on it is begun, and stopped."""
+    def _end_nobodys(self) -> None:
+        """Fails what an earlier version had put in line, and the trials of processes that died in the middle of asking.
+
+        Loops that are wanted are asked for again. The newest trial of a loop is the one that counts.
+        """
         for _ in self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
-            known = distributions(config)
-            trial = self.study.ask()
-            if not LoopConfig.model_validate(trial.user_attrs["loop"]).cycle.kind.takes_proportion:
-                known["synthetic_proportion"] = FloatDistribution(1.0, 1.0)  # it was put in line without one
-            for name, distribution in known.items():
-                match distribution:
-                    case CategoricalDistribution():
-                        trial.suggest_categorical(name, distribution.choices)
-                    case FloatDistribution():
-                        trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step)
-                    case IntDistribution():
-                        trial.suggest_int(name, distribution.low, distribution.high)
+            self.study.tell(self.study.ask(), state=TrialState.FAIL)
+        newest = {cell.number for cell in self.cells().values()}
+        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if trial.number not in newest:
+                self.study.tell(trial.number, state=TrialState.FAIL)
 
     def note_progress(self, cell: Cell) -> None:
         assert cell.number is not None

@@ -15,6 +15,7 @@ from ouroloop.record.liveness import Pruned, Superseded, catch_signals
 
 if TYPE_CHECKING:
     from ouroloop.loop.observer import Observer
+    from ouroloop.record.run import Run
     from ouroloop.record.track import Store
 
 
@@ -43,9 +44,9 @@ def run_one(
     with _stoppable() if watch is None else nullcontext():
         from ouroloop.loop.attempt import run_attempt
 
-        store = _store(stores.tracking_uri(), str(stores.runs_folder()))
+        store, parent = _study(stores.tracking_uri(), str(stores.runs_folder()), parent_id)
         try:
-            run = run_attempt(loop, store, name=loop.label, study=study, parent=store.get(parent_id), observer=watch)
+            run = run_attempt(loop, store, name=loop.label, study=study, parent=parent, observer=watch)
             kept = run.history("diversity_retention")
         except Pruned:
             return LoopResult("pruned")
@@ -61,10 +62,12 @@ def run_one(
 
 
 @lru_cache(maxsize=1)
-def _store(uri: str, folder: str) -> "Store":
+def _study(uri: str, folder: str, parent_id: str) -> "tuple[Store, Run]":
+    """A worker has one study at a time, and asks for it once."""
     from ouroloop.record.track import Store
 
-    return Store.open()
+    store = Store.open()
+    return store, store.get(parent_id)
 
 
 @contextmanager

@@ -6,5 +6,5 @@
     distribution   P in closed form
     testbed        all of it as a testbed
 
-Nothing outside this package knows a word of the language.
+Science, learners, the record and the loop do not know a word of it.
 """
