@@ -1,9 +1,11 @@
 """A process that was taken for dead, and is not, must not write into a loop that another one has taken up."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.loop import attempt
 from ouroloop.loop.attempt import run_alone, run_attempt
 from ouroloop.loop.observer import Observer
+from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, Superseded
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -54,16 +57,18 @@ def test_who_is_superseded_writes_no_generation_and_closes_no_run() -> None:
     assert "correctness" not in second.metrics
 
 
-def test_two_attempts_at_once_compute_each_generation_once() -> None:
-    """The first is in the middle of generation 2 when a second one, of another process, runs the whole loop."""
+def test_two_attempts_at_once_compute_each_generation_once(tmp_path: Path) -> None:
+    """The first is in the middle of generation 2 when a second one, of another machine, runs the whole loop: one in the
+    same root would wait for the generation that the first one holds."""
     code = (
         "import json, sys\nfrom ouroloop.config import LoopConfig\nfrom ouroloop.loop.attempt import run_attempt\n"
         "from ouroloop.record.track import Store\nconfig = LoopConfig.model_validate(json.loads(sys.argv[1]))\n"
         "run_attempt(config, Store.open(), name='loop', study='study')"
     )
     command = [sys.executable, "-c", code, json.dumps(CONFIG.model_dump(mode="json"))]
+    elsewhere = {"OUROLOOP_ROOT": str(tmp_path / "elsewhere"), "MLFLOW_TRACKING_URI": stores.tracking_uri()}
     with pytest.raises(Superseded):
-        run(At("sample", lambda: subprocess.run(command, check=True)))
+        run(At("sample", lambda: subprocess.run(command, check=True, env=os.environ | elsewhere, timeout=300)))
     loop = the_loop()
     assert loop.status == "FINISHED"
     assert [step for step, _ in loop.history("correctness")] == [0, 1, 2, 3, 4]
