@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from experiments import check_kills
 
 KILLS = int(os.environ.get("OUROLOOP_TEST_KILLS", "8"))
