@@ -34,6 +34,7 @@ def functions(module: str) -> Iterator[tuple[str, int]]:
             yield node.name, node.end_lineno - node.lineno + 1
 
 
+@cache
 def imports(module: str) -> set[str]:
     """The modules of ours that it names, anywhere in it."""
     named: set[str] = set()
