@@ -57,6 +57,7 @@ def test_who_is_superseded_writes_no_generation_and_closes_no_run() -> None:
     assert "correctness" not in second.metrics
 
 
+@pytest.mark.slow
 def test_two_attempts_at_once_compute_each_generation_once(tmp_path: Path) -> None:
     """The first is in the middle of generation 2 when a second one, of another machine, runs the whole loop: one in the
     same root would wait for the generation that the first one holds."""

@@ -20,9 +20,11 @@ from transformers import PreTrainedModel
 
 from ouroloop.config import LoopConfig, SamplingConfig
 from ouroloop.console import LoopView, fitted
+from ouroloop.learner.base import Samples
 from ouroloop.learner.network import sampling as sampling
 from ouroloop.record.track import Store
 from ouroloop.study.status import status_table
+from ouroloop.testbed.base import Tokenizer
 from tests.conftest import REPOSITORY, TINY, CommandLine
 
 _IDEAL = ["--model.kind=empirical", "--train=null"]  # whose process has no torch to import
@@ -244,6 +246,7 @@ def test_config_on_a_terminal_fits_it(ouroloop: CommandLine, monkeypatch: pytest
     assert max(map(len, shown.splitlines())) <= 60
 
 
+@pytest.mark.slow
 def test_other_encodings_get_replacement_characters(presets: Path, root: Path) -> None:
     code = f"from ouroloop.cli import main; raise SystemExit(main(['run', 'tiny', *{_IDEAL}]))"
     done = python(code, presets, PYTHONIOENCODING="latin-1")
@@ -294,6 +297,7 @@ def test_status_imports_neither_torch_nor_mlflow(collapsing_root: Path) -> None:
     assert done.stderr == "\n"
 
 
+@pytest.mark.slow
 def test_dry_run_shows_everything_and_runs_nothing(ouroloop: CommandLine, root: Path) -> None:
     small = ["--train.batch_size=2", "--sampling.batch_size=64"]
     done = ouroloop("run", "paper", "--dry-run", "--seed=9", *small)
@@ -334,6 +338,7 @@ def test_a_study_of_the_ideal_learner(ouroloop: CommandLine, presets: Path) -> N
     assert ouroloop("report", "tiny-ideal", cwd=presets).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_real_process_runs_a_loop_and_the_same_command_reports_it(
     ouroloop: CommandLine, presets: Path, root: Path
 ) -> None:
@@ -342,7 +347,8 @@ def test_a_real_process_runs_a_loop_and_the_same_command_reports_it(
     assert first.returncode == 0, first.stderr
     assert "generation   3/3" in first.stdout
     again = ouroloop("run", "tiny", cwd=presets)
-    assert again.stdout.count("from the record") == 3
+    assert "already complete" in again.stdout
+    assert again.stdout.count("on record") == 3
     store = Store.open()
     assert len(store.find(level="loop", study="tiny")) == 1
     assert ouroloop("run", "tiny", "--new", cwd=presets).returncode == 0
@@ -364,7 +370,7 @@ def test_figures_stay_whole_in_a_narrow_pipe(tiny: LoopConfig, width: int) -> No
     view.loop_started(tiny, "tiny-full_synthetic-T0.8-s5")
     measures = {"correctness": 1.0, "false_rate": 1.0, "error_rate": 1.0, "diversity_retention": 1.0}
     rest = {"num_unique": 10_000.0, "validation_nats": 20.25, "generation_seconds": 1234.5}
-    view.generation_finished(50, measures | rest, resumed=False)
+    view.generation_finished(50, measures | rest, source="")
     (row,) = [line for line in printed(view.table(), width) if " 50 " in line]
     figures = ["50", "100.0%", "100.0%", "100.0%", "100.0%", "10,000", "20.25", "1234.5"]
     shown = re.findall(r"[^ │]+", row)
@@ -375,7 +381,7 @@ def test_figures_stay_whole_in_a_narrow_pipe(tiny: LoopConfig, width: int) -> No
 @pytest.mark.parametrize("width", [200, 80, 60, 40])
 def test_a_status_in_a_narrow_pipe(width: int) -> None:
     name = "incremental-0.25-empirical-T0.8-s1"
-    loop = {"loop": name, "state": "runs", "generation": 50, "num_generations": 50, "error": None}
+    loop = {"loop": name, "state": "runs", "generation": 50, "num_generations": 50, "error": None, "worker": None}
     record = {"study": "fig5-t1-ideal", "kind": "grid", "loops": [loop | {"diversity_retention": [1.0] * 50}]}
     lines = printed(status_table([record | {"seconds_left": 61.0}]), width)
     (row,) = [line for line in lines if "50/50" in line]
@@ -388,7 +394,7 @@ def test_a_status_in_a_narrow_pipe(width: int) -> None:
 def test_the_status_fits_a_terminal_of_80_columns() -> None:
     """The longest name that a figure has, and an error, which is wrapped and not cut."""
     name = "incremental-0.25-empirical-T0.8-s1"
-    loop = {"loop": name, "state": "runs", "generation": 50, "num_generations": 50, "error": None}
+    loop = {"loop": name, "state": "runs", "generation": 50, "num_generations": 50, "error": None, "worker": None}
     loops = [loop | {"diversity_retention": [1.0] * 50}, loop | {"diversity_retention": [], "error": "no room " * 9}]
     record = {"study": "fig5-t1-ideal", "kind": "grid", "loops": loops, "seconds_left": 61.0}
     console = Console(width=80, file=StringIO(), force_terminal=False)
@@ -403,6 +409,7 @@ def test_the_status_fits_a_terminal_of_80_columns() -> None:
     assert max(map(len, shown.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine, presets: Path) -> None:
     done = ouroloop("sweep", "tiny-study", "--workers=2", cwd=presets)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -432,16 +439,16 @@ def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine
 def test_a_loop_that_fails_is_failed_and_the_others_go_on(
     ouroloop: CommandLine, presets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = sampling.sample_with_nats
+    real = sampling.sample
 
     def explode(
-        model: PreTrainedModel, count: int, config: SamplingConfig, *rest: Any
-    ) -> tuple[list[str], list[float]]:
+        model: PreTrainedModel, tokenizer: Tokenizer, count: int, config: SamplingConfig, *rest: Any
+    ) -> Samples:
         if config.temperature == 1:
             raise FloatingPointError("diverged")
-        return real(model, count, config, *rest)
+        return real(model, tokenizer, count, config, *rest)
 
-    monkeypatch.setattr(sampling, "sample_with_nats", explode)
+    monkeypatch.setattr(sampling, "sample", explode)
     arguments = ["sweep", "tiny-study", "--temperatures=[0.8, 1.0]", "--synthetic_proportions=[0.5]"]
     done = ouroloop(*arguments, cwd=presets)
     assert done.returncode == 1
@@ -456,11 +463,12 @@ def test_a_loop_that_fails_is_failed_and_the_others_go_on(
     assert [run.status for run in store.find(level="study")] == ["FAILED"]
     (record,) = json.loads(ouroloop("status", "tiny-study", "--json", cwd=presets).stdout)
     assert [loop["error"] for loop in record["loops"]] == [None, "FloatingPointError: diverged"]
-    monkeypatch.setattr(sampling, "sample_with_nats", real)
+    monkeypatch.setattr(sampling, "sample", real)
     assert ouroloop(*arguments, cwd=presets).returncode == 0  # the same command runs just what failed
     assert {run.status for run in Store.open().find(study="tiny-study")} == {"FINISHED"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "options"), [(signal.SIGINT, []), (signal.SIGTERM, _IDEAL)])
 def test_a_signal_closes_the_runs_and_the_same_command_goes_on(
     presets: Path, root: Path, number: int, options: list[str]
@@ -484,6 +492,7 @@ def test_a_signal_closes_the_runs_and_the_same_command_goes_on(
     assert not store.running()
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_nothing_running_after_the_next_start(ouroloop: CommandLine, presets: Path) -> None:
     command = [sys.executable, "-m", "ouroloop", "run", "tiny", "--num_generations=60", *_IDEAL]
     process = subprocess.Popen(command, cwd=presets, stdout=subprocess.PIPE, text=True)
@@ -499,6 +508,7 @@ def test_a_killed_process_leaves_nothing_running_after_the_next_start(ouroloop: 
     assert Store.open().running() == []
 
 
+@pytest.mark.slow
 def test_the_papers_model_takes_real_steps_on_a_cpu(ouroloop: CommandLine) -> None:
     small = "--num_generations=1 --data.num_examples=24 --train.num_steps=3 --train.validate_every=3"
     done = ouroloop("run", "paper", *small.split(), "--train.batch_size=8")

@@ -38,6 +38,7 @@ def two(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalProcesses]
     executor.shutdown(cancel_futures=True)
 
 
+@pytest.mark.slow
 def test_workers_are_warm_and_a_killed_one_is_replaced_without_the_others(two: LocalProcesses) -> None:
     first = [two.submit(pid).result(timeout=60) for _ in range(3)]
     assert len(set(first)) == 1  # the idle one is taken again
@@ -49,6 +50,7 @@ def test_workers_are_warm_and_a_killed_one_is_replaced_without_the_others(two: L
     assert replaced not in (first[0], spared, os.getpid())
 
 
+@pytest.mark.slow
 def test_threads_are_shared_out_before_torch_is_imported(two: LocalProcesses) -> None:
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert two.submit(threads).result(timeout=120) == (str(share), share, share)

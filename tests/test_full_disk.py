@@ -43,6 +43,7 @@ def outcome(loop: Run) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "small_disk"), [("run", 1_900), ("sweep", 2_100)], indirect=["small_disk"])
 def test_a_full_disk_is_one_line_and_with_room_the_same_command_finishes(
     ouroloop: CommandLine,

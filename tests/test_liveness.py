@@ -79,6 +79,7 @@ def test_a_driver_closes_all_of_its_study_wherever_it_ran_and_nothing_of_another
     assert store.get(loops[0].id).tag("attempt") == "none"  # who was cut off, and lives, stops
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("root")
 def test_generations_whose_loop_is_gone_are_closed(tiny: LoopConfig) -> None:
     """Deleted in the MLflow UI, and collected by `mlflow gc`."""
@@ -93,6 +94,7 @@ def test_generations_whose_loop_is_gone_are_closed(tiny: LoopConfig) -> None:
     assert store.get(orphan.id).status == "KILLED"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_study_has_one_driver_and_its_lock_ends_with_its_process(

@@ -158,6 +158,7 @@ def test_one_seed_says_so() -> None:
     assert "is between 0.625 and 0.6875 with the one seed that was run, which says nothing of others" in first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["3 seeds", "3 to 12 seeds, noisy loops"])
 def test_the_interval_covers_as_often_as_it_says(setting: str) -> None:
     """At 95 % of 60 studies 57 are expected to; fewer than 51 are seen once in 300 times."""

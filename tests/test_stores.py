@@ -28,6 +28,7 @@ RUN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.05, 0.4])
 def test_killed_while_it_makes_the_store_it_makes_it_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay: float
@@ -97,6 +98,7 @@ def test_the_query_of_a_url_is_no_part_of_a_file_name(
     assert stores.sqlite_file("postgresql://h/x") is None
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_said_within_seconds(tmp_path: Path) -> None:
     environment = os.environ | {"OUROLOOP_ROOT": str(tmp_path), "MLFLOW_TRACKING_URI": "http://u:secret@127.0.0.1:9"}
     begin = time.monotonic()
@@ -180,6 +182,7 @@ def test_a_database_that_restarts_is_waited_for(
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_slurm_around_a_loop_is_no_business_of_its_trainer(root: Path, tmp_path: Path) -> None:
     import yaml
 

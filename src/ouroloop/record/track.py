@@ -163,7 +163,7 @@ class Store:
         while (parent := path[-1].parent_id) is not None:
             try:
                 path.append(known.get(parent) or self.get(parent))
-            except MlflowException:  # deleted, and its rows collected
+            except NoSuchRunError:  # deleted, and its rows collected
                 break
         loops = [one for one in path if one.tag("level") != "generation"]
         return (loops or path)[0], path[-1]

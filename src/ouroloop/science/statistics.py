@@ -59,9 +59,10 @@ def _limits(mean: float, half: float, bounds: Bounds) -> tuple[float, float]:
     if isinf(low):
         below, above = _limits(-mean, half, (-high, inf))
         return -above, -below
-    place = (mean - low) / (high - low)
+    place = min(max((mean - low) / (high - low), 1e-12), 1 - 1e-12)  # of a mean that lies all but on a bound
     center, spread = log(place / (1 - place)), half / (high - low) / (place * (1 - place))
-    return low + (high - low) * _expit(center - spread), low + (high - low) * _expit(center + spread)
+    lower, upper = (low + (high - low) * _expit(end) for end in (center - spread, center + spread))
+    return min(lower, mean), max(upper, mean)
 
 
 def _expit(x: float) -> float:

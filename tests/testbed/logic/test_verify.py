@@ -110,6 +110,7 @@ def mutated(words: list[str], below: Callable[[int], int]) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_hostile_strings_get_a_verdict() -> None:
     """Random and mutated texts: tokens, Unicode, NUL, Python code, wrong blanks. None may raise."""
     numbers = iter(stream(1, "hostile").integers(2**31, size=2_000_000).tolist())  # drawn one by one they take seconds
