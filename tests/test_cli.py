@@ -436,6 +436,7 @@ def test_sweep_with_two_workers_and_the_same_command_again(ouroloop: CommandLine
     assert len(Store.open().find(level="loop", study="tiny-study")) == 3
 
 
+@pytest.mark.slow
 def test_a_loop_that_fails_is_failed_and_the_others_go_on(
     ouroloop: CommandLine, presets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,8 @@ def test_the_most_loops() -> None:
 @pytest.mark.slow
 def test_a_real_loop_takes_what_was_estimated(root: Path) -> None:
     changes = ["num_generations=2", "train.num_steps=60", "train.validate_every=20", "data.num_examples=500"]
-    config = load_preset("smoke", [*changes, "data.max_depth=5", "sampling.max_new_tokens=126", "model.context_length=127"], LoopConfig)  # fmt: skip
+    changes += ["data.max_depth=5", "sampling.max_new_tokens=126", "model.context_length=127"]
+    config = load_preset("smoke", changes, LoopConfig)
     of = cost(config)
     empty = size(root / "mlruns")
     run = run_loop(config, Store.open(), name="loop", study="test")

@@ -252,7 +252,6 @@ def test_a_copy_needs_the_weights_that_its_loop_keeps(tiny: LoopConfig) -> None:
     assert watched(tiny.changed(keep_weights="none"), study="fourth")[1].fitted == []
 
 
-@pytest.mark.xfail(strict=True, reason="the DatasetError of a copied model that is gone comes out of _record")
 @pytest.mark.usefixtures("root")
 def test_weights_that_are_gone_are_computed_again(tiny: LoopConfig) -> None:
     first = loop(tiny.changed(num_generations=1, keep_weights="last"), study="first")

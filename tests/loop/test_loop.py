@@ -45,6 +45,7 @@ def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
         assert (folder / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("root")
 def test_the_same_seed_twice_gives_the_same_loop(tiny: LoopConfig) -> None:
     first = loop(tiny)

@@ -241,7 +241,6 @@ def test_an_alias_of_another_loop_does_not_stay_behind() -> None:
     assert aliases(store, NAME).keys() == {"healthy"}
 
 
-@pytest.mark.xfail(strict=True, reason="the DatasetError of a copied model that is gone comes out of _record")
 @pytest.mark.usefixtures("root")
 def test_what_is_skipped_is_said_with_its_reason(ouroloop: CommandLine) -> None:
     store = Store.open()

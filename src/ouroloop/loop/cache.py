@@ -9,9 +9,11 @@ file named by the key says which run has the result.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
@@ -38,7 +40,7 @@ class Generation:
     note: str
     """Markdown."""
     tags: Mapping[str, str]
-    save: Callable[[Path], None] | None
+    save: Callable[[Path], object] | None
     """Puts M_t into a folder; None where it is not to be had."""
     source: str = field(default="", compare=False)
     """Which run it was copied from, in words; empty when it was computed here."""
@@ -82,28 +84,32 @@ def enter(key: str, run: Run) -> None:
     aside.replace(_entry(key))
 
 
-def find(store: Store, key: str, asks: Run, wants_model: Callable[[dict[str, float]], bool]) -> Generation | None:
+def find(
+    store: Store, key: str, asks: Run, wants_model: Callable[[dict[str, float]], bool], folder: Path
+) -> Generation | None:
     """A copy of the finished generation of this key, if there is one other than the run that `asks`.
 
-    None too where it is damaged or was deleted, or lacks the model that its metrics make worth keeping: then it can be
-    computed again.
+    Its model, if that is wanted, is put into the folder. None too where it is damaged or was deleted, or lacks the
+    model that its metrics make worth keeping: then it can be computed again.
     """
     try:
         run = store.get(_entry(key).read_text())
         is_there = run.is_active and run.status == "FINISHED" and run.tag("key") == key and run.id != asks.id
-        if is_there and (run.model_id is not None or not wants_model(run.metrics)):
-            return _copy(run)
+        if is_there:
+            return _copy(run, folder if wants_model(run.metrics) else None)
     except (FileNotFoundError, DatasetError, NoSuchRunError):
         pass
     return None
 
 
-def _copy(run: Run) -> Generation:
-    """What that generation came to, its times included.
+def _copy(run: Run, folder: Path | None) -> Generation:
+    """What that generation came to, its times included; with its model, if a folder is given.
 
     Raises:
-        DatasetError: its samples are missing or damaged.
+        DatasetError: its samples are missing or damaged, or its model was not kept or is gone.
     """
+    if folder is not None:
+        run.save_model(folder)
     loop = run.store.get(run.parent_id) if run.parent_id else None
     source = f"{loop.name} {run.name}" if loop else run.name
     own = {"commit": run.tag("commit") or "unknown", "code": run.tag("code") or "unknown"}
@@ -113,6 +119,6 @@ def _copy(run: Run) -> Generation:
         {name: run.history(name) for name in CURVES if name in run.metrics},
         run.note if run.tag("copied_from") else f"Copied from {source}, with its times.\n\n{run.note}",
         own | {"copied_from": run.tag("copied_from") or run.id},
-        run.save_model if run.model_id else None,
+        None if folder is None else partial(shutil.copytree, folder, dirs_exist_ok=True),
         source,
     )

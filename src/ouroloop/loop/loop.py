@@ -161,10 +161,10 @@ class _Loop:
             return unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
 
         with cache.holding(key):
-            with running(take) as run:
+            with running(take) as run, TemporaryDirectory() as aside:
                 start = perf_counter()
                 run.log_dataset(f"D_{number - 1:02d}", training_set)
-                made = self._copied(key, number, run) or self._computed(number, training_set)
+                made = self._copied(key, number, run, Path(aside)) or self._computed(number, training_set)
                 self.observer.phase_started("record")
                 metrics = {"generation_seconds": perf_counter() - start, **made.metrics}  # a copy's are its original's
                 self._record(number, run, made, metrics, is_resumed=unfinished is not None)
@@ -175,8 +175,10 @@ class _Loop:
         self.observer.generation_finished(number, metrics, made.source and f"copied from {made.source}")
         return made.samples
 
-    def _copied(self, key: str, number: int, run: Run) -> Generation | None:
-        return None if self.new else cache.find(run.store, key, run, lambda metrics: self._keeps(number, metrics))
+    def _copied(self, key: str, number: int, run: Run, folder: Path) -> Generation | None:
+        if self.new:
+            return None
+        return cache.find(run.store, key, run, lambda metrics: self._keeps(number, metrics), folder)
 
     def _computed(self, number: int, training_set: Dataset) -> Generation:
         return compute(self.config, self.learner, number, training_set, self.reference, self.observer)

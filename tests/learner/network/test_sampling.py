@@ -63,6 +63,7 @@ def test_frequencies_are_the_exact_probabilities(model_type: str, temperature: f
     assert chi_square < limit
 
 
+@pytest.mark.slow
 def test_long_texts_have_the_right_probabilities_too() -> None:
     """The mean of log p(text) over sampled texts, less its expectation, through growing and reused slots.
     The expectation is the entropy, estimated from independent single-text sampling; 4 standard errors."""
