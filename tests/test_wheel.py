@@ -61,6 +61,6 @@ def test_readers_create_nothing(bin_folder: Path, tmp_path: Path, command: list[
 
 def test_a_preset_of_the_folder_comes_first(bin_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "smoke.yaml").write_text("base: smoke\nseed: 77\n")
+    (tmp_path / "experiments" / "smoke.yaml").write_text("base: laptop\nseed: 77\n")
     assert "seed" in (shown := ouroloop(bin_folder, tmp_path, "config", "smoke").stdout)
     assert any("seed" in line and "77" in line for line in shown.splitlines())
