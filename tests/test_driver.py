@@ -217,8 +217,11 @@ def test_a_signal_ends_the_study_and_the_same_command_goes_on(
         [*SWEEP, *long], cwd=presets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout is not None
+    begun: set[str] = set()  # a loop that was handed out and has not begun has no run yet to compare with
     for line in process.stdout:
         if "generation   " in line and "generation   0" not in line:
+            begun.add(line.split()[0])
+        if len(begun) == workers:
             break
     process.send_signal(number)
     rest = process.stdout.read()

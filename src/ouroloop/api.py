@@ -139,6 +139,15 @@ def _spelled(overrides: Overrides | None, changes: Mapping[str, Any]) -> list[st
     return [f"{key}={json.dumps(value)}" for key, value in wanted.items()]
 
 
+def _chosen(
+    preset: str | presets.Config, kind: type[presets.Config], spelled: list[str], name: str | None
+) -> tuple[presets.Config, str]:
+    """The configuration, and what its runs are kept under."""
+    if isinstance(preset, str):
+        return presets.load_preset(preset, spelled, kind), name or presets.preset_name(preset)
+    return presets.changed(preset, spelled), name or "python"
+
+
 def run(
     preset: str | LoopConfig,
     overrides: Overrides | None = None,
@@ -157,11 +166,7 @@ def run(
     Raises:
         ConfigError: bad input, one line.
     """
-    if isinstance(preset, LoopConfig):
-        config, study = presets.changed(preset, _spelled(overrides, changes)), name or "python"
-    else:
-        config = presets.load_preset(preset, _spelled(overrides, changes), LoopConfig)
-        study = name or presets.preset_name(preset)
+    config, study = _chosen(preset, LoopConfig, _spelled(overrides, changes), name)
     return load(perform(config, study, Console(quiet=not show), new).id)
 
 
@@ -193,11 +198,7 @@ def sweep(
     Raises:
         ConfigError: bad input, one line.
     """
-    if isinstance(preset, StudyConfig):
-        config, study = presets.changed(preset, _spelled(overrides, changes)), name or "python"
-    else:
-        config = presets.load_preset(preset, _spelled(overrides, changes), StudyConfig)
-        study = name or presets.preset_name(preset)
+    config, study = _chosen(preset, StudyConfig, _spelled(overrides, changes), name)
     run_study(config, study, Console(quiet=not show), workers, on, address)
     return load(study)
 

@@ -114,9 +114,14 @@ class Store:
         return self._runs("tags.`ouroloop.level` = 'loop' and tags.`mlflow.parentRunId` IS NULL")
 
     def unfinished_loops(self, study: str) -> list[Run]:
+        return self._loops(study, "attributes.status != 'FINISHED'")
+
+    def running_loops(self, study: str) -> list[Run]:
+        return self._loops(study, "attributes.status = 'RUNNING'")
+
+    def _loops(self, study: str, condition: str) -> list[Run]:
         return self._runs(
-            f"tags.`ouroloop.level` = 'loop' and tags.`ouroloop.study` = {_quoted(study)} "
-            "and attributes.status != 'FINISHED'"
+            f"tags.`ouroloop.level` = 'loop' and tags.`ouroloop.study` = {_quoted(study)} and {condition}"
         )
 
     def _search(self, view: int, query: str = "") -> list[RunEntity]:
@@ -147,12 +152,6 @@ class Store:
     def running(self) -> list[Run]:
         """Every run that is RUNNING according to the record."""
         return self._runs("attributes.status = 'RUNNING'")
-
-    def running_loops(self, study: str) -> list[Run]:
-        return self._runs(
-            f"tags.`ouroloop.level` = 'loop' and tags.`ouroloop.study` = {_quoted(study)} "
-            "and attributes.status = 'RUNNING'"
-        )
 
     def ancestry(self, run: Run, known: Mapping[str, Run]) -> tuple[Run, Run]:
         """The loop that a run belongs to (or a study's run itself), and what is above all; the run where that is gone.
