@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "src" / "ouroloop"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
-DECISIVE = ("testbed", "science", "learner", "loop")
+DECISIVE = ("config", "testbed", "science", "learner", "loop")
 
 each_module = pytest.mark.parametrize("module", MODULES)
 
@@ -60,7 +60,7 @@ MACHINERY = {"torch", "pytorch_lightning", "transformers", "tokenizers", "mlflow
 
 def test_science_and_testbeds_import_no_machinery() -> None:
     ours = [module for module in MODULES if module.startswith(("science/", "testbed/"))]
-    ours += ["config", "learner/base", "learner/empirical", "study/config"]
+    ours += ["config/__init__", "learner/base", "learner/empirical", "study/config"]
     names = [f"ouroloop.{module.removesuffix('/__init__').replace('/', '.')}" for module in ours]
     assert not MACHINERY & loaded_after("\n".join(f"import {name}" for name in names))
 
@@ -141,7 +141,9 @@ def test_no_module_is_there_for_one_other_alone() -> None:
     alone = {
         module
         for module, found in importers.items()
-        if len(found) == 1 and not module.startswith(("testbed/", "learner/")) and not module.endswith("__init__")
+        if len(found) == 1
+        and not module.startswith(("testbed/", "learner/", "config/"))
+        and not module.endswith("__init__")
     }
     assert alone == ALONE.keys()
 
@@ -155,6 +157,7 @@ def test_every_module_is_imported() -> None:
 # Tested by others, and by which
 THROUGH_OTHERS = {
     "__main__": "every process that a test starts",
+    **{f"config/{name}": "test_config" for name in ("cycle", "data", "loop", "model", "section", "train")},
     "console": "test_cache and test_cli",
     "errors": "a name",
     "learner/base": "protocols; tests/learner/contract.py",
@@ -207,7 +210,7 @@ def test_a_reuse_depends_on_what_determines_results_and_on_nothing_else(
     for path in sorted(file for file in copy.rglob("*") if file.is_file()):
         before, content = code(), path.read_bytes()
         path.write_bytes(content + b"\n# a word\n")
-        is_decisive = path.suffix == ".py" and path.relative_to(copy).parts[0] in (*DECISIVE, "config.py")
+        is_decisive = path.suffix == ".py" and path.relative_to(copy).parts[0] in DECISIVE
         assert (code() != before) is is_decisive, path
         path.write_bytes(content)
         assert code() == before

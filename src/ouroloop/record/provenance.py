@@ -23,7 +23,7 @@ from ouroloop.record.track import Store
 from ouroloop.science.dataset import Dataset, DatasetError
 
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
-_DECISIVE = ("testbed", "science", "learner", "loop")
+_DECISIVE = ("config", "testbed", "science", "learner", "loop")
 
 
 @cache
@@ -50,7 +50,7 @@ def processor() -> str:
 def code() -> str:
     """Digest of our source that determines results: a word in a report is none of it."""
     package = Path(__file__).parent.parent
-    sources = sorted([package / "config.py", *(path for name in _DECISIVE for path in (package / name).rglob("*.py"))])
+    sources = sorted(path for name in _DECISIVE for path in (package / name).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 

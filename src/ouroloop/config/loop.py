@@ -1,0 +1,128 @@
+"""One loop: all of the above, where its stages begin, and what does not determine it."""
+
+import hashlib
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from ouroloop.config.cycle import CycleConfig
+from ouroloop.config.data import DataConfig
+from ouroloop.config.model import Model, ModelConfig, SamplingConfig
+from ouroloop.config.section import Number, Proportion, Section, Seed, Whole
+from ouroloop.config.train import TrainConfig
+from ouroloop.testbed.logic.grammar import TruthLabel
+
+
+class StageConfig(Section):
+    """Thresholds on diversity retention r: healthy r >= healthy > onset r >= onset > decline r >= decline."""
+
+    healthy: Proportion = 0.95
+    """A loop is healthy from this retention on. Unit: share of D_0's diversity."""
+    onset: Proportion = 0.5
+    """Below `healthy`, it is at the onset of collapse from this retention on. Unit: share of D_0's diversity."""
+    decline: Proportion = 0.05
+    """Below `onset`, it declines from this retention on, and has collapsed below it. Unit: share of D_0's diversity."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.healthy > self.onset > self.decline:
+            raise ValueError(f"need healthy > onset > decline, got {self.healthy}, {self.onset}, {self.decline}")
+        return self
+
+
+class ResourceConfig(Section):
+    """What a machine of a cluster sets aside for one loop. Where a loop runs changes nothing in it."""
+
+    num_cpus: Number = Field(default=1.0, ge=0, le=4_096)
+    """Processors. Unit: cores."""
+    num_gpus: Number = Field(default=0.0, ge=0, le=64)
+    """Parts are allowed: at 0.25 four loops share a GPU. Unit: GPUs."""
+    memory: Whole | None = Field(default=None, ge=1)
+    """A loop that takes more than its machine has is killed and tried again elsewhere. Unit: bytes."""
+
+
+class LoopConfig(Section):
+    """One self-consuming loop: everything that determines its result, bit for bit."""
+
+    description: str = ""
+    """What the loop is for, in a sentence or two; no part of what determines it."""
+    seed: Seed = 0
+    """What every random draw of the loop follows from."""
+    num_generations: Whole = Field(ge=1, le=100_000)
+    """How often a model is trained and sampled from. Unit: generations."""
+    data: DataConfig
+    """D_0 and fresh data: what the grammar gives."""
+    cycle: CycleConfig = CycleConfig()
+    """How the training set of the next generation is put together."""
+    model: Model
+    """What learns."""
+    train: TrainConfig | None = None
+    """What a network needs and the ideal learner has no use for."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How S_t is drawn from M_t."""
+    stages: StageConfig = StageConfig()
+    """Where a stage of the collapse begins."""
+    exact_every: Whole = Field(default=25, ge=1)
+    """From one exact evaluation of all expressions of depth 1 to 3 to the next: seconds for a network. In between,
+    what is asked of depth 3 is estimated, with a standard error. Unit: generations."""
+    keep_weights: Literal["all", "stages", "last", "none"] = "stages"
+    """Which M_t are kept: `stages` the first of each collapse stage and the last, which is what registering needs."""
+    resources: ResourceConfig = ResourceConfig()
+    """What a cluster sets aside for the loop; it changes no result."""
+
+    @model_validator(mode="after")
+    def _train_belongs_to_model(self) -> Self:
+        if self.model.kind == "transformers" and self.train is None:
+            raise ValueError("train is missing: a network needs train.num_steps and so on")
+        if self.model.kind == "empirical" and self.train is not None:
+            raise ValueError(
+                "model.kind empirical trains nothing; leave train out, or write train: null (--train=null)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        ends, writes = self.data.max_length_tokens + 1, self.sampling.max_new_tokens
+        if writes < ends:
+            raise ValueError(
+                f"sampling.max_new_tokens {writes} must be at least {ends}, "
+                f"the longest expression of depth {self.data.max_depth} and its <eos>"
+            )
+        if isinstance(self.model, ModelConfig) and self.model.context_length <= writes:
+            raise ValueError(
+                f"model.context_length {self.model.context_length} must be at least {writes + 1}: "
+                "the start token and sampling.max_new_tokens"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among its like."""
+        proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
+        label = self.data.truth_label
+        start = "" if label is TruthLabel.TRUE_ONLY else f"-{label.value}"
+        learner = "" if self.model.kind == "transformers" else f"-{self.model.kind}"
+        return f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}-s{self.seed}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
+        given = self.model_dump(
+            mode="json", exclude={"description": True, "keep_weights": True, "resources": True, "data": {"kind"}}
+        )
+        given["data"]["initialisation"] = given["data"].pop("truth_label")  # a loop of 0.1 keeps its fingerprint
+        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+
+
+def flatten(config: BaseModel) -> dict[str, Any]:
+    """Dotted keys and plain values, as the command line spells them."""
+
+    def walk(prefix: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        flat: dict[str, Any] = {}
+        for key, inner in value.items():
+            flat |= walk(f"{prefix}.{key}" if prefix else key, inner)
+        return flat
+
+    return walk("", config.model_dump(mode="json"))

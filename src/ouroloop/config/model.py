@@ -1,0 +1,66 @@
+"""What learns, and how it is sampled from."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from ouroloop.config.section import Number, Section, Temperature, Whole
+
+
+class EmpiricalConfig(Section):
+    """The ideal learner: M_t is its training set, resampled at the temperature. It has nothing to train."""
+
+    kind: Literal["empirical"]
+    """The ideal learner, which has no other field."""
+
+
+class ModelConfig(Section):
+    """A causal LM of transformers, built from its configuration and never from a hub."""
+
+    kind: Literal["transformers"] = "transformers"
+    """What learns: a network of transformers, or `empirical`, the ideal learner."""
+    model_type: str = "gpt2"
+    """A causal LM of transformers, by the name of its type: gpt2, gpt_neox, llama and so on."""
+    num_layers: Whole = Field(ge=1, le=200)
+    """Depth of the network. Unit: blocks."""
+    num_heads: Whole = Field(ge=1, le=200)
+    """Attention heads of each block. Unit: heads."""
+    hidden_size: Whole = Field(ge=4, le=65_536)
+    """Width of the network, a multiple of the heads. Unit: features."""
+    context_length: Whole = Field(default=256, ge=8, le=65_536)
+    """Positions that the network has, the start symbol's included. Unit: tokens."""
+    dropout: Number = Field(default=0.0, ge=0, lt=1)
+    """Of every kind that the model type has, in training. Unit: share."""
+    options: dict[str, bool | int | float | str] = Field(default={})
+    """Further fields of this model type's transformers configuration, e.g. activation_function; {} for none."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class SamplingConfig(Section):
+    """Every decoding parameter. There is no top-k and no top-p: both cut tails and would fake a collapse."""
+
+    temperature: Temperature = 0.8
+    """What logits are divided by: 1 samples the model as it is, less sharpens it. Unit: ratio."""
+    max_new_tokens: Whole = Field(default=200, ge=1, le=1_000)
+    """Where a text is cut off that has not ended. Unit: tokens."""
+    batch_size: Whole = Field(default=4_096, ge=1)
+    """What is sampled at once, which bounds the memory of the key-value cache. Unit: expressions."""
+
+
+def _model_kind(value: Any) -> Any:
+    return value.get("kind", "transformers") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+Model = Annotated[
+    Annotated[ModelConfig, Tag("transformers")] | Annotated[EmpiricalConfig, Tag("empirical")],
+    Discriminator(
+        _model_kind,
+        custom_error_type="model_kind",
+        custom_error_message="a model whose kind is 'transformers' or 'empirical'",
+    ),
+]

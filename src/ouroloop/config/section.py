@@ -1,0 +1,41 @@
+"""What every section of a configuration is: frozen, validated, without a free-form key; and its kinds of number."""
+
+import warnings
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    def changed(self, **values: Any) -> Self:
+        """With other values, validated anew; those of a section that is given as a mapping change that section."""
+        given = self.model_dump()
+        for key, value in values.items():
+            inner = value.model_dump() if isinstance(value, BaseModel) else value
+            before = given[key]
+            is_change = isinstance(value, dict) and isinstance(before, dict)
+            is_change = is_change and value.get("kind") in (None, before.get("kind"))  # another kind has other fields
+            given[key] = before | value if is_change else inner
+        return type(self).model_validate(given)
+
+
+RENAMED = {"initialisation": "truth_label", "initialisations": "truth_labels"}
+"""What fields were called before 0.2.0, and what they are called now."""
+
+
+def with_new_names(value: Any) -> Any:
+    """A section that may still have old names, which are read with a note."""
+    old = [key for key in value if key in RENAMED] if isinstance(value, dict) else []
+    for key in old:
+        warnings.warn(f"{key} is called {RENAMED[key]} since 0.2.0", FutureWarning, stacklevel=2)
+    return {RENAMED.get(key, key): inner for key, inner in value.items()} if old else value
+
+
+# Strict: `true` is no number, and 1.0 no whole one
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Proportion = Annotated[Number, Field(ge=0, le=1)]
+Temperature = Annotated[Number, Field(gt=0, le=10)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**31)]

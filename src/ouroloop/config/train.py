@@ -1,0 +1,70 @@
+"""How a network is trained."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ouroloop.config.section import Number, Section, Whole
+
+
+class TrainConfig(Section):
+    """AdamW, or Muon and AdamW, with warm-up and a cosine decay; the weights of the lowest validation loss win."""
+
+    num_steps: Whole = Field(ge=1)
+    """Length of the training of each generation, at most. Unit: optimizer steps."""
+    batch_size: Whole = Field(ge=1)
+    """What a step sees, drawn at random. num_steps x batch_size / m are the epochs, a tenth less validation. Unit:
+    expressions."""
+    batching: Literal["packed", "padded"] = "packed"
+    """Whether a batch is one row of its tokens, or, the plain way, which works for any causal LM, a row for each
+    expression, padded to the longest."""
+    learning_rate: Number = Field(gt=0, le=1)
+    """Peak of AdamW's learning rate. Unit: per optimizer step."""
+    muon_learning_rate: Number | None = Field(default=None, gt=0, le=1)
+    """When given, the weight matrices of the blocks are Muon's with this peak learning rate, and only the rest AdamW's.
+    Unit: per optimizer step."""
+    final_learning_rate_ratio: Number = Field(default=0.1, ge=0, le=1)
+    """What the cosine ends at, over the peak. Unit: ratio."""
+    num_warmup_steps: Whole = Field(default=50, ge=0)
+    """Steps in which the learning rate rises to its peak. Unit: optimizer steps."""
+    weight_decay: Number = Field(default=0.1, ge=0)
+    """Decoupled, of matrices only: each step takes this times the learning rate off a weight. Unit: factor."""
+    adam_beta1: Number = Field(default=0.9, ge=0, lt=1)
+    """What AdamW's running mean of the gradient keeps of itself in a step. Unit: factor."""
+    adam_beta2: Number = Field(default=0.99, ge=0, lt=1)
+    """What AdamW's running mean of the squared gradient keeps of itself in a step. Unit: factor."""
+    gradient_clip: Number = Field(default=1.0, gt=0)
+    """Longer gradients are scaled down to this. Unit: L2 norm over all weights."""
+    validation_fraction: Number = Field(default=0.1, gt=0, lt=1)
+    """What is held back of a training set to choose the weights by. Unit: share."""
+    max_validation_examples: Whole | None = Field(default=None, ge=1)
+    """What exceeds this of an expanding dataset is trained on; null for no limit. Unit: expressions."""
+    validate_every: Whole = Field(ge=1)
+    """From one validation to the next. Unit: optimizer steps."""
+    stop_gap_nats: Number = Field(default=0.0, ge=0)
+    """Training ends before its steps once the validation loss is so close to the entropy of the validation set,
+    which no model can go below; 0 for never. Unit: nats per expression."""
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """What it is trained on; `auto` takes a GPU where there is one."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Of the arithmetic in training, as Lightning names it."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Lightning's, on one device of one process; `fsdp` is for models that need its sharding or offloading."""
+    compile: bool = False
+    """Whether torch.compile builds kernels for the network first."""
+    num_threads: Whole = Field(default=1, ge=1, le=1024)
+    """Of torch. Part of what a loop is: another number may round sums differently. Unit: threads."""
+
+    @model_validator(mode="after")
+    def _precision_suits_optimizer(self) -> Self:
+        if self.precision == "16-mixed" and self.muon_learning_rate is not None:
+            raise ValueError(
+                "16-mixed scales the gradients for one optimizer, and Muon is a second one: "
+                "choose bf16-mixed, or train.muon_learning_rate=null"
+            )
+        return self
+
+    def num_validation_examples(self, num_examples: int) -> int:
+        """How many of a dataset's examples are validated on; at least one is, and one is left to train on."""
+        wanted = min(max(1, round(self.validation_fraction * num_examples)), num_examples - 1)
+        return wanted if self.max_validation_examples is None else min(wanted, self.max_validation_examples)
