@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ouroloop.science.dataset import Dataset, DatasetError, Source
 from ouroloop.science.seeding import stream
@@ -82,3 +84,46 @@ def test_equal_datasets_have_equal_bytes_and_every_part_counts() -> None:
     assert (first.to_bytes(), first.digest()) == (again.to_bytes(), again.digest())
     others = [one("c", Source.SAMPLED, 1), one("a", Source.FRESH, 1), one("a", Source.SAMPLED, 2)]
     assert len({dataset.digest() for dataset in (first, *others)}) == 4
+
+
+HARD = [
+    "a\tb",
+    "two\nlines",
+    "\r\n",
+    "\0",
+    "\\n is no newline",
+    "\\",
+    "\\\\t\t",
+    "🐍 e\u0301 \u202e",
+    "",
+    "x\t" * 50_000,
+    "\x1c\x85\u2028",
+]
+
+
+@given(extra=st.lists(st.text() | st.sampled_from(HARD), max_size=8))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_any_text_survives_the_disk(tmp_path: Path, extra: list[str]) -> None:
+    for chosen in (
+        HARD,
+        extra or [""],
+        ["plain", "\\t stays", *(text for text in extra if not {"\t", "\n"} & set(text))],
+    ):
+        dataset = Dataset.of(chosen, Source.SAMPLED, 3)
+        path = tmp_path / "dataset.tsv.gz"
+        path.write_bytes(dataset.to_bytes())
+        again = Dataset.read(path)
+        assert again.texts == dataset.texts
+        assert again.digest() == dataset.digest()
+
+
+def test_a_dataset_without_tabs_and_newlines_has_the_bytes_of_before() -> None:
+    """Cache keys and published records hold its digest."""
+    dataset = Dataset.of(["( not False )", "\\t"], Source.FRESH, 2)
+    assert gzip.decompress(dataset.to_bytes()) == b"source\tgeneration\ttext\nfresh\t2\t( not False )\nfresh\t2\t\\t"
+    assert dataset.digest() == "624ed0e7d2cebcccccdd34cb9f9da7e1beb4ac19c5e0db033a52a090d5201c27"
+
+
+def test_an_escaped_and_a_plain_text_never_share_a_digest() -> None:
+    plain, escaped = Dataset.of([r"a\tb"], Source.FRESH, 2), Dataset.of(["a\tb"], Source.FRESH, 2)
+    assert plain.digest() != escaped.digest()

@@ -5,6 +5,7 @@ Every example is drawn from the testbed at the start (D_0) or fresh at t (F_t), 
 
 import gzip
 import hashlib
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ class Source(IntEnum):
 
 class DatasetError(ValueError):
     """A dataset file that is not what was written."""
+
+
+_PLAIN = "source\tgeneration\ttext"
+_ESCAPED = "source\tgeneration\tescaped_text"
+_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n"}
+_UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +85,24 @@ class Dataset:
         return dict(zip(names, map(int, counts), strict=True))
 
     def to_bytes(self) -> bytes:
-        """Gzipped table with a header, one example a line; equal datasets give equal bytes."""
+        """Gzipped table with a header, one example a line; equal datasets give equal bytes.
+
+        Where a text has a tab or a newline, all of them are escaped, and the header says so.
+        """
         return gzip.compress(self._table(), compresslevel=6, mtime=0)
 
     def digest(self) -> str:
         return hashlib.sha256(self._table()).hexdigest()
 
     def _table(self) -> bytes:
-        lines = ["source\tgeneration\ttext"]
-        for text, source, generation in zip(self.texts, self.sources, self.generations, strict=True):
+        texts, header = self.texts, _PLAIN
+        if any("\t" in text or "\n" in text for text in texts):
+            texts, header = (
+                tuple(re.sub(r"[\\\t\n]", lambda found: _ESCAPES[found[0]], text) for text in texts),
+                _ESCAPED,
+            )
+        lines = [header]
+        for text, source, generation in zip(texts, self.sources, self.generations, strict=True):
             lines.append(f"{Source(source).name.lower()}\t{generation}\t{text}")
         return "\n".join(lines).encode()
 
@@ -100,15 +116,19 @@ class Dataset:
         try:
             header, *lines = gzip.decompress(path.read_bytes()).decode().split("\n")
             rows = [line.split("\t") for line in lines]
-            if header != "source\tgeneration\ttext" or any(len(row) != 3 for row in rows):
+            if header not in (_PLAIN, _ESCAPED) or any(len(row) != 3 for row in rows):
                 raise DatasetError(f"{path} is not a dataset of ouroloop")
             return cls(
-                tuple(text for _, _, text in rows),
+                tuple(_unescaped(text) if header == _ESCAPED else text for _, _, text in rows),
                 np.array([Source[source.upper()] for source, _, _ in rows], dtype=np.uint8),
                 np.array([int(generation) for _, generation, _ in rows], dtype=np.int32),
             )
         except (OSError, EOFError, zlib.error, UnicodeDecodeError, KeyError, ValueError) as error:
             raise DatasetError(f"{path} is damaged: {error}") from error
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\[\\tn]", lambda found: _UNESCAPES[found[0]], text)
 
 
 def _origin(source: int, generation: int) -> str:
