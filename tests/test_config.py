@@ -1,9 +1,11 @@
 """The schema itself: what it says of every field, and the loops that a study comes to."""
 
-import pytest
-from pydantic import ValidationError
+from typing import Annotated
 
-from ouroloop.config import CycleConfig, DataCycle, LoopConfig
+import pytest
+from pydantic import Field, ValidationError
+
+from ouroloop.config import Added, CycleConfig, DataCycle, LoopConfig, Section, Whole
 from ouroloop.presets import load_preset
 from ouroloop.schema import fields
 from ouroloop.study.config import StudyConfig
@@ -65,6 +67,22 @@ def test_fingerprints_of_0_1_hold() -> None:
     assert smoke.fingerprint().startswith("5749d8f9")
     half = ["model.kind=empirical", "train=null", "num_generations=4", "data.truth_label=half_and_half"]
     assert load_preset("laptop", half, LoopConfig).fingerprint().startswith("9862602e")
+
+
+class _Inner(Section):
+    old: Whole = 1
+    added: Annotated[Whole, Added()] = Field(default=1, ge=1)
+
+
+class _Outer(Section):
+    inner: _Inner = _Inner()
+    listed: Annotated[tuple[_Inner, ...], Added()] = ()
+
+
+def test_a_field_that_came_later_identifies_nothing_until_it_is_set() -> None:
+    assert _Outer().identity() == {"inner": {"old": 1}}
+    assert _Outer(inner=_Inner(added=2)).identity() == {"inner": {"old": 1, "added": 2}}
+    assert _Outer(listed=(_Inner(),)).identity() == {"inner": {"old": 1}, "listed": [{"old": 1, "added": 1}]}
 
 
 def test_a_changed_configuration_is_validated_anew(tiny: LoopConfig) -> None:

@@ -22,6 +22,7 @@ from ouroloop.config.model import EmpiricalConfig as EmpiricalConfig
 from ouroloop.config.model import ModelConfig as ModelConfig
 from ouroloop.config.model import SamplingConfig as SamplingConfig
 from ouroloop.config.section import RENAMED as RENAMED
+from ouroloop.config.section import Added as Added
 from ouroloop.config.section import Number as Number
 from ouroloop.config.section import Proportion as Proportion
 from ouroloop.config.section import Section as Section

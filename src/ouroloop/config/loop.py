@@ -107,9 +107,10 @@ class LoopConfig(Section):
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
-        given = self.model_dump(
-            mode="json", exclude={"description": True, "keep_weights": True, "resources": True, "data": {"kind"}}
-        )
+        given = self.identity()
+        for changes_nothing in ("description", "keep_weights", "resources"):
+            del given[changes_nothing]
+        del given["data"]["kind"]
         given["data"]["initialisation"] = given["data"].pop("truth_label")  # a loop of 0.1 keeps its fingerprint
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 

@@ -1,9 +1,15 @@
 """What every section of a configuration is: frozen, validated, without a free-form key; and its kinds of number."""
 
 import warnings
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
+
+
+@dataclass(frozen=True)
+class Added:
+    """Marks a field that 0.2 did not have, and whose default is what was done before: `Annotated[Whole, Added()]`."""
 
 
 class Section(BaseModel):
@@ -19,6 +25,19 @@ class Section(BaseModel):
             is_change = is_change and value.get("kind") in (None, before.get("kind"))  # another kind has other fields
             given[key] = before | value if is_change else inner
         return type(self).model_validate(given)
+
+    def identity(self) -> dict[str, Any]:
+        """As JSON, without the fields that were `Added` and are at their default: so an older loop keeps its digests."""
+        given = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if any(isinstance(mark, Added) for mark in field.metadata) and value == field.get_default(
+                call_default_factory=True
+            ):
+                del given[name]
+            elif isinstance(value, Section):
+                given[name] = value.identity()
+        return given
 
 
 RENAMED = {"initialisation": "truth_label", "initialisations": "truth_labels"}

@@ -48,8 +48,9 @@ class Generation:
 
 def key(config: LoopConfig, device: str, training_set: Dataset, generation: int) -> str:
     """Of M_t, S_t and their measures. `device` is the learner's."""
+    given = config.identity()
     decisive = {
-        **config.model_dump(mode="json", include={"data", "model", "train", "sampling", "seed"}),
+        **{name: given[name] for name in ("data", "model", "train", "sampling", "seed")},
         "training_set": training_set.digest(),
         "generation": generation,
         "exact": generation % config.exact_every == 0,
