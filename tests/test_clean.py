@@ -1,6 +1,7 @@
 """Cleaning must free what is old and unheld, and must not touch anything else."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -110,6 +111,19 @@ def test_artifacts_of_deleted_runs_go_unless_a_model_is_registered(tiny: LoopCon
         folder = Path(run.entity.info.artifact_uri.removeprefix("file://"))
         assert {path for path in before if path.is_relative_to(folder)} <= left
     assert not Path(gone.entity.info.artifact_uri.removeprefix("file://")).exists()
+
+
+def test_a_root_whose_name_a_uri_must_quote_is_cleaned_too(
+    tiny: LoopConfig, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quoted = tmp_path / "Mein Ordner größe? 100%25"
+    shutil.move(root / "mlruns", quoted / "mlruns")
+    monkeypatch.setenv("OUROLOOP_ROOT", str(quoted))
+    gone = run_loop(tiny.changed(model={"kind": "empirical"}, train=None), Store.open(), name="gone", study="gone")
+    Store.open().client.delete_run(gone.id)
+    time.sleep(0.01)
+    assert freed(0)["artifacts of deleted runs"] == 1 + tiny.num_generations
+    assert not list((quoted / "mlruns" / "artifacts").rglob("*.gz"))
 
 
 def test_the_command_says_what_it_frees(ouroloop: CommandLine, root: Path) -> None:

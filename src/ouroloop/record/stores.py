@@ -52,22 +52,27 @@ def root_id() -> str:
 
 def tracking_uri() -> str:
     """MLflow's store. Absolute: a relative one would follow the working directory of each process."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(runs_folder() / "mlflow.db")
 
 
 def optuna_url() -> str:
     """Optuna's store, never MLflow's: both keep an `alembic_version` table."""
-    return os.environ.get("OUROLOOP_OPTUNA_URL") or f"sqlite:///{runs_folder() / 'optuna.db'}"
+    return os.environ.get("OUROLOOP_OPTUNA_URL") or sqlite_url(runs_folder() / "optuna.db")
 
 
 def is_server(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
+def sqlite_url(path: Path) -> str:
+    """Of an SQLite store, whatever its folder is called: SQLAlchemy takes off one quoting."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
 def sqlite_file(url: str) -> Path | None:
     """Where an SQLite store lies, whether it is there or not; None for a store of another kind."""
     kind, _, path = url.partition(":///")
-    return Path(path.partition("?")[0]) if kind.partition("+")[0] == "sqlite" else None
+    return Path(unquote(path.partition("?")[0])) if kind.partition("+")[0] == "sqlite" else None
 
 
 def masked(text: str) -> str:
@@ -106,7 +111,7 @@ def make_whole(path: Path, build: Callable[[str], object]) -> None:
     aside = path.with_name(f".{path.name}.making")
     for leftover in path.parent.glob(f"{aside.name}*"):
         leftover.unlink()
-    build(f"sqlite:///{aside}")
+    build(sqlite_url(aside))
     aside.replace(path)
     log_ahead(path)
 
