@@ -46,6 +46,20 @@ def test_half_lives_and_what_is_left_have_seeds_and_intervals() -> None:
     assert cell["retention"]["mean"] == 0.4
 
 
+def test_the_slope_of_the_end_is_that_of_its_last_generations_alone() -> None:
+    """A fall that stopped at t = 10 has no slope from t = 10 to 30; one that goes on by 0.01 a generation has that."""
+    stopped = [1.0] + [0.5] * 30
+    falling = [1.0 - 0.01 * t for t in range(31)]
+    (cell,) = findings(loop("λ = 1", 1, stopped), loop("λ = 1", 2, falling))["cells"]
+    slope = cell["retention_slope"]
+    assert (slope["from"], slope["to"], slope["n"]) == (10, 30, 2)
+    assert slope["by_seed"] == pytest.approx({"1": 0.0, "2": -0.01}, abs=1e-9)
+    assert slope["mean"] == pytest.approx(-0.005)
+    assert slope["low"] < slope["mean"] < slope["high"]
+    (short,) = findings(loop("λ = 1", 1, [1.0, 0.9]))["cells"]
+    assert short["retention_slope"] == {}
+
+
 def test_a_seed_that_never_halved_counts_up_to_the_horizon() -> None:
     (cell,) = findings(loop("λ = 0.1", 1, [1.0, 0.4]), loop("λ = 0.1", 2, [1.0, 0.9]))["cells"]
     assert cell["half_life"]["by_seed"] == {"1": 1, "2": None}

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ouroloop.report.results import FIXED_SHARE, Loop, Results, kept_at, last_generation, retention_bounds
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, Survival, crossing, interval, survival
@@ -137,6 +139,7 @@ _FALLING = ("coverage", "coverage_depth_1_3", *(f"coverage_depth_{d}" for d in r
             "coverage_tail_10", "unique_fraction", "grammar_membership")  # fmt: skip
 _RISING = ("kl_forward_nats", "kl_forward_t1_nats", "kl_reverse_nats", "depth_tv")
 _MARGIN = 0.1
+_SLOPE_GENERATIONS = 20
 
 
 def findings_json(results: Results) -> str:
@@ -158,6 +161,7 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
         "seeds": [loop.seed for loop in loops],
         "generation": last,
         "retention": _over_seeds(kept, retention_bounds(loops)),
+        "retention_slope": _slope(loops, last),
         "half_life": _half_life(loops),
         "fixed_on_one_text": {
             "loops": len(fixed),
@@ -166,6 +170,19 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
         },
         "lead_before_retention_fell_by_a_tenth": _leads(loops),
     }
+
+
+def _slope(loops: Sequence[Loop], last: int) -> dict[str, Any]:
+    """Of retention, a generation, by least squares over the last of them: whether the loss goes on or has ended.
+
+    Nothing for loops that are shorter. An extrapolation of it is one: a loss that slows down has not stopped.
+    """
+    if last <= _SLOPE_GENERATIONS:
+        return {}
+    times = range(last - _SLOPE_GENERATIONS, last + 1)
+    curves = {loop.seed: [loop.history.get(RETENTION, {}).get(t) for t in times] for loop in loops}
+    slopes = {seed: None if None in curve else float(np.polyfit(times, curve, 1)[0]) for seed, curve in curves.items()}
+    return {"from": times[0], "to": last, **_over_seeds(slopes)}
 
 
 def _half_life(loops: Sequence[Loop]) -> dict[str, Any]:
