@@ -21,7 +21,7 @@ import yaml
 from ouroloop.cli import main
 from ouroloop.config import LoopConfig
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
-from ouroloop.record.run import Run
+from ouroloop.record.run import Run, sample_tables
 from ouroloop.record.track import Store
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import as_metrics, measure
@@ -109,7 +109,7 @@ def hostile_loop(store: Store) -> None:
     tags = {"level": "generation", "generation": "1", **cell_tags(config, "hostile")}
     child = store.create("gen-01", run, tags)
     points = {key: [(1, value)] for key, value in as_metrics(measure(written, original)).items()}
-    child.log_samples(written)
+    child.log_tables(sample_tables(written))
     child.log_bytes("samples.tsv.gz", Dataset.of(HOSTILE, Source.SAMPLED, 1).to_bytes())
     child.describe("\n\n".join(HOSTILE))  # Markdown
     for one in (run, child):

@@ -18,7 +18,7 @@ from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
-from ouroloop.record.run import Run
+from ouroloop.record.run import Run, sample_tables
 from ouroloop.record.track import Store
 from ouroloop.report.figures import drawings
 from ouroloop.report.folder import write_report
@@ -170,7 +170,7 @@ def record(store: Store, config: LoopConfig, study: str) -> None:
         child = store.create(
             f"gen-{t:02d}", run, {"level": "generation", "generation": str(t), **cell_tags(config, study)}
         )
-        child.log_samples(sampled)
+        child.log_tables(sample_tables(sampled))
         for one in (run, child):
             one.log_series(points)
         child.end("FINISHED")

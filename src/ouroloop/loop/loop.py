@@ -29,7 +29,7 @@ from ouroloop.loop.generation import compute
 from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import running
 from ouroloop.record.provenance import cell_tags, create_loop, loop_description, record_origin
-from ouroloop.record.run import Run
+from ouroloop.record.run import Run, dataset_table, sample_tables, table_files
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import needs_fresh_data, next_dataset
 from ouroloop.science.dataset import Dataset, DatasetError, Source
@@ -163,11 +163,10 @@ class _Loop:
         with cache.holding(key):
             with running(take) as run, TemporaryDirectory() as aside:
                 start = perf_counter()
-                run.log_dataset(f"D_{number - 1:02d}", training_set)
                 made = self._copied(key, number, run, Path(aside)) or self._computed(number, training_set)
                 self.observer.phase_started("record")
                 metrics = {"generation_seconds": perf_counter() - start, **made.metrics}  # a copy's are its original's
-                self._record(number, run, made, metrics, is_resumed=unfinished is not None)
+                self._record(number, run, training_set, made, metrics, is_resumed=unfinished is not None)
             if not made.source:
                 cache.enter(key, run)
         self.stages.append(self._stage(metrics))
@@ -191,9 +190,20 @@ class _Loop:
         is_kept = keeps_weights(self.config, number, self._stage(metrics), self.stages)
         return self.learner.is_registrable and is_kept
 
-    def _record(self, number: int, run: Run, made: Generation, metrics: dict[str, float], is_resumed: bool) -> None:
-        run.log_bytes("samples.tsv.gz", made.samples.to_bytes())
-        run.log_samples(Sample.of(made.samples.texts, self.reference.testbed))
+    def _record(
+        self,
+        number: int,
+        run: Run,
+        training_set: Dataset,
+        made: Generation,
+        metrics: dict[str, float],
+        is_resumed: bool,
+    ) -> None:
+        """Few writes, each of many things: MLflow takes some 10 ms for one, whatever is in it."""
+        tables = {**dataset_table(training_set), **sample_tables(Sample.of(made.samples.texts, self.reference.testbed))}
+        sets = {"training_set.tsv.gz": training_set.to_bytes(), "samples.tsv.gz": made.samples.to_bytes()}
+        run.log_files(sets | table_files(tables))
+        run.log_input(f"D_{number - 1:02d}", training_set)
         if made.save is not None and self._keeps(number, metrics):
             with TemporaryDirectory() as folder:
                 made.save(Path(folder))
@@ -201,7 +211,7 @@ class _Loop:
         stage = self._stage(metrics)
         points = {key: [(number, value)] for key, value in metrics.items()}
         tags = {**made.tags, **({} if stage is None else {"stage": stage})}
-        run.log_series({**made.curves, **points}, is_resumed, made.note, **tags)
+        run.log_series({**made.curves, **points}, is_resumed, made.note, tables, **tags)
         self.run.log_series(points, is_resumed or number <= self.reached)
 
 

@@ -99,9 +99,14 @@ def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapp
         }
     )
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
-    run.log_bytes("environment.json", json.dumps(environment, indent=2).encode())
-    run.log_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
-    run.log_bytes("original_data.tsv.gz", original.to_bytes())
+    configuration = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    run.log_files(
+        {
+            "environment.json": json.dumps(environment, indent=2).encode(),
+            "config.yaml": configuration.encode(),
+            "original_data.tsv.gz": original.to_bytes(),
+        }
+    )
     run.log_series(
         {key: [(0, value)] for key, value in metrics.items()},
         skip_existing=True,

@@ -9,8 +9,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +34,7 @@ from mlflow.entities import (
     Run as RunEntity,
 )
 
-from ouroloop.record.liveness import Superseded
+from ouroloop.record.liveness import Superseded, held
 from ouroloop.science.dataset import Dataset, DatasetError
 from ouroloop.testbed.base import Sample
 
@@ -50,10 +50,37 @@ _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "s
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Points (step, value) of metrics, by key."""
 
+Tables = Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]
+"""(columns, rows) by name."""
+
 
 def short_digest(dataset: Dataset) -> str:
     """What the UI shows to tell datasets apart."""
     return dataset.digest()[:12]
+
+
+def sample_tables(sample: Sample) -> Tables:
+    """The most frequent texts, each before what is said of it, and all of them by class, such as depth."""
+    testbed = sample.testbed
+    columns = [testbed.columns[-1], "count", "share", *testbed.columns[:-1]]
+    rows = [(row[-1], *row[:-1]) for row in sample.most_frequent(_TABLE_ROWS)]
+    tally = testbed.tally(sample)
+    return {"samples": (columns, rows), **({"depths": (["depth", "count"], tally)} if tally else {})}
+
+
+def dataset_table(dataset: Dataset) -> Tables:
+    """The origins of a training set."""
+    origins = [(origin, count, count / len(dataset)) for origin, count in dataset.mixture().items()]
+    return {"training_set": (["origin", "examples", "share"], origins)}
+
+
+def table_files(tables: Tables) -> dict[str, bytes]:
+    """As artifacts that the UI shows as tables, once a tag says that it may."""
+    return {f"{name}.json": json.dumps({"columns": c, "data": rows}).encode() for name, (c, rows) in tables.items()}
+
+
+def _listed(tables: Iterable[str]) -> list[dict[str, str]]:
+    return [{"path": f"{name}.json", "type": "table"} for name in tables]
 
 
 @dataclass(frozen=True)
@@ -127,7 +154,8 @@ class Run:
     def running(self) -> Iterator[None]:
         """The run is RUNNING inside, and afterwards FINISHED, KILLED (interrupted) or FAILED (an error)."""
         try:
-            self.store.client.update_run(self.id, status="RUNNING")
+            if self.status != "RUNNING":  # one that has just been created is
+                self.store.client.update_run(self.id, status="RUNNING")
             yield
         except Superseded:
             raise  # the run is another's now
@@ -151,10 +179,17 @@ class Run:
         entities = [RunTag(f"ouroloop.{key}", value) for key, value in tags.items()]
         self.store.client.log_batch(self.id, tags=entities)
 
-    def log_series(self, series: Series, skip_existing: bool = False, note: str | None = None, **tags: str) -> None:
+    def log_series(
+        self,
+        series: Series,
+        skip_existing: bool = False,
+        note: str | None = None,
+        tables: Iterable[str] = (),
+        **tags: str,
+    ) -> None:
         """Metric points (step, value) by key, the finite ones; with `skip_existing`, only at new steps.
 
-        Tags, and the text of `describe`, go along in the same write.
+        Tags, the text of `describe`, and which of its artifacts are all its tables go along in the same write.
         """
         now = int(time.time() * 1000)
         points = []
@@ -165,6 +200,7 @@ class Run:
             points += [Metric(key, value, now, step) for step, value in wanted]
         entities = [RunTag(f"ouroloop.{key}", value) for key, value in tags.items()]
         entities += [] if note is None else [RunTag(_NOTE, note)]
+        entities += [RunTag(_TABLES, json.dumps(listed))] if (listed := _listed(tables)) else []
         for start in range(0, max(len(points), 1), _METRICS_PER_BATCH):
             self.store.client.log_batch(self.id, metrics=points[start : start + _METRICS_PER_BATCH], tags=entities)
 
@@ -172,40 +208,35 @@ class Run:
         points = self.store.client.get_metric_history(self.id, key)
         return sorted((point.step, point.value) for point in points)
 
+    def log_files(self, files: Mapping[str, bytes]) -> None:
+        """Artifacts, all in one go; a name may begin with a folder."""
+        place = urlsplit(self.entity.info.artifact_uri)
+        with ExitStack() as entered:
+            is_here = place.scheme == "file"  # MLflow's client would ask for the run, and copy
+            folder = Path(url2pathname(place.path) if is_here else entered.enter_context(TemporaryDirectory()))
+            entered.enter_context(held())
+            for name, content in files.items():
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            if not is_here:
+                self.store.client.log_artifacts(self.id, str(folder))
+
     def log_bytes(self, name: str, content: bytes) -> None:
         """An artifact; `name` may begin with a folder."""
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
-            path.write_bytes(content)
-            self.store.client.log_artifact(self.id, str(path), str(Path(name).parent) if "/" in name else None)
+        self.log_files({name: content})
 
-    def log_tables(self, **tables: tuple[Sequence[str], Sequence[Sequence[Any]]]) -> None:
-        """(columns, rows) by name: JSON artifacts that the UI shows as tables; written anew each time."""
-        for name, (columns, rows) in tables.items():
-            self.log_bytes(f"{name}.json", json.dumps({"columns": columns, "data": rows}).encode())
+    def log_tables(self, tables: Tables) -> None:
+        """Artifacts that the UI shows as tables, beside those that there are; written anew each time."""
+        self.log_files(table_files(tables))
         before = json.loads(self.store.get(self.id).entity.data.tags.get(_TABLES, "[]"))
-        logged = [{"path": f"{name}.json", "type": "table"} for name in tables]
-        kept = [one for one in before if one not in logged]
-        self.store.client.set_tag(self.id, _TABLES, json.dumps([*kept, *logged]))
+        logged = _listed(tables)
+        self.store.client.set_tag(
+            self.id, _TABLES, json.dumps([*(one for one in before if one not in logged), *logged])
+        )
 
-    def log_samples(self, sample: Sample) -> None:
-        """The most frequent texts, each before what is said of it, and all of them by class, such as depth, as tables
-        that the UI shows.
-        """
-        testbed = sample.testbed
-        columns = [testbed.columns[-1], "count", "share", *testbed.columns[:-1]]
-        rows = [(row[-1], *row[:-1]) for row in sample.most_frequent(_TABLE_ROWS)]
-        tables: dict[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = {"samples": (columns, rows)}
-        if tally := testbed.tally(sample):
-            tables["depths"] = (["depth", "count"], tally)
-        self.log_tables(**tables)
-
-    def log_dataset(self, name: str, dataset: Dataset) -> None:
-        """The dataset as an artifact with every example's provenance, a table of its origins, and an input of both."""
-        mixture = dataset.mixture()
-        self.log_bytes("training_set.tsv.gz", dataset.to_bytes())
-        origins = [(origin, count, count / len(dataset)) for origin, count in mixture.items()]
-        self.log_tables(training_set=(["origin", "examples", "share"], origins))
+    def log_input(self, name: str, dataset: Dataset) -> None:
+        """The dataset, which is the artifact `training_set.tsv.gz`, as an input of the run."""
         entity = DatasetEntity(
             name=name,
             digest=short_digest(dataset),
@@ -213,7 +244,7 @@ class Run:
             source=json.dumps({"uri": f"runs:/{self.id}/training_set.tsv.gz"}),
             schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t} for n, t in _DATASET_COLUMNS]}),
             profile=json.dumps(
-                {"num_rows": len(dataset), "synthetic_share": dataset.synthetic_share, "mixture": mixture}
+                {"num_rows": len(dataset), "synthetic_share": dataset.synthetic_share, "mixture": dataset.mixture()}
             ),
         )
         inputs = DatasetInput(entity, [InputTag("mlflow.data.context", f"{dataset.synthetic_share:.0%} synthetic")])

@@ -202,7 +202,7 @@ def record_results(run: Run, store: Store, config: StudyConfig, trials: Trials, 
         tags = [loop.tag(key) for key in ("cycle", "synthetic_proportion", "temperature", "seed")]
         life = half_life(dict(loop.history(RETENTION)))
         rows.append([*tags, loop.status, reached(loop), *last, "" if life is None else life, round(seconds / 60, 2)])
-    run.log_tables(results=(columns, rows))
+    run.log_tables({"results": (columns, rows)})
     run.log_bytes("answer.json", json.dumps(_as_record(config, cells), indent=2).encode())
     for name, picture in study_plots(trials, cells).items():
         run.log_bytes(f"{name}.png", picture)
