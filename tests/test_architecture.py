@@ -161,6 +161,7 @@ THROUGH_OTHERS = {
     "console": "test_cache and test_cli",
     "errors": "a name",
     "learner/base": "protocols; tests/learner/contract.py",
+    "learner/network/sharding": "test_world",
     "loop/observer": "test_loop and test_generation",
     "options": "test_cli",
     "preset_files": "test_presets",

@@ -5,7 +5,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from ouroloop.config import Added, CycleConfig, DataCycle, LoopConfig, Section, Whole
+from ouroloop.config import Added, ConfigError, CycleConfig, DataCycle, LoopConfig, Section, Whole
 from ouroloop.presets import load_preset
 from ouroloop.schema import fields
 from ouroloop.study.config import StudyConfig
@@ -67,6 +67,15 @@ def test_fingerprints_of_0_1_hold() -> None:
     assert smoke.fingerprint().startswith("5749d8f9")
     half = ["model.kind=empirical", "train=null", "num_generations=4", "data.truth_label=half_and_half"]
     assert load_preset("laptop", half, LoopConfig).fingerprint().startswith("9862602e")
+
+
+def test_how_many_devices_is_part_of_what_a_loop_is_when_there_are_several() -> None:
+    loops = [load_preset("smoke", [f"train.devices={number}"], LoopConfig) for number in (1, 2, 4)]
+    assert loops[0].fingerprint() == load_preset("smoke", [], LoopConfig).fingerprint()
+    assert len({loop.fingerprint() for loop in loops}) == 3
+    assert [loop.identity()["train"].get("devices") for loop in loops] == [None, 2, 4]
+    with pytest.raises(ConfigError, match="devices 17 must be at most batch_size 16"):
+        load_preset("smoke", ["train.devices=17"], LoopConfig)
 
 
 class _Inner(Section):

@@ -27,7 +27,7 @@ class Section(BaseModel):
         return type(self).model_validate(given)
 
     def identity(self) -> dict[str, Any]:
-        """As JSON, without the fields that were `Added` and are at their default: so an older loop keeps its digests."""
+        """As JSON, without the fields that were `Added` and are at their default: an older loop keeps its digests."""
         given = self.model_dump(mode="json")
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)

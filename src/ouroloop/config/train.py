@@ -1,10 +1,10 @@
 """How a network is trained."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ouroloop.config.section import Number, Section, Whole
+from ouroloop.config.section import Added, Number, Section, Whole
 
 
 class TrainConfig(Section):
@@ -48,8 +48,12 @@ class TrainConfig(Section):
     """What it is trained on; `auto` takes a GPU where there is one."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Of the arithmetic in training, as Lightning names it."""
+    devices: Annotated[Whole, Added()] = Field(default=1, ge=1, le=64)
+    """What one model is trained and sampled on, each device by a process of its own, batch_size divided among them.
+    Another number rounds sums differently, and draws other texts. Unit: devices."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """Lightning's, on one device of one process; `fsdp` is for models that need its sharding or offloading."""
+    """Lightning's: `ddp`, which is `auto` on several devices, has all of the model on each; `fsdp` shares out the
+    weights, their gradients and the optimizer's state while training."""
     compile: bool = False
     """Whether torch.compile builds kernels for the network first."""
     num_threads: Whole = Field(default=1, ge=1, le=1024)
@@ -62,6 +66,12 @@ class TrainConfig(Section):
                 "16-mixed scales the gradients for one optimizer, and Muon is a second one: "
                 "choose bf16-mixed, or train.muon_learning_rate=null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _every_device_has_work(self) -> Self:
+        if self.batch_size < self.devices:
+            raise ValueError(f"devices {self.devices} must be at most batch_size {self.batch_size}")
         return self
 
     def num_validation_examples(self, num_examples: int) -> int:

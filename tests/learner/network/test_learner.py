@@ -47,8 +47,15 @@ class TestNetworkOnAnotherTestbed(contract.LearnerContract):
         ({"model": MODEL.changed(model_type="no-such")}, "no-such"),
         ({"model": MODEL.changed(model_type="bloom")}, "cannot be trained packed"),
         ({"train": TRAIN.changed(accelerator="gpu")}, "cannot train with train.accelerator=gpu"),
+        (
+            {"train": TRAIN.changed(accelerator="gpu", devices=2)},
+            "on train.devices=2: ",
+        ),
+        ({"train": TRAIN.changed(precision="16-mixed")}, "16-mixed needs a GPU"),
+        ({"train": TRAIN.changed(strategy="fsdp")}, "train.devices must be at least 2"),
+        ({"train": TRAIN.changed(strategy="fsdp", devices=2, compile=True)}, "drop one"),
     ],
-    ids=["not causal", "unknown", "packed", "accelerator"],
+    ids=["not causal", "unknown", "packed", "accelerator", "accelerators", "16-mixed", "fsdp on one", "fsdp compiled"],
 )
 def test_a_check_refuses_what_would_fail_later(
     change: dict[str, ModelConfig | TrainConfig], message: str, monkeypatch: pytest.MonkeyPatch

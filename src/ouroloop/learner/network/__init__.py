@@ -5,6 +5,8 @@
     batches     the data module, and packing instead of padding
     train       the Lightning module, and one call that trains it
     muon        the optimizer of the weight matrices
+    sharding    a model shared out over devices
+    world       several devices as one
     sampling    draws texts, and says how probable they are, from trees of prefixes
 
 Knows a testbed by its tokenizer alone.

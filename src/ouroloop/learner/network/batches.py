@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import AttentionInterface, PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
+from ouroloop.learner.network import world
 from ouroloop.science.dataset import Dataset
 from ouroloop.testbed.base import Tokenizer
 
@@ -167,13 +168,13 @@ class Batch(NamedTuple):
     """How often the text is in the batch: what a dataset repeats is evaluated once and weighted."""
     layout: Layout
     num_tokens: int
-    """Repetitions counted."""
+    """Repetitions counted, and what other processes have of the batch."""
     num_texts: int
-    """Repetitions counted."""
+    """Likewise."""
 
 
 class _Texts:
-    """The distinct texts of a dataset, encoded once: U of them."""
+    """The distinct texts of a dataset, encoded once: U of them. A batch of theirs is this process's share of one."""
 
     def __init__(self, texts: list[str], tokenizer: Tokenizer) -> None:
         self._ids = [np.array(tokenizer.encode(text), dtype=np.int64) for text in texts]
@@ -184,7 +185,9 @@ class _Texts:
             yield self._batch(part, single_block)
 
     def _batch(self, rows: npt.NDArray[np.int64], single_block: bool) -> Batch:
-        distinct, counts_B = np.unique(rows, return_counts=True)
+        share = rows[world.rank() :: world.size()]
+        distinct, counts_B = np.unique(share if len(share) else rows[:1], return_counts=True)
+        counts_B *= min(1, len(share))  # a batch smaller than there are processes: one text, that weighs nothing
         ascending = np.argsort(self.lengths_U[distinct], kind="stable")
         distinct, counts_B = distinct[ascending], counts_B[ascending]
         lengths_B = self.lengths_U[distinct]
@@ -195,7 +198,7 @@ class _Texts:
             torch.from_numpy(np.concatenate([np.arange(length) for length in lengths_B])),
             torch.from_numpy(np.repeat(counts_B.astype(np.float32), lengths_B)),
             layout(lengths_B, single_block=single_block),
-            int(lengths_B @ counts_B),
+            int(self.lengths_U[rows].sum()),
             len(rows),
         )
 

@@ -14,20 +14,23 @@ import logging
 import math
 import warnings
 from contextlib import nullcontext
+from copy import deepcopy
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
 from ouroloop.learner.base import Report, Training
+from ouroloop.learner.network import world
 from ouroloop.learner.network.batches import Batch, MixedDataModule, packed_attention, packed_logits, padded_logits
 from ouroloop.learner.network.muon import Muon, block_matrices
+from ouroloop.learner.network.sharding import is_sharded, shard, sharding, whole_weights
 
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)  # tips, not messages
 warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning 2.6.6 under torch 2.13
@@ -49,13 +52,17 @@ class LanguageModel(pl.LightningModule):
         self._muon_groups = block_matrices(model) if config.muon_learning_rate else []
         self._report = report
         self.train_losses: list[Tensor] = []
-        """Nats per token, one scalar per optimizer step."""
+        """Nats per token, one scalar per optimizer step; what this process adds to it where there are several."""
         self.validation_losses: list[tuple[int, float]] = []
         """(optimizer step, nats per expression)."""
         self.num_tokens = 0
         """Predicted tokens trained on, padding excluded."""
         self._validation_sum = 0.0
         self._num_validated = 0
+
+    def configure_model(self) -> None:
+        if self.config.strategy == "fsdp" and not is_sharded(self.model):
+            shard(self.model, self.device_mesh["data_parallel"])
 
     @property
     def num_steps(self) -> int:
@@ -76,14 +83,14 @@ class LanguageModel(pl.LightningModule):
             loss = self.summed_loss(batch) / batch.num_tokens
             for optimizer in optimizers:
                 optimizer.zero_grad()
-            self.manual_backward(loss)
+            self.manual_backward(loss * world.size())  # gradients of several processes are averaged
             for optimizer, schedule in zip(optimizers, schedules, strict=True):
                 optimizer.step()
                 schedule.step()
             self.num_tokens += batch.num_tokens
             self.train_losses.append(loss.detach())
             if self.num_steps % max(1, self.config.num_steps // 100) == 0:
-                self._report(self.num_steps, float(self.train_losses[-1]))
+                self._report(self.num_steps, float(self.train_losses[-1]) * world.size())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Here and not in the loop above: what mixed precision has scaled up is scaled down again by now
@@ -97,6 +104,9 @@ class LanguageModel(pl.LightningModule):
         self._num_validated += batch.num_texts
 
     def on_validation_epoch_end(self) -> None:
+        if world.size() > 1:
+            own = torch.tensor(self._validation_sum, dtype=torch.float64, device=self.device)
+            self._validation_sum = float(world.total(own))
         self.validation_losses.append((self.num_steps, self._validation_sum / self._num_validated))
 
     def configure_optimizers(self) -> list[dict[str, Any]]:
@@ -151,41 +161,59 @@ class BestWeights(pl.Callback):
         _, nats = module.validation_losses[-1]
         if nats < self.lowest_loss:  # never true of NaN: a diverged model is not chosen
             self.lowest_loss = nats
-            self._weights = {name: weight.clone() for name, weight in module.state_dict().items()}
+            self._weights = {name: weight.detach().clone() for name, weight in module.named_parameters()}
         trainer.should_stop = nats <= self._enough_nats
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self._weights:
             raise FloatingPointError("no validation loss was finite: the model diverged, lower train.learning_rate")
-        module.load_state_dict(self._weights)
+        with torch.no_grad():
+            for name, weight in module.named_parameters():  # of a sharded model this process's part
+                weight.copy_(self._weights[name])
 
 
 def build_trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Raises ConfigError when this machine, or Muon, is not made for what is asked of them."""
-    if config.muon_learning_rate and config.strategy == "fsdp":
+    if config.strategy == "fsdp" and config.muon_learning_rate:
         raise ConfigError("train.muon_learning_rate needs whole matrices, which train.strategy=fsdp splits; drop one")
+    if config.strategy == "fsdp" and config.devices == 1:
+        raise ConfigError("train.strategy=fsdp shares a model out: train.devices must be at least 2")
+    if config.strategy == "fsdp" and config.compile:
+        raise ConfigError("train.compile does not go with train.strategy=fsdp; drop one")
     try:
-        return pl.Trainer(
-            accelerator=config.accelerator,
-            devices=1,
-            strategy=config.strategy,
-            plugins=[LightningEnvironment()],  # a loop is a world of its own, whatever Slurm exports around it
-            precision=config.precision,
-            deterministic="warn" if torch.cuda.is_available() else None,
-            max_epochs=1,
-            val_check_interval=1,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported")  # it is refused below
+            trainer = pl.Trainer(
+                accelerator=config.accelerator,
+                devices=config.devices,
+                strategy=_strategy(config),
+                plugins=[world.Environment()],
+                precision=config.precision,
+                deterministic="warn" if torch.cuda.is_available() else None,
+                max_epochs=1,
+                val_check_interval=1,
+                check_val_every_n_epoch=None,
+                num_sanity_val_steps=0,
+                callbacks=callbacks,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         asked = f"train.accelerator={config.accelerator} and train.strategy={config.strategy}"
+        asked += f" on train.devices={config.devices}" if config.devices > 1 else ""
         raise ConfigError(f"this machine cannot train with {asked}: {reason}") from None
+    if config.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError("train.precision=16-mixed needs a GPU, and none is used here; choose bf16-mixed or 32-true")
+    return trainer
+
+
+def _strategy(config: TrainConfig) -> str | ModelParallelStrategy:
+    if config.strategy == "fsdp":
+        return sharding(config.devices)
+    return "ddp" if config.strategy == "auto" and config.devices > 1 else config.strategy
 
 
 def train(
@@ -204,12 +232,15 @@ def train(
         FloatingPointError: no validation loss was finite.
     """
     torch.manual_seed(seed)
-    module = LanguageModel(model, config, report)
+    trained = deepcopy(model) if config.strategy == "fsdp" else model  # sharding leaves nothing whole
+    module = LanguageModel(trained, config, report)
     best = BestWeights(data.validation_entropy_nats + config.stop_gap_nats if config.stop_gap_nats else -math.inf)
     trainer = build_trainer(config, [best])
-    model.train()
-    with packed_attention(model) if config.batching == "packed" else nullcontext():
+    trained.train()
+    with packed_attention(trained) if config.batching == "packed" else nullcontext():
         trainer.fit(module, datamodule=data)
+    if is_sharded(trained):
+        model.load_state_dict(whole_weights(trained), strict=world.rank() == 0)
     model.to(trainer.strategy.root_device).eval()  # Lightning takes it back to the CPU
-    losses = torch.stack(module.train_losses).tolist()
+    losses = world.total(torch.stack(module.train_losses)).tolist()
     return Training(best.lowest_loss, losses, module.validation_losses, module.num_tokens)
