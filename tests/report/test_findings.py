@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from ouroloop.record.history import Written
 from ouroloop.report.findings import findings_json
-from ouroloop.report.results import Loop, Results, Written
+from ouroloop.report.results import Loop, Results
 from tests.report.test_headline import loop, results
 
 FALSE = "( not True )"

@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import pytest
 
+from ouroloop.record.history import Written
 from ouroloop.record.run import Run
 from ouroloop.report.findings import headline, progress
-from ouroloop.report.results import Loop, Results, Written, interval
+from ouroloop.report.results import Loop, Results, interval
 
 
 def loop(cell: str, seed: int, retention: list[float], status: str = "FINISHED", **last: float) -> Loop:

@@ -50,6 +50,10 @@ def embedded(page: Path) -> dict[str, Any]:
     return data
 
 
+def _artifact(run: Run, name: str) -> Path:
+    return Path(run.entity.info.artifact_uri.removeprefix("file://")) / name
+
+
 class Stop(Observer):
     def generation_started(self, generation: int) -> None:
         if generation == 2:
@@ -70,6 +74,7 @@ def test_a_study_in_every_state(tiny: LoopConfig, tmp_path: Path) -> None:
     create_loop(store, incremental(tiny, 0.0, 5), "began", "test", parent).end("FAILED")  # before it recorded anything
     lost = next(run for run in store.find(level="generation", parent=finished[0].id) if run.tag("generation") == "2")
     shutil.rmtree(lost.entity.info.artifact_uri.removeprefix("file://"))
+    _artifact(finished[0], "history.jsonl").unlink()  # else it would be known what they were
 
     path = write_report(read_results(store, "test"), tmp_path / "report")
     folder = path.parent
@@ -118,11 +123,19 @@ def test_a_lone_loop_by_name_and_by_id(tiny: LoopConfig, tmp_path: Path) -> None
     assert [(int(row["generation"]), float(row["error_rate"])) for row in metrics] == run.history("error_rate")
     assert {item.path for item in store.client.list_artifacts(run.id)} >= {"report"}
     # Depths and texts come from tables that the loop left; judged anew from S_t they are the same
-    recorded = read_results(store, "alone").loops[0].written
+
+    def found() -> tuple[Any, ...]:
+        (loop,) = read_results(store, "alone").loops
+        return loop.written, loop.history, loop.commits
+
+    whole = found()
+    assert list(whole[0]) == [0, 1, 2, 3]
+    assert whole[1]["error_rate"] == dict(run.history("error_rate"))
+    _artifact(run, "history.jsonl").unlink()  # as of a loop of an earlier version
+    assert found() == whole
     for child in store.find(level="generation", parent=run.id):
-        (Path(child.entity.info.artifact_uri.removeprefix("file://")) / "depths.json").unlink()
-    assert read_results(store, "alone").loops[0].written == recorded
-    assert len(recorded) == 4
+        _artifact(child, "depths.json").unlink()
+    assert found() == whole
 
 
 @pytest.mark.usefixtures("root")

@@ -27,6 +27,7 @@ from ouroloop.loop import cache
 from ouroloop.loop.cache import Generation
 from ouroloop.loop.generation import compute
 from ouroloop.loop.observer import Observer
+from ouroloop.record.history import Writer, Written, read_written
 from ouroloop.record.liveness import running
 from ouroloop.record.provenance import cell_tags, create_loop, loop_description, record_origin
 from ouroloop.record.run import Run, dataset_table, sample_tables, table_files
@@ -71,13 +72,17 @@ def run_loop(
         observer.run_taken(run)
         original = draw_original(config)
         reference = Sample.of(original.texts, config.data.testbed)
-        record_origin(run, config, original, as_metrics(_measure_original(config, reference)))
-        loop = _Loop(config, learner, study, run, reference, observer, new, reached=run.reached)
-        gc.freeze()  # the libraries' half a million objects: collecting a generation's few takes 1 ms then, not 450
-        try:
-            loop.walk(original, recorded)
-        finally:
-            gc.unfreeze()
+        measures = as_metrics(_measure_original(config, reference))
+        record_origin(run, config, original, measures)
+        with Writer.open() as history:
+            history.add(0, measures, Written.of(reference))
+            loop = _Loop(config, learner, study, run, reference, observer, history, new, reached=run.reached)
+            gc.freeze()  # the libraries' half a million objects: collecting a generation's few takes 1 ms then, not 450
+            try:
+                loop.walk(original, recorded)
+            finally:
+                gc.unfreeze()
+            history.log(run)
         _describe_outcome(run, config)
     return run
 
@@ -120,6 +125,7 @@ class _Loop:
     reference: Sample
     """D_0."""
     observer: Observer
+    history: Writer
     new: bool
     """Whether everything is computed here, even if it is on record."""
     reached: int
@@ -133,6 +139,7 @@ class _Loop:
             written = _recorded_samples(child)
             if child is not None and written is not None:
                 self.stages.append(child.tag("stage"))
+                self._remember(number, child)
                 self.observer.generation_finished(number, child.metrics, "on record")
             else:
                 written = self.generation(number, dataset, unfinished=child)
@@ -200,7 +207,8 @@ class _Loop:
         is_resumed: bool,
     ) -> None:
         """Few writes, each of many things: MLflow takes some 10 ms for one, whatever is in it."""
-        tables = {**dataset_table(training_set), **sample_tables(Sample.of(made.samples.texts, self.reference.testbed))}
+        sample = Sample.of(made.samples.texts, self.reference.testbed)
+        tables = {**dataset_table(training_set), **sample_tables(sample)}
         sets = {"training_set.tsv.gz": training_set.to_bytes(), "samples.tsv.gz": made.samples.to_bytes()}
         run.log_files(sets | table_files(tables))
         run.log_input(f"D_{number - 1:02d}", training_set)
@@ -213,6 +221,14 @@ class _Loop:
         tags = {**made.tags, **({} if stage is None else {"stage": stage})}
         run.log_series({**made.curves, **points}, is_resumed, made.note, tables, **tags)
         self.run.log_series(points, is_resumed or number <= self.reached)
+        self.history.add(number, metrics, Written.of(sample), made.tags["commit"])
+
+    def _remember(self, number: int, child: Run) -> None:
+        """Puts into the history what another attempt has recorded."""
+        metrics = {key: value for key, value in child.metrics.items() if key not in cache.CURVES}
+        written = read_written(child, self.reference.testbed)
+        assert written is not None  # its samples have just been read
+        self.history.add(number, metrics, written, child.tag("commit") or "")
 
 
 def _recorded_samples(run: Run | None) -> Dataset | None:

@@ -141,7 +141,7 @@ class Store:
         try:
             return Run(self, run_id, self.client.get_run(run_id))
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # or is no id at all
                 raise NoSuchRunError(f"no run {run_id}") from None
             raise
 

@@ -19,12 +19,13 @@ import yaml
 from pydantic import ValidationError
 
 from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.record.history import Written
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.figures import drawings, headline
 from ouroloop.report.findings import findings_json
 from ouroloop.report.render import png, svg
-from ouroloop.report.results import Loop, Results, Written
+from ouroloop.report.results import Loop, Results
 from ouroloop.report.tables import figure_tables, frame, write_csv
 
 

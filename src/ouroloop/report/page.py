@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
 from ouroloop.report.render import DAY
-from ouroloop.report.results import MOST_FREQUENT
 
 MOST_DATA = 300_000
 """Of compressed data, in bytes; what is above it is thinned out on the page, and whole in the CSV files."""

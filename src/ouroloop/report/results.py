@@ -5,7 +5,6 @@ Loops that differ in nothing but the seed form a cell. A mean is over the seeds 
 standard errors of a single loop do not.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,32 +13,21 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
+from ouroloop.record.history import Written, by_metric, history, read_entries, read_written
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
-from ouroloop.record.track import Store
+from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.science.statistics import Bounds, Interval, interval
 from ouroloop.testbed.base import Sample, Testbed
 from ouroloop.testbed.logic.testbed import LogicTestbed
 
-MOST_FREQUENT = 10
-"""Expressions listed for a generation."""
-
 FIXED_SHARE = 0.99
 """From which on a loop counts as fixed on a text: a model that writes one for good still slips now and then."""
 
 # What may differ between the loops of a cell: they are still the same experiment
 _NOT_THE_CELL = {"seed", "num_generations", "cycle.kind", "cycle.synthetic_proportion", "sampling.temperature"}
-
-
-class Written(NamedTuple):
-    """What one model wrote: its most frequent texts, and how many of all there are at each depth."""
-
-    most_frequent: list[tuple[int, float, str, int | str, str]]
-    """(count, share, verdict, depth or "", text)."""
-    depths: dict[str, int]
-    """Texts by depth; `malformed` stands for those that have none."""
 
 
 class FixedText(NamedTuple):
@@ -70,17 +58,17 @@ class Loop:
     """By generation, D_0 under 0; without those whose samples are lost."""
     config: LoopConfig | None
     """None when it was recorded under another schema, or not at all."""
-    generations: Sequence[Run] = ()
-    """The runs of its generations, in their order."""
+    commits: Sequence[str] = ()
+    """Of the software that computed its generations, in their order."""
 
     @property
     def testbed(self) -> Testbed:
         return self.config.data.testbed if self.config else LogicTestbed()
 
-    @property
-    def commits(self) -> list[str]:
-        """Of the software that computed its generations, in their order."""
-        return list(dict.fromkeys(commit for run in self.generations if (commit := run.tag("commit"))))
+    @cached_property
+    def generations(self) -> list[Run]:
+        """The runs of its generations, in their order."""
+        return sorted(self.run.store.find(parent=self.run.id), key=number_of)
 
     def generation(self, which: int | str) -> Run | None:
         """The finished run of generation t, or the first one with its weights that is in that stage."""
@@ -199,26 +187,27 @@ def read_results(store: Store, name: str) -> Results:
     Raises:
         ConfigError: there is none.
     """
-    newest_last = reversed(store.find(level="loop"))
-    found = {run.tag("fingerprint") or run.id: run for run in newest_last if name in (run.tag("study"), run.id)}
+    newest_last = reversed(_named(store, name))
+    found = {run.tag("fingerprint") or run.id: run for run in newest_last}
     if not found:
         raise ConfigError(f"no study or loop {name!r}; `ouroloop status` lists the studies, the MLflow UI every run")
     runs = sorted(found.values(), key=_order)
     studies = store.find(level="study", study=name)
     cells = _cell_labels(runs)
-    children = _generations(store, runs)
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for files, or for a server
-        loops = list(pool.map(lambda run: _read_loop(run, cells[run.id], children.get(run.id, [])), runs))
+        loops = list(pool.map(lambda run: _read_loop(run, cells[run.id]), runs))
     return Results(name, studies[0] if studies else None, loops)
 
 
-def _generations(store: Store, runs: Sequence[Run]) -> dict[str | None, list[Run]]:
-    """The generation runs of each loop, in one search for each study."""
-    children: dict[str | None, list[Run]] = {}
-    for study in {run.tag("study") for run in runs}:
-        for child in store.find(level="generation", study=study or ""):
-            children.setdefault(child.parent_id, []).append(child)
-    return children
+def _named(store: Store, name: str) -> list[Run]:
+    """The loops of a study, newest first, or the one whose id it is."""
+    if loops := store.find(level="loop", study=name):
+        return loops
+    try:
+        run = store.get(name)
+    except NoSuchRunError:
+        return []
+    return [run] if run.is_active and run.tag("level") == "loop" else []
 
 
 def _order(run: Run) -> tuple[Any, ...]:
@@ -247,43 +236,31 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
     return labels
 
 
-def _read_loop(run: Run, cell: str, children: Sequence[Run]) -> Loop:
-    history = {key: {t: one for t, one in run.history(key) if isfinite(one)} for key in sorted(run.metrics)}
-    ordered = sorted(children, key=number_of)
-    loop = Loop(run, cell, history, {}, recorded_config(run), ordered)
-    done = {t: child for child in ordered if (t := number_of(child)) and child.status == "FINISHED"}
-    written = {t: _written(child, loop.testbed) for t, child in done.items()}
+def _read_loop(run: Run, cell: str) -> Loop:
+    config = recorded_config(run)
+    entries = read_entries(run)
+    if entries is not None:
+        commits = list(dict.fromkeys(entry.commit for entry in entries if entry.commit))
+        written = {entry.generation: entry.written for entry in entries}
+        return Loop(run, cell, by_metric(entries), written, config, commits)
+    loop = Loop(run, cell, history(run), {}, config)
+    commits = list(dict.fromkeys(commit for child in loop.generations if (commit := child.tag("commit"))))
+    return replace(loop, written=_written(loop), commits=commits)
+
+
+def _written(loop: Loop) -> dict[int, Written]:
+    """Of each finished generation, read from its own run."""
+    written: dict[int, Written] = {}
     if (original := loop.texts(0)) is not None:
-        written[0] = _summary(Sample.of(original, loop.testbed))
-    return replace(loop, written={t: one for t, one in sorted(written.items()) if one is not None})
+        written[0] = Written.of(Sample.of(original, loop.testbed))
+    for child in loop.generations:
+        t = number_of(child)
+        if t and child.status == "FINISHED" and (found := read_written(child, loop.testbed)) is not None:
+            written[t] = found
+    return written
 
 
 def number_of(generation: Run) -> int:
     """T of a generation's run, 0 where its tag, which anybody can edit, is no number."""
     label = generation.tag("generation") or ""
     return int(label) if label.isdecimal() else 0
-
-
-def _written(child: Run, testbed: Testbed) -> Written | None:
-    """What the generation's tables hold; judged anew from S_t where they are missing."""
-    try:
-        table = json.loads(child.read_text("samples.json"))
-        rows = [_text_last(table["columns"], row, testbed) for row in table["data"][:MOST_FREQUENT]]
-        depths = dict(json.loads(child.read_text("depths.json"))["data"])
-        return Written(rows, depths)
-    except (DatasetError, ValueError, KeyError, TypeError):
-        pass
-    try:
-        return _summary(Sample.of(child.read_dataset("samples.tsv.gz").texts, testbed))
-    except (DatasetError, ValueError):
-        return None
-
-
-def _text_last(columns: Sequence[str], row: Sequence[Any], testbed: Testbed) -> tuple[Any, ...]:
-    """A row as `Sample.most_frequent` has it: the table shows the text first, older ones last."""
-    found = dict(zip(columns, row, strict=True))
-    return tuple(found[key] for key in ("count", "share", *testbed.columns))
-
-
-def _summary(sample: Sample) -> Written:
-    return Written(sample.most_frequent(MOST_FREQUENT), dict(sample.testbed.tally(sample)))

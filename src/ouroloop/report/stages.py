@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
+from ouroloop.record.history import history
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -114,7 +115,7 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
         elif run.status != "FINISHED":
             left_out.append(Entry(name, "", "", f"skipped: the loop is not finished ({run.status})"))
         else:
-            retention = {t: kept for t, kept in run.history(RETENTION) if t > 0}
+            retention = {t: kept for t, kept in history(run, [RETENTION])[RETENTION].items() if t > 0}
             but_seed = config.changed(seed=0).fingerprint()
             others = groups.setdefault(registered_name(config), {})
             others.setdefault(but_seed, []).append(Candidate(run, config, retention))

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
 from ouroloop.config import ConfigError
+from ouroloop.record.history import history
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
@@ -196,11 +197,12 @@ def record_results(run: Run, store: Store, config: StudyConfig, trials: Trials, 
                "error_rate", RETENTION, "num_unique", "half_life", "minutes"]  # fmt: skip
     rows: list[list[Any]] = []
     for loop in newest_loops(store, trials.name):
-        seconds = sum(value for _, value in loop.history("generation_seconds"))
+        found = history(loop, ["generation_seconds", RETENTION])
+        seconds = sum(found["generation_seconds"].values())
         metrics = last_metrics(loop)
         last = [metrics.get(key, "") for key in ("correctness", "error_rate", RETENTION, "num_unique")]
         tags = [loop.tag(key) for key in ("cycle", "synthetic_proportion", "temperature", "seed")]
-        life = half_life(dict(loop.history(RETENTION)))
+        life = half_life(found[RETENTION])
         rows.append([*tags, loop.status, reached(loop), *last, "" if life is None else life, round(seconds / 60, 2)])
     run.log_tables({"results": (columns, rows)})
     run.log_bytes("answer.json", json.dumps(_as_record(config, cells), indent=2).encode())

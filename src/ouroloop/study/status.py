@@ -101,13 +101,15 @@ def _lone_records() -> dict[str, dict[str, Any]]:
     path = stores.sqlite_file(stores.tracking_uri())
     if path is not None and (stores.is_missing(path) or not locks.lone_loops_ran_here()):
         return {}
+    from ouroloop.record.history import history
+
     records: dict[str, dict[str, Any]] = {}
     for run in _store().lone_loops():
         study = run.tag("study") or ""
         is_dead = run.status == "RUNNING" and not locks.is_alone_held(study, run.tag("fingerprint") or "")
         record = records.setdefault(study, {"study": study, "kind": "loop", "loops": [], "seconds_left": None})
         total = int(run.entity.data.params.get("num_generations", 0))
-        kept = [value for step, value in run.history(RETENTION) if step > 0]
+        kept = [value for step, value in history(run, [RETENTION])[RETENTION].items() if step > 0]
         state: State = "stopped" if is_dead else RUN_STATES[run.status]
         record["loops"].append(_row(run.entity.info.run_name, state, reached(run), total, kept))
     return records
@@ -194,6 +196,8 @@ def newest_loops(store: "Store", name: str) -> "list[Run]":
 
 def study_table(store: "Store", name: str) -> Table:
     """The result of each loop of a study, at the last generation that it reached."""
+    from ouroloop.record.history import history
+
     title = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: the t that kept less than half"
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("loop", overflow="fold")  # gives way where the terminal is narrow: figures stay whole
@@ -201,7 +205,7 @@ def study_table(store: "Store", name: str) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("curve", no_wrap=True)
     for loop in newest_loops(store, name):
-        retention = dict(loop.history(RETENTION))
+        retention = history(loop, [RETENTION])[RETENTION]
         last, life = reached(loop), half_life(retention)
         metrics = last_metrics(loop)
         if _mark(loop) == "†":

@@ -1,0 +1,124 @@
+"""What a finished loop measured and wrote, generation by generation, in one file of its run.
+
+MLflow's runs are the record, and what its UI draws. But MLflow gives a history one metric at a time and a table one
+file at a time: of 200 loops of 50 generations that is 9,000 questions and 20,000 files. Whoever wants all of it reads
+this file, an artifact `history.jsonl` with a line for each generation and first one for D_0; where it is not, as in
+runs of earlier versions and loops that did not finish, the same is read from the runs.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple
+
+from ouroloop.record.run import Run
+from ouroloop.science.dataset import DatasetError
+from ouroloop.testbed.base import Sample, Testbed
+
+MOST_FREQUENT = 10
+"""Texts that are listed for a generation."""
+
+_FILE = "history.jsonl"
+_ALWAYS = "num_unique"  # measured in every generation
+
+
+class Written(NamedTuple):
+    """What one model wrote: its most frequent texts, and how many of all there are at each depth."""
+
+    most_frequent: list[tuple[Any, ...]]
+    """(count, share, and what the testbed says of the text, such as verdict and depth; the text last)."""
+    depths: dict[str, int]
+    """Texts by depth; `malformed` stands for those that have none."""
+
+    @classmethod
+    def of(cls, sample: Sample) -> "Written":
+        return cls(sample.most_frequent(MOST_FREQUENT), dict(sample.testbed.tally(sample)))
+
+
+class Entry(NamedTuple):
+    """A generation of a loop, or D_0 as generation 0."""
+
+    generation: int
+    metrics: dict[str, float]
+    """Finite ones; what is not on record is absent."""
+    written: Written
+    commit: str
+    """Of the software that computed it; empty of D_0."""
+
+
+class Writer:
+    """Keeps the entries of a running loop in a file: memory stays as it is however many there are."""
+
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator["Writer"]:
+        with TemporaryFile() as file:
+            yield cls(file)
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def add(self, generation: int, metrics: Mapping[str, float], written: Written, commit: str = "") -> None:
+        finite = {key: value for key, value in metrics.items() if isfinite(value)}
+        line = {"generation": generation, "commit": commit, "metrics": finite, **written._asdict()}
+        self._file.write(json.dumps(line).encode() + b"\n")
+
+    def log(self, run: Run) -> None:
+        """To be called when all is on record, and before the run is FINISHED."""
+        self._file.seek(0)
+        run.log_files({_FILE: self._file.read()})
+
+
+def read_entries(run: Run) -> list[Entry] | None:
+    """Of a finished loop; None where there is no file, or it is not whole."""
+    if run.status != "FINISHED":  # what an earlier attempt wrote may not be all
+        return None
+    try:
+        entries = [_entry(json.loads(line)) for line in run.read_bytes(_FILE).splitlines()]
+    except (DatasetError, ValueError, KeyError, TypeError):
+        return None
+    is_whole = bool(entries) and entries[-1].generation == run.steps.get(_ALWAYS)
+    return entries if is_whole else None
+
+
+def _entry(line: dict[str, Any]) -> Entry:
+    written = Written([tuple(row) for row in line["most_frequent"]], dict(line["depths"]))
+    return Entry(int(line["generation"]), dict(line["metrics"]), written, str(line["commit"]))
+
+
+def history(run: Run, keys: Sequence[str] | None = None) -> dict[str, dict[int, float]]:
+    """Finite values by generation, of these metrics or of all that a loop's run has."""
+    entries = read_entries(run)
+    if entries is not None:
+        return by_metric(entries, keys)
+    wanted = sorted(run.metrics) if keys is None else keys
+    return {key: {t: value for t, value in run.history(key) if isfinite(value)} for key in wanted}
+
+
+def by_metric(entries: Sequence[Entry], keys: Sequence[str] | None = None) -> dict[str, dict[int, float]]:
+    """Of the metrics that were asked for, or of all, in alphabetical order; one without values is empty."""
+    wanted = sorted({key for entry in entries for key in entry.metrics}) if keys is None else keys
+    return {key: {one.generation: one.metrics[key] for one in entries if key in one.metrics} for key in wanted}
+
+
+def read_written(generation: Run, testbed: Testbed) -> Written | None:
+    """What the tables of a generation's run hold; judged anew from S_t where they are missing, None if that is lost."""
+    try:
+        table = json.loads(generation.read_text("samples.json"))
+        rows = [_text_last(table["columns"], row, testbed) for row in table["data"][:MOST_FREQUENT]]
+        depths = dict(json.loads(generation.read_text("depths.json"))["data"])
+        return Written(rows, depths)
+    except (DatasetError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        return Written.of(Sample.of(generation.read_dataset("samples.tsv.gz").texts, testbed))
+    except (DatasetError, ValueError):
+        return None
+
+
+def _text_last(columns: Sequence[str], row: Sequence[Any], testbed: Testbed) -> tuple[Any, ...]:
+    """A row as `Sample.most_frequent` has it: the table shows the text first, older ones last."""
+    found = dict(zip(columns, row, strict=True))
+    return tuple(found[key] for key in ("count", "share", *testbed.columns))
