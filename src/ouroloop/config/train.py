@@ -63,7 +63,7 @@ class TrainConfig(Section):
     def _precision_suits_optimizer(self) -> Self:
         if self.precision == "16-mixed" and self.muon_learning_rate is not None:
             raise ValueError(
-                "16-mixed scales the gradients for one optimizer, and Muon is a second one: "
+                "16-mixed scales the gradients for optimizers of torch, and Muon is none: "
                 "choose bf16-mixed, or train.muon_learning_rate=null"
             )
         return self

@@ -91,10 +91,11 @@ def test_one_example_cannot_be_split() -> None:
         MixedDataModule(Dataset.of(["True"], Source.ORIGINAL, 0), TOKENIZER, CONFIG, stream(1, "x"))
 
 
-def test_only_the_packed_way_sorts_a_batch_into_blocks() -> None:
+def test_packed_or_padded_a_batch_is_the_same() -> None:
     packed, padded = (next(make(batching).train_batches()) for batching in ("packed", "padded"))
     assert rows_of(packed) == rows_of(padded)
-    assert len(padded.layout.blocks) == 1 < len(packed.layout.blocks)
+    assert packed.lengths_B == tuple(sorted(padded.lengths_B))
+    assert sum(packed.lengths_B) == len(packed.ids_N)
 
 
 def test_the_trainer_gets_the_steps_between_two_validations_at_once_and_no_step_more() -> None:

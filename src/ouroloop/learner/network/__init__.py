@@ -4,7 +4,8 @@
     model       built from its configuration, saved, loaded
     batches     the data module, and packing instead of padding
     train       the Lightning module, and one call that trains it
-    muon        the optimizer of the weight matrices
+    neox        GPT-NeoX by hand, for small models on a CPU
+    muon        the optimizer of the weight matrices, and AdamW for the rest
     sharding    a model shared out over devices
     world       several devices as one
     sampling    draws texts, and says how probable they are, from trees of prefixes

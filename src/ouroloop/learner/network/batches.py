@@ -41,7 +41,9 @@ class Layout(NamedTuple):
     """Where each token stands in the blocks, flattened and joined."""
 
 
-def layout(lengths_B: npt.NDArray[np.int64], *, single_block: bool = False) -> Layout:
+def layout(
+    lengths_B: npt.NDArray[np.int64], *, single_block: bool = False, device: torch.device | str = "cpu"
+) -> Layout:
     """For texts of ascending length that stand one after another; the blocks with the least to compute."""
     blocks, backs = list[Tensor](), list[npt.NDArray[np.int64]]()
     starts_B = np.cumsum(lengths_B) - lengths_B
@@ -52,7 +54,7 @@ def layout(lengths_B: npt.NDArray[np.int64], *, single_block: bool = False) -> L
         blocks.append(torch.from_numpy(np.where(is_token_BL, starts_B[first:end, None] + columns_L, 0)))
         backs.append(num_places + np.flatnonzero(is_token_BL))
         num_places += is_token_BL.size
-    return Layout(blocks, torch.from_numpy(np.concatenate(backs)))
+    return Layout([index_BL.to(device) for index_BL in blocks], torch.from_numpy(np.concatenate(backs)).to(device))
 
 
 def _ranges(lengths_B: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -166,7 +168,8 @@ class Batch(NamedTuple):
     """Of each token within its text, from 0."""
     counts_N: Tensor
     """How often the text is in the batch: what a dataset repeats is evaluated once and weighted."""
-    layout: Layout
+    lengths_B: tuple[int, ...]
+    """Of the texts, ascending; on no device, since Lightning moves every array. Unit: tokens."""
     num_tokens: int
     """Repetitions counted, and what other processes have of the batch."""
     num_texts: int
@@ -180,11 +183,11 @@ class _Texts:
         self._ids = [np.array(tokenizer.encode(text), dtype=np.int64) for text in texts]
         self.lengths_U = np.array([len(ids) - 1 for ids in self._ids], dtype=np.int64)
 
-    def batches(self, rows: npt.NDArray[np.int64], size: int, single_block: bool) -> Iterator[Batch]:
+    def batches(self, rows: npt.NDArray[np.int64], size: int) -> Iterator[Batch]:
         for part in np.split(rows, range(size, len(rows), size)):
-            yield self._batch(part, single_block)
+            yield self._batch(part)
 
-    def _batch(self, rows: npt.NDArray[np.int64], single_block: bool) -> Batch:
+    def _batch(self, rows: npt.NDArray[np.int64]) -> Batch:
         share = rows[world.rank() :: world.size()]
         distinct, counts_B = np.unique(share if len(share) else rows[:1], return_counts=True)
         counts_B *= min(1, len(share))  # a batch smaller than there are processes: one text, that weighs nothing
@@ -197,7 +200,7 @@ class _Texts:
             torch.from_numpy(np.concatenate([one[1:] for one in ids])),
             torch.from_numpy(np.concatenate([np.arange(length) for length in lengths_B])),
             torch.from_numpy(np.repeat(counts_B.astype(np.float32), lengths_B)),
-            layout(lengths_B, single_block=single_block),
+            tuple(lengths_B.tolist()),
             int(self.lengths_U[rows].sum()),
             len(rows),
         )
@@ -231,7 +234,6 @@ class MixedDataModule(pl.LightningDataModule):
         self._train_rows = rows[order[num_validation:]]
         self._validation_rows = rows[order[:num_validation]]
         self._config = config
-        self._single_block = config.batching == "padded"
         self._rng = rng
 
     @property
@@ -249,11 +251,11 @@ class MixedDataModule(pl.LightningDataModule):
         """One epoch after another without end, each shuffled anew."""
         while True:
             rows = self._rng.permutation(self._train_rows)
-            yield from self._texts.batches(rows, self._config.batch_size, self._single_block)
+            yield from self._texts.batches(rows, self._config.batch_size)
 
     def validation_batches(self) -> Iterator[Batch]:
         # No gradients to keep: larger batches are faster and no less exact
-        return self._texts.batches(self._validation_rows, 4 * self._config.batch_size, self._single_block)
+        return self._texts.batches(self._validation_rows, 4 * self._config.batch_size)
 
     def _stretches(self) -> Iterator[list[Batch]]:
         batches = islice(self.train_batches(), self._config.num_steps)

@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -27,9 +28,17 @@ from transformers import PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
 from ouroloop.learner.base import Report, Training
-from ouroloop.learner.network import world
-from ouroloop.learner.network.batches import Batch, MixedDataModule, packed_attention, packed_logits, padded_logits
+from ouroloop.learner.network import neox, world
+from ouroloop.learner.network.batches import (
+    Batch,
+    MixedDataModule,
+    layout,
+    packed_attention,
+    packed_logits,
+    padded_logits,
+)
 from ouroloop.learner.network.muon import Muon, block_matrices
+from ouroloop.learner.network.neox import PackedNeoX
 from ouroloop.learner.network.sharding import is_sharded, shard, sharding, whole_weights
 
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)  # tips, not messages
@@ -48,8 +57,10 @@ class LanguageModel(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.model = torch.compile(model) if config.compile else model
+        self._plain = model
         self.config = config
         self._muon_groups = block_matrices(model) if config.muon_learning_rate else []
+        self._by_hand: PackedNeoX | None = None
         self._report = report
         self.train_losses: list[Tensor] = []
         """Nats per token, one scalar per optimizer step; what this process adds to it where there are several."""
@@ -71,22 +82,27 @@ class LanguageModel(pl.LightningModule):
 
     def summed_loss(self, batch: Batch) -> Tensor:
         """Summed over the expressions of the batch."""
-        if self.config.batching == "packed":
-            logits_NV = packed_logits(self.model, batch.ids_N, batch.positions_N, batch.layout)
-        else:
-            logits_NV = padded_logits(self.model, batch.ids_N, batch.layout)
+        logits_NV = self._logits(batch)
         return F.cross_entropy(logits_NV.float(), batch.labels_N, reduction="none") @ batch.counts_N
 
+    def _logits(self, batch: Batch) -> Tensor:
+        lengths_B = np.array(batch.lengths_B)
+        if self._by_hand is not None:
+            return self._by_hand.logits(batch.ids_N, batch.positions_N, lengths_B)
+        if self.config.batching == "packed":
+            blocks = layout(lengths_B, device=self.device)
+            return packed_logits(self.model, batch.ids_N, batch.positions_N, blocks)
+        return padded_logits(self.model, batch.ids_N, layout(lengths_B, single_block=True, device=self.device))
+
     def training_step(self, stretch: list[Batch], index: int) -> None:
-        optimizers, schedules = _as_list(self.optimizers()), _as_list(self.lr_schedulers())
+        optimizer: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
         for batch in stretch:
             loss = self.summed_loss(batch) / batch.num_tokens
-            for optimizer in optimizers:
-                optimizer.zero_grad()
+            optimizer.zero_grad()
             self.manual_backward(loss * world.size())  # gradients of several processes are averaged
-            for optimizer, schedule in zip(optimizers, schedules, strict=True):
-                optimizer.step()
-                schedule.step()
+            optimizer.step()
+            schedule.step()
             self.num_tokens += batch.num_tokens
             self.train_losses.append(loss.detach())
             if self.num_steps % max(1, self.config.num_steps // 100) == 0:
@@ -95,6 +111,10 @@ class LanguageModel(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Here and not in the loop above: what mixed precision has scaled up is scaled down again by now
         self.clip_gradients(optimizer, self.config.gradient_clip, "norm")
+
+    def on_fit_start(self) -> None:
+        # Not before: by now the weights are where they will be trained
+        self._by_hand = PackedNeoX(self._plain) if neox.fits(self._plain, self.config) else None
 
     def on_validation_epoch_start(self) -> None:
         self._validation_sum, self._num_validated = 0.0, 0
@@ -109,31 +129,24 @@ class LanguageModel(pl.LightningModule):
             self._validation_sum = float(world.total(own))
         self.validation_losses.append((self.num_steps, self._validation_sum / self._num_validated))
 
-    def configure_optimizers(self) -> list[dict[str, Any]]:
+    def configure_optimizers(self) -> dict[str, Any]:
         config = self.config
         taken = {id(matrix) for group in self._muon_groups for matrix in group["params"]}
         rest = [p for p in self.parameters() if id(p) not in taken]
-        adamw = torch.optim.AdamW(
-            [
-                {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
-                {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            fused=config.precision == "32-true",  # Lightning cannot clip a fused one under mixed precision
-        )
-        optimizers: list[torch.optim.Optimizer] = [adamw]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        rates: dict[str, Any] = {"lr": config.learning_rate, "betas": (config.adam_beta1, config.adam_beta2)}
+        optimizer: torch.optim.Optimizer
         if config.muon_learning_rate:
-            optimizers.append(Muon(self._muon_groups, config.muon_learning_rate, config.weight_decay))
-        return [{"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer)} for optimizer in optimizers]
-
-    def _schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.config))
-
-
-def _as_list(one_or_many: Any) -> list[Any]:
-    """Lightning gives a single optimizer or schedule bare."""
-    return one_or_many if isinstance(one_or_many, list) else [one_or_many]
+            groups = [*self._muon_groups, *(group | rates for group in groups)]
+            optimizer = Muon(groups, config.muon_learning_rate, config.weight_decay)
+        else:
+            # Lightning cannot clip a fused one under mixed precision
+            optimizer = torch.optim.AdamW(groups, **rates, fused=config.precision == "32-true")
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
