@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
-from ouroloop.config import RENAMED, ConfigError, CycleConfig, LoopConfig, ModelConfig, TrainConfig
+from ouroloop.config import RENAMED, ConfigError, CycleConfig, LogicData, LoopConfig, ModelConfig, TrainConfig
 from ouroloop.preset_files import NotYamlError, did_you_mean, find, parse, read, shown
 from ouroloop.schema import allowed, below, fields, is_key, keys
 from ouroloop.study.config import StudyConfig
@@ -29,7 +29,11 @@ _SPANNED = {
     "loop.data.truth_label": "truth_labels",
     "loop.sampling.temperature": "temperatures",
 }
-_USUAL_KIND = {"model": ModelConfig.model_fields["kind"].default, "cycle": CycleConfig.model_fields["kind"].default}
+_USUAL_KIND = {
+    "data": LogicData.model_fields["kind"].default,
+    "model": ModelConfig.model_fields["kind"].default,
+    "cycle": CycleConfig.model_fields["kind"].default,
+}
 _USUAL_TYPE = ModelConfig.model_fields["model_type"].default
 
 

@@ -48,8 +48,12 @@ def original(testbed: base.Testbed, seed: int = 1) -> list[str]:
 
 def written(testbed: base.Testbed, count: int = 30) -> list[str]:
     """What a model could write: any words in any order, or none at all."""
-    rng, words = stream(1, "written"), [i for i in range(testbed.tokenizer.size) if i != testbed.tokenizer.eos_id]
-    return ["", *(testbed.tokenizer.decode(rng.choice(words, size=rng.integers(1, 9)).tolist()) for _ in range(count))]
+    rng, tokenizer = stream(1, "written"), testbed.tokenizer
+    if tokenizer is None:  # then any token of its texts after any other
+        tokens = sorted({token for text in original(testbed) for token in testbed.tokens(text)})
+        return ["", *("".join(rng.choice(tokens, size=rng.integers(1, 9))) for _ in range(count))]
+    words = [i for i in range(tokenizer.size) if i != tokenizer.eos_id]
+    return ["", *(tokenizer.decode(rng.choice(words, size=rng.integers(1, 9)).tolist()) for _ in range(count))]
 
 
 def samples(testbed: base.Testbed) -> list[Sample]:
@@ -77,8 +81,13 @@ class TestbedContract:
         assert len(original(testbed)) == len(first) == COUNT
         assert len(testbed.original(2, stream(2, "data"))) == 2
 
-    def test_every_text_has_tokens_and_comes_back(self, testbed: base.Testbed) -> None:
-        tokenizer = testbed.tokenizer
+    @pytest.fixture
+    def tokenizer(self, testbed: base.Testbed) -> base.Tokenizer:
+        if testbed.tokenizer is None:
+            pytest.skip("its language has no vocabulary of its own")
+        return testbed.tokenizer
+
+    def test_every_text_has_tokens_and_comes_back(self, testbed: base.Testbed, tokenizer: base.Tokenizer) -> None:
         assert 0 <= tokenizer.eos_id < tokenizer.size
         for text in [*original(testbed), *written(testbed)]:
             ids = tokenizer.encode(text)
@@ -87,8 +96,8 @@ class TestbedContract:
             assert tokenizer.decode(ids[1:-1]) == text
             assert len(testbed.tokens(text)) == len(ids) - 2
 
-    def test_the_tokenizer_of_transformers_agrees(self, testbed: base.Testbed) -> None:
-        ours, theirs = testbed.tokenizer, testbed.tokenizer.build(64)
+    def test_the_tokenizer_of_transformers_agrees(self, testbed: base.Testbed, tokenizer: base.Tokenizer) -> None:
+        ours, theirs = tokenizer, tokenizer.build(64)
         assert len(theirs) == ours.size
         for text in original(testbed)[:10]:
             assert theirs(text).input_ids == ours.encode(text)[:-1]
@@ -115,8 +124,8 @@ class TestbedContract:
     def test_any_string_is_judged(self, testbed: base.Testbed, text: str | list[int]) -> None:
         """Or any words of its own in any order, which come as numbers."""
         if isinstance(text, list):
-            words = [i for i in range(testbed.tokenizer.size) if i != testbed.tokenizer.eos_id]
-            text = testbed.tokenizer.decode([words[i % len(words)] for i in text])
+            words = written(testbed)
+            text = " ".join(words[i % len(words)] for i in text)
         self.judged(testbed, text)
 
     def judged(self, testbed: base.Testbed, text: str) -> None:
@@ -140,7 +149,8 @@ class TestbedContract:
     def test_what_it_names_it_measures(self, testbed: base.Testbed) -> None:
         reference = Sample.of(original(testbed), testbed)
         measures = testbed.measures(reference, reference)
-        assert {*testbed.composition.values(), *testbed.headline.values(), *testbed.descriptions} <= measures.keys()
+        assert {*testbed.composition.values(), *testbed.descriptions} <= measures.keys()
+        assert {*testbed.headline.values()} <= measures.keys() | testbed.means.keys()  # a model's scores are the loop's
 
     def test_a_measure_is_finite_or_absent(self, testbed: base.Testbed) -> None:
         reference = Sample.of(original(testbed), testbed)
@@ -149,6 +159,25 @@ class TestbedContract:
                 assert key.isidentifier()
                 assert math.isfinite(value), key
                 assert stderr is None or 0 <= stderr < math.inf, key
+
+    def test_what_is_copied_is_finite_or_absent(self, testbed: base.Testbed) -> None:
+        texts = original(testbed)
+        for sample in samples(testbed):
+            for key, (value, stderr) in testbed.copied(sample, texts).items():
+                assert key.isidentifier()
+                assert math.isfinite(value), key
+                assert stderr is None or 0 <= stderr < math.inf, key
+
+    def test_prepared_for_a_loop_it_gives_the_same_for_the_same_seed(self, testbed: base.Testbed) -> None:
+        first, again = (testbed.prepared(3, COUNT, 2 * COUNT) for _ in range(2))
+        for one in (first, again):
+            assert (one.name, one.digest, one.held_out) == (first.name, first.digest, first.held_out)
+        assert original(first) == original(again)
+        fresh = [first.fresh(COUNT, t, stream(3, "fresh", t)) for t in (1, 2)]
+        assert fresh == [again.fresh(COUNT, t, stream(3, "fresh", t)) for t in (1, 2)]
+        if first.is_finite:
+            apart = [original(first), *fresh, list(first.held_out)]
+            assert len({text for texts in apart for text in texts}) == sum(map(len, apart))
 
     def test_a_tally_counts_every_text_once_or_there_is_none(self, testbed: base.Testbed) -> None:
         for sample in samples(testbed):

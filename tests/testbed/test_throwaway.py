@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ouroloop.testbed.base import Array, Estimate, Forms, Sample, Stratum
+from ouroloop.testbed.base import Array, Endless, Estimate, Forms, Sample, Stratum
 from ouroloop.testbed.tokenizer import WordTokenizer
 from tests.testbed import contract
 
@@ -15,9 +15,10 @@ WORDS = ("dawn", "morning", "noon", "afternoon", "dusk", "evening", "night", "mi
 
 
 @dataclass(frozen=True)
-class WordList:
+class WordList(Endless):
     distribution: "Uniform | None" = None
     name = "words"
+    material = "words"
     tokenizer = WordTokenizer(WORDS)
     columns = ("is known", "word")
     composition: Mapping[str, str] = field(default_factory=lambda: {"known": "known_rate", "unknown": "unknown_rate"})

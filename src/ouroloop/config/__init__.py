@@ -13,7 +13,9 @@ what is allowed. Knows nothing about files: `presets.py` reads them.
 
 from ouroloop.config.cycle import CycleConfig as CycleConfig
 from ouroloop.config.cycle import DataCycle as DataCycle
-from ouroloop.config.data import DataConfig as DataConfig
+from ouroloop.config.data import Data as Data
+from ouroloop.config.data import LogicData as LogicData
+from ouroloop.config.data import TextData as TextData
 from ouroloop.config.loop import LoopConfig as LoopConfig
 from ouroloop.config.loop import ResourceConfig as ResourceConfig
 from ouroloop.config.loop import StageConfig as StageConfig

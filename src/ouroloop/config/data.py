@@ -1,18 +1,20 @@
 """What a loop starts from: the testbed, and how much of it."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from ouroloop.config.section import Section, Whole, with_new_names
-from ouroloop.testbed.base import Testbed
 from ouroloop.testbed.logic.grammar import TruthLabel, capacity
 from ouroloop.testbed.logic.testbed import LogicTestbed
+from ouroloop.testbed.text.testbed import TextTestbed
 
 
-class DataConfig(Section):
+class LogicData(Section):
+    """Logic expressions, whose truth is decidable."""
+
     kind: Literal["logic"] = "logic"
-    """The testbed: logic expressions, whose truth is decidable."""
+    """The testbed: `logic`, expressions whose truth is decidable, or `text`, a corpus of yours."""
     num_examples: Whole = Field(ge=2, le=10_000_000)
     """m, the size of D_0 and of every S_t. Unit: expressions."""
     min_depth: Whole = Field(default=1, ge=1, le=7)
@@ -40,10 +42,70 @@ class DataConfig(Section):
         return self
 
     @property
-    def testbed(self) -> Testbed:
+    def testbed(self) -> LogicTestbed:
         return LogicTestbed(self.min_depth, self.max_depth, self.truth_label)
 
     @property
-    def max_length_tokens(self) -> int:
-        """Words of the longest expression: 2^d leaves and three words for each of 2^d - 1 operators."""
-        return int(4 * 2**self.max_depth - 3)
+    def longest(self) -> tuple[int, str] | None:
+        """The words of the longest expression, 2^d leaves and three words for each of 2^d - 1 operators; its name."""
+        return int(4 * 2**self.max_depth - 3), f"expression of depth {self.max_depth}"
+
+    @property
+    def variant(self) -> str:
+        """What tells it from the usual data, True expressions, in names; empty of those."""
+        return "" if self.truth_label is TruthLabel.TRUE_ONLY else self.truth_label.value
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {"truth_label": self.truth_label.value}
+
+
+class TextData(Section):
+    """A corpus of natural language, read as a stream: what D_0, fresh data and held-out text need of it is held."""
+
+    kind: Literal["text"]
+    """The testbed: a corpus."""
+    path: str = Field(min_length=1)
+    """A txt, jsonl, csv or parquet file, a folder of such; a dataset of the hub, NAME or NAME:CONFIG (needs
+    ouroloop[text]); or docstrings, the sentences that document the libraries this program is built on."""
+    text_column: str = "text"
+    """Which field of a row is the text, in jsonl, csv, parquet and datasets of the hub."""
+    block_tokens: Whole = Field(default=64, ge=4, le=4_096)
+    """Where a longer document is cut into examples. Unit: words and punctuation marks."""
+    num_examples: Whole = Field(ge=4, le=10_000_000)
+    """m, the size of D_0 and of every S_t. Unit: examples."""
+    num_held_out: Whole = Field(default=500, ge=2, le=1_000_000)
+    """Real examples on which no generation trains, the same for every seed, to measure cross-entropy on. Unit:
+    examples."""
+    compared_tokens: Whole = Field(default=10_000, ge=10, le=100_000_000)
+    """What distinct-n, n-gram entropy, vocabulary and compression are computed over, of D_0 and S_t alike, since they
+    depend on it; at most half of D_0. Unit: words and punctuation marks."""
+
+    @property
+    def testbed(self) -> TextTestbed:
+        return TextTestbed(
+            self.path, self.text_column, self.block_tokens, self.num_examples, self.num_held_out, self.compared_tokens
+        )
+
+    @property
+    def longest(self) -> tuple[int, str] | None:
+        """Not known: a model has tokens of its own."""
+        return None
+
+    @property
+    def variant(self) -> str:
+        return self.kind
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {"corpus": self.path}
+
+
+def _kind(value: Any) -> Any:
+    return value.get("kind", "logic") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+Data = Annotated[
+    Annotated[LogicData, Tag("logic")] | Annotated[TextData, Tag("text")],
+    Discriminator(_kind, custom_error_type="data_kind", custom_error_message="data whose kind is 'logic' or 'text'"),
+]

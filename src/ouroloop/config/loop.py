@@ -7,11 +7,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from ouroloop.config.cycle import CycleConfig
-from ouroloop.config.data import DataConfig
+from ouroloop.config.data import Data, LogicData
 from ouroloop.config.model import Model, ModelConfig, SamplingConfig
 from ouroloop.config.section import Number, Proportion, Section, Seed, Whole
 from ouroloop.config.train import TrainConfig
-from ouroloop.testbed.logic.grammar import TruthLabel
 
 
 class StageConfig(Section):
@@ -51,8 +50,8 @@ class LoopConfig(Section):
     """What every random draw of the loop follows from."""
     num_generations: Whole = Field(ge=1, le=100_000)
     """How often a model is trained and sampled from. Unit: generations."""
-    data: DataConfig
-    """D_0 and fresh data: what the grammar gives."""
+    data: Data
+    """D_0 and fresh data: what the grammar, or a corpus, gives."""
     cycle: CycleConfig = CycleConfig()
     """How the training set of the next generation is put together."""
     model: Model
@@ -83,11 +82,11 @@ class LoopConfig(Section):
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
-        ends, writes = self.data.max_length_tokens + 1, self.sampling.max_new_tokens
-        if writes < ends:
+        longest, writes = self.data.longest, self.sampling.max_new_tokens
+        if longest is not None and writes < longest[0] + 1:
             raise ValueError(
-                f"sampling.max_new_tokens {writes} must be at least {ends}, "
-                f"the longest expression of depth {self.data.max_depth} and its <eos>"
+                f"sampling.max_new_tokens {writes} must be at least {longest[0] + 1}, "
+                f"the longest {longest[1]} and its <eos>"
             )
         if isinstance(self.model, ModelConfig) and self.model.context_length <= writes:
             raise ValueError(
@@ -100,8 +99,7 @@ class LoopConfig(Section):
     def label(self) -> str:
         """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among its like."""
         proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
-        label = self.data.truth_label
-        start = "" if label is TruthLabel.TRUE_ONLY else f"-{label.value}"
+        start = f"-{self.data.variant}" if self.data.variant else ""
         learner = "" if self.model.kind == "transformers" else f"-{self.model.kind}"
         return f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}-s{self.seed}"
 
@@ -110,8 +108,9 @@ class LoopConfig(Section):
         given = self.identity()
         for changes_nothing in ("description", "keep_weights", "resources"):
             del given[changes_nothing]
-        del given["data"]["kind"]
-        given["data"]["initialisation"] = given["data"].pop("truth_label")  # a loop of 0.1 keeps its fingerprint
+        if isinstance(self.data, LogicData):  # a loop of 0.1 keeps its fingerprint
+            del given["data"]["kind"]
+            given["data"]["initialisation"] = given["data"].pop("truth_label")
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 

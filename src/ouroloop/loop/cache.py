@@ -46,11 +46,12 @@ class Generation:
     """Which run it was copied from, in words; empty when it was computed here."""
 
 
-def key(config: LoopConfig, device: str, training_set: Dataset, generation: int) -> str:
-    """Of M_t, S_t and their measures. `device` is the learner's."""
+def key(config: LoopConfig, device: str, training_set: Dataset, generation: int, corpus: str = "") -> str:
+    """Of M_t, S_t and their measures. `device` is the learner's, `corpus` the testbed's digest."""
     given = config.identity()
     decisive = {
         **{name: given[name] for name in ("data", "model", "train", "sampling", "seed")},
+        **({"corpus": corpus} if corpus else {}),
         "training_set": training_set.digest(),
         "generation": generation,
         "exact": generation % config.exact_every == 0,

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.learner import learner_of
 from ouroloop.learner.base import Learner
 from ouroloop.loop import cache
@@ -32,12 +32,12 @@ from ouroloop.record.liveness import running
 from ouroloop.record.provenance import cell_tags, create_loop, loop_description, record_origin
 from ouroloop.record.run import Run, dataset_table, sample_tables, table_files
 from ouroloop.record.track import Store
-from ouroloop.science.cycle import needs_fresh_data, next_dataset
+from ouroloop.science.cycle import needs_fresh_data, next_dataset, num_fresh
 from ouroloop.science.dataset import Dataset, DatasetError, Source
 from ouroloop.science.divergence import of_original
-from ouroloop.science.metrics import RETENTION, as_metrics, may_enter, measure, stage_of
+from ouroloop.science.metrics import RETENTION, as_metrics, control, may_enter, measure, stage_of
 from ouroloop.science.seeding import stream
-from ouroloop.testbed.base import Estimate, Sample
+from ouroloop.testbed.base import Estimate, Sample, Testbed
 
 
 def run_loop(
@@ -56,22 +56,25 @@ def run_loop(
     complete; `new` starts another one. Killed in between, nothing of a finished generation is lost.
 
     Raises:
-        ConfigError: the learner cannot be made.
+        ConfigError: the learner cannot be made, or the testbed has not enough to give.
     """
     observer = observer or Observer()
     observer.loop_started(config, name)
+    testbed = testbed_of(config)
     alike = [] if new else store.find(level="loop", study=study, fingerprint=config.fingerprint())
     existing = alike[0] if alike else None
+    if existing and (existing.tag("corpus_digest") or "") != testbed.digest:
+        raise ConfigError(f"the corpus is not what it was when {name} began; `run --new` starts over with it")
     found = store.find(level="generation", parent=existing.id) if existing else []
     recorded = {int(generation.tag("generation") or 0): generation for generation in found}
     if existing and existing.status == "FINISHED" and recorded.keys() >= set(range(1, config.num_generations + 1)):
         _show_complete(recorded, observer)
         return existing
     learner = learner_of(config)  # torch is imported here: no generation is charged with it
-    with running(lambda: existing or create_loop(store, config, name, study, parent)) as run:
+    with running(lambda: existing or create_loop(store, config, name, study, parent, testbed.digest)) as run:
         observer.run_taken(run)
         original = draw_original(config)
-        reference = Sample.of(original.texts, config.data.testbed)
+        reference = Sample.of(original.texts, testbed)
         measures = as_metrics(_measure_original(config, reference))
         record_origin(run, config, original, measures)
         with Writer.open() as history:
@@ -93,15 +96,25 @@ def _show_complete(recorded: dict[int, Run], observer: Observer) -> None:
         observer.generation_finished(number, generation.metrics, "on record")
 
 
+def testbed_of(config: LoopConfig) -> Testbed:
+    """Ready to give what the loop will ask for.
+
+    Raises:
+        ConfigError: it has not so much.
+    """
+    m = config.data.num_examples
+    return config.data.testbed.prepared(config.seed, m, num_fresh(config.cycle, m) * (config.num_generations - 1))
+
+
 def draw_original(config: LoopConfig) -> Dataset:
     """D_0: the same for every cycle, proportion and temperature of one seed."""
     rng = stream(config.seed, "data", 0)
-    return Dataset.of(config.data.testbed.original(config.data.num_examples, rng), Source.ORIGINAL, 0)
+    return Dataset.of(testbed_of(config).original(config.data.num_examples, rng), Source.ORIGINAL, 0)
 
 
 def _measure_original(config: LoopConfig, reference: Sample) -> dict[str, Estimate]:
     true, measures = reference.testbed.distribution, measure(reference, reference)
-    return measures if true is None else measures | of_original(true, config.data.num_examples)
+    return measures | (control(reference) if true is None else of_original(true, config.data.num_examples))
 
 
 def _describe_outcome(run: Run, config: LoopConfig) -> None:
@@ -144,6 +157,8 @@ class _Loop:
             else:
                 written = self.generation(number, dataset, unfinished=child)
             samples.append(written)
+            if number == self.config.num_generations:
+                return
             dataset = self._next(number, original, dataset, samples)
             if self.config.cycle.kind is not DataCycle.BALANCED:  # the only one that goes back to earlier samples
                 del samples[:-1]
@@ -151,8 +166,8 @@ class _Loop:
     def _next(self, number: int, original: Dataset, previous: Dataset, samples: list[Dataset]) -> Dataset:
         config, fresh = self.config, None
         if needs_fresh_data(config.cycle, len(original)):
-            rng = stream(config.seed, "fresh", number)
-            texts = config.data.testbed.fresh(config.data.num_examples, number, rng)
+            rng, testbed, m = stream(config.seed, "fresh", number), self.reference.testbed, config.data.num_examples
+            texts = testbed.fresh(num_fresh(config.cycle, m) if testbed.is_finite else m, number, rng)
             fresh = Dataset.of(texts, Source.FRESH, number)
         rng = stream(config.seed, "cycle", number)
         return next_dataset(config.cycle, original=original, previous=previous, samples=samples, fresh=fresh, rng=rng)
@@ -160,7 +175,7 @@ class _Loop:
     def generation(self, number: int, training_set: Dataset, unfinished: Run | None) -> Dataset:
         """S_t, with everything about M_t and S_t in the record; a run that was begun is taken up."""
         self.observer.generation_started(number)
-        key = cache.key(self.config, self.learner.device, training_set, number)
+        key = cache.key(self.config, self.learner.device, training_set, number, self.reference.testbed.digest)
         own = {"level": "generation", "generation": str(number), "key": key}
         tags = own | cell_tags(self.config, self.study)
 

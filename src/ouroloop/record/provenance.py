@@ -83,8 +83,12 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def create_loop(store: Store, config: LoopConfig, name: str, study: str, parent: Run | None) -> Run:
+def create_loop(
+    store: Store, config: LoopConfig, name: str, study: str, parent: Run | None, corpus_digest: str = ""
+) -> Run:
     tags = {"level": "loop", "fingerprint": config.fingerprint(), "root": stores.root_id()}
+    if corpus_digest:
+        tags["corpus_digest"] = corpus_digest
     return store.create(name, parent, tags | cell_tags(config, study))
 
 
@@ -140,7 +144,7 @@ def cell_tags(config: LoopConfig, study: str) -> dict[str, str]:
         "cycle": config.cycle.kind.value,
         "synthetic_proportion": config.cycle.proportion_label,
         "temperature": f"{config.sampling.temperature:g}",
-        "truth_label": config.data.truth_label.value,
+        **config.data.tags,
         "model": config.model.kind,
         "seed": str(config.seed),
     }

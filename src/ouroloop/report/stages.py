@@ -14,7 +14,6 @@ from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.results import number_of
 from ouroloop.science.metrics import RETENTION, CollapseStage, entered, half_life, stage_of
-from ouroloop.testbed.logic.grammar import TruthLabel
 
 _USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default
 
@@ -78,7 +77,7 @@ class Entry(NamedTuple):
 
 def registered_name(config: LoopConfig) -> str:
     """`ouroloop-<cycle>-<proportion>`; `-T<temperature>` added where it is not the usual 0.8, and `-<truth label>` of
-    D_0 where that is not the usual one, all True.
+    D_0 where that is not the usual one, all True, or `-text`.
 
     The proportion has two decimals, or all it needs to be told from its neighbours. Full synthetic is at
     1.00; balanced has no proportion, and its name none.
@@ -90,8 +89,7 @@ def registered_name(config: LoopConfig) -> str:
     temperature = config.sampling.temperature
     if temperature != _USUAL_TEMPERATURE:
         name += f"-T{temperature:g}"
-    label = config.data.truth_label
-    return name if label is TruthLabel.TRUE_ONLY else f"{name}-{label.value}"
+    return f"{name}-{config.data.variant}" if config.data.variant else name
 
 
 def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:

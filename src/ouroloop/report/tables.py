@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ouroloop.config import LoopConfig
+from ouroloop.config import LogicData, LoopConfig
 from ouroloop.report.results import Loop, Results, retention_bounds
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import interval
-from ouroloop.testbed.logic.grammar import TruthLabel
 
 NUM_EXAMPLES = 10_000
 """The paper's m. Its curves (paper.json) are digitised from the figures of arXiv 2311.16822v2: diversity from 4, 5, 6
@@ -43,7 +42,9 @@ def _figures() -> dict[str, dict[str, Any]]:
 def published(config: LoopConfig) -> Published | None:
     """The paper's run of this cycle, proportion, temperature and kind of D_0; None where it ran nothing like it."""
     data = config.data
-    if config.sampling.temperature != 0.8 or (data.min_depth, data.max_depth) != (1, 5):
+    if not isinstance(data, LogicData) or config.sampling.temperature != 0.8:
+        return None
+    if (data.min_depth, data.max_depth) != (1, 5):
         return None
     key = _key(config)
     diversity = _figures()["diversity"].get(key)
@@ -61,8 +62,8 @@ def published(config: LoopConfig) -> Published | None:
 def _key(config: LoopConfig) -> str:
     cycle = config.cycle.canonical()
     parts = [cycle.kind.value] + [f"{λ:g}" for λ in [cycle.synthetic_proportion] if λ is not None]
-    if config.data.truth_label is not TruthLabel.TRUE_ONLY:
-        parts.append(config.data.truth_label.value)
+    if config.data.variant:
+        parts.append(config.data.variant)
     return "/".join(parts)
 
 

@@ -33,15 +33,18 @@ def needs_fresh_data(cycle: CycleConfig, num_examples: int) -> bool:
     return has_fresh_part and num_synthetic(cycle, num_examples) < num_examples
 
 
+def num_fresh(cycle: CycleConfig, num_examples: int) -> int:
+    """How many examples of F_t enter each D_t, t >= 1."""
+    return num_examples - num_synthetic(cycle, num_examples) if needs_fresh_data(cycle, num_examples) else 0
+
+
 def fresh_share(cycle: CycleConfig, num_examples: int) -> float:
     """Fresh examples / all examples that are new in a D_t, t >= 1, in [0, 1]: what the grammar is asked for.
 
     New are the portions of F_t and S_t, so it is (m - round(λm)) / m for the cycles that draw F_t. The others
     live on D_0, which is not fresh: theirs is 0.
     """
-    if not needs_fresh_data(cycle, num_examples):
-        return 0.0
-    return (num_examples - num_synthetic(cycle, num_examples)) / num_examples
+    return num_fresh(cycle, num_examples) / num_examples
 
 
 def next_dataset(
@@ -55,7 +58,7 @@ def next_dataset(
 ) -> Dataset:
     """D_t from D_0 (`original`), D_{t-1} (`previous`), S_1 .. S_t (`samples`) and F_t (`fresh`).
 
-    m is the size of D_0. `fresh` holds m expressions, of which the cycle draws its portion; it may be
+    m is the size of D_0. `fresh` holds m texts or as many as it takes, of which the cycle draws its portion; it may be
     None when `needs_fresh_data` says so. `rng` decides which examples are drawn, nothing else.
     """
     m, newest = len(original), samples[-1]

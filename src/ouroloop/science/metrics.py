@@ -6,6 +6,7 @@ Work is done by distinct text, weighted by how often it was sampled.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
@@ -77,7 +78,11 @@ def half_life(retention: Mapping[int, float]) -> int | None:
 
 @lru_cache(maxsize=2)  # that of D_0 is asked for in every generation
 def diversity(sample: Sample) -> Estimate:
-    return diversity_levenshtein({text: sample.testbed.tokens(text) for text in sample.counts}, sample.counts)
+    """Of all texts, or of as many as the testbed compares."""
+    most, counts = sample.testbed.max_compared, sample.counts
+    if most is not None and sample.size > most:
+        counts = Counter(sample.spread[:most])
+    return diversity_levenshtein({text: sample.testbed.tokens(text) for text in counts}, counts)
 
 
 def diversity_levenshtein(tokens: Mapping[str, Sequence[str]], counts: Mapping[str, int]) -> Estimate:
@@ -164,6 +169,22 @@ def measure_training_set(sample: Sample, training_set: Dataset) -> dict[str, Est
     return {
         "synthetic_share": Estimate(training_set.synthetic_share),
         "share_in_training_set": sample.rate(sample.counts.keys() & set(training_set.texts)),
+        **sample.testbed.copied(sample, training_set.texts),
+    }
+
+
+def control(original: Sample) -> dict[str, Estimate]:
+    """Every measure of one half of D_0 beside the other, under `control_<key>`: how far two real samples are apart.
+
+    Where P is not known this is what a model's distance from D_0 is compared with. Nothing is said of less than four
+    texts, nor of what only counts them.
+    """
+    if original.size < 4:
+        return {}
+    one, other = (Sample.of(original.spread[start::2], original.testbed) for start in (0, 1))
+    measures = measure(other, one) | original.testbed.copied(other, list(one.counts))
+    return {
+        f"control_{key}": value for key, value in measures.items() if key not in ("num_unique", "share_in_original")
     }
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
-from ouroloop.config import ConfigError
+from ouroloop.config import ConfigError, LogicData
 from ouroloop.record.history import history
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -34,7 +34,8 @@ class Point:
     """What the finished loops of one setting kept of D_0's diversity at the last generation."""
 
     arm: Arm
-    truth_label: TruthLabel
+    truth_label: TruthLabel | None
+    """None where the data has none."""
     proportion: float | None
     fresh_share: float
     retention: dict[int, float] = field(default_factory=dict)
@@ -53,15 +54,16 @@ class Point:
 
 def finished_points(cells: Iterable[Cell]) -> list[Point]:
     """The points of a study in order of cycle, temperature and λ; only loops that reached their last generation."""
-    found: dict[tuple[Arm, TruthLabel, float | None], Point] = {}
+    found: dict[tuple[Arm, TruthLabel | None, float | None], Point] = {}
     for cell in cells:
         if cell.value is not None:
             loop = cell.loop
             arm = (loop.cycle.kind, loop.sampling.temperature)
-            setting = (arm, loop.data.truth_label, loop.cycle.synthetic_proportion)
+            start = loop.data.truth_label if isinstance(loop.data, LogicData) else None
+            setting = (arm, start, loop.cycle.synthetic_proportion)
             point = found.setdefault(setting, Point(*setting, fresh_share(loop.cycle, loop.data.num_examples)))
             point.retention[loop.seed] = cell.value
-    return sorted(found.values(), key=lambda point: (*point.arm, point.truth_label, point.proportion or 0.0))
+    return sorted(found.values(), key=lambda point: (*point.arm, point.truth_label or "", point.proportion or 0.0))
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -88,7 +90,7 @@ def answer(config: StudyConfig, cells: Sequence[Cell]) -> list[str]:
                 for point in front(points)
             ]
         case "grid":
-            starts = product(config.arms(), dict.fromkeys(config.truth_labels))
+            starts = product(config.arms(), config.starts())
             lines = [line for arm, start in starts if (line := _safe(config, points, arm, start))]
     return lines + ["± is one standard error of a mean over seeds"] * any("±" in line for line in lines)
 
@@ -168,7 +170,7 @@ def _contradicts(point: Point, config: StudyConfig, held: float | None, failed: 
     return (above and is_high) or (below and not is_high)
 
 
-def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: TruthLabel) -> str | None:
+def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: TruthLabel | None) -> str | None:
     """The largest λ of a grid up to which every λ stays above the stage of decline, with every seed."""
     proportions = sorted(p for p in config.proportions(arm[0]) if p is not None)
     at = {p.proportion: p for p in points if (p.arm, p.truth_label) == (arm, start)}
@@ -184,7 +186,7 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: TruthLa
             broke = f"λ = {proportion:g} does not: {point}"
             break
         held = point
-    named = _named(arm) if len(config.truth_labels) == 1 else f"{_named(arm)}, {start.value}"
+    named = _named(arm) if start is None or len(config.starts()) == 1 else f"{_named(arm)}, {start.value}"
     wanted = f"at least {limit:.0%} of D_0's diversity at t = {config.loop.num_generations}"
     if held is None:
         return f"{named}: no λ is known to keep {wanted}: {broke}"
@@ -214,7 +216,8 @@ def _as_record(config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
     """The same for programs: the points with their seeds, and what the kind of study makes of them."""
 
     def record(point: Point) -> dict[str, Any]:
-        return {"cycle": point.arm[0].value, "temperature": point.arm[1], "truth_label": point.truth_label.value,
+        start = {} if point.truth_label is None else {"truth_label": point.truth_label.value}
+        return {"cycle": point.arm[0].value, "temperature": point.arm[1], **start,
                 "synthetic_proportion": point.proportion, "fresh_share": point.fresh_share,
                 "mean_retention": point.mean, "retention_by_seed": point.retention}  # fmt: skip
 

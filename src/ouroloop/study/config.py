@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from ouroloop.config import (
     CycleConfig,
     DataCycle,
+    LogicData,
     LoopConfig,
     Number,
     Proportion,
@@ -84,7 +85,7 @@ class StudyConfig(Section):
     synthetic_proportions: Proportions = Field(default=[])
     """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}. Unit: share."""
     truth_labels: list[TruthLabel] = Field(default=[TruthLabel.TRUE_ONLY], min_length=1)
-    """Which expressions D_0 and fresh data hold."""
+    """Which expressions D_0 and fresh data hold; of data.kind logic only."""
     temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
     """What logits are divided by when S_t is drawn. Unit: ratio."""
     seeds: list[Seed] = Field(default=[0], min_length=1)
@@ -111,6 +112,8 @@ class StudyConfig(Section):
             raise ValueError(f"a {self.kind} takes no synthetic_proportions but {self.kind}.lowest and .highest")
         elif len(self.truth_labels) > 1:
             raise ValueError(f"a {self.kind} takes one of truth_labels, not {len(self.truth_labels)}")
+        if not isinstance(self.loop.data, LogicData) and self.truth_labels != [TruthLabel.TRUE_ONLY]:
+            raise ValueError(f"truth_labels do not go with data.kind={self.loop.data.kind}")
         for name, section in (("search", self.search), ("pareto", self.pareto)):
             if self.kind != name and section != type(section)():
                 raise ValueError(f"a {self.kind} takes no {name}; it is for kind: {name}")
@@ -129,6 +132,10 @@ class StudyConfig(Section):
             return [None]
         spanned = self.synthetic_proportions
         return spanned.get(kind, []) if isinstance(spanned, dict) else spanned
+
+    def starts(self) -> Sequence[TruthLabel | None]:
+        """The truth labels of D_0; None alone where the data has none."""
+        return list(dict.fromkeys(self.truth_labels)) if isinstance(self.loop.data, LogicData) else [None]
 
     def arms(self) -> list[tuple[DataCycle, float]]:
         """Each cycle at each temperature."""
@@ -154,9 +161,10 @@ class StudyConfig(Section):
         truth_label: TruthLabel | None = None,
     ) -> LoopConfig:
         """The loop of these values; without a truth label the study's first."""
+        label = truth_label or self.starts()[0]
         return self.loop.changed(
             cycle=CycleConfig(kind=kind, synthetic_proportion=proportion),
-            data={"truth_label": truth_label or self.truth_labels[0]},
+            data={} if label is None else {"truth_label": label},
             sampling={"temperature": temperature},
             seed=seed,
         )
@@ -168,7 +176,7 @@ class StudyConfig(Section):
         """
         cells: dict[str, LoopConfig] = {}
         for seed, kind in product(self.seeds, self.cycles):
-            arms = product(self.proportions(kind), self.truth_labels, self.temperatures)
+            arms = product(self.proportions(kind), self.starts(), self.temperatures)
             for proportion, truth_label, temperature in arms:
                 loop = self.cell(kind, temperature, proportion, seed, truth_label)
                 cells[loop.fingerprint()] = loop

@@ -15,10 +15,10 @@ from ouroloop.config import DataCycle, LoopConfig, flatten
 from ouroloop.console import duration
 from ouroloop.learner import learner_of
 from ouroloop.learner.base import Learner
-from ouroloop.loop.loop import draw_original
-from ouroloop.science.dataset import Dataset
+from ouroloop.loop.loop import testbed_of
+from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import measure
-from ouroloop.science.seeding import Streams
+from ouroloop.science.seeding import Streams, stream
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 
@@ -56,14 +56,14 @@ def cost(config: LoopConfig) -> Cost:
     Sampling is scaled by tokens to texts as long as D_0's; a loop that drifts to longer ones takes more.
     """
     m = config.data.num_examples
-    few = config.changed(data={"num_examples": min(m, _EXAMPLES)})
-    original = draw_original(few)
+    testbed = testbed_of(config)
+    original = Dataset.of(testbed.original(min(m, _EXAMPLES), stream(config.seed, "data", 0)), Source.ORIGINAL, 0)
     scale = m / len(original)
     growth = (config.num_generations + 1) / 2 if config.cycle.kind is DataCycle.EXPANDING else 1.0
-    reference = Sample.of(original.texts, config.data.testbed)
+    reference = Sample.of(original.texts, testbed)
     start = perf_counter()
     measure(reference, reference)
-    measured = (perf_counter() - start) * scale**2  # of every pair
+    measured = (perf_counter() - start) * (scale**2 if testbed.max_compared is None else scale)  # of every pair
 
     num_tokens = _num_tokens(config, original.texts) * scale
     compressed = len(original.to_bytes()) * scale
@@ -125,7 +125,7 @@ def loop_totals(config: LoopConfig, of: Cost) -> tuple[float, int]:
 def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
     """Seconds of one worker, and bytes, of the most loops that it runs; M_1 once for each seed and temperature."""
     loops = most_loops(config)
-    beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.truth_labels)}))
+    beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.starts())}))
     generations = loops * config.loop.num_generations
     models = loops * num_kept(config.loop) + beginnings
     return of.seconds * (generations - loops + beginnings), generations * of.record_bytes + models * of.model_bytes

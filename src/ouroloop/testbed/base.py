@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class Estimate(NamedTuple):
@@ -115,7 +118,12 @@ class Testbed(Protocol):
     def name(self) -> str: ...
 
     @property
-    def tokenizer(self) -> Tokenizer: ...
+    def material(self) -> str:
+        """What the texts are, in words: logic expressions."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None where the language has no vocabulary of its own: then the learner brings one."""
 
     @property
     def distribution(self) -> Distribution | None:
@@ -136,6 +144,33 @@ class Testbed(Protocol):
     @property
     def descriptions(self) -> Mapping[str, str]:
         """Measure -> what it is, in words, for those that are shares of all texts."""
+
+    @property
+    def means(self) -> Mapping[str, str]:
+        """Measure -> what it is, in words, for others: what a figure of them, a panel each, shows."""
+
+    @property
+    def max_compared(self) -> int | None:
+        """So many texts are compared pair by pair, evenly chosen; all of them where it is None."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether fresh data runs out: then it is asked for no more than a training set takes, and has no repeats."""
+
+    @property
+    def digest(self) -> str:
+        """Of what it draws from, where the configuration does not say that; else empty."""
+
+    @property
+    def held_out(self) -> Sequence[str]:
+        """Real texts on which no generation trains, where P is not known; else none."""
+
+    def prepared(self, seed: int, num_original: int, num_fresh: int) -> "Testbed":
+        """The same for one loop, which will ask for so many texts in all.
+
+        Raises:
+            ConfigError: it cannot give them.
+        """
 
     def original(self, count: int, rng: np.random.Generator) -> list[str]:
         """D_0: so many texts."""
@@ -158,8 +193,27 @@ class Testbed(Protocol):
     def measures(self, sample: "Sample", original: "Sample") -> dict[str, Estimate]:
         """What is measured here and nowhere else, of S_t beside D_0."""
 
+    def copied(self, sample: "Sample", training_set: Sequence[str]) -> dict[str, Estimate]:
+        """What is measured here and nowhere else, of S_t beside D_{t-1}."""
+
     def cross_check(self, texts: Sequence[str]) -> None:
         """Lets somebody else's judge see these texts too. Raises AssertionError where it differs."""
+
+
+class Endless:
+    """What a testbed says whose source never ends and is all in its configuration, as a grammar is."""
+
+    means: Mapping[str, str] = MappingProxyType({})
+    max_compared: int | None = None
+    is_finite = False
+    digest = ""
+    held_out: Sequence[str] = ()
+
+    def prepared(self, seed: int, num_original: int, num_fresh: int) -> Self:
+        return self
+
+    def copied(self, sample: "Sample", training_set: Sequence[str]) -> dict[str, Estimate]:
+        return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +242,15 @@ class Sample:
     @cached_property
     def size(self) -> int:
         return sum(self.counts.values())
+
+    @cached_property
+    def spread(self) -> list[str]:
+        """All sampled texts, repeats included, in an order in which every beginning is an even cross-section.
+
+        By the fractions of multiples of the golden ratio, which spread over [0, 1) as evenly as any.
+        """
+        texts = [text for text, count in self.counts.items() for _ in range(count)]
+        return [texts[i] for i in np.argsort(np.arange(len(texts)) * _GOLDEN % 1, kind="stable")]
 
     def rate(self, texts: Sequence[str] | set[str]) -> Estimate:
         """Share of all sampled texts that are among `texts`, with the binomial standard error."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ouroloop.testbed.base import Estimate, Sample
+from ouroloop.testbed.base import Endless, Estimate, Sample
 from ouroloop.testbed.logic.distribution import LogicDistribution
 from ouroloop.testbed.logic.grammar import WORDS, TruthLabel, unique_set
 from ouroloop.testbed.logic.verify import Judgement, Verdict, judge
@@ -17,7 +17,7 @@ TOKENIZER = WordTokenizer(WORDS)
 
 
 @dataclass(frozen=True)
-class LogicTestbed:
+class LogicTestbed(Endless):
     """Unique expressions of depth `min_depth`..`max_depth` with their truth label."""
 
     min_depth: int = 1
@@ -25,6 +25,7 @@ class LogicTestbed:
     truth_label: TruthLabel = TruthLabel.TRUE_ONLY
 
     name = "logic"
+    material = "logic expressions"
     tokenizer = TOKENIZER
     columns = ("verdict", "depth", "expression")
     composition: ClassVar[Mapping[str, str]] = {"True": "correctness", "False": "false_rate", "malformed": "error_rate"}

@@ -1,0 +1,213 @@
+"""A corpus as a stream of documents, and which of their blocks a loop gets.
+
+One pass over the corpus and memory for what is wanted, whatever its size: a block's place is a hash of its text, and
+those with the lowest are kept (a bottom-k sample: uniform over the distinct blocks, without replacement; a block that
+comes again has the same place). The hash that holds text out is the same for every seed; the one that orders the rest
+is the seed's, so D_0 and fresh data are beginnings of one order, and a longer loop has those of a shorter one.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from heapq import heappush, heappushpop
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ouroloop.errors import ConfigError
+from ouroloop.testbed.text import docstrings
+from ouroloop.testbed.text.tokens import blocks
+
+KINDS = (".txt", ".jsonl", ".csv", ".parquet")
+_LONGEST_LINE = 1_000_000  # characters of a txt file that are read at once
+_ROWS = 1_000  # of a parquet file that are held at once
+
+
+class Corpus(NamedTuple):
+    """Where it is, and how it is cut."""
+
+    path: str
+    text_column: str
+    block_tokens: int
+
+
+class Selection(NamedTuple):
+    """What a loop gets of a corpus."""
+
+    held_out: tuple[str, ...]
+    pool: tuple[str, ...]
+    """D_0, and then fresh data; fewer than wanted where the corpus ends."""
+    digest: str
+    """Of the whole corpus as it was cut."""
+
+
+def select(corpus: Corpus, num_held_out: int, num_wanted: int, seed: int) -> Selection:
+    """The blocks that are held out, and `num_wanted` others in the seed's order.
+
+    Raises:
+        ConfigError: the corpus cannot be read, or holds no text.
+    """
+    return _select(corpus, num_held_out, num_wanted, seed, _stamp(corpus.path))
+
+
+@lru_cache(maxsize=2)
+def _select(corpus: Corpus, num_held_out: int, num_wanted: int, seed: int, stamp: object) -> Selection:
+    everything = hashlib.blake2b(digest_size=16)
+    held_out, others = _Lowest(num_held_out, "held out"), _Lowest(num_wanted + num_held_out, f"seed {seed}")
+    for document in documents(corpus):
+        for block in blocks(document, corpus.block_tokens):
+            content = block.encode()
+            everything.update(b"%d:%b" % (len(content), content))
+            held_out.offer(block, content)
+            others.offer(block, content)
+    if not others.texts:
+        raise ConfigError(f"data.path {corpus.path} holds no text")
+    apart = dict.fromkeys(held_out.in_order())
+    pool = [text for text in others.in_order() if text not in apart]
+    return Selection(tuple(apart), tuple(pool[:num_wanted]), everything.hexdigest())
+
+
+class _Lowest:
+    """The `size` texts with the lowest keyed hashes of all that were offered."""
+
+    def __init__(self, size: int, key: str) -> None:
+        self._size, self._key, self._heap = size, key.encode(), list[int]()
+        self.texts: dict[int, str] = {}
+
+    def offer(self, text: str, content: bytes) -> None:
+        place = int.from_bytes(hashlib.blake2b(content, digest_size=8, key=self._key).digest(), "big")
+        if place in self.texts:
+            return
+        if len(self.texts) < self._size:
+            heappush(self._heap, -place)
+        elif self._heap and place < -self._heap[0]:
+            del self.texts[-heappushpop(self._heap, -place)]
+        else:
+            return
+        self.texts[place] = text
+
+    def in_order(self) -> list[str]:
+        return [text for _, text in sorted(self.texts.items())]
+
+
+def _stamp(path: str) -> object:
+    """What is known of a corpus without reading it: another stamp, another corpus."""
+    libraries = docstrings.libraries_of(path)
+    if libraries is not None:
+        return docstrings.versions(libraries)
+    files = _files(Path(path).expanduser()) if Path(path).expanduser().exists() else []
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+def documents(corpus: Corpus) -> Iterator[str]:
+    """Every text of the corpus, one after the other: lines of txt files, rows of others.
+
+    What is no Unicode (bytes that are no UTF-8, half a surrogate pair) is U+FFFD in it.
+
+    Raises:
+        ConfigError: there is none, or a row without the column, or a file that is not what its name says.
+    """
+    libraries = docstrings.libraries_of(corpus.path)
+    if libraries is not None:
+        yield from docstrings.sentences(libraries)
+        return
+    place = Path(corpus.path).expanduser()
+    if not place.exists():
+        yield from _of_hub(corpus)
+        return
+    for file in _files(place):
+        try:
+            yield from _READERS[file.suffix](file, corpus.text_column)
+        except (OSError, ValueError, csv.Error) as error:
+            raise ConfigError(f"data.path {file}: {str(error).splitlines()[0]}") from None
+
+
+def _files(place: Path) -> list[Path]:
+    found = sorted(file for file in place.rglob("*") if file.suffix in KINDS) if place.is_dir() else [place]
+    if not found or found[0].suffix not in KINDS:
+        what = "has no file" if place.is_dir() else "is no file"
+        raise ConfigError(f"data.path {place} {what} that ends in {', '.join(KINDS)}")
+    return found
+
+
+def _lines(file: Path) -> Iterator[str]:
+    with file.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+        while line := stream.readline(_LONGEST_LINE):
+            yield line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
+
+
+def _of_lines(file: Path, column: str) -> Iterator[str]:
+    return _lines(file)
+
+
+def _of_jsonl(file: Path, column: str) -> Iterator[str]:
+    with file.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"line {number} is no JSON: {error}") from None
+                yield _text_of(row, column, f"line {number}")
+
+
+def _of_csv(file: Path, column: str) -> Iterator[str]:
+    csv.field_size_limit(2**31 - 1)
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        for number, row in enumerate(csv.DictReader(stream), 1):
+            yield _text_of(row, column, f"row {number}")
+
+
+def _of_parquet(file: Path, column: str) -> Iterator[str]:
+    from pyarrow import parquet  # takes a third of a second to import
+
+    with parquet.ParquetFile(file) as table:
+        if column not in table.schema_arrow.names:
+            raise ValueError(_no_column(column, table.schema_arrow.names))
+        number = 0
+        for batch in table.iter_batches(_ROWS, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                number += 1
+                yield _text_of({column: value}, column, f"row {number}")
+
+
+_READERS = {".txt": _of_lines, ".jsonl": _of_jsonl, ".csv": _of_csv, ".parquet": _of_parquet}
+
+
+def _text_of(row: Any, column: str, where: str) -> str:
+    """An empty text for a null, which is no example. Raises ValueError for what is no text."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is no row of named columns")
+    if column not in row:
+        raise ValueError(f"{where}: {_no_column(column, row)}")
+    text = row[column]
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: column {column!r} is no text but {json.dumps(text, default=str)[:40]}")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _no_column(column: str, there_are: Any) -> str:
+    return f"no column {column!r}; data.text_column may be {', '.join(str(name) for name in there_are if name)}"
+
+
+def _of_hub(corpus: Corpus) -> Iterator[str]:
+    """The training split of a dataset of the hub, as a stream."""
+    is_file = corpus.path.startswith((".", "/", "~")) or Path(corpus.path).suffix in KINDS
+    if is_file:
+        raise ConfigError(f"data.path {corpus.path}: there is no such file or folder")
+    name, _, part = corpus.path.partition(":")
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        wanted = "a dataset of the hub takes `pip install ouroloop[text]`"
+        raise ConfigError(f"data.path {corpus.path}: there is no such file or folder, and {wanted}") from None
+    try:
+        rows = iter(load_dataset(name, part or None, split="train", streaming=True))
+        for number, row in enumerate(rows, 1):
+            yield _text_of(row, corpus.text_column, f"row {number}")
+    except Exception as error:  # the network, the hub and each format raise their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"data.path {corpus.path}: no file or folder, nor to be had of the hub: {reason}") from None

@@ -1,0 +1,162 @@
+"""Every format gives its texts byte for byte; what is wrong is one line; memory is that of what is kept."""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from ouroloop.errors import ConfigError
+from ouroloop.science.dataset import Dataset, Source
+from ouroloop.testbed.text.corpus import Corpus, documents, select
+
+HARD = ["a\tb", "two\nlines", "nul \0 here", "🐍 emoji e\u0301", "\u202eright to left\u202c", "x y " * 25_000, "\\n", "\r"]
+
+
+def corpus(path: Path, **changed: object) -> Corpus:
+    return Corpus(str(path), "text", 1_000_000)._replace(**changed)
+
+
+def written(folder: Path, kind: str, texts: list[str]) -> Path:
+    path = folder / f"corpus.{kind}"
+    if kind == "jsonl":
+        path.write_text("\n".join(json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)))
+    elif kind == "csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["id", "text"], *enumerate(texts)])
+    else:
+        parquet.write_table(pa.table({"id": list(range(len(texts))), "text": texts}), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_hard_texts_come_through_byte_for_byte_and_survive_the_disk(tmp_path: Path, kind: str) -> None:
+    assert list(documents(corpus(written(tmp_path, kind, HARD)))) == HARD
+    found = select(corpus(written(tmp_path, kind, HARD)), 0, 100, seed=1)
+    assert set(found.pool) == {text for text in HARD if not text.isspace()}
+    (tmp_path / "kept.tsv.gz").write_bytes(Dataset.of(found.pool, Source.ORIGINAL, 0).to_bytes())
+    assert Dataset.read(tmp_path / "kept.tsv.gz").texts == found.pool
+
+
+def test_a_txt_file_is_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes("one\r\ntwo\x0btwo\x85\u2028\n\nthree \0\t\rx\nlast".encode() + b"\xff")
+    assert list(documents(corpus(path))) == ["one", "two\x0btwo\x85\u2028", "", "three \0\t\rx", "last\ufffd"]
+
+
+def test_half_a_surrogate_pair_is_no_unicode(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jsonl"
+    path.write_text('{"text": "cut \\ud83d off, whole \\ud83d\\udc0d"}\n{"text": null}\n')
+    assert list(documents(corpus(path))) == ["cut \ufffd off, whole 🐍", ""]
+
+
+def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "b.txt").write_text("second")
+    (tmp_path / "notes.md").write_text("no corpus")
+    written(tmp_path / "deep", "jsonl", ["third"])
+    (tmp_path / "a.txt").write_text("first")
+    assert list(documents(corpus(tmp_path))) == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("c.jsonl", '{"text": "a"}\n{"body": "b", "id": 1}', r"line 2: no column 'text'; .* may be body, id"),
+        ("c.jsonl", '{"text": "a"}\nnot json', "line 2 is no JSON"),
+        ("c.jsonl", "[1, 2]", "line 1 is no row"),
+        ("c.jsonl", '{"text": 7}', "column 'text' is no text but 7"),
+        ("c.csv", "body,id\na,1", "row 1: no column 'text'"),
+        ("c.parquet", "no parquet at all", "c.parquet: "),
+        ("c.txt", "", "holds no text"),
+        ("c.txt", " \n\t\n", "holds no text"),
+        ("c.jsonl", "", "holds no text"),
+        ("c.bin", "x", "is no file that ends in .txt, .jsonl, .csv, .parquet"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=says) as raised:
+        select(corpus(tmp_path / name), 1, 10, seed=1)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_column_that_a_parquet_file_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no column 'body'; data.text_column may be id, text"):
+        select(corpus(written(tmp_path, "parquet", ["a"]), text_column="body"), 1, 10, seed=1)
+
+
+def test_a_missing_file_an_empty_folder_and_an_unknown_library(tmp_path: Path) -> None:
+    for path, says in ((tmp_path / "missing.txt", "no such file"), (tmp_path, "has no file that ends in")):
+        with pytest.raises(ConfigError, match=says):
+            select(corpus(path), 1, 10, seed=1)
+    with pytest.raises(ConfigError, match="'no-such-library' is not installed"):
+        select(Corpus("docstrings:no-such-library", "text", 64), 1, 10, seed=1)
+
+
+def test_a_dataset_of_the_hub_without_a_network_is_one_line() -> None:
+    """In a process of its own, since the library reads its environment once."""
+    code = (
+        "from ouroloop.testbed.text.corpus import *\n"
+        "try: select(Corpus('nobody/no-such-dataset', 'text', 64), 1, 10, 1)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ":".join(sys.path), "PATH": "", "HOME": "/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ConfigError data.path nobody/no-such-dataset: no file or folder, nor to be had")
+    assert done.stdout.count("\n") == 1
+
+
+def test_a_selection_is_a_uniform_sample_of_the_distinct_blocks(tmp_path: Path) -> None:
+    """Of 40 lines, some of them often, 10 are chosen: over 300 seeds each within 4 standard errors of 1/4."""
+    path = tmp_path / "repeated.txt"
+    lines = [f"line {i}" for i in range(40)]
+    shuffled = [line for i, line in enumerate(lines) for _ in range(1 + 20 * (i % 2))]
+    random.Random(1).shuffle(shuffled)
+    path.write_text("\n".join(shuffled))
+    chosen = [select(corpus(path), 0, 10, seed).pool for seed in range(300)]
+    assert all(len(set(pool)) == 10 for pool in chosen)
+    shares = [sum(line in pool for pool in chosen) / 300 for line in lines]
+    assert all(abs(share - 0.25) < 4 * (0.25 * 0.75 / 300) ** 0.5 for share in shares)
+    everything = select(corpus(path), 5, 100, seed=1)
+    assert sorted([*everything.held_out, *everything.pool]) == sorted(lines)
+
+
+def test_long_documents_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("a b c d e f g\n")
+    assert set(select(corpus(path, block_tokens=3), 0, 9, seed=1).pool) == {"a b c", " d e f", " g"}
+
+
+STREAMED = """
+import resource, sys
+from ouroloop.testbed.text.corpus import Corpus, select
+select(Corpus(sys.argv[1], "text", 64), 100, 1_000, 1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_kilobytes(path: Path) -> int:
+    done = subprocess.run([sys.executable, "-c", STREAMED, str(path)], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_peak_memory_does_not_grow_with_the_corpus(tmp_path: Path, kind: str) -> None:
+    """Ten times the corpus, 40 MB more of text: less than a tenth of that more memory."""
+    peaks = []
+    for size in (1, 10):
+        path = tmp_path / f"{size}.{kind}"
+        with path.open("w") as file:
+            for i in range(size * 4_000):
+                text = f"Document {i} says little, and says it " + "again and again " * 64
+                file.write(f"{text}\n" if kind == "txt" else json.dumps({"text": text}) + "\n")
+        peaks.append(peak_kilobytes(path))
+    assert path.stat().st_size > 40_000_000
+    assert peaks[1] - peaks[0] < 4_000
+
