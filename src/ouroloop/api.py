@@ -14,6 +14,7 @@ from ouroloop.config import LoopConfig
 from ouroloop.console import LoopView, fitted
 from ouroloop.learner import learner_of
 from ouroloop.loop.attempt import run_alone
+from ouroloop.loop.loop import prepared_testbed
 from ouroloop.record import stores
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -174,6 +175,7 @@ def perform(config: LoopConfig, study: str, console: Console, new: bool = False)
     """The finished run of the loop; the console gets its progress and its table."""
     stores.require_writable()
     learner_of(config).check()
+    prepared_testbed(config)
     name, store = f"{study}-{config.label}", Store.open()
     with LoopView(console) as view:
         run = run_alone(config, store, name=name, preset=study, new=new, observer=view)

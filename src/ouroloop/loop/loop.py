@@ -60,7 +60,7 @@ def run_loop(
     """
     observer = observer or Observer()
     observer.loop_started(config, name)
-    testbed = testbed_of(config)
+    testbed = prepared_testbed(config)
     alike = [] if new else store.find(level="loop", study=study, fingerprint=config.fingerprint())
     existing = alike[0] if alike else None
     if existing and (existing.tag("corpus_digest") or "") != testbed.digest:
@@ -96,7 +96,7 @@ def _show_complete(recorded: dict[int, Run], observer: Observer) -> None:
         observer.generation_finished(number, generation.metrics, "on record")
 
 
-def testbed_of(config: LoopConfig) -> Testbed:
+def prepared_testbed(config: LoopConfig) -> Testbed:
     """Ready to give what the loop will ask for.
 
     Raises:
@@ -109,7 +109,7 @@ def testbed_of(config: LoopConfig) -> Testbed:
 def draw_original(config: LoopConfig) -> Dataset:
     """D_0: the same for every cycle, proportion and temperature of one seed."""
     rng = stream(config.seed, "data", 0)
-    return Dataset.of(testbed_of(config).original(config.data.num_examples, rng), Source.ORIGINAL, 0)
+    return Dataset.of(prepared_testbed(config).original(config.data.num_examples, rng), Source.ORIGINAL, 0)
 
 
 def _measure_original(config: LoopConfig, reference: Sample) -> dict[str, Estimate]:

@@ -181,7 +181,10 @@ def _slope(loops: Sequence[Loop], last: int) -> dict[str, Any]:
         return {}
     times = range(last - _SLOPE_GENERATIONS, last + 1)
     curves = {loop.seed: [loop.history.get(RETENTION, {}).get(t) for t in times] for loop in loops}
-    slopes = {seed: None if None in curve else float(np.polyfit(times, curve, 1)[0]) for seed, curve in curves.items()}
+    slopes = {
+        seed: None if None in curve else float(np.polyfit(times, np.array(curve), 1)[0])
+        for seed, curve in curves.items()
+    }
     return {"from": times[0], "to": last, **_over_seeds(slopes)}
 
 

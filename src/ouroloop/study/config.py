@@ -19,6 +19,7 @@ from ouroloop.config import (
     Whole,
     with_new_names,
 )
+from ouroloop.science.cycle import num_fresh
 from ouroloop.testbed.logic.grammar import TruthLabel
 
 Proportions = Annotated[
@@ -168,6 +169,14 @@ class StudyConfig(Section):
             sampling={"temperature": temperature},
             seed=seed,
         )
+
+    def hungriest(self) -> LoopConfig:
+        """One of the loops that take the most fresh data."""
+        lowest = {"search": self.search.lowest, "pareto": self.pareto.lowest}.get(self.kind)
+        chosen = [
+            self.cell(kind, self.temperatures[0], lowest, self.seeds[0]) for kind in self.cycles if lowest is not None
+        ]
+        return max(chosen or self.loops(), key=lambda loop: num_fresh(loop.cycle, loop.data.num_examples))
 
     def loops(self) -> list[LoopConfig]:
         """The distinct cells of a grid with the first seed, then with the next one: what is half done shows them all.

@@ -19,6 +19,7 @@ from rich.live import Live
 from ouroloop.config import ConfigError, DataCycle, flatten
 from ouroloop.console import LoopView, StudyLines, fitted
 from ouroloop.learner import learner_of
+from ouroloop.loop.loop import prepared_testbed
 from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, close_dead_runs, running
 from ouroloop.record.locks import HeldElsewhereError, StudyLock, holder
@@ -58,6 +59,8 @@ def run_study(
     stores.require_writable()
     if on == "local":
         learner_of(config.loop).check()
+        if config.loop.data.testbed.is_finite:
+            prepared_testbed(config.hungriest())
     store = Store.open()
     failed = _drive(config, name, store, console, workers, on, address)
     console.print(fitted(study_table(store, name), console))

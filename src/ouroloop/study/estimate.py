@@ -15,7 +15,7 @@ from ouroloop.config import DataCycle, LoopConfig, flatten
 from ouroloop.console import duration
 from ouroloop.learner import learner_of
 from ouroloop.learner.base import Learner
-from ouroloop.loop.loop import testbed_of
+from ouroloop.loop.loop import prepared_testbed
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import measure
 from ouroloop.science.seeding import Streams, stream
@@ -56,7 +56,7 @@ def cost(config: LoopConfig) -> Cost:
     Sampling is scaled by tokens to texts as long as D_0's; a loop that drifts to longer ones takes more.
     """
     m = config.data.num_examples
-    testbed = testbed_of(config)
+    testbed = prepared_testbed(config)
     original = Dataset.of(testbed.original(min(m, _EXAMPLES), stream(config.seed, "data", 0)), Source.ORIGINAL, 0)
     scale = m / len(original)
     growth = (config.num_generations + 1) / 2 if config.cycle.kind is DataCycle.EXPANDING else 1.0

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,19 @@ from pyarrow import parquet
 
 from ouroloop.errors import ConfigError
 from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.seeding import stream
 from ouroloop.testbed.text.corpus import Corpus, documents, select
 
-HARD = ["a\tb", "two\nlines", "nul \0 here", "🐍 emoji e\u0301", "\u202eright to left\u202c", "x y " * 25_000, "\\n", "\r"]
+HARD = [
+    "a\tb",
+    "two\nlines",
+    "nul \0 here",
+    "🐍 emoji e\u0301",
+    "\u202eright to left\u202c",
+    "x y " * 25_000,
+    "\\n",
+    "\r",
+]
 
 
 def corpus(path: Path, **changed: object) -> Corpus:
@@ -87,7 +96,7 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, name: str, conten
 
 
 def test_a_column_that_a_parquet_file_lacks_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no column 'body'; data.text_column may be id, text"):
+    with pytest.raises(ConfigError, match=r"no column 'body'; data\.text_column may be id, text"):
         select(corpus(written(tmp_path, "parquet", ["a"]), text_column="body"), 1, 10, seed=1)
 
 
@@ -116,8 +125,7 @@ def test_a_selection_is_a_uniform_sample_of_the_distinct_blocks(tmp_path: Path) 
     """Of 40 lines, some of them often, 10 are chosen: over 300 seeds each within 4 standard errors of 1/4."""
     path = tmp_path / "repeated.txt"
     lines = [f"line {i}" for i in range(40)]
-    shuffled = [line for i, line in enumerate(lines) for _ in range(1 + 20 * (i % 2))]
-    random.Random(1).shuffle(shuffled)
+    shuffled = stream(1, "shuffle").permutation([line for i, line in enumerate(lines) for _ in range(1 + 20 * (i % 2))])
     path.write_text("\n".join(shuffled))
     chosen = [select(corpus(path), 0, 10, seed).pool for seed in range(300)]
     assert all(len(set(pool)) == 10 for pool in chosen)
@@ -159,4 +167,3 @@ def test_peak_memory_does_not_grow_with_the_corpus(tmp_path: Path, kind: str) ->
         peaks.append(peak_kilobytes(path))
     assert path.stat().st_size > 40_000_000
     assert peaks[1] - peaks[0] < 4_000
-

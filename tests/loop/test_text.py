@@ -1,0 +1,89 @@
+"""The loop on a corpus: what a testbed without verdicts, and with an end, must not break."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.loop.loop import prepared_testbed
+from ouroloop.record.liveness import Interrupted
+from tests.loop.loops import StopAfter, forget, generations, loop, outcome, sampled
+
+HARD = [
+    "tab\there",
+    "two\nlines",
+    "nul \0 in it",
+    "🐍 and e\u0301",
+    "\u202eright to left",
+    "\\t is no tab",
+    "<b>bold</b>",
+]
+
+
+def corpus(folder: Path, count: int = 400) -> Path:
+    path = folder / "corpus.jsonl"
+    texts = [f"Text {i} says that {i % 7} is less than {i % 11}: {HARD[i % 7]}" for i in range(count)]
+    path.write_text("\n".join(json.dumps({"body": text}) for text in texts))
+    return path
+
+
+@pytest.fixture
+def on_text(root: Path) -> LoopConfig:
+    data = {"kind": "text", "path": str(corpus(root)), "text_column": "body", "block_tokens": 40, "num_examples": 60,
+            "num_held_out": 20, "compared_tokens": 300}  # fmt: skip
+    cycle = {"kind": "fresh_mix", "synthetic_proportion": 0.5}
+    given = {"seed": 3, "num_generations": 4, "data": data, "cycle": cycle, "model": {"kind": "empirical"}}
+    return LoopConfig.model_validate(given)
+
+
+def test_nothing_is_said_of_truth_and_everything_of_variety(on_text: LoopConfig) -> None:
+    run = loop(on_text)
+    measured = outcome(run)
+    steps = {key: [step for step, _ in history] for key, history in measured.items()}  # type: ignore[attr-defined]
+    wanted = ("distinct_1", "distinct_2", "distinct_3", "distinct_4", "self_bleu", "compression_ratio", "repetition",
+              "ngram_entropy_nats", "vocabulary_coverage", "rare_token_coverage", "diversity_levenshtein",
+              "diversity_retention", "num_unique", "unique_fraction")  # fmt: skip
+    assert all(steps[key] == [0, 1, 2, 3, 4] for key in wanted)
+    assert steps["verbatim_share"] == steps["synthetic_share"] == [1, 2, 3, 4]
+    assert steps["control_distinct_3"] == steps["control_verbatim_share"] == [0]
+    assert not [key for key in measured if "correct" in key or "depth" in key or "error_rate" in key]
+    assert dict(run.history("verbatim_share")) == dict.fromkeys(range(1, 5), 1.0)  # the ideal learner only copies
+
+
+def test_texts_of_any_kind_survive_storage_and_resumption(on_text: LoopConfig) -> None:
+    undisturbed = loop(on_text, study="undisturbed")
+    original = undisturbed.read_dataset("original_data.tsv.gz").texts
+    assert all(any(hard in text for text in original) for hard in HARD)
+    forget()
+    for phase in ("measure", "record"):
+        with pytest.raises(Interrupted):
+            loop(on_text, study="disturbed", observer=StopAfter(3, phase))
+    resumed = loop(on_text, study="disturbed")
+    assert sampled(resumed) == sampled(undisturbed)
+    assert outcome(resumed) == outcome(undisturbed)
+
+
+def test_no_generation_trains_on_held_out_text_or_twice_on_fresh(on_text: LoopConfig) -> None:
+    fresh_only = on_text.changed(cycle={"kind": "fresh_mix", "synthetic_proportion": 0.0})
+    run = loop(fresh_only)
+    sets = [generation.read_dataset("training_set.tsv.gz").texts for generation in generations(run)]
+    trained_on = [text for texts in sets for text in texts]
+    assert len(trained_on) == len(set(trained_on)) == 4 * 60
+    assert not set(trained_on) & set(prepared_testbed(fresh_only).held_out)
+
+
+def test_a_corpus_that_runs_out_is_said_before_anything_is_recorded(on_text: LoopConfig) -> None:
+    with pytest.raises(ConfigError, match=r"has 400 distinct .* 7 are missing: D_0 takes 60, fresh data 327"):
+        loop(on_text.changed(num_generations=110, cycle={"kind": "fresh_mix", "synthetic_proportion": 0.95}))
+
+
+def test_a_loop_does_not_go_on_with_another_corpus(on_text: LoopConfig, root: Path) -> None:
+    first = loop(on_text)
+    assert loop(on_text).id == first.id
+    corpus(root, 401)
+    with pytest.raises(ConfigError, match="the corpus is not what it was when test loop began; `run --new`"):
+        loop(on_text)
+    again = loop(on_text, new=True)
+    assert again.tag("corpus_digest") != first.tag("corpus_digest")
+    assert not [generation for generation in generations(again) if generation.tag("copied_from")]
