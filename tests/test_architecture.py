@@ -124,6 +124,7 @@ ALONE = {
     "cli": "what `python -m ouroloop` and the console script start",
     "options": "how the command line spells values; the commands are long enough without",
     "loop/generation": "one generation, as tests and learners know it, without the record",
+    "loop/lineage": "what becomes of earlier models is another matter than the order of generations",
     "record/clean": "a command",
     "report/captions": "of the page",
     "report/folder": "the files of a report; Python's face asks for it",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ouroloop.learner.base import Report, Samples
+from ouroloop.learner.base import Fitted, Report, Samples
 from ouroloop.science.dataset import Dataset
 from ouroloop.science.seeding import Streams
 from ouroloop.testbed.base import Array
@@ -38,10 +38,13 @@ class Uniform:
 class UniformLearner:
     device = "cpu"
     is_registrable = False
+    num_previous = 0
 
     def check(self) -> None: ...
 
-    def fit(self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None) -> Uniform:
+    def fit(
+        self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None, previous: Sequence[Fitted] = ()
+    ) -> Uniform:
         return Uniform(tuple(dict.fromkeys(dataset.texts)))
 
     def load(self, folder: Path) -> Uniform:

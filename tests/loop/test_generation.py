@@ -31,10 +31,13 @@ class Given:
     fitted: Fitted
     device = "cpu"
     is_registrable = True
+    num_previous = 0
 
     def check(self) -> None: ...
 
-    def fit(self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None) -> Fitted:
+    def fit(
+        self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None, previous: Sequence[Fitted] = ()
+    ) -> Fitted:
         return self.fitted
 
     def load(self, folder: object) -> Fitted:

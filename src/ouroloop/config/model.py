@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from ouroloop.config.section import Number, Section, Temperature, Whole
+from ouroloop.config.section import Added, Number, Section, Temperature, Whole
 
 
 class EmpiricalConfig(Section):
@@ -31,6 +31,9 @@ class ModelConfig(Section):
     """Positions that the network has, the start symbol's included. Unit: tokens."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Of every kind that the model type has, in training. Unit: share."""
+    num_members: Annotated[Whole, Added()] = Field(default=1, ge=1, le=1_000)
+    """M_t is the mean of the next-token distributions of so many networks, each trained on all of D_{t-1} from other
+    weights in another order. Unit: networks."""
     options: dict[str, bool | int | float | str] = Field(default={})
     """Further fields of this model type's transformers configuration, e.g. activation_function; {} for none."""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ouroloop.config.section import Added, Number, Section, Whole
+from ouroloop.config.section import Added, Number, Section, Temperature, Whole
 
 
 class TrainConfig(Section):
@@ -58,6 +58,24 @@ class TrainConfig(Section):
     """Whether torch.compile builds kernels for the network first."""
     num_threads: Whole = Field(default=1, ge=1, le=1024)
     """Of torch. Part of what a loop is: another number may round sums differently. Unit: threads."""
+    targets: Annotated[Literal["tokens", "soft"], Added()] = "tokens"
+    """What a text that a model wrote teaches: its tokens, or, softly, how probable earlier models find every token in
+    their place. Original and fresh texts teach their tokens."""
+    num_teachers: Annotated[Whole | None, Added()] = Field(default=1, ge=1)
+    """Soft targets are the mean of so many of the latest models, M_t first; null for all since M_1. Unit: models."""
+    soft_top_k: Annotated[Whole | None, Added()] = Field(default=None, ge=1)
+    """Soft targets tell so many of the likeliest tokens apart and take the others together, cutting none; null for all
+    of a small vocabulary. Unit: tokens."""
+    loss_temperature: Annotated[Temperature, Added()] = 1.0
+    """What logits are divided by in the loss, a teacher's too. At the sampling temperature, what is sampled is what was
+    fitted, and no generation sharpens the last. Unit: ratio."""
+    start: Annotated[Literal["scratch", "previous"], Added()] = "scratch"
+    """Where the weights of M_{t+1} start: at random, or at those of M_t."""
+    num_tuning_steps: Annotated[Whole | None, Added()] = Field(default=None, ge=1)
+    """Length of a training that starts at the weights of M_t; null for num_steps. Unit: optimizer steps."""
+    extrapolation: Annotated[Number, Added()] = Field(default=0.0, ge=0, le=10)
+    """How far M_{t+1} goes from M_t away from where training took it, over that way (Neon, arXiv 2510.03597); its
+    validation loss is that of the training. Unit: ratio."""
 
     @model_validator(mode="after")
     def _precision_suits_optimizer(self) -> Self:
@@ -73,6 +91,21 @@ class TrainConfig(Section):
         if self.batch_size < self.devices:
             raise ValueError(f"devices {self.devices} must be at most batch_size {self.batch_size}")
         return self
+
+    def _has_what_it_acts_on(self) -> Self:
+        if self.targets != "soft" and (self.num_teachers != 1 or self.soft_top_k is not None):
+            raise ValueError("num_teachers and soft_top_k need soft targets: choose targets=soft, or leave them out")
+        if self.start != "previous" and (self.num_tuning_steps is not None or self.extrapolation):
+            raise ValueError(
+                "num_tuning_steps and extrapolation begin at an earlier model: choose start=previous, or leave them out"
+            )
+        return self
+
+    @property
+    def num_previous(self) -> int | None:
+        """How many of the latest models a training is given; None for all of them."""
+        of_teachers = self.num_teachers if self.targets == "soft" else 0
+        return None if of_teachers is None else max(of_teachers, int(self.start == "previous"))
 
     def num_validation_examples(self, num_examples: int) -> int:
         """How many of a dataset's examples are validated on; at least one is, and one is left to train on."""

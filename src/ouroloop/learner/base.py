@@ -70,6 +70,10 @@ class Learner(Protocol):
     def is_registrable(self) -> bool:
         """Whether its models are worth keeping: one that *is* its training set is on record already."""
 
+    @property
+    def num_previous(self) -> int | None:
+        """How many of the latest models `fit` makes use of; None for all of them, 0 for most learners."""
+
     def check(self) -> None:
         """Everything that can be known before anything is recorded.
 
@@ -77,12 +81,20 @@ class Learner(Protocol):
             ConfigError: it cannot learn or be sampled as configured.
         """
 
-    def fit(self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None) -> Fitted:
-        """M_t from D_{t-1}: the same dataset and streams, the same model, bit for bit on one machine.
+    def fit(
+        self,
+        dataset: Dataset,
+        streams: Streams,
+        report: Report = lambda *_: None,
+        previous: Sequence[Fitted] = (),
+    ) -> Fitted:
+        """M_t from D_{t-1} and the latest `num_previous` of M_1 .. M_{t-1}, or fewer where there are fewer.
+
+        The same dataset, streams and models, the same model, bit for bit on one machine.
 
         Raises:
             FloatingPointError: it diverged.
         """
 
     def load(self, folder: Path) -> Fitted:
-        """What `save` left."""
+        """What `save` left, which teaches as what was saved does, bit for bit."""

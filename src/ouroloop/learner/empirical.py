@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ouroloop.learner.base import Report, Samples
+from ouroloop.learner.base import Fitted, Report, Samples
 from ouroloop.science.dataset import Dataset
 from ouroloop.science.seeding import Streams
 from ouroloop.testbed.base import Array
@@ -56,10 +56,17 @@ class EmpiricalLearner:
     device = "cpu"
     description = "no network: the model is its training set"
     is_registrable = False
+    num_previous = 0
 
     def check(self) -> None: ...
 
-    def fit(self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None) -> EmpiricalModel:
+    def fit(
+        self,
+        dataset: Dataset,
+        streams: Streams,
+        report: Report = lambda *_: None,
+        previous: Sequence[Fitted] = (),
+    ) -> EmpiricalModel:
         return EmpiricalModel(dict(Counter(dataset.texts)), self.temperature)
 
     def load(self, folder: Path) -> EmpiricalModel:

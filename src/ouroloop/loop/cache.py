@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ouroloop.config import LoopConfig
+from ouroloop.learner.base import Fitted
 from ouroloop.record import stores
 from ouroloop.record.provenance import code, packages, processor
 from ouroloop.record.run import Run, Series
@@ -42,12 +43,18 @@ class Generation:
     tags: Mapping[str, str]
     save: Callable[[Path], object] | None
     """Puts M_t into a folder; None where it is not to be had."""
+    model: Fitted | None = field(default=None, compare=False)
+    """M_t, where it was computed here."""
     source: str = field(default="", compare=False)
     """Which run it was copied from, in words; empty when it was computed here."""
 
 
-def key(config: LoopConfig, device: str, training_set: Dataset, generation: int, corpus: str = "") -> str:
-    """Of M_t, S_t and their measures. `device` is the learner's, `corpus` the testbed's digest."""
+def key(
+    config: LoopConfig, device: str, training_set: Dataset, generation: int, corpus: str = "", parent: str = ""
+) -> str:
+    """Of M_t, S_t and their measures. `device` is the learner's, `corpus` the testbed's digest, and `parent` the key of
+    M_{t-1} if M_t learns from it too: that covers all models before.
+    """
     given = config.identity()
     decisive = {
         **{name: given[name] for name in ("data", "model", "train", "sampling", "seed")},
@@ -60,6 +67,8 @@ def key(config: LoopConfig, device: str, training_set: Dataset, generation: int,
         "device": device,
         "processor": processor(),
     }
+    if parent:
+        decisive["parent"] = parent
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -122,5 +131,5 @@ def _copy(run: Run, folder: Path | None) -> Generation:
         run.note if run.tag("copied_from") else f"Copied from {source}, with its times.\n\n{run.note}",
         own | {"copied_from": run.tag("copied_from") or run.id},
         None if folder is None else partial(shutil.copytree, folder, dirs_exist_ok=True),
-        source,
+        source=source,
     )

@@ -1,6 +1,6 @@
 """One generation: M_t fitted to D_{t-1}, S_t sampled from it, judged and measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from time import perf_counter
@@ -30,12 +30,18 @@ def _timed(seconds: dict[str, float], phase: str, observer: Observer) -> Iterato
 
 
 def compute(
-    config: LoopConfig, learner: Learner, number: int, training_set: Dataset, original: Sample, observer: Observer
+    config: LoopConfig,
+    learner: Learner,
+    number: int,
+    training_set: Dataset,
+    original: Sample,
+    observer: Observer,
+    previous: Sequence[Fitted] = (),
 ) -> Generation:
-    """M_t, S_t and their measures; `original` is D_0, judged."""
+    """M_t, S_t and their measures; `original` is D_0, judged, and `previous` are the models that M_t may learn from."""
     streams, seconds = Streams(config.seed, number), dict[str, float]()
     with _timed(seconds, "train", observer):
-        fitted = learner.fit(training_set, streams, observer.trained)
+        fitted = learner.fit(training_set, streams, observer.trained, previous)
     with _timed(seconds, "sample", observer):
         drawn = fitted.sample(config.data.num_examples, streams.numpy("sampling"))
     with _timed(seconds, "measure", observer):
@@ -51,6 +57,7 @@ def compute(
         _note(number, measures, sample, training_set),
         {"commit": commit(), "code": code()},
         fitted.save if learner.is_registrable else None,
+        fitted,
     )
 
 

@@ -26,6 +26,7 @@ from ouroloop.learner.base import Learner
 from ouroloop.loop import cache
 from ouroloop.loop.cache import Generation
 from ouroloop.loop.generation import compute
+from ouroloop.loop.lineage import Lineage
 from ouroloop.loop.observer import Observer
 from ouroloop.record.history import Writer, Written, read_written
 from ouroloop.record.liveness import running
@@ -144,6 +145,10 @@ class _Loop:
     reached: int
     """The last generation on the loop's record when it was taken up."""
     stages: list[str | None] = field(default_factory=list)
+    lineage: Lineage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lineage = Lineage(self.learner, self.config.seed, self.config.num_generations)
 
     def walk(self, original: Dataset, recorded: dict[int, Run]) -> None:
         dataset, samples = original, list[Dataset]()
@@ -153,6 +158,7 @@ class _Loop:
             if child is not None and written is not None:
                 self.stages.append(child.tag("stage"))
                 self._remember(number, child)
+                self.lineage.enter(number, child)
                 self.observer.generation_finished(number, child.metrics, "on record")
             else:
                 written = self.generation(number, dataset, unfinished=child)
@@ -175,7 +181,8 @@ class _Loop:
     def generation(self, number: int, training_set: Dataset, unfinished: Run | None) -> Dataset:
         """S_t, with everything about M_t and S_t in the record; a run that was begun is taken up."""
         self.observer.generation_started(number)
-        key = cache.key(self.config, self.learner.device, training_set, number, self.reference.testbed.digest)
+        corpus, parent = self.reference.testbed.digest, self.lineage.parent_key(number)
+        key = cache.key(self.config, self.learner.device, training_set, number, corpus, parent)
         own = {"level": "generation", "generation": str(number), "key": key}
         tags = own | cell_tags(self.config, self.study)
 
@@ -191,6 +198,8 @@ class _Loop:
                 self._record(number, run, training_set, made, metrics, is_resumed=unfinished is not None)
             if not made.source:
                 cache.enter(key, run)
+        self.lineage.enter(number, run, made.model)
+        self.lineage.leave(number)
         self.stages.append(self._stage(metrics))
         _return_memory()
         self.observer.generation_finished(number, metrics, made.source and f"copied from {made.source}")
@@ -202,7 +211,8 @@ class _Loop:
         return cache.find(run.store, key, run, lambda metrics: self._keeps(number, metrics), folder)
 
     def _computed(self, number: int, training_set: Dataset) -> Generation:
-        return compute(self.config, self.learner, number, training_set, self.reference, self.observer)
+        previous = self.lineage.previous(number)
+        return compute(self.config, self.learner, number, training_set, self.reference, self.observer, previous)
 
     def _stage(self, metrics: dict[str, float]) -> str | None:
         """None when D_0 has no diversity to compare with."""
@@ -231,6 +241,8 @@ class _Loop:
             with TemporaryDirectory() as folder:
                 made.save(Path(folder))
                 run.log_model(f"M_{number:02d}", Path(folder), number, tags={"generation": str(number)})
+        elif made.model is not None and self.lineage.is_needed(number):
+            run.log_weights(made.model.save)
         stage = self._stage(metrics)
         points = {key: [(number, value)] for key, value in metrics.items()}
         tags = {**made.tags, **({} if stage is None else {"stage": stage})}

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,9 @@ from mlflow.entities import (
 from mlflow.entities import (
     Run as RunEntity,
 )
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from ouroloop.record import stores
 from ouroloop.record.liveness import Superseded, held
 from ouroloop.science.dataset import Dataset, DatasetError
 from ouroloop.testbed.base import Sample
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _METRICS_PER_BATCH = 1_000  # MLflow refuses more
 _TABLE_ROWS = 200
+_WEIGHTS = "weights"
 _NOTE = "mlflow.note.content"
 _TABLES = "mlflow.loggedArtifacts"
 _DATASET_COLUMNS = (("source", "string"), ("generation", "integer"), ("text", "string"))
@@ -281,6 +284,33 @@ class Run:
                 shutil.copytree(self.store.download(place, Path(aside)), folder, dirs_exist_ok=True)
         except Exception as error:  # each kind of store raises its own
             raise DatasetError(f"the model of run {self.id} cannot be read: {error}") from error
+
+    def log_weights(self, save: Callable[[Path], object]) -> None:
+        """M_t for later generations of its loop, until `drop_weights`: no logged model, and nothing to register."""
+        with TemporaryDirectory() as folder:
+            save(Path(folder))
+            self.store.client.log_artifacts(self.id, folder, _WEIGHTS)
+
+    def save_weights(self, folder: Path) -> None:
+        """Copies M_t into a folder, whichever way it is on record.
+
+        Raises:
+            DatasetError: it is not, or is gone.
+        """
+        if self.model_id is not None:
+            return self.save_model(folder)
+        try:
+            with TemporaryDirectory() as aside:
+                found = self.store.download(f"{self.entity.info.artifact_uri}/{_WEIGHTS}", Path(aside))
+                shutil.copytree(found, folder, dirs_exist_ok=True)
+        except Exception as error:  # each kind of store raises its own
+            raise DatasetError(f"the weights of run {self.id} cannot be read: {error}") from error
+
+    def drop_weights(self) -> None:
+        """What `log_weights` left, if anything."""
+        place = str(self.entity.info.artifact_uri)
+        repository: Any = get_artifact_repository(place, tracking_uri=stores.tracking_uri())
+        repository.delete_artifacts(_WEIGHTS)
 
     def read_dataset(self, name: str) -> Dataset:
         """A dataset artifact of this run.

@@ -80,10 +80,10 @@ def test_what_a_collapsed_dataset_repeats_is_evaluated_once() -> None:
 def test_the_validation_entropy_is_that_of_its_repetitions() -> None:
     config = CONFIG.changed(validation_fraction=0.2)
     single = Dataset.of(["True"] * 50, Source.SAMPLED, 3)
-    assert MixedDataModule(single, TOKENIZER, config, stream(1, "s")).validation_entropy_nats == 0
+    assert MixedDataModule(single, TOKENIZER, config, stream(1, "s")).validation_floor_nats == 0
     distinct = Dataset.of(unique_set(50, stream(1, "data")), Source.ORIGINAL, 0)
     module = MixedDataModule(distinct, TOKENIZER, config, stream(1, "s"))
-    assert module.validation_entropy_nats == pytest.approx(math.log(10))
+    assert module.validation_floor_nats == pytest.approx(math.log(10))
 
 
 def test_one_example_cannot_be_split() -> None:

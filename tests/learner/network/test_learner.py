@@ -1,10 +1,16 @@
 """The network keeps the contract of a learner, on logic and on a testbed that nothing here has heard of."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig, TrainConfig
-from ouroloop.learner.network.learner import NetworkLearner
+from ouroloop.learner.base import Fitted
+from ouroloop.learner.network.ensemble import mean_of
+from ouroloop.learner.network.learner import Network, NetworkLearner
+from ouroloop.learner.network.model import build_model
 from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed
 from ouroloop.testbed.tokenizer import WordTokenizer
 from tests.learner import contract
@@ -38,6 +44,24 @@ class TestNetworkOnAnotherTestbed(contract.LearnerContract):
     def learner() -> NetworkLearner:
         sampling = SamplingConfig(temperature=1.0, max_new_tokens=8)
         return NetworkLearner(MODEL.changed(model_type="llama"), TRAIN, sampling, WordList.tokenizer)
+
+
+class TestTaughtByAllBefore(TestNetwork):
+    """And of its eight tokens only three are told apart."""
+
+    @staticmethod
+    def learner() -> NetworkLearner:
+        train = TRAIN.changed(targets="soft", num_teachers=None, soft_top_k=3)
+        return NetworkLearner(MODEL, train, SAMPLING, TOKENIZER)
+
+
+class TestEnsembleThatGoesOn(TestNetwork):
+    """From where the last one was, and a little back; fitted at the temperature at which it is sampled."""
+
+    @staticmethod
+    def learner() -> NetworkLearner:
+        changes = {"start": "previous", "num_tuning_steps": 10, "extrapolation": 0.1, "loss_temperature": 0.7}
+        return NetworkLearner(MODEL.changed(num_members=2), TRAIN.changed(**changes), SAMPLING, TOKENIZER)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +105,99 @@ def test_the_device_is_the_kind_that_it_will_compute_on(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     train = TRAIN.changed(accelerator=accelerator)
     assert NetworkLearner(MODEL, train, SAMPLING, TOKENIZER).device == device
+
+
+@pytest.mark.parametrize(
+    ("train", "given"),
+    [
+        ({}, 0),
+        ({"targets": "soft"}, 1),
+        ({"targets": "soft", "num_teachers": 3, "start": "previous"}, 3),
+        ({"targets": "soft", "num_teachers": None}, None),
+        ({"start": "previous"}, 1),
+    ],
+)
+def test_how_many_earlier_models_it_is_given(train: dict[str, str | int | None], given: int | None) -> None:
+    assert NetworkLearner(MODEL, TRAIN.changed(**train), SAMPLING, TOKENIZER).num_previous == given
+
+
+def sampled_dataset(count: int) -> contract.Dataset:
+    texts = shallow().original(count, contract.stream(1, "data"))
+    return contract.Dataset.of(texts, contract.Source.SAMPLED, 1)
+
+
+def untrained(seed: int) -> Network:
+    return Network(build_model(MODEL, TOKENIZER, seed).eval(), TOKENIZER, SAMPLING)
+
+
+def log_p(model: Fitted) -> list[float]:
+    return list(model.log_prob(sampled_dataset(5).texts, [1.0])[0])
+
+
+def test_a_student_becomes_its_teachers_and_not_its_texts() -> None:
+    """Two untrained networks find every text far less probable than one who learns the texts; their student agrees with
+    their mean to 5 % of that distance, which 150 steps reach."""
+    dataset, teachers = sampled_dataset(60), [untrained(1), untrained(2)]
+    train = TRAIN.changed(targets="soft", num_teachers=None, num_steps=150)
+    student = NetworkLearner(MODEL, train, SAMPLING, TOKENIZER).fit(dataset, contract.Streams(1, 3), previous=teachers)
+    reader = NetworkLearner(MODEL, train.changed(num_teachers=1, targets="tokens"), SAMPLING, TOKENIZER).fit(
+        dataset, contract.Streams(1, 3)
+    )
+    mean = log_p(Network(mean_of([teacher.model for teacher in teachers]), TOKENIZER, SAMPLING))
+    gap = max(abs(own - wanted) for own, wanted in zip(log_p(student), mean, strict=True))
+    assert gap < 0.05 * min(own - wanted for own, wanted in zip(log_p(reader), mean, strict=True))
+
+
+def test_what_no_model_wrote_teaches_its_tokens_whoever_was_there_before() -> None:
+    texts = shallow().original(60, contract.stream(1, "data"))
+    dataset = contract.Dataset.of(texts, contract.Source.ORIGINAL, 0)
+    soft = NetworkLearner(MODEL, TRAIN.changed(targets="soft"), SAMPLING, TOKENIZER)
+    plain = NetworkLearner(MODEL, TRAIN, SAMPLING, TOKENIZER)
+    taught = soft.fit(dataset, contract.Streams(1, 3), previous=[untrained(1)])
+    assert log_p(taught) == pytest.approx(log_p(plain.fit(dataset, contract.Streams(1, 3))), abs=1e-4)
+
+
+def test_one_that_starts_where_its_teacher_is_has_nothing_to_learn() -> None:
+    """It keeps M_1 under another name, but for AdamW, whose steps are as long however small a gradient is."""
+    dataset, teacher = sampled_dataset(60), untrained(1)
+    train = TRAIN.changed(targets="soft", start="previous", weight_decay=0.0)
+    soft = NetworkLearner(MODEL, train, SAMPLING, TOKENIZER)
+    plain = NetworkLearner(MODEL, train.changed(targets="tokens"), SAMPLING, TOKENIZER)
+    student, reader = (one.fit(dataset, contract.Streams(1, 3), previous=[teacher]) for one in (soft, plain))
+    gap = max(abs(own - wanted) for own, wanted in zip(log_p(student), log_p(teacher), strict=True))
+    assert gap < 0.05 * min(own - wanted for own, wanted in zip(log_p(reader), log_p(teacher), strict=True))
+
+
+def test_extrapolation_is_the_way_back_continued() -> None:
+    train, dataset, start = TRAIN.changed(start="previous"), sampled_dataset(60), untrained(1)
+
+    def weights(extrapolation: float) -> torch.Tensor:
+        learner = NetworkLearner(MODEL, train.changed(extrapolation=extrapolation), SAMPLING, TOKENIZER)
+        fitted = learner.fit(dataset, contract.Streams(1, 3), previous=[start])
+        return torch.nn.utils.parameters_to_vector(fitted.model.parameters()).detach()
+
+    origin = torch.nn.utils.parameters_to_vector(start.model.parameters()).detach()
+    assert torch.allclose(weights(0.5), origin + 0.5 * (origin - weights(0.0)), atol=1e-6)
+
+
+def test_a_loss_at_the_sampling_temperature_fits_what_is_sampled() -> None:
+    """One text in two: at T = 0.5 each network is fitted to the halves at its own temperature."""
+    tokenizer = WordTokenizer(["a", "b"])
+    dataset = contract.Dataset.of(["a"] * 60 + ["b"] * 20, contract.Source.SAMPLED, 1)
+    for temperature, expected in [(1.0, 0.9), (0.5, 0.75)]:
+        train = TRAIN.changed(loss_temperature=temperature, num_steps=100, validate_every=50)
+        fitted = NetworkLearner(MODEL, train, SAMPLING, tokenizer).fit(dataset, contract.Streams(1, 1))
+        # 3 : 1 at T = 1 is 9 : 1 at 0.5; a tenth is held back at random, hence 18 ± 1 of 72 are b
+        assert math.exp(fitted.log_prob(["a"], [0.5])[0, 0]) == pytest.approx(expected, abs=0.06)
+
+
+def test_an_ensemble_is_saved_whole_and_not_registered(tmp_path: Path) -> None:
+    learner = TestEnsembleThatGoesOn.learner()
+    TestEnsembleThatGoesOn.fitted_once().save(tmp_path)
+    assert not learner.is_registrable
+    assert learner.description.startswith("2 networks, each gpt2")
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+    assert len(learner.load(tmp_path).members) == 2
 
 
 def test_a_prompt_reaches_the_sampler() -> None:

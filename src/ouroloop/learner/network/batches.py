@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import AttentionInterface, PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
-from ouroloop.learner.network import world
-from ouroloop.science.dataset import Dataset
+from ouroloop.learner.network import targets, world
+from ouroloop.learner.network.targets import Ids, Targets
+from ouroloop.science.dataset import Dataset, Source
 from ouroloop.testbed.base import Tokenizer
 
 _IMPLEMENTATION = "ouroloop_packed"
@@ -174,14 +175,33 @@ class Batch(NamedTuple):
     """Repetitions counted, and what other processes have of the batch."""
     num_texts: int
     """Likewise."""
+    targets: Targets | None
+    """None where each token teaches itself: its label."""
+
+
+Teach = Callable[[list[Ids]], list[Targets]]
+"""Gives texts, as ids, their soft targets."""
 
 
 class _Texts:
-    """The distinct texts of a dataset, encoded once: U of them. A batch of theirs is this process's share of one."""
+    """The distinct texts of a dataset, encoded once: U of them, some of which may be taught softly. A batch is
+    this process's share of one.
+    """
 
-    def __init__(self, texts: list[str], tokenizer: Tokenizer) -> None:
-        self._ids = [np.array(tokenizer.encode(text), dtype=np.int64) for text in texts]
+    def __init__(self, texts: list[tuple[str, bool]], tokenizer: Tokenizer, teach: Teach | None) -> None:
+        self._ids = [np.array(tokenizer.encode(text), dtype=np.int64) for text, _ in texts]
         self.lengths_U = np.array([len(ids) - 1 for ids in self._ids], dtype=np.int64)
+        self.is_soft_U = np.array([is_soft for _, is_soft in texts])
+        self._targets: list[Targets] | None = None
+        if teach is not None and self.is_soft_U.any():
+            taught = iter(teach([ids for ids, (_, is_soft) in zip(self._ids, texts, strict=True) if is_soft]))
+            soft = [next(taught) if is_soft else None for _, is_soft in texts]
+            width = next(one.tokens_NK.shape[1] for one in soft if one is not None)
+            self._targets = [one or targets.of_tokens(ids[1:], width) for ids, one in zip(self._ids, soft, strict=True)]
+
+    def entropy_nats(self, rows: npt.NDArray[np.int64]) -> float:
+        """Of the soft targets of these texts, summed."""
+        return 0.0 if self._targets is None else sum(self._targets[row].entropy_nats() for row in rows)
 
     def batches(self, rows: npt.NDArray[np.int64], size: int) -> Iterator[Batch]:
         for part in np.split(rows, range(size, len(rows), size)):
@@ -203,7 +223,13 @@ class _Texts:
             tuple(lengths_B.tolist()),
             int(self.lengths_U[rows].sum()),
             len(rows),
+            self._targets_of(distinct),
         )
+
+    def _targets_of(self, distinct: npt.NDArray[np.int64]) -> Targets | None:
+        if self._targets is None:
+            return None
+        return Targets(*map(torch.cat, zip(*(self._targets[row] for row in distinct), strict=True)))
 
 
 class _Stream(IterableDataset[T]):
@@ -219,18 +245,28 @@ class _Stream(IterableDataset[T]):
 class MixedDataModule(pl.LightningDataModule):
     """D_{t-1} split at random into training and validation rows.
 
-    Both parts have the same mixture in expectation: the paper validates on the contaminated set too.
+    Both parts have the same mixture in expectation: the paper validates on the contaminated set too. `teach` gives the
+    texts that models wrote their soft targets.
     """
 
-    def __init__(self, dataset: Dataset, tokenizer: Tokenizer, config: TrainConfig, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokenizer: Tokenizer,
+        config: TrainConfig,
+        rng: np.random.Generator,
+        teach: Teach | None = None,
+    ) -> None:
         super().__init__()
         if len(dataset) < 2:
             raise ValueError(f"{len(dataset)} example cannot be split into training and validation")
         order = rng.permutation(len(dataset))
         num_validation = config.num_validation_examples(len(dataset))
-        number = {text: i for i, text in enumerate(dict.fromkeys(dataset.texts))}
-        rows = np.array([number[text] for text in dataset.texts], dtype=np.int64)
-        self._texts = _Texts(list(number), tokenizer)
+        is_soft = dataset.sources == (Source.SAMPLED if teach else -1)
+        examples = list(zip(dataset.texts, is_soft.tolist(), strict=True))
+        number = {example: i for i, example in enumerate(dict.fromkeys(examples))}
+        rows = np.array([number[example] for example in examples], dtype=np.int64)
+        self._texts = _Texts(list(number), tokenizer, teach)
         self._train_rows = rows[order[num_validation:]]
         self._validation_rows = rows[order[:num_validation]]
         self._config = config
@@ -242,10 +278,17 @@ class MixedDataModule(pl.LightningDataModule):
         return int(self._texts.lengths_U[self._train_rows].sum())
 
     @property
-    def validation_entropy_nats(self) -> float:
-        """Entropy of the validation set taken as a distribution: no model has a lower loss on it."""
-        shares = np.unique(self._validation_rows, return_counts=True)[1] / len(self._validation_rows)
-        return float(-(shares * np.log(shares)).sum())
+    def validation_floor_nats(self) -> float:
+        """No model has a lower loss on the validation set, per text: the entropy of its texts taken as a distribution,
+        and, where they are taught softly, that of what they are taught.
+        """
+        is_soft = self._texts.is_soft_U[self._validation_rows]
+        hard, soft = self._validation_rows[~is_soft], self._validation_rows[is_soft]
+        floor = self._texts.entropy_nats(soft) / len(self._validation_rows)
+        if len(hard):
+            shares = np.unique(hard, return_counts=True)[1] / len(hard)
+            floor += float(-(shares * np.log(shares)).sum()) * (len(hard) / len(self._validation_rows))
+        return floor
 
     def train_batches(self) -> Iterator[Batch]:
         """One epoch after another without end, each shuffled anew."""

@@ -1,20 +1,27 @@
-"""The network as a learner: M_t trained from scratch on D_{t-1}, sampled and scored."""
+"""The network as a learner: M_t trained on D_{t-1}, by default from scratch, sampled and scored.
 
+It may be given earlier models: to be taught by them, or to start where the last one is.
+"""
+
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from ouroloop.config import ModelConfig, SamplingConfig, TrainConfig
-from ouroloop.learner.base import Report, Samples, Training
-from ouroloop.learner.network import sampling, world
-from ouroloop.learner.network.batches import MixedDataModule, packed_attention
+from ouroloop.learner.base import Fitted, Report, Samples, Training
+from ouroloop.learner.network import sampling, targets, world
+from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_attention
+from ouroloop.learner.network.ensemble import Mean, mean_of
 from ouroloop.learner.network.model import build_model, load_model, num_parameters, save_model
+from ouroloop.learner.network.targets import Ids, Targets
 from ouroloop.learner.network.train import build_trainer, train
 from ouroloop.science.dataset import Dataset
 from ouroloop.science.seeding import Streams
@@ -24,6 +31,7 @@ from ouroloop.testbed.base import Array, Tokenizer
 @dataclass(frozen=True)
 class Network:
     model: PreTrainedModel
+    """Or the mean of several."""
     tokenizer: Tokenizer
     config: SamplingConfig
     training: Training | None = None
@@ -47,8 +55,18 @@ class Network:
         """Tokens that it has positions for, the start symbol's counted."""
         return int(self.model.config.max_position_embeddings)
 
+    @property
+    def members(self) -> list[PreTrainedModel]:
+        return list(self.model.members) if isinstance(self.model, Mean) else [self.model]
+
     def save(self, folder: Path) -> None:
-        save_model(self.model, self.tokenizer, self.config, folder)
+        """As a folder of transformers, which has those of all members but the first inside."""
+        for i, member in enumerate(self.members):
+            save_model(member, self.tokenizer, self.config, _of_member(folder, i))
+
+
+def _of_member(folder: Path, number: int) -> Path:
+    return folder / f"member-{number}" if number else folder
 
 
 @dataclass(frozen=True)
@@ -58,12 +76,20 @@ class NetworkLearner:
     sampling: SamplingConfig
     tokenizer: Tokenizer
 
-    is_registrable = True
+    @property
+    def is_registrable(self) -> bool:
+        """An ensemble is no single model of transformers."""
+        return self.model.num_members == 1
+
+    @property
+    def num_previous(self) -> int | None:
+        return self.train.num_previous
 
     @property
     def description(self) -> str:
         parameters = num_parameters(build_model(self.model, self.tokenizer, 0))
-        return f"{self.model.model_type}, {parameters:,} parameters without position embeddings"
+        each = "" if self.model.num_members == 1 else f"{self.model.num_members} networks, each "
+        return f"{each}{self.model.model_type}, {parameters:,} parameters without position embeddings"
 
     @property
     def device(self) -> str:
@@ -80,10 +106,18 @@ class NetworkLearner:
             with packed_attention(model):
                 pass  # entering it refuses a model that it would change
 
-    def fit(self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None) -> Network:
+    def fit(
+        self,
+        dataset: Dataset,
+        streams: Streams,
+        report: Report = lambda *_: None,
+        previous: Sequence[Fitted] = (),
+    ) -> Network:
+        earlier = [model for model in previous if isinstance(model, Network)]
+        assert len(earlier) == len(previous), "a network learns from networks"
         if self.train.devices > 1:
-            return self._fit_together(dataset, streams, report)
-        return self.fit_here(dataset, streams, report)
+            return self._fit_together(dataset, streams, report, earlier)
+        return self.fit_here(dataset, streams, report, earlier)
 
     @property
     def root_device(self) -> torch.device:
@@ -91,23 +125,83 @@ class NetworkLearner:
         device: torch.device = build_trainer(self.train, []).strategy.root_device
         return device
 
-    def _fit_together(self, dataset: Dataset, streams: Streams, report: Report) -> Network:
+    def _fit_together(self, dataset: Dataset, streams: Streams, report: Report, earlier: Sequence[Network]) -> Network:
         folder = TemporaryDirectory(prefix="ouroloop-model-")
         ranks = world.of(self.train.devices, is_gpu=self.root_device.type == "cuda")
-        training, *_ = ranks.call(_fit_in_rank, report, self, dataset, streams, folder.name)
-        model = load_model(Path(folder.name)).to(self.root_device)
+        with TemporaryDirectory(prefix="ouroloop-earlier-") as aside:
+            places = [Path(aside) / str(i) for i in range(len(earlier))]
+            for place, network in zip(places, earlier, strict=True):
+                place.mkdir()
+                network.save(place)
+            training, *_ = ranks.call(_fit_in_rank, report, self, dataset, streams, folder.name, places)
+        model = self.load(Path(folder.name)).model.to(self.root_device)
         return Network(model, self.tokenizer, self.sampling, training, Spread(ranks, self, folder))
 
-    def fit_here(self, dataset: Dataset, streams: Streams, report: Report) -> Network:
+    def fit_here(self, dataset: Dataset, streams: Streams, report: Report, earlier: Sequence[Network] = ()) -> Network:
         """In this process, which may be one of several that do so together."""
         torch.set_num_threads(self.train.num_threads)
-        data = MixedDataModule(dataset, self.tokenizer, self.train, streams.numpy("split"))
-        model = build_model(self.model, self.tokenizer, streams.torch("init"))
-        training = train(model, data, self.train, streams.torch(_own("dropout")), report)
-        return Network(model, self.tokenizer, self.sampling, training)
+        teach = self._teach(earlier)
+        starts = earlier[-1].members if earlier and self.train.start == "previous" else None
+        config = self.train
+        if starts is not None and config.num_tuning_steps is not None:
+            config = config.changed(num_steps=config.num_tuning_steps)
+        models, trainings = list[PreTrainedModel](), list[Training]()
+        for i in range(self.model.num_members):
+            data = MixedDataModule(dataset, self.tokenizer, config, streams.numpy(_name("split", i)), teach)
+            start = None if starts is None else starts[i]
+            model = self._start(start, streams.torch(_name("init", i)))
+            after = partial(lambda done, step, nats: report(done + step, nats), i * config.num_steps)
+            trainings.append(train(model, data, config, streams.torch(_own(_name("dropout", i))), after))
+            if start is not None and config.extrapolation:
+                _extrapolate(model, start, config.extrapolation)
+            models.append(model)
+        return Network(mean_of(models), self.tokenizer, self.sampling, _joined(trainings))
+
+    def _start(self, weights_of: PreTrainedModel | None, seed: int) -> PreTrainedModel:
+        return build_model(self.model, self.tokenizer, seed) if weights_of is None else copy.deepcopy(weights_of)
+
+    def _teach(self, earlier: Sequence[Network]) -> Teach | None:
+        """None where every text teaches its tokens: M_1's do, since no model was there before it."""
+        if self.train.targets != "soft" or not earlier:
+            return None
+        teachers = earlier if self.train.num_teachers is None else earlier[-self.train.num_teachers :]
+        mean = mean_of([member for teacher in teachers for member in teacher.members])
+        mean.to(self.root_device)  # where it computed before it was saved
+        top_k, temperature = self.train.soft_top_k, self.train.loss_temperature
+        taught = list[Targets]()
+
+        def teach(rows: list[Ids]) -> list[Targets]:
+            if not taught:  # all members of an ensemble learn the same
+                taught.extend(targets.of_model(mean, rows, self.tokenizer.size, top_k, temperature))
+            return taught
+
+        return teach
 
     def load(self, folder: Path) -> Network:
-        return Network(load_model(folder), self.tokenizer, self.sampling)
+        return Network(_members(folder, self.model.num_members), self.tokenizer, self.sampling)
+
+
+def _name(stream: str, member: int) -> str:
+    """The first member draws as a single network does."""
+    return f"{stream}/{member}" if member else stream
+
+
+def _joined(trainings: Sequence[Training]) -> Training:
+    """One after another; the validation loss is the members' mean, which that of their mean does not exceed."""
+    losses, points = list[float](), list[tuple[int, float]]()
+    for training in trainings:
+        points += [(len(losses) + step, nats) for step, nats in training.validation_losses]
+        losses += training.train_losses
+    mean = sum(training.validation_nats for training in trainings) / len(trainings)
+    return Training(mean, losses, points, sum(training.num_tokens for training in trainings))
+
+
+@torch.no_grad()
+def _extrapolate(model: PreTrainedModel, start: PreTrainedModel, ratio: float) -> None:
+    """Mirrors the way from `start` to `model` at `start`, and goes `ratio` of it."""
+    for trained, before in zip(model.parameters(), start.parameters(), strict=True):
+        origin = before.to(trained.device)
+        trained.copy_(origin + ratio * (origin - trained))
 
 
 class Spread:
@@ -131,9 +225,9 @@ def _own(name: str) -> str:
 
 
 def _fit_in_rank(
-    report: Report, learner: NetworkLearner, dataset: Dataset, streams: Streams, folder: str
+    report: Report, learner: NetworkLearner, dataset: Dataset, streams: Streams, folder: str, earlier: Sequence[Path]
 ) -> Training | None:
-    network = learner.fit_here(dataset, streams, report)
+    network = learner.fit_here(dataset, streams, report, [learner.load(place) for place in earlier])
     if world.rank() == 0:
         network.save(Path(folder))
     return network.training
@@ -144,11 +238,16 @@ def _sample_in_rank(
 ) -> Samples:
     torch.set_num_threads(learner.train.num_threads)
     count, rng = shares[world.rank()]
-    model = _loaded(folder, learner.root_device)
+    model = _loaded(folder, learner.model.num_members, learner.root_device)
     return sampling.sample(model, learner.tokenizer, count, learner.sampling, rng, prompt)
 
 
 @lru_cache(maxsize=1)
-def _loaded(folder: str, device: torch.device) -> PreTrainedModel:
+def _loaded(folder: str, num_members: int, device: torch.device) -> PreTrainedModel:
     """From where all have it: the weights of what was trained here lie elsewhere in memory, and round otherwise."""
-    return load_model(Path(folder)).to(device)
+    model: PreTrainedModel = _members(Path(folder), num_members).to(device)
+    return model
+
+
+def _members(folder: Path, count: int) -> Any:
+    return mean_of([load_model(_of_member(folder, i)) for i in range(count)])

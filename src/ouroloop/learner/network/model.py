@@ -129,4 +129,6 @@ def load_model(folder: Path) -> PreTrainedModel:
             shown_names = ", ".join(names[:3]) + (" …" if names[3:] else "")
             raise ConfigError(f"{len(names)} of its weights are {state}: {shown_names}")
     loaded: PreTrainedModel = model
+    for weight in loaded.parameters():  # in memory of torch's, where products are summed as they were before saving
+        weight.data = weight.data.clone()
     return loaded.eval()

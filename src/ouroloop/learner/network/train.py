@@ -2,8 +2,8 @@
 
 The weights of the lowest validation loss are put back at the end. Patience would be no reason to stop,
 since the loss stands still for long before the brackets are learned; the one safe reason is that there
-is nothing left to gain: no model comes below the entropy of the validation set, and on a collapsed
-dataset that floor is soon reached.
+is nothing left to gain: no model comes below the entropy of the validation set, or of its soft targets, and on
+a collapsed dataset that floor is soon reached.
 
 A step on a small model takes some 15 ms, and the Trainer's own work around it 3 more. Therefore what the
 Trainer sees as one batch is the whole stretch of steps between two validations, which the module walks
@@ -40,6 +40,7 @@ from ouroloop.learner.network.batches import (
 from ouroloop.learner.network.muon import Muon, block_matrices
 from ouroloop.learner.network.neox import PackedNeoX
 from ouroloop.learner.network.sharding import is_sharded, shard, sharding, whole_weights
+from ouroloop.learner.network.targets import cross_entropy
 
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)  # tips, not messages
 warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning 2.6.6 under torch 2.13
@@ -82,8 +83,10 @@ class LanguageModel(pl.LightningModule):
 
     def summed_loss(self, batch: Batch) -> Tensor:
         """Summed over the expressions of the batch."""
-        logits_NV = self._logits(batch)
-        return F.cross_entropy(logits_NV.float(), batch.labels_N, reduction="none") @ batch.counts_N
+        logits_NV = self._logits(batch).float() / self.config.loss_temperature
+        if batch.targets is None:
+            return F.cross_entropy(logits_NV, batch.labels_N, reduction="none") @ batch.counts_N
+        return cross_entropy(logits_NV, batch.targets) @ batch.counts_N
 
     def _logits(self, batch: Batch) -> Tensor:
         lengths_B = np.array(batch.lengths_B)
@@ -247,7 +250,7 @@ def train(
     torch.manual_seed(seed)
     trained = deepcopy(model) if config.strategy == "fsdp" else model  # sharding leaves nothing whole
     module = LanguageModel(trained, config, report)
-    best = BestWeights(data.validation_entropy_nats + config.stop_gap_nats if config.stop_gap_nats else -math.inf)
+    best = BestWeights(data.validation_floor_nats + config.stop_gap_nats if config.stop_gap_nats else -math.inf)
     trainer = build_trainer(config, [best])
     trained.train()
     with packed_attention(trained) if config.batching == "packed" else nullcontext():

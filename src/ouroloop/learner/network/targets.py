@@ -1,0 +1,80 @@
+"""What a text teaches at each of its tokens: the one that stands there, or how probable a model finds each.
+
+Of a large vocabulary the K likeliest tokens are told apart and the others taken together. So no tail is cut: the
+student learns how much the others weigh, and is left to itself how they share it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LOGITS_AT_ONCE = 2**18  # bounds the memory of a forward pass
+_MAX_STRETCH = 1.15  # of the shortest row of a batch, to the longest
+
+Ids = npt.NDArray[np.int64]
+
+
+class Targets(NamedTuple):
+    """After each of N tokens: K tokens, and how probable each is. What they lack to 1 is all the others' together."""
+
+    tokens_NK: Tensor
+    probabilities_NK: Tensor
+
+    def entropy_nats(self) -> float:
+        """Summed over the tokens, the others counted as one: no student has a lower loss."""
+        p_NK = self.probabilities_NK.double()
+        rest_N = (1 - p_NK.sum(1)).clamp(min=0)
+        return float(torch.special.entr(p_NK).sum() + torch.special.entr(rest_N).sum())
+
+
+def of_tokens(ids: Ids, width: int) -> Targets:
+    """The tokens that stand there, as K = `width` of which the first is certain."""
+    tokens_NK = torch.from_numpy(ids)[:, None].repeat(1, width)
+    probabilities_NK = torch.zeros(tokens_NK.shape)
+    probabilities_NK[:, 0] = 1.0
+    return Targets(tokens_NK, probabilities_NK)
+
+
+@torch.no_grad()
+def of_model(model: Any, rows: Sequence[Ids], size: int, top_k: int | None, temperature: float) -> list[Targets]:
+    """What a causal LM predicts within each row of ids, the first of which is the start symbol's."""
+    found: dict[int, Targets] = {}
+    k = size if top_k is None else min(top_k, size)
+    for batch in _batches([len(row) - 1 for row in rows], max(1, _LOGITS_AT_ONCE // size)):
+        ids_BL = torch.zeros(len(batch), max(len(rows[i]) - 1 for i in batch), dtype=torch.int64)
+        for at, i in enumerate(batch):  # padded on the right, where causality alone keeps it out of what counts
+            ids_BL[at, : len(rows[i]) - 1] = torch.from_numpy(rows[i][:-1])
+        logits_BLV = model(input_ids=ids_BL.to(model.device), use_cache=False).logits[..., :size].float()
+        p_BLK, tokens_BLK = (logits_BLV / temperature).softmax(-1).topk(k)
+        for at, i in enumerate(batch):
+            length = len(rows[i]) - 1
+            found[i] = Targets(tokens_BLK[at, :length].cpu().clone(), p_BLK[at, :length].cpu().clone())
+    return [found[i] for i in range(len(rows))]
+
+
+def _batches(lengths: Sequence[int], tokens_at_once: int) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        is_full = lengths[i] * (len(batch) + 1) > tokens_at_once
+        if batch and (is_full or lengths[i] > _MAX_STRETCH * lengths[batch[0]]):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def cross_entropy(logits_NV: Tensor, targets: Targets) -> Tensor:
+    """Of each token, in nats."""
+    log_q_NV = F.log_softmax(logits_NV, dim=-1)
+    tokens_NK, p_NK = targets
+    loss_N = -(p_NK * log_q_NV.gather(1, tokens_NK)).sum(1)
+    if tokens_NK.shape[1] == logits_NV.shape[1]:
+        return loss_N
+    others_N = log_q_NV.scatter(1, tokens_NK, -torch.inf).logsumexp(1)
+    return loss_N - (1 - p_NK.sum(1)).clamp(min=0) * others_N

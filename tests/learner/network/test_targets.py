@@ -1,0 +1,91 @@
+"""Soft targets: what they say of a token, what learning them costs, and that no tail is cut."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ouroloop.config import ModelConfig
+from ouroloop.learner.network.model import build_model
+from ouroloop.learner.network.targets import Targets, cross_entropy, of_model, of_tokens
+from ouroloop.testbed.logic.testbed import TOKENIZER
+
+V = TOKENIZER.size
+ROWS = [np.array(TOKENIZER.encode(text), dtype=np.int64) for text in ("( not False )", "True", "( True or True )")]
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    shape = ModelConfig(num_layers=1, num_heads=2, hidden_size=16, context_length=32)
+    built = build_model(shape, TOKENIZER, seed=1).eval()
+    with torch.no_grad():
+        for weight in built.parameters():
+            weight.mul_(4)  # far from uniform
+    return built
+
+
+def alone(model: torch.nn.Module, ids: np.ndarray, temperature: float) -> Tensor:
+    """(L, V), one row by itself, unpadded."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.from_numpy(ids[None, :-1])).logits[0]
+    return torch.softmax(logits / temperature, dim=-1)
+
+
+def dense(targets: Targets) -> Tensor:
+    return torch.zeros(len(targets.tokens_NK), V).scatter_(1, *targets)
+
+
+def random_logits(count: int) -> Tensor:
+    return 3 * torch.randn(count, V, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_they_are_what_the_model_predicts_of_each_text_alone(model: torch.nn.Module, temperature: float) -> None:
+    found = of_model(model, ROWS, V, None, temperature)
+    for ids, targets in zip(ROWS, found, strict=True):
+        assert torch.allclose(dense(targets), alone(model, ids, temperature), atol=1e-6)
+
+
+def test_of_a_large_vocabulary_they_are_the_likeliest_and_the_rest_stays_theirs(model: torch.nn.Module) -> None:
+    for ids, targets in zip(ROWS, of_model(model, ROWS, V, 2, 1.0), strict=True):
+        p_NV = alone(model, ids, 1.0)
+        assert targets.probabilities_NK.shape == (len(ids) - 1, 2)
+        assert torch.allclose(targets.probabilities_NK, p_NV.sort(descending=True).values[:, :2], atol=1e-6)
+        assert (targets.probabilities_NK.sum(1) < 0.999).any()
+
+
+def test_the_loss_is_the_cross_entropy() -> None:
+    logits, p_NV = random_logits(20), random_logits(40)[20:].softmax(-1)
+    whole = Targets(torch.arange(V).repeat(20, 1), p_NV)
+    assert torch.allclose(cross_entropy(logits, whole), F.cross_entropy(logits, p_NV, reduction="none"), atol=1e-5)
+
+
+def test_tokens_that_are_not_told_apart_are_one_outcome() -> None:
+    """The loss is that of the coarser distribution, so that a student with the right rest has the lowest, the entropy,
+    however it shares the rest."""
+    p_NV = random_logits(20).softmax(-1)
+    p_NK, tokens_NK = p_NV.topk(3)
+    targets = Targets(tokens_NK, p_NK)
+    assert cross_entropy(p_NV.log(), targets).sum() == pytest.approx(targets.entropy_nats(), rel=1e-5)
+    coarse = torch.cat([p_NK, 1 - p_NK.sum(1, keepdim=True)], dim=1)
+    assert targets.entropy_nats() == pytest.approx(float(torch.distributions.Categorical(coarse).entropy().sum()))
+    other = random_logits(40)[20:]
+    assert (cross_entropy(other, targets) > cross_entropy(p_NV.log(), targets)).all()
+    q_NV = p_NV.clone()
+    tail = p_NV.topk(V).indices[:, 3:]
+    q_NV.scatter_(1, tail, ((1 - p_NK.sum(1, keepdim=True)) / (V - 3)).expand(-1, V - 3))
+    assert torch.allclose(cross_entropy(q_NV.log(), targets), cross_entropy(p_NV.log(), targets), atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 4, V])
+def test_a_token_that_teaches_itself_costs_what_it_costs_without_soft_targets(width: int) -> None:
+    logits = random_logits(6).requires_grad_()
+    ids = np.array([0, 7, 3, 3, 1, 5], dtype=np.int64)
+    targets = of_tokens(ids, width)
+    plain = F.cross_entropy(logits, torch.from_numpy(ids), reduction="none")
+    assert torch.allclose(cross_entropy(logits, targets), plain, atol=1e-6)
+    assert targets.entropy_nats() == 0
+    cross_entropy(logits, targets).sum().backward()
+    assert torch.isfinite(logits.grad).all()
+    assert torch.allclose(logits.grad, logits.detach().softmax(-1) - F.one_hot(torch.from_numpy(ids), V), atol=1e-5)

@@ -1,0 +1,100 @@
+"""Earlier models of a loop: there when a later one learns from them, after a kill too, and gone when none does."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ouroloop.config import LoopConfig
+from ouroloop.record.liveness import Interrupted
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
+from tests.loop.loops import StopAfter, forget, generations, loop, outcome, sampled, watched
+from tests.loop.test_loop import stopped_and_resumed
+
+LAST = {"targets": "soft"}
+ALL = {"targets": "soft", "num_teachers": None}
+WARM = {"start": "previous", "extrapolation": 0.2}
+
+pytestmark = pytest.mark.usefixtures("root")
+
+
+def folders(run: Run) -> list[int]:
+    """The generations whose weights lie beside the logged models."""
+    return [
+        i
+        for i, child in enumerate(generations(run), 1)
+        if (Path(child.entity.info.artifact_uri.removeprefix("file://")) / "weights").exists()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "keep_weights"), [(LAST, "none"), (ALL, "all"), (WARM, "stages")], ids=["last", "all", "warm"]
+)
+def test_stopped_anywhere_and_resumed_is_the_undisturbed_loop(
+    tiny: LoopConfig, method: dict[str, object], keep_weights: str
+) -> None:
+    stopped_and_resumed(tiny.changed(train=method, keep_weights=keep_weights))
+
+
+@pytest.mark.parametrize(("method", "there"), [(LAST, [2]), (ALL, [1, 2])], ids=["last", "all"])
+def test_weights_are_on_record_while_a_later_generation_needs_them(
+    tiny: LoopConfig, method: dict[str, object], there: list[int]
+) -> None:
+    config = tiny.changed(train=method, keep_weights="none")
+    with pytest.raises(Interrupted):
+        loop(config, observer=StopAfter(3, "train"))
+    (run,) = Store.open().find(level="loop")
+    assert folders(run) == there
+    assert folders(loop(config)) == []
+    assert not any(child.model_id for child in generations(run))
+
+
+def test_a_learner_of_no_earlier_models_keeps_no_weights_beside(tiny: LoopConfig) -> None:
+    with pytest.raises(Interrupted):
+        loop(tiny.changed(keep_weights="none"), observer=StopAfter(3, "train"))
+    assert folders(Store.open().find(level="loop")[0]) == []
+
+
+def test_a_lost_model_is_fitted_again_and_is_the_same(tiny: LoopConfig) -> None:
+    config = tiny.changed(train=LAST, keep_weights="none")
+    undisturbed = loop(config, study="undisturbed")
+    forget()
+    with pytest.raises(Interrupted):
+        loop(config, study="disturbed", observer=StopAfter(3, "train"))
+    (run,) = Store.open().find(level="loop", study="disturbed")
+    for child in generations(run):
+        shutil.rmtree(Path(child.entity.info.artifact_uri.removeprefix("file://")) / "weights", ignore_errors=True)
+    again = loop(config, study="disturbed")
+    assert outcome(again) == outcome(undisturbed)
+    assert sampled(again) == sampled(undisturbed)
+
+
+@pytest.mark.parametrize("method", [LAST, ALL], ids=["last", "all"])
+def test_a_longer_loop_goes_on_from_a_copied_one(tiny: LoopConfig, method: dict[str, object]) -> None:
+    config = tiny.changed(train=method)
+    loop(config.changed(num_generations=2), study="short")
+    longer, watcher = watched(config, study="longer")
+    assert watcher.fitted == [3]
+    whole = loop(config, study="whole", new=True)
+    assert outcome(longer) == outcome(whole)
+    assert sampled(longer) == sampled(whole)
+
+
+def test_models_of_two_histories_share_no_generation(tiny: LoopConfig) -> None:
+    """The same training set and other models before: the key of a generation covers those."""
+    from ouroloop.loop import cache
+    from ouroloop.loop.loop import draw_original
+
+    config = tiny.changed(train=LAST)
+    keys = {cache.key(config, "cpu", draw_original(config), 2, parent=parent) for parent in ("", "one", "another")}
+    assert len(keys) == 3
+    first, second = generations(loop(config.changed(num_generations=2)))
+    training_set = second.read_dataset("training_set.tsv.gz")
+    assert second.tag("key") == cache.key(config, "cpu", training_set, 2, parent=first.tag("key") or "")
+
+
+def test_soft_targets_change_what_is_learnt(tiny: LoopConfig) -> None:
+    soft, plain = (loop(tiny.changed(train={"targets": kind})) for kind in ("soft", "tokens"))
+    assert sampled(soft)[0] == sampled(plain)[0]  # M_1 has nobody to learn from
+    assert sampled(soft)[1] != sampled(plain)[1]
