@@ -31,6 +31,9 @@ class Uniform:
     def probabilities(self) -> dict[str, float]:
         return dict.fromkeys(self.texts, 1 / len(self.texts))
 
+    def num_tokens(self, texts: Sequence[str]) -> Array:
+        return np.ones(len(texts))
+
     def save(self, folder: Path) -> None:
         (folder / "texts.json").write_text(json.dumps(self.texts))
 
@@ -39,6 +42,9 @@ class UniformLearner:
     device = "cpu"
     is_registrable = False
     num_previous = 0
+
+    def prepared(self, original: Sequence[str]) -> "UniformLearner":
+        return self
 
     def check(self) -> None: ...
 

@@ -29,6 +29,9 @@ class ModelConfig(Section):
     """Width of the network, a multiple of the heads. Unit: features."""
     context_length: Whole = Field(default=256, ge=8, le=65_536)
     """Positions that the network has, the start symbol's included. Unit: tokens."""
+    vocabulary_size: Annotated[Whole, Added()] = Field(default=4_096, ge=257, le=1_000_000)
+    """At most, where the language has no words of its own, as text: byte-level byte pairs are learnt of D_0, once.
+    Unit: tokens."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Of every kind that the model type has, in training. Unit: share."""
     num_members: Annotated[Whole, Added()] = Field(default=1, ge=1, le=1_000)

@@ -7,7 +7,7 @@
 Knows nothing about generations, cycles or records. torch is imported when a network is made, not before.
 """
 
-from ouroloop.config import ConfigError, EmpiricalConfig, LoopConfig
+from ouroloop.config import EmpiricalConfig, LoopConfig
 from ouroloop.learner.base import Learner
 
 
@@ -24,7 +24,4 @@ def learner_of(config: LoopConfig) -> Learner:
     from ouroloop.learner.network.learner import NetworkLearner
 
     assert config.train is not None
-    tokenizer = config.data.testbed.tokenizer
-    if tokenizer is None:
-        raise ConfigError(f"data.kind={config.data.kind} has no vocabulary of its own, and this model brings none")
-    return NetworkLearner(config.model, config.train, config.sampling, tokenizer)
+    return NetworkLearner(config.model, config.train, config.sampling, config.data.testbed.tokenizer)

@@ -53,6 +53,9 @@ class Fitted(Protocol):
     def probabilities(self) -> Mapping[str, float] | None:
         """The whole distribution that it samples from, where that is a list of texts; else None."""
 
+    def num_tokens(self, texts: Sequence[str]) -> Array:
+        """How many tokens it predicts of each text, `<eos>` counted: what `log_prob` sums over."""
+
     def save(self, folder: Path) -> None:
         """As files from which `Learner.load` makes the same model."""
 
@@ -74,8 +77,15 @@ class Learner(Protocol):
     def num_previous(self) -> int | None:
         """How many of the latest models `fit` makes use of; None for all of them, 0 for most learners."""
 
+    def prepared(self, original: Sequence[str]) -> "Learner":
+        """The same for a loop that starts from these texts, D_0, whatever it is that it takes from them.
+
+        Raises:
+            ConfigError: it cannot learn them.
+        """
+
     def check(self) -> None:
-        """Everything that can be known before anything is recorded.
+        """Everything that can be known before anything is recorded, and without D_0.
 
         Raises:
             ConfigError: it cannot learn or be sampled as configured.

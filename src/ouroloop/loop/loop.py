@@ -78,6 +78,7 @@ def run_loop(
         reference = Sample.of(original.texts, testbed)
         measures = as_metrics(_measure_original(config, reference))
         record_origin(run, config, original, measures)
+        learner = learner.prepared(original.texts)
         with Writer.open() as history:
             history.add(0, measures, Written.of(reference))
             loop = _Loop(config, learner, study, run, reference, observer, history, new, reached=run.reached)

@@ -71,7 +71,7 @@ def cost(config: LoopConfig) -> Cost:
     if config.train is None:
         return Cost(0.0, 0.0, measured, record_bytes, 0)
     train_seconds = _train_seconds(config, original, round(m * growth))
-    fitted = _briefly(config, 1, 1).fit(original, _STREAMS)
+    fitted = _briefly(config, 1, 1).prepared(original.texts).fit(original, _STREAMS)
     start, texts = perf_counter(), fitted.sample(min(m, _SAMPLES), _STREAMS.numpy("sampling")).texts
     seconds_per_token = (perf_counter() - start) / _num_tokens(config, texts)
     with TemporaryDirectory() as name:
@@ -94,7 +94,7 @@ def _train_seconds(loop: LoopConfig, dataset: Dataset, num_examples: int) -> flo
     assert config is not None
 
     def seconds(num_steps: int, validate_every: int) -> float:
-        learner = _briefly(loop, num_steps, validate_every)
+        learner = _briefly(loop, num_steps, validate_every).prepared(dataset.texts)
         start = perf_counter()
         learner.fit(dataset, _STREAMS)
         return perf_counter() - start

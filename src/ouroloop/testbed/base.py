@@ -31,17 +31,22 @@ class Estimate(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """Texts <-> token ids. One symbol, `<eos>`, starts, ends and pads a sequence."""
+    """Texts <-> token ids."""
 
     @property
-    def eos_id(self) -> int: ...
+    def start_id(self) -> int:
+        """Of the symbol that a sequence starts with; in many vocabularies it is `<eos>` too."""
+
+    @property
+    def eos_id(self) -> int:
+        """Of `<eos>`, which ends a sequence and pads it."""
 
     @property
     def size(self) -> int:
         """Of the vocabulary, `<eos>` counted."""
 
     def encode(self, text: str) -> list[int]:
-        """`<eos>` text `<eos>`: what a model is trained on. Raises KeyError on what it cannot spell."""
+        """Start, text, `<eos>`: what a model is trained on. Raises KeyError on what it cannot spell."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids, none of them `<eos>`."""

@@ -19,7 +19,7 @@ class WordTokenizer:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = (*words, EOS)
-        self.eos_id = len(words)
+        self.eos_id = self.start_id = len(words)
 
     @property
     def size(self) -> int:

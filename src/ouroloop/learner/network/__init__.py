@@ -7,6 +7,7 @@
     neox        GPT-NeoX by hand, for small models on a CPU
     muon        the optimizer of the weight matrices, and AdamW for the rest
     sharding    a model shared out over devices
+    subwords    the tokens of a language without words of its own
     world       several devices as one
     sampling    draws texts, and says how probable they are, from trees of prefixes
 

@@ -5,7 +5,7 @@ It may be given earlier models: to be taught by them, or to start where the last
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from ouroloop.learner.network import sampling, targets, world
 from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_attention
 from ouroloop.learner.network.ensemble import Mean, mean_of
 from ouroloop.learner.network.model import build_model, load_model, num_parameters, save_model
+from ouroloop.learner.network.subwords import byte_pairs, of_size, saved
 from ouroloop.learner.network.targets import Ids, Targets
 from ouroloop.learner.network.train import build_trainer, train
 from ouroloop.science.dataset import Dataset
@@ -50,6 +51,9 @@ class Network:
     def probabilities(self) -> None:
         return None
 
+    def num_tokens(self, texts: Sequence[str]) -> Array:
+        return np.array([len(self.tokenizer.encode(text)) - 1 for text in texts], dtype=np.float64)
+
     @property
     def num_positions(self) -> int:
         """Tokens that it has positions for, the start symbol's counted."""
@@ -74,7 +78,8 @@ class NetworkLearner:
     model: ModelConfig
     train: TrainConfig
     sampling: SamplingConfig
-    tokenizer: Tokenizer
+    own_tokenizer: Tokenizer | None
+    """The language's; where it has none, what was learnt of D_0."""
 
     @property
     def is_registrable(self) -> bool:
@@ -84,6 +89,20 @@ class NetworkLearner:
     @property
     def num_previous(self) -> int | None:
         return self.train.num_previous
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Before anything is learnt, one as large."""
+        own = self.own_tokenizer
+        return of_size(self.model.vocabulary_size, self.model.context_length) if own is None else own
+
+    def prepared(self, original: Sequence[str]) -> "NetworkLearner":
+        """With tokens learnt of D_0, where the language has none."""
+        if self.own_tokenizer is not None:
+            return self
+        learnt = byte_pairs(original, self.model.vocabulary_size, self.model.context_length)
+        learnt.require_room(original, "model.context_length")
+        return replace(self, own_tokenizer=learnt)
 
     @property
     def description(self) -> str:
@@ -178,7 +197,9 @@ class NetworkLearner:
         return teach
 
     def load(self, folder: Path) -> Network:
-        return Network(_members(folder, self.model.num_members), self.tokenizer, self.sampling)
+        model = _members(folder, self.model.num_members)
+        tokenizer = self.own_tokenizer or saved(folder, self.model.context_length)
+        return Network(model, tokenizer, self.sampling)
 
 
 def _name(stream: str, member: int) -> str:

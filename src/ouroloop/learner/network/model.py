@@ -54,7 +54,7 @@ def transformers_config(config: ModelConfig, tokenizer: Tokenizer) -> Pretrained
             "num_hidden_layers": config.num_layers,
             "num_attention_heads": config.num_heads,
             "max_position_embeddings": config.context_length,
-            "bos_token_id": tokenizer.eos_id,
+            "bos_token_id": tokenizer.start_id,
             "eos_token_id": tokenizer.eos_id,
             "pad_token_id": None,  # an inherited one would freeze the embedding of a word
         }
@@ -106,7 +106,7 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, sampling: SamplingC
         top_k=0,  # the library's default of 50 would cut tails
         top_p=1.0,
         max_new_tokens=sampling.max_new_tokens,
-        bos_token_id=tokenizer.eos_id,
+        bos_token_id=tokenizer.start_id,
         eos_token_id=tokenizer.eos_id,
         pad_token_id=tokenizer.eos_id,
     )

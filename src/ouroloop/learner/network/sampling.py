@@ -117,8 +117,8 @@ def require_causal(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
     """
     name = model.config.model_type
     model.eval()
-    eos, size = tokenizer.eos_id, tokenizer.size
-    ids_BL = torch.tensor([[eos, 5, 2, 1, 6, eos], [eos, 5, 2, 0, 4, 3]]) % size
+    start, eos, size = tokenizer.start_id, tokenizer.eos_id, tokenizer.size
+    ids_BL = torch.tensor([[start, 5, 2, 1, 6, eos], [start, 5, 2, 0, 4, 3]]) % size
     try:
         logits_BLV = model(input_ids=ids_BL, use_cache=False).logits
         cache = Cache(layers=[SlotLayer(2) for _ in range(model.config.num_hidden_layers)])
@@ -300,7 +300,7 @@ def _tree_log_probs(
     cache = Cache(layers=[SlotLayer(len(rows)) for _ in range(model.config.num_hidden_layers)])
     log_p = np.zeros((len(temperatures), len(rows)))
     live, slots = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)  # of the text's prefix
-    ids_RL = torch.tensor([[eos]], device=model.device)
+    ids_RL = torch.tensor([[tokenizer.start_id]], device=model.device)
     for length in range(ids_NL.shape[1]):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
         for of_temperature, temperature in zip(log_p, temperatures, strict=True):
