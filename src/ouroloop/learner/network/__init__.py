@@ -9,6 +9,8 @@
     sharding    a model shared out over devices
     subwords    the tokens of a language without words of its own
     world       several devices as one
+    targets     what a text teaches: its tokens, or what a model makes of them
+    ensemble    several models as one
     sampling    draws texts, and says how probable they are, from trees of prefixes
 
 Knows a testbed by its tokenizer alone.

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LOGITS_AT_ONCE = 2**18  # bounds the memory of a forward pass
+_TOKENS_AT_ONCE, _LOGITS_AT_ONCE = 4_096, 2**25  # what a forward pass computes: more would not stay in a CPU's caches
 _MAX_STRETCH = 1.15  # of the shortest row of a batch, to the longest
 
 Ids = npt.NDArray[np.int64]
@@ -45,7 +45,7 @@ def of_model(model: Any, rows: Sequence[Ids], size: int, top_k: int | None, temp
     """What a causal LM predicts within each row of ids, the first of which is the start symbol's."""
     found: dict[int, Targets] = {}
     k = size if top_k is None else min(top_k, size)
-    for batch in _batches([len(row) - 1 for row in rows], max(1, _LOGITS_AT_ONCE // size)):
+    for batch in _batches([len(row) - 1 for row in rows], min(_TOKENS_AT_ONCE, _LOGITS_AT_ONCE // size)):
         ids_BL = torch.zeros(len(batch), max(len(rows[i]) - 1 for i in batch), dtype=torch.int64)
         for at, i in enumerate(batch):  # padded on the right, where causality alone keeps it out of what counts
             ids_BL[at, : len(rows[i]) - 1] = torch.from_numpy(rows[i][:-1])
