@@ -59,8 +59,10 @@ status: .venv/.installed ## what ran, runs, failed and is left
 report: .venv/.installed ## what a study or loop found as one HTML page (STUDY=sweep-smoke)
 	$(OUROLOOP) report $(STUDY)
 
-bench: .venv/.installed ## ours against stock here (ARGS=--quick: two minutes, --loop: whole loops, --workers: two against one)
-	$(if $(filter --workers,$(ARGS)),$(BIN)/python experiments/bench_workers.py,$(BIN)/python experiments/bench.py $(ARGS))
+BENCH := $(if $(filter --workers,$(ARGS)),bench_workers.py,$(if $(filter --gpu,$(ARGS)),bench_gpu.py,bench.py $(ARGS)))
+
+bench: .venv/.installed ## ours against stock here (ARGS=--quick: two minutes, --loop: whole loops, --workers: two against one, --gpu)
+	$(BIN)/python experiments/$(BENCH)
 
 register: .venv/.installed ## register the models of each collapse stage (STUDY=sweep-smoke)
 	$(OUROLOOP) register $(STUDY)

@@ -462,4 +462,13 @@ def test_a_broken_preset_does_not_break_the_lists(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name, content in {"a": "[", "b": "base: b", "c": "base: no-such", "d": "- x", "e": "description: 3"}.items():
         write(tmp_path / "experiments", name, content)
-    assert described_presets(studies=False).keys() == {"b", "c", "e", "laptop", "laptop-plain", "paper", "smoke"}
+    assert described_presets(studies=False).keys() == {
+        "b",
+        "c",
+        "e",
+        "laptop",
+        "laptop-plain",
+        "paper",
+        "paper-49m",
+        "smoke",
+    }

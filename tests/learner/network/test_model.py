@@ -58,6 +58,12 @@ def test_the_papers_model_has_10_6_million_parameters() -> None:
     assert num_parameters(build_model(config, TOKENIZER, 1)) == pytest.approx(10.6e6, rel=0.01)
 
 
+def test_the_papers_largest_model_has_49_2_million_parameters() -> None:
+    config = load_preset("paper-49m", [], LoopConfig).model
+    with torch.device("meta"):
+        assert num_parameters(build_model(config, TOKENIZER, 1)) == pytest.approx(49.2e6, abs=0.1e6)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -4,11 +4,13 @@ It may be given earlier models: to be taught by them, or to start where the last
 """
 
 import copy
+import shutil
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -145,16 +147,16 @@ class NetworkLearner:
         return device
 
     def _fit_together(self, dataset: Dataset, streams: Streams, report: Report, earlier: Sequence[Network]) -> Network:
-        folder = TemporaryDirectory(prefix="ouroloop-model-")
         ranks = world.of(self.train.devices, is_gpu=self.root_device.type == "cuda")
+        spread = Spread(ranks, self)
         with TemporaryDirectory(prefix="ouroloop-earlier-") as aside:
             places = [Path(aside) / str(i) for i in range(len(earlier))]
             for place, network in zip(places, earlier, strict=True):
                 place.mkdir()
                 network.save(place)
-            training, *_ = ranks.call(_fit_in_rank, report, self, dataset, streams, folder.name, places)
-        model = self.load(Path(folder.name)).model.to(self.root_device)
-        return Network(model, self.tokenizer, self.sampling, training, Spread(ranks, self, folder))
+            training, *_ = ranks.call(_fit_in_rank, report, self, dataset, streams, spread.folder, places)
+        model = self.load(Path(spread.folder)).model.to(self.root_device)
+        return Network(model, self.tokenizer, self.sampling, training, spread)
 
     def fit_here(self, dataset: Dataset, streams: Streams, report: Report, earlier: Sequence[Network] = ()) -> Network:
         """In this process, which may be one of several that do so together."""
@@ -226,17 +228,19 @@ def _extrapolate(model: PreTrainedModel, start: PreTrainedModel, ratio: float) -
 
 
 class Spread:
-    """The devices that one model was trained on, and its folder, which each of them samples it from."""
+    """The devices of one model, and its folder, which each of them samples it from and which goes with this object."""
 
-    def __init__(self, ranks: world.World, learner: NetworkLearner, folder: TemporaryDirectory[str]) -> None:
-        self._ranks, self._learner, self._folder = ranks, learner, folder
+    def __init__(self, ranks: world.World, learner: NetworkLearner) -> None:
+        self._ranks, self._learner = ranks, learner
+        self.folder = mkdtemp(prefix="ouroloop-model-")
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def sample(self, count: int, rng: np.random.Generator, prompt: str) -> Samples:
         """Each device draws its share with a stream of its own, a branch of `rng`: another number, other texts."""
         num_ranks = self._learner.train.devices
         shares = [(len(range(rank, count, num_ranks)), own) for rank, own in enumerate(rng.spawn(num_ranks))]
         quiet = lambda *_: None  # noqa: E731
-        parts = self._ranks.call(_sample_in_rank, quiet, self._learner, self._folder.name, shares, prompt)
+        parts = self._ranks.call(_sample_in_rank, quiet, self._learner, self.folder, shares, prompt)
         return Samples([text for part in parts for text in part.texts], [p for part in parts for p in part.log_probs])
 
 
