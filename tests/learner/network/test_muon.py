@@ -44,6 +44,14 @@ def stepped(matrix: Tensor, gradients: list[Tensor], inputs_first: bool) -> Tens
     return weight.detach()
 
 
+def test_mixed_precision_is_none_of_its_business() -> None:
+    """Lightning holds its context around a step by hand too."""
+    weight, gradients = random(24, 36), [random(24, 36)]
+    expected = stepped(weight, gradients, inputs_first=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(stepped(weight, [gradients[0].clone()], inputs_first=False), expected)
+
+
 def test_a_transposed_layer_learns_the_same() -> None:
     weight, gradients = random(8, 32), [random(8, 32), random(8, 32) + 1]
     result = stepped(weight, gradients, inputs_first=False)

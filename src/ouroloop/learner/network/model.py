@@ -82,7 +82,7 @@ def _reason(error: Exception) -> str:
 def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> PreTrainedModel:
     """A freshly initialised causal LM; the same seed gives the same weights."""
     built = transformers_config(config, tokenizer)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # it is built on the CPU, wherever it is trained
         torch.manual_seed(seed)
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(built)

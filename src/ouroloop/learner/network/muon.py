@@ -68,7 +68,8 @@ class Muon(Optimizer):
             state["momentum"] = torch.zeros_like(gradient_KRC)
         momentum_KRC = state["momentum"].lerp_(gradient_KRC, 1 - _MOMENTUM)
         # Nesterov's: the gradient, moved towards its mean over the last steps
-        update_KRC = orthogonal(gradient_KRC.lerp_(momentum_KRC, _MOMENTUM))
+        with torch.autocast(gradient_KRC.device.type, enabled=False):  # training in mixed precision is around this too
+            update_KRC = orthogonal(gradient_KRC.lerp_(momentum_KRC, _MOMENTUM))
         rows, columns = weights[0].shape
         outputs, inputs = (columns, rows) if group["inputs_first"] else (rows, columns)
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])

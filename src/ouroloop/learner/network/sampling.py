@@ -176,7 +176,7 @@ def _split(
     logits_RV: Tensor, counts: npt.NDArray[np.int64], temperature: float, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """How many of each row's texts go on with each token, and with what probability, both [rows, vocabulary]."""
-    probabilities_RV = torch.softmax(logits_RV.double() / temperature, dim=-1).cpu().numpy()
+    probabilities_RV = torch.softmax(_doubled(logits_RV) / temperature, dim=-1).cpu().numpy()
     if not np.isfinite(probabilities_RV).all():
         raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
     return rng.multinomial(counts, probabilities_RV), probabilities_RV
@@ -254,8 +254,10 @@ def _score(
     for i, ids in enumerate(rows):  # padded on the right, where causality alone keeps it out of what counts
         ids_BL[i, : len(ids)] = torch.tensor(ids)
         is_text_BL[i, : len(ids)] = True
-    ids_BL, is_text_BL = ids_BL.to(model.device), is_text_BL.to(model.device)
-    logits_BLV = model(input_ids=ids_BL[:, :-1], use_cache=False).logits[..., : tokenizer.size]
+    logits_BLV = _doubled(
+        model(input_ids=ids_BL[:, :-1].to(model.device), use_cache=False).logits[..., : tokenizer.size]
+    )
+    ids_BL, is_text_BL = ids_BL.to(logits_BLV.device), is_text_BL.to(logits_BLV.device)
     log_p_TB = []
     for temperature in temperatures:
         log_p_BL = _steps(logits_BLV, temperature).gather(-1, ids_BL[:, 1:, None]).squeeze(-1)
@@ -265,7 +267,12 @@ def _score(
 
 
 def _steps(logits: Tensor, temperature: float) -> Tensor:
-    return torch.log_softmax(logits.double() / temperature, dim=-1)
+    return torch.log_softmax(_doubled(logits) / temperature, dim=-1)
+
+
+def _doubled(logits: Tensor) -> Tensor:
+    """In double precision, which Apple's GPUs do not have: theirs on the CPU."""
+    return (logits.cpu() if logits.device.type == "mps" else logits).double()
 
 
 def _finite(log_p: Tensor) -> Tensor:
