@@ -112,6 +112,9 @@ class LoopView(Observer):
     def trained(self, step: int, nats_per_token: float) -> None:
         self._progress.update(self._steps, completed=step, note=f"loss {nats_per_token:.3f} nats/token")
 
+    def ran_short(self, generation: int, shortfall: str) -> None:
+        self._console.print(f"t = {generation}: {shortfall}", style="yellow", markup=False, soft_wrap=True)
+
     def loop_is_complete(self) -> None:
         self._console.print(f"{self._title}: already complete", highlight=False)
 

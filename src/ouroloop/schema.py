@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -37,6 +37,8 @@ def fields(kind: Kind, config: BaseModel | None = None, prefix: str = "") -> Ite
         elif config is None and (sections := list(_sections(field.annotation))):
             yield from _without_repetition(fields(section, None, f"{key}.") for section in sections)
         else:
+            if config is not None and isinstance(value, list | dict):
+                value = config.model_dump(mode="json")[name]
             meaning, _, unit = " ".join((field.description or "").split()).partition(" Unit: ")
             yield Described(key, value, default, unit.removesuffix("."), meaning)
 
@@ -44,6 +46,8 @@ def fields(kind: Kind, config: BaseModel | None = None, prefix: str = "") -> Ite
 def _sections(annotation: Any) -> Iterator[Kind]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+    if get_origin(annotation) in (list, dict):  # one field, however many sections it holds
+        return
     for part in get_args(annotation):
         yield from _sections(part)
 

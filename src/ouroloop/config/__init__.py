@@ -3,6 +3,7 @@
     section   what every section is, and its kinds of number
     data      the testbed, and how much of it
     cycle     how the next training set is put together
+    curation  what becomes of the texts before
     model     what learns, and how it is sampled from
     train     how a network is trained
     loop      one loop: all of these
@@ -11,6 +12,8 @@ Everything that is wrong with what was given ends in one `ConfigError` of one li
 what is allowed. Knows nothing about files: `presets.py` reads them.
 """
 
+from ouroloop.config.curation import CurationConfig as CurationConfig
+from ouroloop.config.curation import Oracle as Oracle
 from ouroloop.config.cycle import CycleConfig as CycleConfig
 from ouroloop.config.cycle import DataCycle as DataCycle
 from ouroloop.config.data import Data as Data

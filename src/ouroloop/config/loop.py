@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from ouroloop.config.curation import CurationConfig, Oracle
 from ouroloop.config.cycle import CycleConfig
 from ouroloop.config.data import Data, LogicData
 from ouroloop.config.model import Model, ModelConfig, SamplingConfig
-from ouroloop.config.section import Number, Proportion, Section, Seed, Whole
+from ouroloop.config.section import Added, Number, Proportion, Section, Seed, Whole
 from ouroloop.config.train import TrainConfig
 
 
@@ -54,6 +55,8 @@ class LoopConfig(Section):
     """D_0 and fresh data: what the grammar, or a corpus, gives."""
     cycle: CycleConfig = CycleConfig()
     """How the training set of the next generation is put together."""
+    curation: Annotated[CurationConfig, Added()] = CurationConfig()
+    """What becomes of S_t before it is learnt from."""
     model: Model
     """What learns."""
     train: TrainConfig | None = None
@@ -95,13 +98,29 @@ class LoopConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _curation_is_possible(self) -> Self:
+        of_grammar = self.curation.needs & {Oracle.VERIFIER, Oracle.GRAMMAR, Oracle.FRESH_DATA}
+        if of_grammar and self.data.kind != "logic":
+            lacks = ", ".join(sorted(of_grammar))
+            raise ValueError(f"curation: {self.data.kind} has no {lacks}, which {self.curation.label} needs")
+        if self.model.kind == "empirical":
+            of_network = [step.name for step in self.curation.steps if step.needs_network]
+            of_network += ["sampling.min_p"] if self.sampling.min_p else []
+            if of_network:
+                raise ValueError(f"{of_network[0]} needs a network: model.kind empirical draws whole texts")
+        return self
+
     @property
     def label(self) -> str:
         """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among its like."""
         proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
         start = f"-{self.data.variant}" if self.data.variant else ""
+        curated = f"-{self.curation.label}" if self.curation.steps else ""
         learner = "" if self.model.kind == "transformers" else f"-{self.model.kind}"
-        return f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}-s{self.seed}"
+        return (
+            f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}{curated}-s{self.seed}"
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""

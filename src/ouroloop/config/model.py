@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from ouroloop.config.section import Added, Number, Section, Temperature, Whole
+from ouroloop.config.section import Added, Number, Proportion, Section, Temperature, Whole
 
 
 class EmpiricalConfig(Section):
@@ -52,6 +52,9 @@ class SamplingConfig(Section):
 
     temperature: Temperature = 0.8
     """What logits are divided by: 1 samples the model as it is, less sharpens it. Unit: ratio."""
+    min_p: Annotated[Proportion, Added()] = 0.0
+    """Tokens less probable than this times the most probable one are not drawn; 0 cuts nothing (arXiv 2407.01082).
+    Unit: ratio."""
     max_new_tokens: Whole = Field(default=200, ge=1, le=1_000)
     """Where a text is cut off that has not ended. Unit: tokens."""
     batch_size: Whole = Field(default=4_096, ge=1)

@@ -124,6 +124,9 @@ class _Attempt(Observer):
     def trained(self, step: int, nats_per_token: float) -> None:
         self._watch.trained(step, nats_per_token)
 
+    def ran_short(self, generation: int, shortfall: str) -> None:
+        self._watch.ran_short(generation, shortfall)
+
     def loop_is_complete(self) -> None:
         self._watch.loop_is_complete()
 

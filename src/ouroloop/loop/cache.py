@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -35,7 +36,9 @@ class Generation:
     """What a generation comes to, computed or copied."""
 
     samples: Dataset
-    """S_t."""
+    """S_t, as M_t wrote it."""
+    curated: Dataset | None
+    """What is learnt from of it; None without curation, where that is all of it."""
     metrics: dict[str, float]
     curves: Series
     note: str
@@ -56,8 +59,8 @@ def key(
     M_{t-1} if M_t learns from it too: that covers all models before.
     """
     given = config.identity()
-    decisive = {
-        **{name: given[name] for name in ("data", "model", "train", "sampling", "seed")},
+    decisive: dict[str, Any] = {
+        **{name: given[name] for name in ("data", "model", "train", "sampling", "seed", "curation") if name in given},
         **({"corpus": corpus} if corpus else {}),
         "training_set": training_set.digest(),
         "generation": generation,
@@ -126,6 +129,7 @@ def _copy(run: Run, folder: Path | None) -> Generation:
     own = {"commit": run.tag("commit") or "unknown", "code": run.tag("code") or "unknown"}
     return Generation(
         run.read_dataset("samples.tsv.gz"),
+        run.read_dataset("curated.tsv.gz") if run.tag("curated") else None,
         {name: value for name, value in run.metrics.items() if name not in CURVES},
         {name: run.history(name) for name in CURVES if name in run.metrics},
         run.note if run.tag("copied_from") else f"Copied from {source}, with its times.\n\n{run.note}",

@@ -1,6 +1,6 @@
 """One generation: M_t fitted to D_{t-1}, S_t sampled from it, judged and measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from time import perf_counter
@@ -8,6 +8,7 @@ from time import perf_counter
 from ouroloop.config import LoopConfig
 from ouroloop.learner.base import Fitted, Learner, Samples, Training
 from ouroloop.loop.cache import CURVES, Generation
+from ouroloop.loop.harvest import Harvest, harvest
 from ouroloop.loop.observer import Observer
 from ouroloop.record.provenance import code, commit
 from ouroloop.record.run import Series
@@ -49,16 +50,39 @@ def compute(
         sample.testbed.cross_check(list(islice(sample.counts, _CROSS_CHECKED)))
         measures = measure(sample, original) | measure_training_set(sample, training_set)
         measures |= _divergences(config, number, fitted, drawn, sample)
+    tags, curated = {"commit": commit(), "code": code()}, None
+    if config.curation.steps:
+        with _timed(seconds, "curate", observer):
+            curated = harvest(config, streams, fitted, drawn, training_set, original)
+            measures |= _of_curated(curated, original)
+        tags["curated"] = config.curation.label
+        if shortfall := curated.shortfall(config.data.num_examples):
+            tags["ran_short"] = shortfall
+            observer.ran_short(number, shortfall)
     measures |= _costs(seconds, fitted.training, sample)
     return Generation(
         Dataset.of(drawn.texts, Source.SAMPLED, number),
+        None if curated is None else curated.kept,
         as_metrics(measures),
         {} if fitted.training is None else _curves(fitted.training),
-        _note(number, measures, sample, training_set),
-        {"commit": commit(), "code": code()},
+        _note(number, measures, sample, training_set) + _short(tags),
+        tags,
         fitted.save if learner.is_registrable else None,
         fitted,
     )
+
+
+def _of_curated(curated: Harvest, original: Sample) -> dict[str, Estimate]:
+    """What S_t is like as curated; nothing where nothing was kept, and no diversity of one text."""
+    measures = curated.measures()
+    if len(curated.kept) > 1:
+        of_kept = measure(Sample.of(curated.kept.texts, original.testbed), original)
+        measures |= {f"curated_{key}": estimate for key, estimate in of_kept.items()}
+    return measures
+
+
+def _short(tags: Mapping[str, str]) -> str:
+    return f"\n\n**Running short: {tags['ran_short']}.** Nothing stands in for them." if "ran_short" in tags else ""
 
 
 def _divergences(

@@ -26,6 +26,7 @@ from ouroloop.learner.base import Learner
 from ouroloop.loop import cache
 from ouroloop.loop.cache import Generation
 from ouroloop.loop.generation import compute
+from ouroloop.loop.harvest import NothingKeptError
 from ouroloop.loop.lineage import Lineage
 from ouroloop.loop.observer import Observer
 from ouroloop.record.history import Writer, Written, read_written
@@ -155,7 +156,7 @@ class _Loop:
         dataset, samples = original, list[Dataset]()
         for number in range(1, self.config.num_generations + 1):
             child = recorded.get(number)
-            written = _recorded_samples(child)
+            written = self._recorded_samples(child)
             if child is not None and written is not None:
                 self.stages.append(child.tag("stage"))
                 self._remember(number, child)
@@ -170,6 +171,16 @@ class _Loop:
             if self.config.cycle.kind is not DataCycle.BALANCED:  # the only one that goes back to earlier samples
                 del samples[:-1]
 
+    def _recorded_samples(self, run: Run | None) -> Dataset | None:
+        """What is learnt from of a finished generation's S_t; None when it has to be computed (again)."""
+        if run is None or run.status != "FINISHED":
+            return None
+        try:
+            samples = run.read_dataset("samples.tsv.gz")
+            return run.read_dataset("curated.tsv.gz") if self.config.curation.steps else samples
+        except DatasetError:
+            return None
+
     def _next(self, number: int, original: Dataset, previous: Dataset, samples: list[Dataset]) -> Dataset:
         config, fresh = self.config, None
         if needs_fresh_data(config.cycle, len(original)):
@@ -177,10 +188,15 @@ class _Loop:
             texts = testbed.fresh(num_fresh(config.cycle, m) if testbed.is_finite else m, number, rng)
             fresh = Dataset.of(texts, Source.FRESH, number)
         rng = stream(config.seed, "cycle", number)
-        return next_dataset(config.cycle, original=original, previous=previous, samples=samples, fresh=fresh, rng=rng)
+        mixed = next_dataset(config.cycle, original=original, previous=previous, samples=samples, fresh=fresh, rng=rng)
+        if len(mixed) < 2 and number < config.num_generations:
+            raise NothingKeptError(
+                f"D_{number} has {len(mixed)} examples: curation ({config.curation.label}) left nothing to learn from"
+            )
+        return mixed
 
     def generation(self, number: int, training_set: Dataset, unfinished: Run | None) -> Dataset:
-        """S_t, with everything about M_t and S_t in the record; a run that was begun is taken up."""
+        """What is learnt from of S_t, with everything about M_t in the record; a run that was begun is taken up."""
         self.observer.generation_started(number)
         corpus, parent = self.reference.testbed.digest, self.lineage.parent_key(number)
         key = cache.key(self.config, self.learner.device, training_set, number, corpus, parent)
@@ -204,7 +220,7 @@ class _Loop:
         self.stages.append(self._stage(metrics))
         _return_memory()
         self.observer.generation_finished(number, metrics, made.source and f"copied from {made.source}")
-        return made.samples
+        return made.samples if made.curated is None else made.curated
 
     def _copied(self, key: str, number: int, run: Run, folder: Path) -> Generation | None:
         if self.new:
@@ -236,6 +252,7 @@ class _Loop:
         sample = Sample.of(made.samples.texts, self.reference.testbed)
         tables = {**dataset_table(training_set), **sample_tables(sample)}
         sets = {"training_set.tsv.gz": training_set.to_bytes(), "samples.tsv.gz": made.samples.to_bytes()}
+        sets |= {} if made.curated is None else {"curated.tsv.gz": made.curated.to_bytes()}
         run.log_files(sets | table_files(tables))
         run.log_input(f"D_{number - 1:02d}", training_set)
         if made.save is not None and self._keeps(number, metrics):
@@ -257,16 +274,6 @@ class _Loop:
         written = read_written(child, self.reference.testbed)
         assert written is not None  # its samples have just been read
         self.history.add(number, metrics, written, child.tag("commit") or "")
-
-
-def _recorded_samples(run: Run | None) -> Dataset | None:
-    """S_t of a finished generation; None when the generation has to be computed (again)."""
-    if run is None or run.status != "FINISHED":
-        return None
-    try:
-        return run.read_dataset("samples.tsv.gz")
-    except DatasetError:
-        return None
 
 
 def keeps_weights(config: LoopConfig, number: int, stage: str | None, earlier: Sequence[str | None]) -> bool:

@@ -25,5 +25,8 @@ class Observer:
 
     def trained(self, step: int, nats_per_token: float) -> None: ...
 
+    def ran_short(self, generation: int, shortfall: str) -> None:
+        """Curation kept fewer texts than wanted; in words."""
+
     def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
         """`source` says where it is from, when it was not computed just now."""

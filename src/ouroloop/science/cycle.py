@@ -10,6 +10,9 @@ A portion is drawn without replacement, uniformly, and rounded to whole examples
 example keeps its provenance: drawn from the grammar at the start (D_0) or fresh at t (F_t), or
 sampled at t (S_t). Knows nothing about models: S_t is a list of texts.
 
+Curation may leave fewer than m texts of S_t. Then a part that asks for more than there is takes all there is,
+and D_t is so much smaller: nothing stands in for what is missing.
+
 Source: Algorithm 1 and section 3 of arXiv 2311.16822v2; fresh_mix is the fresh-data loop of
 arXiv 2307.01850.
 """
@@ -67,18 +70,22 @@ def next_dataset(
     if cycle.kind is DataCycle.BALANCED:
         parts = [original, *samples]
         share, rest = divmod(m, len(parts))  # the first `rest` parts give one more
-        drawn = [part.draw(share + (i < rest), rng) for i, part in enumerate(parts)]
+        drawn = [_part(part, share + (i < rest), rng) for i, part in enumerate(parts)]
         return _joined(drawn)
     count = num_synthetic(cycle, m)
-    synthetic = newest.draw(count, rng)
+    synthetic = _part(newest, count, rng)
     if cycle.kind is DataCycle.INCREMENTAL:
-        return _joined([previous.draw(m - count, rng), synthetic])
+        return _joined([_part(previous, m - count, rng), synthetic])
     increment = [synthetic] if fresh is None else [fresh.draw(m - count, rng), synthetic]
     return _joined([previous, *increment] if cycle.kind is DataCycle.EXPANDING else increment)
 
 
+def _part(dataset: Dataset, count: int, rng: np.random.Generator) -> Dataset:
+    return dataset.draw(min(count, len(dataset)), rng)
+
+
 def _joined(parts: Sequence[Dataset]) -> Dataset:
-    joined, *others = [part for part in parts if len(part)]
+    joined, *others = [part for part in parts if len(part)] or parts
     for part in others:
         joined += part
     return joined

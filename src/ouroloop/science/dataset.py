@@ -68,7 +68,10 @@ class Dataset:
         """`count` examples without replacement, in the order they had; all of them changes nothing."""
         if count == len(self):
             return self
-        chosen = np.sort(rng.choice(len(self), size=count, replace=False))
+        return self.take(np.sort(rng.choice(len(self), size=count, replace=False)))
+
+    def take(self, chosen: npt.NDArray[np.int64]) -> "Dataset":
+        """The examples at these places, in their order."""
         return Dataset(tuple(self.texts[i] for i in chosen), self.sources[chosen], self.generations[chosen])
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -219,6 +219,22 @@ class Endless:
 
     def copied(self, sample: "Sample", training_set: Sequence[str]) -> dict[str, Estimate]:
         return {}
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """A testbed whose texts can be told right from wrong."""
+
+    def verify(self, text: str, max_depth: int | None = None) -> bool | None:
+        """Whether any string is right; None where one that sees no deeper than `max_depth` cannot tell."""
+
+
+@runtime_checkable
+class Featured(Protocol):
+    """A testbed whose texts have a form that can be read off without knowing whether they are right."""
+
+    def features(self, text: str) -> tuple[int, ...]:
+        """Of any string: how deeply it nests, then counts, its length last."""
 
 
 @dataclass(frozen=True, eq=False)

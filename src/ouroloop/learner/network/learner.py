@@ -21,6 +21,7 @@ from ouroloop.config import ModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner.base import Fitted, Report, Samples, Training
 from ouroloop.learner.network import sampling, targets, world
 from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_attention
+from ouroloop.learner.network.editing import edit
 from ouroloop.learner.network.ensemble import Mean, mean_of
 from ouroloop.learner.network.model import build_model, load_model, num_parameters, save_model
 from ouroloop.learner.network.subwords import byte_pairs, of_size, saved
@@ -48,7 +49,10 @@ class Network:
         return sampling.sample(self.model, self.tokenizer, count, self.config, rng, prompt)
 
     def log_prob(self, texts: Sequence[str], temperatures: Sequence[float]) -> Array:
-        return sampling.log_probabilities(self.model, self.tokenizer, texts, temperatures)
+        return sampling.log_probabilities(self.model, self.tokenizer, texts, temperatures, self.config.min_p)
+
+    def edit(self, texts: Sequence[str], threshold: float, rng: np.random.Generator) -> list[str]:
+        return edit(self.model, self.tokenizer, texts, threshold, rng)
 
     def probabilities(self) -> None:
         return None

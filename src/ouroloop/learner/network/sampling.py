@@ -80,7 +80,8 @@ def sample(
     """`count` independent texts, in random order; `prompt` is the beginning that all of them share.
 
     A text ends at `<eos>`, which is not part of it, or is cut off after `config.max_new_tokens` tokens.
-    The distribution is the model's softmax at `config.temperature`: no top-k, no top-p, no penalty. `rng` makes
+    The distribution is the model's softmax at `config.temperature`, its least probable tokens cut off as far as
+    `config.min_p` says: no top-k, no top-p, no penalty. `rng` makes
     every draw; the same rng state on the same machine gives the same texts. The log-probability of a text is
     that of drawing it, given the prompt: that of `<eos>` too, unless it was cut off.
 
@@ -148,7 +149,7 @@ def _tree(
     ids_RL = torch.tensor([start], device=model.device)
     for length in range(config.max_new_tokens):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
-        children_RV, probabilities_RV = _split(logits_RV[:, : tokenizer.size], counts, config.temperature, rng)
+        children_RV, probabilities_RV = _split(logits_RV[:, : tokenizer.size], counts, config, rng)
         for row in np.flatnonzero(children_RV[:, eos]):
             ends = float(log_p[row] + np.log(probabilities_RV[row, eos]))
             yield tuple(prefixes[row, :length].tolist()), ends, int(children_RV[row, eos])
@@ -173,10 +174,13 @@ def _tree(
 
 
 def _split(
-    logits_RV: Tensor, counts: npt.NDArray[np.int64], temperature: float, rng: np.random.Generator
+    logits_RV: Tensor, counts: npt.NDArray[np.int64], config: SamplingConfig, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """How many of each row's texts go on with each token, and with what probability, both [rows, vocabulary]."""
-    probabilities_RV = torch.softmax(_doubled(logits_RV) / temperature, dim=-1).cpu().numpy()
+    if config.min_p:
+        probabilities_RV = _steps(logits_RV, config.temperature, config.min_p).exp().cpu().numpy()
+    else:  # not the exponential of the logarithm: its last bits are others
+        probabilities_RV = torch.softmax(_doubled(logits_RV) / config.temperature, dim=-1).cpu().numpy()
     if not np.isfinite(probabilities_RV).all():
         raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
     return rng.multinomial(counts, probabilities_RV), probabilities_RV
@@ -205,12 +209,16 @@ _TEXTS_AT_ONCE = 1_024  # bounds the memory of the key-value cache
 
 @torch.inference_mode()
 def log_probabilities(
-    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], temperatures: Sequence[float] = (1.0,)
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    temperatures: Sequence[float] = (1.0,),
+    min_p: float = 0.0,
 ) -> Array:
     """How probable a model finds each text, its `<eos>` included: of `sample` writing just this text.
 
     In nats, [temperature, text]. Batches are of similar lengths, so little is padded; a text that occurs twice is
-    evaluated once. Very many distinct texts share the evaluation of their prefixes.
+    evaluated once. Very many distinct texts share the evaluation of their prefixes. What `min_p` cuts has -inf.
 
     Raises:
         KeyError: a word that the tokenizer does not have.
@@ -225,10 +233,11 @@ def log_probabilities(
     model.eval()
     try:
         if len(texts) > _MANY:
-            return _of_tree(model, tokenizer, texts, temperatures)
+            return _of_tree(model, tokenizer, texts, temperatures, min_p)
         log_p: dict[str, list[float]] = {}
         for batch in _batches(rows):
-            log_p |= zip(batch, _score(model, tokenizer, [rows[text] for text in batch], temperatures), strict=True)
+            scores = _score(model, tokenizer, [rows[text] for text in batch], temperatures, min_p)
+            log_p |= zip(batch, scores, strict=True)
     finally:
         model.train(was_training)
     return np.array([log_p[text] for text in texts], dtype=np.float64).reshape(len(texts), len(temperatures)).T
@@ -247,7 +256,11 @@ def _batches(rows: Mapping[str, Sequence[int]]) -> Iterator[list[str]]:
 
 
 def _score(
-    model: PreTrainedModel, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], temperatures: Sequence[float]
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    rows: Sequence[Sequence[int]],
+    temperatures: Sequence[float],
+    min_p: float,
 ) -> list[list[float]]:
     ids_BL = torch.full((len(rows), max(map(len, rows))), tokenizer.eos_id)
     is_text_BL = torch.zeros(ids_BL.shape, dtype=torch.bool)
@@ -260,14 +273,19 @@ def _score(
     ids_BL, is_text_BL = ids_BL.to(logits_BLV.device), is_text_BL.to(logits_BLV.device)
     log_p_TB = []
     for temperature in temperatures:
-        log_p_BL = _steps(logits_BLV, temperature).gather(-1, ids_BL[:, 1:, None]).squeeze(-1)
+        log_p_BL = _steps(logits_BLV, temperature, min_p).gather(-1, ids_BL[:, 1:, None]).squeeze(-1)
         log_p_TB.append(log_p_BL.where(is_text_BL[:, 1:], 0.0).sum(dim=1))
     values: list[list[float]] = _finite(torch.stack(log_p_TB, dim=1)).cpu().tolist()
     return values
 
 
-def _steps(logits: Tensor, temperature: float) -> Tensor:
-    return torch.log_softmax(_doubled(logits) / temperature, dim=-1)
+def _steps(logits: Tensor, temperature: float, min_p: float) -> Tensor:
+    """Log-probabilities of the next token; -inf for those that are cut off, which the others share out."""
+    log_p = torch.log_softmax(_doubled(logits) / temperature, dim=-1)
+    if min_p == 0:
+        return log_p
+    is_cut = log_p < log_p.max(dim=-1, keepdim=True).values + np.log(min_p)
+    return torch.log_softmax(log_p.masked_fill(is_cut, -torch.inf), dim=-1)
 
 
 def _doubled(logits: Tensor) -> Tensor:
@@ -276,13 +294,14 @@ def _doubled(logits: Tensor) -> Tensor:
 
 
 def _finite(log_p: Tensor) -> Tensor:
-    if not torch.isfinite(log_p).all():
+    """Or -inf, where a token was cut off."""
+    if torch.isnan(log_p).any():
         raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
     return log_p
 
 
 def _of_tree(
-    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], temperatures: Sequence[float]
+    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], temperatures: Sequence[float], min_p: float
 ) -> Array:
     """Each distinct prefix is evaluated once, level by level, as when sampling: a fifth of the tokens of all
     expressions of depth 3.
@@ -292,12 +311,16 @@ def _of_tree(
     log_p = np.empty((len(temperatures), len(rows)))
     for start in range(0, len(order), _TEXTS_AT_ONCE):
         chosen = order[start : start + _TEXTS_AT_ONCE]
-        log_p[:, chosen] = _tree_log_probs(model, tokenizer, [rows[i] for i in chosen], temperatures)
+        log_p[:, chosen] = _tree_log_probs(model, tokenizer, [rows[i] for i in chosen], temperatures, min_p)
     return log_p
 
 
 def _tree_log_probs(
-    model: PreTrainedModel, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], temperatures: Sequence[float]
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    rows: Sequence[Sequence[int]],
+    temperatures: Sequence[float],
+    min_p: float,
 ) -> Array:
     eos, size = tokenizer.eos_id, tokenizer.size
     lengths = np.array([len(row) for row in rows])
@@ -311,7 +334,7 @@ def _tree_log_probs(
     for length in range(ids_NL.shape[1]):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
         for of_temperature, temperature in zip(log_p, temperatures, strict=True):
-            steps_RV = _finite(_steps(logits_RV[:, :size], temperature)).cpu().numpy()
+            steps_RV = _finite(_steps(logits_RV[:, :size], temperature, min_p)).cpu().numpy()
             of_temperature[live] += steps_RV[slots[live], ids_NL[live, length]]
         live = live[lengths[live] > length + 1]
         if not len(live):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ouroloop.testbed.base import Endless, Estimate, Sample
 from ouroloop.testbed.logic.distribution import LogicDistribution
-from ouroloop.testbed.logic.grammar import WORDS, TruthLabel, unique_set
+from ouroloop.testbed.logic.grammar import OPERATORS, WORDS, TruthLabel, unique_set
 from ouroloop.testbed.logic.verify import Judgement, Verdict, judge
 from ouroloop.testbed.tokenizer import WordTokenizer
 
@@ -81,6 +81,23 @@ class LogicTestbed(Endless):
             "depth_tv": Estimate(depth_total_variation(sample, original)),
         }
         return measures | {"mean_depth": sample.mean(depths)} if depths else measures
+
+    def verify(self, text: str, max_depth: int | None = None) -> bool | None:
+        """Whether it is True, or False where that is all that original data holds; malformed is wrong at any depth."""
+        judgement = judge(text)
+        if judgement.depth is None:
+            return False
+        if max_depth is not None and judgement.depth > max_depth:
+            return None
+        return judgement.verdict is (Verdict.FALSE if self.truth_label is TruthLabel.FALSE_ONLY else Verdict.TRUE)
+
+    def features(self, text: str) -> tuple[int, ...]:
+        """How deeply its brackets nest, how many of each operator, and of words."""
+        words, level, deepest = text.split(), 0, 0
+        for word in words:
+            level += (word == "(") - (word == ")")
+            deepest = max(deepest, level)
+        return deepest, *(words.count(operator) for operator in OPERATORS), len(words)
 
     def cross_check(self, texts: Sequence[str]) -> None:
         from ouroloop.testbed.logic import oracle  # sympy takes a third of a second to import

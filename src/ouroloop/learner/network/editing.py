@@ -1,0 +1,59 @@
+"""Token-level editing: texts whose most foreseeable tokens a model writes anew."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from ouroloop.testbed.base import Tokenizer
+
+_AT_ONCE = 64  # texts of a forward pass
+
+
+@torch.inference_mode()
+def edit(
+    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], threshold: float, rng: np.random.Generator
+) -> list[str]:
+    """Each text with every token drawn anew, after the text's own beginning, that is at least so probable there.
+
+    At temperature 1. The end stays where it is: no token becomes `<eos>`. A text that the model has no positions or
+    no words for stays as it is.
+    """
+    was_training = model.training
+    model.eval()
+    edited, limit = list(texts), model.config.max_position_embeddings
+    rows = {i: np.array(tokenizer.encode(text)) for i, text in enumerate(texts)}
+    order = sorted((i for i, ids in rows.items() if 2 < len(ids) <= limit), key=lambda i: (len(rows[i]), i))
+    try:
+        for start in range(0, len(order), _AT_ONCE):
+            batch = order[start : start + _AT_ONCE]
+            ids_BL = np.full((len(batch), max(len(rows[i]) for i in batch)), tokenizer.eos_id)
+            for row, i in zip(ids_BL, batch, strict=True):
+                row[: len(rows[i])] = rows[i]
+            logits_BLV = model(
+                input_ids=torch.from_numpy(ids_BL[:, :-1]).to(model.device), use_cache=False
+            ).logits.cpu()
+            p_BLV = torch.softmax(logits_BLV[..., : tokenizer.size].double(), dim=-1).cpu().numpy()
+            for p_LV, i in zip(p_BLV, batch, strict=True):
+                words = rows[i][1:-1]
+                edited[i] = tokenizer.decode(_redrawn(p_LV[: len(words)], words, threshold, tokenizer.eos_id, rng))
+    finally:
+        model.train(was_training)
+    return edited
+
+
+def _redrawn(
+    p_LV: "np.typing.NDArray[np.float64]",
+    words: "np.typing.NDArray[np.int64]",
+    threshold: float,
+    eos: int,
+    rng: np.random.Generator,
+) -> list[int]:
+    places = np.arange(len(words))
+    is_sure = p_LV[places, words] >= threshold
+    p_LV = p_LV.copy()
+    p_LV[:, eos] = 0.0
+    cumulative = np.cumsum(p_LV, axis=1)
+    drawn = (cumulative < rng.random(len(words))[:, None] * cumulative[:, -1:]).sum(axis=1)
+    return [int(token) for token in np.where(is_sure, drawn, words)]

@@ -1,0 +1,120 @@
+"""Curation: M_t is asked for texts until enough of them are kept, or its budget is spent."""
+
+from collections.abc import Mapping
+from functools import partial
+from math import ceil
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from ouroloop.config import CurationConfig, LoopConfig, Oracle
+from ouroloop.learner.base import Fitted, Samples
+from ouroloop.science.curation.step import CurationStep, Given, Pool
+from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.metrics import as_metrics, measure
+from ouroloop.science.seeding import Streams
+from ouroloop.testbed.base import Array, Estimate, Featured, Sample, Testbed, Verifier
+
+
+class NothingKeptError(ValueError):
+    """Curation left too little to learn from."""
+
+
+class Harvest(NamedTuple):
+    """What was kept of what M_t was asked for."""
+
+    kept: Dataset
+    """At most m texts, fewer where the budget was spent before."""
+    num_drawn: int
+    num_accepted: int
+    """Of the texts that were drawn, those that all steps kept, also beyond m."""
+
+    def measures(self) -> dict[str, Estimate]:
+        rate = self.num_accepted / self.num_drawn
+        found = {
+            "acceptance_rate": Estimate(rate, float(np.sqrt(rate * max(0.0, 1 - rate) / self.num_drawn))),
+            "num_drawn": Estimate(self.num_drawn),
+            "num_kept": Estimate(len(self.kept)),
+        }
+        return found | ({"drawn_per_kept": Estimate(self.num_drawn / len(self.kept))} if len(self.kept) else {})
+
+    def shortfall(self, wanted: int) -> str:
+        """What to say where fewer were kept than wanted; empty where all were."""
+        if len(self.kept) >= wanted:
+            return ""
+        return f"curation kept {len(self.kept):,} of the {wanted:,} texts wanted, of {self.num_drawn:,} drawn"
+
+
+def harvest(
+    config: LoopConfig, streams: Streams, fitted: Fitted, first: Samples, training_set: Dataset, original: Sample
+) -> Harvest:
+    """What the steps keep of `first`, which are m texts, and of as many more as it takes and the budget allows.
+
+    The steps see all texts anew each time there are more, so what is kept does not depend on how often it was asked.
+    """
+    curation, wanted = config.curation, config.data.num_examples
+    budget = int(curation.max_drawn * wanted)
+    more = streams.numpy("sampling_more")
+    given = _given(config, streams, fitted, training_set, original)
+    texts, log_probs = list(first.texts), list(first.log_probs)
+    enough = min(budget, ceil(max(step.num_candidates for step in curation.steps) * wanted))
+    while True:
+        if missing := enough - len(texts):
+            drawn = fitted.sample(missing, more)
+            texts += drawn.texts
+            log_probs += drawn.log_probs
+        pool = Pool(Dataset.of(texts, Source.SAMPLED, streams.generation), np.array(log_probs, dtype=np.float64))
+        kept = _curated(curation, pool, given, streams)
+        if len(kept) >= wanted or len(texts) >= budget:
+            break
+        rate = len(kept) / len(texts)
+        further = ceil((wanted - len(kept)) / rate) if rate else len(texts)
+        enough = min(budget, len(texts) + max(further, 1))
+    accepted = int(np.count_nonzero(~np.isnan(kept.log_probs)))
+    return Harvest(kept.data.take(np.arange(min(wanted, len(kept)))), len(texts), min(accepted, len(texts)))
+
+
+def _curated(curation: CurationConfig, pool: Pool, given: Given, streams: Streams) -> Pool:
+    for place, step in enumerate(curation.steps):
+        rng = streams.numpy(f"curation/{place}/{step.name}")
+        pool = cast(CurationStep, step).keep(pool, given.to(step, rng))
+    return pool
+
+
+def _given(config: LoopConfig, streams: Streams, fitted: Fitted, training_set: Dataset, original: Sample) -> Given:
+    """All that any step may ask for; each one gets what it declared."""
+    testbed = original.testbed
+    return Given(
+        config.data.num_examples,
+        training_set,
+        streams.generation,
+        lambda texts: cast(Array, fitted.log_prob(texts, [1.0])[0]),
+        testbed.tokens,
+        testbed.features if isinstance(testbed, Featured) else lambda text: (0, len(testbed.tokens(text))),
+        streams.numpy("curation"),
+        _oracles(config, streams, fitted, original),
+    )
+
+
+def _oracles(config: LoopConfig, streams: Streams, fitted: Fitted, original: Sample) -> Mapping[Oracle, Any]:
+    """Those that the steps declare, and no others."""
+    testbed, needs = original.testbed, config.curation.needs
+    oracles: dict[Oracle, Any] = {}
+    if Oracle.VERIFIER in needs and isinstance(testbed, Verifier):
+        oracles[Oracle.VERIFIER] = testbed.verify
+    if Oracle.GRAMMAR in needs and (true := testbed.distribution) is not None:
+        oracles[Oracle.GRAMMAR] = lambda text: true.supports(testbed.judge(text))
+    if Oracle.ORIGINAL_DATA in needs:
+        oracles[Oracle.ORIGINAL_DATA] = Dataset.of(list(original.counts), Source.ORIGINAL, 0)
+    if Oracle.FRESH_DATA in needs:
+        oracles[Oracle.FRESH_DATA] = partial(_fresh, testbed, streams)
+    if Oracle.PREVIOUS_MODEL in needs:
+        oracles[Oracle.PREVIOUS_MODEL] = fitted
+    if Oracle.ORIGINAL_STATISTICS in needs:
+        oracles[Oracle.ORIGINAL_STATISTICS] = as_metrics(measure(original, original))
+    return oracles
+
+
+def _fresh(testbed: Testbed, streams: Streams, count: int) -> Dataset:
+    texts = testbed.fresh(count, streams.generation, streams.numpy("curation/fresh"))
+    return Dataset.of(texts, Source.FRESH, streams.generation)

@@ -1,0 +1,33 @@
+"""Token-level editing: the data stay, and only what a model finds most foreseeable is written anew."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ouroloop.config.curation import Oracle
+from ouroloop.config.section import Proportion
+from ouroloop.science.curation.step import CurationStep, Given, Pool
+from ouroloop.science.dataset import Dataset, Source
+
+
+class Edited(CurationStep):
+    """In the place of samples, the texts of D_{t-1} with each token drawn anew from M_t that it finds at least so sure.
+
+    What was edited counts as sampled at t. So it is a semi-synthetic D_{t-1}, whose tail nobody touches.
+
+    Source: arXiv 2412.14689, section 4, with M_t as the model that edits.
+    """
+
+    name: Literal["edited"] = "edited"
+    """In the place of samples, D_{t-1} with the tokens drawn anew that M_t is surest of."""
+    threshold: Proportion = 0.99
+    """A token is drawn anew where M_t gives it at least this probability. Unit: probability."""
+
+    needs: ClassVar = frozenset({Oracle.PREVIOUS_MODEL})
+    needs_network: ClassVar = True
+
+    def keep(self, pool: Pool, given: Given) -> Pool:
+        before = given.training_set.draw(min(given.wanted, len(given.training_set)), given.rng)
+        texts = given.previous_model.edit(before.texts, self.threshold, given.rng)
+        edited = Dataset.of(texts, Source.SAMPLED, given.generation)
+        return Pool(edited, np.full(len(edited), np.nan))

@@ -1,0 +1,124 @@
+"""What a step is given, and what it gives back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ouroloop.config.curation import Oracle, Step
+from ouroloop.science.dataset import Dataset
+from ouroloop.testbed.base import Array
+
+
+class UndeclaredError(LookupError):
+    """A step asked for what it does not say that it needs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Texts that may be learnt from, in random order: at first all that M_t was asked for."""
+
+    data: Dataset
+    log_probs: Array
+    """Of each text that M_t wrote, in nats, under the distribution that it was drawn from; NaN of any other."""
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def texts(self) -> Sequence[str]:
+        return self.data.texts
+
+    def take(self, chosen: npt.NDArray[np.int64]) -> "Pool":
+        """The texts at these places, which may be there twice, in their order."""
+        return Pool(self.data.take(chosen), self.log_probs[chosen])
+
+    def where(self, is_kept: Sequence[bool] | npt.NDArray[np.bool_]) -> "Pool":
+        return self.take(np.flatnonzero(is_kept))
+
+    def with_others(self, others: Dataset) -> "Pool":
+        """And, after them, these, which M_t did not write."""
+        return Pool(self.data + others, np.concatenate([self.log_probs, np.full(len(others), np.nan)]))
+
+
+class PreviousModel(Protocol):
+    """M_t, for a step that needs more of it than its samples."""
+
+    def edit(self, texts: Sequence[str], threshold: float, rng: np.random.Generator) -> list[str]:
+        """Each text with every token written anew, after the same beginning, that it finds at least so probable."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """All that a step may know beside its pool. An oracle answers only to who declared it."""
+
+    wanted: int
+    """m: what is kept beyond it is not learnt from."""
+    training_set: Dataset
+    """D_{t-1}, on which M_t was trained."""
+    generation: int
+    """t."""
+    log_probs_at_1: Callable[[Sequence[str]], Array]
+    """Of texts under M_t itself, at temperature 1, in nats."""
+    tokens: Callable[[str], Sequence[str]]
+    """What a text is long by."""
+    features: Callable[[str], tuple[int, ...]]
+    """What texts are told apart by in an archive: numbers read off any string. No truth is in them."""
+    rng: np.random.Generator
+    """The step's own: it begins anew whenever the pool has grown, so that draws in the order of the pool repeat."""
+    oracles: Mapping[Oracle, Any]
+    declared: frozenset[Oracle] = frozenset()
+
+    def to(self, step: Step, rng: np.random.Generator) -> "Given":
+        """What this step is given."""
+        return replace(self, rng=rng, declared=step.needs)
+
+    def _ask(self, oracle: Oracle) -> Any:
+        if oracle not in self.declared:
+            raise UndeclaredError(f"{oracle.value} is not among what the step needs: {sorted(self.declared)}")
+        return self.oracles[oracle]
+
+    def verify(self, text: str, max_depth: int | None = None) -> bool | None:
+        """Whether a text is right; None where a verifier that sees no deeper than that cannot tell."""
+        found: bool | None = self._ask(Oracle.VERIFIER)(text, max_depth)
+        return found
+
+    def is_in_grammar(self, text: str) -> bool:
+        """Whether P gives the text a probability above 0."""
+        return bool(self._ask(Oracle.GRAMMAR)(text))
+
+    @property
+    def original_data(self) -> Dataset:
+        """D_0."""
+        found: Dataset = self._ask(Oracle.ORIGINAL_DATA)
+        return found
+
+    def fresh_data(self, count: int) -> Dataset:
+        """So many texts more from where D_0 is from: the same ones to a step that asks again in this generation."""
+        found: Dataset = self._ask(Oracle.FRESH_DATA)(count)
+        return found
+
+    @property
+    def previous_model(self) -> PreviousModel:
+        """M_t, which is the previous model to the M_{t+1} that learns from the pool."""
+        found: PreviousModel = self._ask(Oracle.PREVIOUS_MODEL)
+        return found
+
+    @property
+    def original_statistics(self) -> Mapping[str, float]:
+        """The measures of D_0, by their keys."""
+        found: Mapping[str, float] = self._ask(Oracle.ORIGINAL_STATISTICS)
+        return found
+
+
+class CurationStep(Step):
+    """What each step is; a subclass gives its `name` a default, says what it `needs`, and keeps what it finds good."""
+
+    def keep(self, pool: Pool, given: Given) -> Pool:
+        """The texts that are kept, of the pool or others with their provenance; never more of one than is meant.
+
+        It is called anew with all texts whenever M_t was asked for more.
+        """
+        raise NotImplementedError

@@ -1,0 +1,40 @@
+"""Importance weights: samples of a sharpened model, weighted so that they stand for the model itself."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ouroloop.config.section import Number
+from ouroloop.science.curation.step import CurationStep, Given, Pool
+
+
+class Weighted(CurationStep):
+    """Resamples by M_t's probability at temperature 1 over that with which a text was drawn.
+
+    Where temperature acts on whole texts that is M_t^(1-1/T) but for a factor; on tokens it is their product, which
+    the model knows. Systematic resampling: a text of weight w, of weights that sum to m, is kept floor(w) or ceil(w)
+    times. What was not drawn cannot come back: weights cure the sharpening, and not the tail that a sample loses.
+    """
+
+    name: Literal["weighted"] = "weighted"
+    """Resamples by M_t's probability at temperature 1 over that with which a text was drawn."""
+    candidates: Number = Field(default=2.0, ge=1, le=1_000)
+    """What it resamples from: more are cut by sampling noise less. Unit: multiples of m."""
+
+    uses_sampler: ClassVar = True
+
+    @property
+    def num_candidates(self) -> float:
+        return self.candidates
+
+    def keep(self, pool: Pool, given: Given) -> Pool:
+        if not len(pool):
+            return pool
+        distinct = list(dict.fromkeys(pool.texts))
+        at_1 = dict(zip(distinct, given.log_probs_at_1(distinct).tolist(), strict=True))
+        log_w = np.array([at_1[text] for text in pool.texts]) - pool.log_probs
+        weights = np.exp(log_w - log_w.max())
+        places = (given.rng.random() + np.arange(given.wanted)) / given.wanted
+        chosen = np.searchsorted(np.cumsum(weights) / weights.sum(), places)
+        return pool.take(given.rng.permutation(np.minimum(chosen, len(pool) - 1)))
