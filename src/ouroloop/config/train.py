@@ -63,6 +63,9 @@ class TrainConfig(Section):
     their place. Original and fresh texts teach their tokens."""
     num_teachers: Annotated[Whole | None, Added()] = Field(default=1, ge=1)
     """Soft targets are the mean of so many of the latest models, M_t first; null for all since M_1. Unit: models."""
+    teaching: Annotated[Literal["mean", "drawn"], Added()] = "mean"
+    """Whether a text is taught by the mean of its teachers, or by one of them that is drawn for it: the same in
+    expectation, at the cost of one teacher, however many there are."""
     soft_top_k: Annotated[Whole | None, Added()] = Field(default=None, ge=1)
     """Soft targets tell so many of the likeliest tokens apart and take the others together, cutting none; null for all
     of a small vocabulary. Unit: tokens."""
@@ -93,8 +96,11 @@ class TrainConfig(Section):
         return self
 
     def _has_what_it_acts_on(self) -> Self:
-        if self.targets != "soft" and (self.num_teachers != 1 or self.soft_top_k is not None):
-            raise ValueError("num_teachers and soft_top_k need soft targets: choose targets=soft, or leave them out")
+        needs_soft = (self.num_teachers, self.teaching, self.soft_top_k) != (1, "mean", None)
+        if self.targets != "soft" and needs_soft:
+            raise ValueError(
+                "num_teachers, teaching and soft_top_k need soft targets: choose targets=soft, or leave them out"
+            )
         if self.start != "previous" and (self.num_tuning_steps is not None or self.extrapolation):
             raise ValueError(
                 "num_tuning_steps and extrapolation begin at an earlier model: choose start=previous, or leave them out"

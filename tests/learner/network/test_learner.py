@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,13 @@ class TestTaughtByAllBefore(TestNetwork):
     @staticmethod
     def learner() -> NetworkLearner:
         train = TRAIN.changed(targets="soft", num_teachers=None, soft_top_k=3)
+        return NetworkLearner(MODEL, train, SAMPLING, TOKENIZER)
+
+
+class TestTaughtByOneOfThoseBefore(TestNetwork):
+    @staticmethod
+    def learner() -> NetworkLearner:
+        train = TRAIN.changed(targets="soft", num_teachers=None, teaching="drawn")
         return NetworkLearner(MODEL, train, SAMPLING, TOKENIZER)
 
 
@@ -134,18 +142,34 @@ def log_p(model: Fitted) -> list[float]:
     return list(model.log_prob(sampled_dataset(5).texts, [1.0])[0])
 
 
-def test_a_student_becomes_its_teachers_and_not_its_texts() -> None:
+@pytest.mark.parametrize("teaching", ["mean", "drawn"])
+def test_a_student_becomes_its_teachers_and_not_its_texts(teaching: str) -> None:
     """Two untrained networks find every text far less probable than one who learns the texts; their student agrees with
     their mean to 5 % of that distance, which 150 steps reach."""
     dataset, teachers = sampled_dataset(60), [untrained(1), untrained(2)]
-    train = TRAIN.changed(targets="soft", num_teachers=None, num_steps=150)
+    train = TRAIN.changed(targets="soft", num_teachers=None, teaching=teaching, num_steps=150, validate_every=50)
     student = NetworkLearner(MODEL, train, SAMPLING, TOKENIZER).fit(dataset, contract.Streams(1, 3), previous=teachers)
-    reader = NetworkLearner(MODEL, train.changed(num_teachers=1, targets="tokens"), SAMPLING, TOKENIZER).fit(
-        dataset, contract.Streams(1, 3)
-    )
+    plain = TRAIN.changed(num_steps=150, validate_every=50)
+    reader = NetworkLearner(MODEL, plain, SAMPLING, TOKENIZER).fit(dataset, contract.Streams(1, 3))
     mean = log_p(Network(mean_of([teacher.model for teacher in teachers]), TOKENIZER, SAMPLING))
     gap = max(abs(own - wanted) for own, wanted in zip(log_p(student), mean, strict=True))
     assert gap < 0.05 * min(own - wanted for own, wanted in zip(log_p(reader), mean, strict=True))
+
+
+def test_of_teachers_that_are_drawn_each_teaches_its_share() -> None:
+    """300 texts, two teachers, one of whom is certain: 150 ± 43 (5 standard errors) are taught by it."""
+    texts = shallow().original(300, contract.stream(1, "data"))
+    dataset = contract.Dataset.of(texts, contract.Source.SAMPLED, 1)
+    certain = untrained(2)
+    with torch.no_grad():
+        certain.model.lm_head.weight.mul_(1e4)
+    learner = TestTaughtByOneOfThoseBefore.learner()
+    teach = learner._teach([untrained(1), certain], contract.stream(1, "teachers"))
+    assert teach is not None
+    rows = [np.array(TOKENIZER.encode(text), dtype=np.int64) for text in dataset.texts]
+    taught = teach(rows)
+    assert teach(rows) == taught
+    assert abs(sum(one.entropy_nats() < 0.1 for one in taught) - 150) < 43
 
 
 def test_what_no_model_wrote_teaches_its_tokens_whoever_was_there_before() -> None:

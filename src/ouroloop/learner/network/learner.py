@@ -165,7 +165,7 @@ class NetworkLearner:
     def fit_here(self, dataset: Dataset, streams: Streams, report: Report, earlier: Sequence[Network] = ()) -> Network:
         """In this process, which may be one of several that do so together."""
         torch.set_num_threads(self.train.num_threads)
-        teach = self._teach(earlier)
+        teach = self._teach(earlier, streams.numpy("teachers"))
         starts = earlier[-1].members if earlier and self.train.start == "previous" else None
         config = self.train
         if starts is not None and config.num_tuning_steps is not None:
@@ -185,20 +185,28 @@ class NetworkLearner:
     def _start(self, weights_of: PreTrainedModel | None, seed: int) -> PreTrainedModel:
         return build_model(self.model, self.tokenizer, seed) if weights_of is None else copy.deepcopy(weights_of)
 
-    def _teach(self, earlier: Sequence[Network]) -> Teach | None:
+    def _teach(self, earlier: Sequence[Network], rng: np.random.Generator) -> Teach | None:
         """None where every text teaches its tokens: M_1's do, since no model was there before it."""
-        if self.train.targets != "soft" or not earlier:
+        config = self.train
+        if config.targets != "soft" or not earlier:
             return None
-        teachers = earlier if self.train.num_teachers is None else earlier[-self.train.num_teachers :]
-        mean = mean_of([member for teacher in teachers for member in teacher.members])
-        mean.to(self.root_device)  # where it computed before it was saved
-        top_k, temperature = self.train.soft_top_k, self.train.loss_temperature
-        taught = list[Targets]()
+        teachers = earlier if config.num_teachers is None else earlier[-config.num_teachers :]
+        models = [teacher.model for teacher in teachers]
+        if config.teaching == "mean":
+            models = [mean_of([member for teacher in teachers for member in teacher.members])]
+        taught = dict[int, Targets]()
 
         def teach(rows: list[Ids]) -> list[Targets]:
             if not taught:  # all members of an ensemble learn the same
-                taught.extend(targets.of_model(mean, rows, self.tokenizer.size, top_k, temperature))
-            return taught
+                teacher_of = rng.integers(len(models), size=len(rows))
+                for number, model in enumerate(models):
+                    model.to(self.root_device)  # where it computed before it was saved
+                    own = np.flatnonzero(teacher_of == number).tolist()
+                    texts = [rows[i] for i in own]
+                    size, top_k = self.tokenizer.size, config.soft_top_k
+                    found = targets.of_model(model, texts, size, top_k, config.loss_temperature)
+                    taught.update(zip(own, found, strict=True))
+            return [taught[i] for i in range(len(rows))]
 
         return teach
 
