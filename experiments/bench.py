@@ -32,6 +32,7 @@ from time import perf_counter
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import bench_peer
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -77,7 +78,9 @@ class Row:
 
     @property
     def ratios(self) -> list[float]:
-        """In each pair: how many times faster ours was, or for a share or growth, ours over the other."""
+        """In each pair: how many times faster ours was, or for a share or growth, ours over the other; none alone."""
+        if not self.stock:
+            return []
         pairs = zip(self.ours, self.stock, strict=True)
         return [theirs / ours if self.is_race else ours / theirs for ours, theirs in pairs]
 
@@ -238,6 +241,18 @@ def training_rows(config: LoopConfig, pairs: int, steps: int) -> list[Row]:
             is_race=False,
         ),
     ]
+
+
+def peer_row(config: LoopConfig, pairs: int, steps: int) -> Row:
+    """`steps` of the peer's, and ours for about as many tokens."""
+    texts = list(draw_original(config).texts)
+    ours, peer = alternate(
+        lambda: our_tokens_per_second(config, texts, 50 * steps),
+        lambda: bench_peer.tokens_per_second(config, texts, steps),
+        pairs,
+    )
+    note = f"nanoGPT's loop without dropout, 16,384 tokens a step; ours has batches of {config.train.batch_size} texts"
+    return Row("training, beside nanoGPT's own loop", "tokens/s", ours, peer, "≥ 1.2", note, is_race=False)
 
 
 def peak_flops() -> float:
@@ -441,6 +456,7 @@ def _plan(
     yield "sampling", sampling
     yield "sampling a collapsed model", collapsed
     yield "training", lambda: training_rows(config, PAIRS, steps=20 if options.quick else 100)
+    yield "training beside nanoGPT", lambda: [peer_row(config, PAIRS, steps=2 if options.quick else 5)]
     yield "diversity", lambda: diversity_rows(config, PAIRS)
     if not options.quick:
         yield "outside training and sampling", outside
