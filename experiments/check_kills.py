@@ -1,20 +1,27 @@
 """Studies whose processes are killed at random moments end as the undisturbed study.
 
     python experiments/check_kills.py [--kills=200] [--on=local|ray] [--learner=empirical|network] [--seed=1]
+                                      [--results=FILE]
 
 Runs one study of six loops again and again, each time in a root of its own, and sends SIGKILL, SIGTERM, SIGINT, SIGHUP
 or SIGSTOP (for 30 s, then SIGCONT) to its driver or one of its workers until the kills are used up; after each kill of
 the driver the same command goes on. Then every metric history and every sample is held against an undisturbed run, bit
-for bit; each generation must have one run and each step one point, nothing may be RUNNING and no process left. Exit
-code 1 if not. 200 kills of the ideal learner take about half an hour, 30 of a network as long.
+for bit; each generation must have one run that was finished once, by a witness in the database, and each step one
+point, nothing may be RUNNING and no process left. Exit code 1 if not. With `--results` each study is noted in a JSON
+file when it is done, and the same command goes on after the studies that are noted there. 200 kills of the ideal
+learner take about half an hour, 30 of a network as long.
 """
 
 import argparse
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -97,8 +104,27 @@ def left_over(root: str) -> list[int]:
     return found
 
 
-def strike(process: "subprocess.Popen[bytes]", draw: float, number: signal.Signals) -> bool:
-    """Sends the signal to the driver or a worker; whether there was somebody to send it to."""
+def witness(root: Path) -> None:
+    """Makes the store, and the database note every change of a run's status, whoever makes it."""
+    os.environ["OUROLOOP_ROOT"] = str(root)
+    Store.open()
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as connection:
+        connection.executescript(
+            "CREATE TABLE seen (run TEXT, status TEXT);"
+            "CREATE TRIGGER see AFTER UPDATE OF status ON runs WHEN OLD.status IS NOT NEW.status "
+            "BEGIN INSERT INTO seen VALUES (NEW.run_uuid, NEW.status); END;"
+        )
+
+
+def finished_twice(root: Path, store: Store) -> list[str]:
+    """Generations that were computed again although they were finished."""
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as connection:
+        seen = Counter(run for (run,) in connection.execute("SELECT run FROM seen WHERE status = 'FINISHED'"))
+    return [run.name for run in store.find(level="generation") if seen[run.id] != 1]
+
+
+def strike(process: "subprocess.Popen[bytes]", draw: float, number: signal.Signals) -> str | None:
+    """Sends the signal to the driver or a worker; what was done, if there was somebody to do it to."""
     victims = [process.pid, *workers(process.pid)]
     victim = victims[int(draw * len(victims))]
     try:
@@ -107,64 +133,91 @@ def strike(process: "subprocess.Popen[bytes]", draw: float, number: signal.Signa
             time.sleep(STOPPED_SECONDS)
             os.kill(victim, signal.SIGCONT)
     except ProcessLookupError:
-        return False
-    return True
+        return None
+    return f"{number.name} to {'the driver' if victim == process.pid else 'a worker'}"
 
 
-def disturbed(preset: Path, root: str, on: str, kills: int, seed: int) -> int:
-    """Runs the study to its end with at most so many kills; how many there were."""
-    rng, done = stream(seed, "kills"), 0
+def disturbed(preset: Path, root: Path, on: str, kills: int, seed: int) -> Counter[str]:
+    """Runs the study to its end with at most so many kills; which they were."""
+    rng, done = stream(seed, "kills"), Counter[str]()
     pause = 3.0 if on == "local" else 6.0
+    witness(root)
+    environment = os.environ | {"OUROLOOP_ROOT": str(root)}
     while True:
-        environment = os.environ | {"OUROLOOP_ROOT": root}
-        with (Path(root) / "out.log").open("ab") as log:
+        with (root / "out.log").open("ab") as log:
             process = subprocess.Popen(command(preset, on), env=environment, stdout=log, stderr=log)
         while process.poll() is None:
             time.sleep(2.0 + pause * rng.random())
-            if done < kills and process.poll() is None:
-                done += strike(process, rng.random(), SIGNALS[int(rng.integers(len(SIGNALS)))])
+            if done.total() < kills and process.poll() is None:
+                dealt = strike(process, rng.random(), SIGNALS[int(rng.integers(len(SIGNALS)))])
+                done += Counter([dealt] if dealt else [])
         if process.returncode == 0:
             return done
         if process.returncode in (1, 2):
-            raise SystemExit((Path(root) / "out.log").read_text()[-3_000:])
+            raise SystemExit((root / "out.log").read_text()[-3_000:])
 
 
-def check(root: str, expected: dict[str, object]) -> list[str]:
+def check(root: Path, expected: dict[str, object]) -> list[str]:
     """What is wrong with a study that has come to its end."""
-    os.environ["OUROLOOP_ROOT"] = root
+    os.environ["OUROLOOP_ROOT"] = str(root)
     store, wrong = Store.open(), []
-    if outcome(store) != expected:
-        wrong.append("its histories or samples are not those of the undisturbed study")
+    found = outcome(store)
+    odd = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+    if odd:
+        wrong.append(f"not as in the undisturbed study: {', '.join(odd[:5])}")
+    if again := finished_twice(root, store):
+        wrong.append(f"not finished just once: {', '.join(again[:5])}")
     if store.running():
         wrong.append(f"{len(store.running())} runs are RUNNING")
     deadline = time.monotonic() + 30
-    while (left := left_over(root)) and time.monotonic() < deadline:
+    while (left := left_over(str(root))) and time.monotonic() < deadline:
         time.sleep(0.5)
     if left:
         wrong.append(f"processes are left: {[title(pid)[:80] for pid in left]}")
     return wrong
 
 
-def main(kills: int, on: str, learner: str, seed: int) -> int:
+def noted(results: Path | None) -> list[dict[str, object]]:
+    return json.loads(results.read_text()) if results is not None and results.exists() else []
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def main(kills: int, on: str, learner: str, seed: int, results: Path | None = None) -> int:
     for name in ("MLFLOW_TRACKING_URI", "OUROLOOP_OPTUNA_URL"):
         os.environ.pop(name, None)
+    own = {"on": on, "learner": learner, "seed": seed}
+    before = [study for study in noted(results) if {key: study[key] for key in own} == own]
+    total = sum(sum(study["kills"].values()) for study in before)  # type: ignore[attr-defined]
     with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
         preset = Path(folder) / "killed.yaml"
         preset.write_text(yaml.safe_dump(STUDY | {"loop": LOOP | LEARNERS[learner]}))
         quiet = Path(folder) / "undisturbed"
         quiet.mkdir()
-        disturbed(preset, str(quiet), "local", 0, seed)
+        disturbed(preset, quiet, "local", 0, seed)
         os.environ["OUROLOOP_ROOT"] = str(quiet)
-        expected, total, number = outcome(Store.open()), 0, 0
+        expected, number = outcome(Store.open()), len(before)
         while total < kills:
             number += 1
             root = Path(folder) / f"root-{number}"
             root.mkdir()
-            dealt = disturbed(preset, str(root), on, min(12, kills - total), seed * 1_000 + number)
-            total += dealt
-            wrong = check(str(root), expected)
-            print(f"study {number}: {dealt} kills, {total} in all: {'; '.join(wrong) or 'as undisturbed'}", flush=True)
+            begun = time.monotonic()
+            dealt = disturbed(preset, root, on, min(12, kills - total), seed * 1_000 + number)
+            total += dealt.total()
+            wrong = check(root, expected)
+            print(
+                f"study {number}: {dealt.total()} kills, {total} in all: {'; '.join(wrong) or 'as undisturbed'}",
+                flush=True,
+            )
+            if results is not None:
+                study = own | {"number": number, "commit": commit(), "kills": dict(sorted(dealt.items()))}
+                study |= {"seconds": round(time.monotonic() - begun), "wrong": wrong}
+                results.write_text(json.dumps([*noted(results), study], indent=1) + "\n")
             if wrong:
+                print((root / "out.log").read_text()[-3_000:])
                 return 1
     return 0
 
@@ -175,5 +228,6 @@ if __name__ == "__main__":
     parser.add_argument("--on", choices=["local", "ray"], default="local")
     parser.add_argument("--learner", choices=sorted(LEARNERS), default="empirical")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--results", type=Path)
     given = parser.parse_args()
-    sys.exit(main(given.kills, given.on, given.learner, given.seed))
+    sys.exit(main(given.kills, given.on, given.learner, given.seed, given.results))
