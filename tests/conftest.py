@@ -175,6 +175,8 @@ CommandLine = Callable[..., Done]
 
 IDEAL = TINY | {"model": {"kind": "empirical"}, "train": None}
 """The ideal learner, which has no torch to import and computes a generation in milliseconds."""
+IDEAL_LOOP = {key: value for key, value in IDEAL.items() if key != "seed"}
+"""The same in a study, whose the seed is to say."""
 
 
 @pytest.fixture

@@ -24,10 +24,9 @@ from ouroloop.study.config import StudyConfig
 from ouroloop.study.status import seconds_left
 from ouroloop.study.trials import Cell, Trials
 from ouroloop.testbed.logic.grammar import TruthLabel
-from tests.conftest import IDEAL, TINY, CommandLine
+from tests.conftest import IDEAL, IDEAL_LOOP, TINY, CommandLine
 
 LOOP = {key: value for key, value in TINY.items() if key != "seed"}  # which is the study's to say
-IDEAL_LOOP = {key: value for key, value in IDEAL.items() if key != "seed"}
 
 SWEEP = [sys.executable, "-m", "ouroloop", "sweep"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -296,7 +295,7 @@ def test_killed_workers_are_replaced_and_a_killed_driver_leaves_nobody(
     process.kill()
     process.wait()
     process.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60  # one that is only starting has first to get to where it watches
     while any("spawn_main" in command(pid) for pid in now):
         assert time.monotonic() < deadline, "a worker outlived its driver"
         time.sleep(0.1)

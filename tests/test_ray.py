@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from ouroloop.record.track import Store
-from tests.conftest import IDEAL, CommandLine
+from tests.conftest import IDEAL_LOOP, CommandLine
 
 LOOPS = int(os.environ.get("OUROLOOP_TEST_LOOPS", "8"))
 SWEEP = [sys.executable, "-m", "ouroloop", "sweep", "study", "--on=ray"]
@@ -28,7 +28,7 @@ quiet = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWar
 @pytest.fixture
 def presets(root: Path) -> Path:
     (root / "experiments").mkdir()
-    study = {"synthetic_proportions": [0.5], "seeds": list(range(LOOPS)), "loop": IDEAL | {"num_generations": 8}}
+    study = {"synthetic_proportions": [0.5], "seeds": list(range(LOOPS)), "loop": IDEAL_LOOP | {"num_generations": 8}}
     (root / "experiments" / "study.yaml").write_text(yaml.safe_dump(study))
     return root
 

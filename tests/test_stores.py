@@ -14,7 +14,7 @@ from ouroloop.config import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.track import Store
 from ouroloop.study.trials import open_storage
-from tests.conftest import TINY, CommandLine
+from tests.conftest import IDEAL_LOOP, TINY, CommandLine
 
 RUN = [
     sys.executable,
@@ -156,9 +156,8 @@ def test_a_database_that_restarts_is_waited_for(
     import yaml
 
     (tmp_path / "study.yaml").write_text(
-        yaml.safe_dump({"synthetic_proportions": [0.5], "seeds": [1, 2], "loop": TINY | {
-            "num_generations": 20, "model": {"kind": "empirical"}, "train": None}})
-    )  # fmt: skip
+        yaml.safe_dump({"synthetic_proportions": [0.5], "seeds": [1, 2], "loop": IDEAL_LOOP | {"num_generations": 20}})
+    )
     plain = postgresql.replace("+psycopg", "")
     with psycopg.connect(plain, autocommit=True) as connection:
         connection.execute("CREATE DATABASE mlflow")

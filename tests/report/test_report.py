@@ -4,6 +4,7 @@ import base64
 import csv
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -200,6 +201,16 @@ def test_a_picture_is_the_same_every_time() -> None:
     assert all(png.startswith(b"\x89PNG") for png in pngs.values())
     assert pngs == drawn(0.5, 0.25)
     assert pngs["retention"] != drawn(0.9, 0.8)["retention"]
+
+
+def test_a_median_between_half_lost_and_never_lost_is_not_drawn() -> None:
+    """It was, half a thousand million generations above the figure, and no machine has room for such a picture."""
+    tables = figure_tables(results(loop("λ = 1", 1, [1.0, 0.5, 0.25]), loop("λ = 1", 2, [1.0, 0.9, 0.9])))
+    tables["half_life"]["proportion"] = 1.0
+    assert list(tables["half_life"]["half_life"].isna()) == [False, True]
+    found = re.match(r"<svg [^>]* height=\"(\d+)\"", drawings(tables)["half_life"])
+    assert found is not None
+    assert int(found[1]) < 400
 
 
 @pytest.mark.usefixtures("root")

@@ -101,7 +101,8 @@ def half_life(table: pd.DataFrame, is_page: bool = False) -> Chart:
     medians = base.transform_filter("isValid(datum.proportion)")
     medians = medians.transform_calculate(either="isValid(datum.half_life) ? datum.half_life : 1e9")
     medians = medians.transform_aggregate(middle="median(either)", groupby=["group", "place"])
-    medians = medians.transform_filter("datum.middle < 1e9").mark_line(strokeWidth=1.4)
+    # Between a life that is known and one that is not lies half of 1e9: not known either
+    medians = medians.transform_filter("datum.middle < 1e8").mark_line(strokeWidth=1.4)
     layers = [
         medians.encode(x, y.field("middle"), color=_color("group", names, table, is_page)),
         *_published(point, table, "paper", y.field("paper"), where="isValid(datum.proportion)"),
