@@ -1,5 +1,6 @@
 """What a person sees of a running loop: phase, loss, time left, and the table of generations so far."""
 
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from time import monotonic
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from ouroloop.config import LoopConfig
 from ouroloop.loop.observer import Observer
+from ouroloop.testbed.base import as_words
 
 _ROWS = 12
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -28,7 +30,7 @@ def sparkline(values: list[float], width: int = 60) -> str:
 
 
 def percent(metrics: dict[str, float], key: str) -> str:
-    return f"{metrics[key]:.1%}" if key in metrics else "–"
+    return as_words(key, metrics[key]) if key in metrics else "–"
 
 
 def duration(seconds: float) -> str:
@@ -188,13 +190,27 @@ def fitted(table: Table, console: Console) -> Table:
 
 
 _STYLES = {"True": "green", "False": "red", "malformed": "yellow"}
+_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """What a model wrote, with what would steer a terminal, turn its direction or break its line spelled out.
+
+    Of control characters the picture that Unicode has for each, of others their number; nothing else changes.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else f"<U+{code:04X}>"
+
+    return _HIDDEN.sub(spelled, text)
 
 
 def print_listing(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
     """Fractions get three digits on a terminal and all of them in a pipe, which gets no title either."""
     if not console.is_terminal:
         for row in [columns, *rows]:
-            print(*row, sep="\t", file=console.file)
+            print(*(visible(str(value)) for value in row), sep="\t", file=console.file)
         return
     # Text, not markup: what a model wrote may look like some
     table = Table(title=Text(title), title_justify="left")
@@ -202,6 +218,6 @@ def print_listing(console: Console, columns: Sequence[str], rows: Sequence[Seque
         is_number = all(isinstance(value, int | float) or value == "" or str(value).endswith("%") for value in values)
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        shown = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)
+        shown = (f"{value:.3g}" if isinstance(value, float) else visible(str(value)) for value in row)
         table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in shown))
     console.print(fitted(table, console))

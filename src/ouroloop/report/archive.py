@@ -24,6 +24,7 @@ from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.figures import drawings, headline
 from ouroloop.report.findings import findings_json
+from ouroloop.report.panels import drawing
 from ouroloop.report.render import png, svg
 from ouroloop.report.results import Loop, Results
 from ouroloop.report.tables import figure_tables, frame, write_csv
@@ -43,7 +44,21 @@ def _number(value: str) -> int | float | None:
     return int(value) if value.isdecimal() else float(value)
 
 
-_TEXTS = ("cell", "loop", "seed", "depth", "verdict", "expression", "cycle", "state", "commit", "run")
+_TEXTS = (
+    "cell",
+    "loop",
+    "seed",
+    "depth",
+    "verdict",
+    "expression",
+    "text",
+    "measure",
+    "title",
+    "cycle",
+    "state",
+    "commit",
+    "run",
+)
 
 
 def read_folder(folder: Path) -> Results:
@@ -99,10 +114,9 @@ def _config(configuration: dict[str, str], tags: dict[str, Any]) -> LoopConfig |
 def _written(folder: Path) -> dict[str, dict[int, Written]]:
     texts: dict[tuple[str, int], list[Any]] = {}
     for row in read_csv(folder / "expressions.csv").itertuples(index=False):
-        depth = int(row.depth) if row.depth.isdecimal() else row.depth
-        texts.setdefault((row.loop, row.generation), []).append(
-            (row.count, row.share, row.verdict, depth, row.expression)
-        )
+        *said, text = row[5:]
+        own = [int(value) if str(value).isdecimal() else value for value in said]
+        texts.setdefault((row.loop, row.generation), []).append((row[3], row[4], *own, text))
     return {
         loop: {t: Written(own, {}) for (name, t), own in texts.items() if name == loop}
         for loop in dict.fromkeys(name for name, _ in texts)
@@ -112,11 +126,13 @@ def _written(folder: Path) -> dict[str, dict[int, Written]]:
 def redraw(folder: Path) -> None:
     """Writes findings, what is computed over seeds, and the pictures of a report's folder anew."""
     results = read_folder(folder)
-    tables = {**figure_tables(results), "depth": read_csv(folder / "depth.csv")}
+    tables = figure_tables(results)
+    if "depth" in tables:
+        tables["depth"] = read_csv(folder / "depth.csv")
     for name in ("retention", "half_life"):
         write_csv(tables[name], folder / f"{name}.csv")
     (folder / "findings.json").write_text(findings_json(results), encoding="utf-8")
-    for name, drawn in drawings(tables).items():
+    for name, drawn in (drawings(tables) | drawing(tables)).items():
         (folder / f"{name}.png").write_bytes(png(drawn))
     draw_headline(folder)
 

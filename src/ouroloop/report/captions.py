@@ -9,6 +9,7 @@ TITLES = {
     "half_life": "When half of it is gone",
     "unique": "Distinct is not diverse",
     "composition": "What is sampled",
+    "measures": "Beside real text",
     "depth": "How deep the expressions are",
     "expressions": "What the models write",
 }
@@ -20,6 +21,7 @@ MISSING = {
     "unique": f"Nothing to draw yet. This figure takes {_RETENTION}, and `unique_fraction`.",
     "composition": "Nothing to draw yet. This figure takes a generation with `correctness`, `false_rate` and "
     "`error_rate`, which every loop on logic expressions measures.",
+    "measures": "Nothing to draw yet. This figure takes a finished generation.",
     "depth": "Nothing to draw yet. This figure takes a finished generation with its `depths.json`, or its texts.",
     "expressions": "Nothing to show yet. This takes a finished generation with its `samples.json`, or its texts.",
 }
@@ -33,9 +35,27 @@ def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
         "unique": _unique,
         "composition": _composition,
         "depth": lambda _: "Share of a model’s texts by depth, generation 0 being D_0. Stronger colour is more.",
-        "expressions": lambda _: "The most frequent texts of a generation, with their share and verdict.",
+        "measures": _measures,
+        "expressions": _expressions,
     }
-    return {name: say[name](tables[name]) if len(tables[name]) else MISSING[name] for name in TITLES}
+    there = [name for name in TITLES if name in tables]
+    return {name: say[name](tables[name]) if len(tables[name]) else MISSING[name] for name in there}
+
+
+def _expressions(table: pd.DataFrame) -> str:
+    verdict = " and verdict" if "verdict" in table.columns else ""
+    return f"The most frequent texts of a generation, with their share{verdict}."
+
+
+def _measures(table: pd.DataFrame) -> str:
+    said = "What a model writes, and how well it still predicts real text, by generation."
+    if max(table["seeds"]) > 1:
+        said += " Line: mean over seeds; band: lowest to highest."
+    if _has(table, "real"):
+        said += " Dotted: the original data D_0 itself."
+    if _has(table, "control"):
+        said += " Dashed: one half of D_0 beside the other, which is how far two real samples are apart."
+    return said
 
 
 def _has(table: pd.DataFrame, column: str) -> bool:

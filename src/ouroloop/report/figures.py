@@ -35,7 +35,8 @@ _HEIGHT = {"retention": 340, "half_life": 280, "unique": 280}
 
 def figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Spec]:
     """By name, for a page, those that have something to show: as wide as it is, one small chart, and no legend."""
-    found = {name: define(rows(name, tables[name]), True) for name, define in _DEFINE.items() if len(tables[name])}
+    there = {name: define for name, define in _DEFINE.items() if name in tables and len(tables[name])}
+    found = {name: define(rows(name, tables[name]), True) for name, define in there.items()}
     return {name: spec(chart) for name, chart in found.items()}
 
 
@@ -43,8 +44,7 @@ def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str
     """An SVG for each figure that has something to show; of more than `most` cells or loops so many, evenly chosen."""
     drawn = {}
     for name, define in _DEFINE.items():
-        table = rows(name, tables[name])
-        if len(table):
+        if name in tables and len(table := rows(name, tables[name])):
             key = "loop" if name == "depth" else "cell"
             few = table[table[key].isin(evenly(_names(table, key), most))]
             drawn[name] = svg(spec(define(few)), name, few)

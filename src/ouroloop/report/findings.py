@@ -9,6 +9,7 @@ import numpy as np
 from ouroloop.report.results import FIXED_SHARE, Loop, Results, kept_at, last_generation, retention_bounds
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, Survival, crossing, interval, survival
+from ouroloop.testbed.base import as_words
 
 
 def headline(results: Results) -> list[str]:
@@ -17,7 +18,7 @@ def headline(results: Results) -> list[str]:
         return ["No generation has been measured yet, so there is nothing to say."]
     kept = {cell: end for cell, loops in results.cells.items() if (end := _at_end(loops))}
     if not kept:
-        return [_scope(results), "Diversity retention could not be computed: D_0 has no diversity.", _truth(results)]
+        return [_scope(results), "Diversity retention could not be computed: D_0 has no diversity.", _became(results)]
     most, least = max(kept, key=lambda cell: kept[cell][1].mean), min(kept, key=lambda cell: kept[cell][1].mean)
     sentence = f"{_scope(results)}: after {kept[least][0]} generations "
     sentence += f"{kept[least][1].mean:.1%} of D_0's diversity is left"
@@ -29,7 +30,7 @@ def headline(results: Results) -> list[str]:
             f" at {least}{_uncertainty(kept[least][1])}, and {kept[most][1].mean:.1%}{later} at {most}"
             f"{_uncertainty(kept[most][1])}"
         )
-    return [f"{sentence}.", _halving(results), _truth(results, least)]
+    return [f"{sentence}.", _halving(results), _became(results, least)]
 
 
 def progress(results: Results) -> str:
@@ -100,8 +101,28 @@ def _halving(results: Results) -> str:
     return f"{sentence}."
 
 
-def _truth(results: Results, cell: str | None = None) -> str:
+def _became(results: Results, cell: str | None = None) -> str:
+    """What became of truth in a cell; of what the testbed names first, where nothing is true or false."""
     cell = cell or next(iter(results.cells))
+    return _truth(results, cell) if results.testbed.composition else _named_first(results, cell)
+
+
+def _named_first(results: Results, cell: str) -> str:
+    loops = results.cells[cell]
+    at, last = "" if len(results.cells) == 1 else f" at {cell}", last_generation(loops)
+    said = []
+    for word, key in results.testbed.headline.items():
+        first, end = _mean(loops, key, 1), _mean(loops, key, last)
+        if first is not None and end is not None:
+            unit = " nats per token" if key.endswith("nats_per_token") else ""
+            said.append(f"{word} went from {as_words(key, first)} to {as_words(key, end)}{unit}")
+    if not said:
+        return f"Nothing else{at} was measured{_fixed(results)}."
+    what = " and ".join(said)
+    return f"{what[0].upper()}{what[1:]}{at}, from generation 1 to {last}{_fixed(results)}."
+
+
+def _truth(results: Results, cell: str) -> str:
     loops = results.cells[cell]
     at, last = "" if len(results.cells) == 1 else f" at {cell}", last_generation(loops)
     first, end, malformed = (
@@ -119,9 +140,12 @@ def _fixed(results: Results) -> str:
     """How many loops wrote one and the same text in the end, and whether it was a True one."""
     loops = [loop for own in results.cells.values() for loop in own]
     fixed = [text for loop in loops if (text := loop.fixed)]
-    others = sum(text.verdict != "True" for text in fixed)
     if not fixed:
         return ""
+    if not results.testbed.composition:
+        whose = "in the end" if len(loops) == 1 else f"{len(fixed)} of {len(loops)} loops ended with"
+        return f"; {whose} one text {'makes' if len(loops) == 1 else 'making'} up {FIXED_SHARE:.0%} or more"
+    others = sum(text.said["verdict"] != "True" for text in fixed)
     if len(loops) == 1:
         kind = "one that is not True" if others else "a True one"
         return f"; in the end one text makes up {FIXED_SHARE:.0%} or more, {kind}"
@@ -136,8 +160,10 @@ def _range(values: Sequence[int]) -> str:
 
 
 _FALLING = ("coverage", "coverage_depth_1_3", *(f"coverage_depth_{d}" for d in range(1, 8)), "coverage_tail_50",
-            "coverage_tail_10", "unique_fraction", "grammar_membership")  # fmt: skip
-_RISING = ("kl_forward_nats", "kl_forward_t1_nats", "kl_reverse_nats", "depth_tv")
+            "coverage_tail_10", "unique_fraction", "grammar_membership", *(f"distinct_{n}" for n in range(1, 5)),
+            "ngram_entropy_nats", "vocabulary_coverage", "rare_token_coverage")  # fmt: skip
+_RISING = ("kl_forward_nats", "kl_forward_t1_nats", "kl_reverse_nats", "depth_tv", "heldout_nats_per_token",
+           "heldout_t1_nats_per_token", "self_bleu", "compression_ratio", "repetition", "verbatim_share")  # fmt: skip
 _MARGIN = 0.1
 _SLOPE_GENERATIONS = 20
 
@@ -154,7 +180,8 @@ def findings_json(results: Results) -> str:
 
 def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
     last = last_generation(loops)
-    fixed = {loop.seed: left._asdict() for loop in loops if (left := loop.fixed)}
+    judged = bool(loops[0].testbed.composition)
+    fixed = {loop.seed: left.as_record() for loop in loops if (left := loop.fixed)}
     kept = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}
     return {
         "cell": cell,
@@ -165,7 +192,9 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
         "half_life": _half_life(loops),
         "fixed_on_one_text": {
             "loops": len(fixed),
-            "on_one_that_is_not_true": sum(left["verdict"] != "True" for left in fixed.values()),
+            **(
+                {"on_one_that_is_not_true": sum(left["verdict"] != "True" for left in fixed.values())} if judged else {}
+            ),
             "by_seed": fixed,
         },
         "lead_before_retention_fell_by_a_tenth": _leads(loops),

@@ -15,11 +15,13 @@ from ouroloop.report.figures import drawings
 from ouroloop.report.findings import findings_json, half_lives, headline, progress
 from ouroloop.report.markdown import as_text
 from ouroloop.report.page import Facts, page
+from ouroloop.report.panels import drawing
 from ouroloop.report.render import png
 from ouroloop.report.results import Results, kept_at, last_generation
 from ouroloop.report.tables import figure_tables, loops, metrics, write_csv
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION
+from ouroloop.testbed.base import words_of
 
 
 def write_report(results: Results, folder: Path) -> Path:
@@ -29,7 +31,7 @@ def write_report(results: Results, folder: Path) -> Path:
     `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
     """
     tables = {**figure_tables(results), "loops": loops(results)}
-    drawn = drawings(tables)
+    drawn = drawings(tables) | drawing(tables)
     sentences = [*headline(results), *_answer(results)]
     static = drawn | ({"depth": few} if (few := drawings({**tables}, most=3).get("depth")) else {})
     content = page(results.name, sentences, _facts(results), tables, static)
@@ -97,7 +99,7 @@ def _log(results: Results, files: Mapping[str, bytes]) -> None:
 
 def _description(results: Results) -> str:
     """Markdown. Names and numbers only: no text of a model is in it."""
-    columns = ["loop", "state", "generation", RETENTION, "correctness", "error_rate", "num_unique", "half_life"]
+    columns = ["loop", "state", "generation", RETENTION, *results.testbed.headline.values(), "num_unique", "half_life"]
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     for row in loops(results)[columns].itertuples(index=False):
         lines.append(
@@ -113,13 +115,15 @@ def _facts(results: Results) -> Facts:
     seeds = list(dict.fromkeys(loop.seed for loop in results.loops))
     m = configuration.get("data.num_examples", "?")
     t = configuration.get("num_generations", "?")
+    noun = "expressions" if results.testbed.composition else "examples"
     lead = f"{len(results.loops)} loops" if len(results.loops) > 1 else "One loop"
-    lead += f" of {t} generations, m = {int(m):,} expressions" if m.isdecimal() else ""
+    lead += f" of {t} generations, m = {int(m):,} {noun}" if m.isdecimal() else ""
     lead += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}."
     seconds = sum(sum(loop.history.get("generation_seconds", {}).values()) for loop in results.loops)
     spent = f"{duration(seconds)} (h:mm:ss) of training, sampling and measuring in all." if seconds else ""
     kind = "study" if results.study else "loop"
-    return Facts(kind, lead, progress(results), spent, configuration | _software(results))
+    about = configuration | _software(results)
+    return Facts(kind, lead, progress(results), spent, about, words_of(results.testbed))
 
 
 def _configuration(results: Results) -> dict[str, str]:

@@ -155,7 +155,7 @@ function table(columns, rows) {
 
 /** Replaces what was drawn before by what `draw` makes of it; what was drawn stays where that fails. */
 async function figure(name, draw) {
-  const section = document.getElementById(name), old = section.querySelector(".drawn");
+  const section = document.getElementById(name), old = section?.querySelector(".drawn");
   if (!old || !records[name].length) return;
   const box = node("div", { class: "live" });
   old.before(box);
@@ -249,12 +249,26 @@ await figure("depth", async (box, rows) => {
   chart = await plot(box, DATA.specs.depth, "depth", "Depth by generation", marks, { chosen: first });
 });
 
+// What would turn the direction of a line, or is not to be seen, is spelled out; the text is a line of its own direction.
+const HIDDEN = /([\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff])/;
+function spelled(part) {
+  const code = part.codePointAt(0);
+  const shown = code < 0x20 ? String.fromCharCode(0x2400 + code) : `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
+  return node("span", { class: "hidden-character", title: `U+${code.toString(16).toUpperCase().padStart(4, "0")}` }, shown);
+}
+function plain(text) {
+  const parts = text.split(HIDDEN).map(part => HIDDEN.test(part) ? spelled(part) : part);
+  return text ? [node("bdi", { dir: "auto" }, ...parts)] : [node("em", {}, "nothing")];
+}
 function expression(text) {
+  if (!IS_JUDGED) return plain(text);
   const words = text.split(/( )/).map(word => /^(True|False)$/.test(word) ? node("span", { class: word }, word)
     : word === "(" || word === ")" ? node("span", { class: "bracket" }, word) : word);
   return text ? words : [node("em", {}, "nothing")];
 }
 
+const SAID = DATA.tables.expressions.columns.slice(5, -1), TEXT = DATA.tables.expressions.columns.at(-1);
+const IS_JUDGED = SAID.includes("verdict");
 await figure("expressions", (box, rows) => {
   const loops = by(rows, "loop");
   const slider = node("input", { type: "range", min: 0, step: 1, "aria-label": "Generation", oninput: () => draw() });
@@ -267,6 +281,9 @@ await figure("expressions", (box, rows) => {
   box.append(controls(choice, slider, shown, play), body, winner);
   play.hidden = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
+  function judged(row) {
+    return IS_JUDGED ? [node("span", { class: `verdict ${row.verdict}` }, row.verdict)] : [];
+  }
   function start() {
     if (Number(slider.value) === Number(slider.max)) slider.value = 0;
     timer = setInterval(() => { slider.stepUp(); draw(); if (slider.value === slider.max) stop(); }, 350);
@@ -281,24 +298,23 @@ await figure("expressions", (box, rows) => {
     generations = by(loops.get(choice.value), "generation");
     slider.max = generations.size - 1;
     slider.value = generations.size - 1;
-    const end = [...generations.values()].at(-1)[0], text = row => row.expression;
+    const end = [...generations.values()].at(-1)[0], text = row => row[TEXT];
     const first = [...generations.values()].find(own => text(own[0]) === text(end));
     winner.replaceChildren(
       node("p", {}, end.share > 0.5 ? "The text that won in the end: " : "The most frequent in the end: ",
-        `${percent(end.share)} of generation ${end.generation}, `, node("span", { class: `verdict ${end.verdict}` }, end.verdict),
+        `${percent(end.share)} of generation ${end.generation}`, IS_JUDGED ? ", " : "", ...judged(end),
         end.share > 0.5 && first[0].generation ? `; on top since generation ${first[0].generation}` : ""),
-      node("div", { class: "expression" }, ...expression(end.expression)));
+      node("div", { class: "expression" }, ...expression(text(end))));
     draw();
   }
   function draw() {
     const own = [...generations.values()][Number(slider.value)], t = own[0].generation;
     shown.textContent = t ? `generation ${t}` : "D₀, original data";
     slider.setAttribute("aria-valuetext", shown.textContent);
-    body.replaceChildren(table(["share", "verdict", "depth", "expression"], own.map(row => [
+    body.replaceChildren(table(["share", ...SAID, TEXT], own.map(row => [
       [0, false, node("td", { class: "bar", style: `--share:${(100 * row.share).toFixed(2)}%` }, node("span", {}, percent(row.share)))],
-      [0, false, node("td", {}, node("span", { class: `verdict ${row.verdict}` }, row.verdict))],
-      [row.depth ?? "", true],
-      [0, false, node("td", { class: "expression" }, ...expression(row.expression))],
+      ...SAID.map(key => key === "verdict" ? [0, false, node("td", {}, ...judged(row))] : [0, true, node("td", { class: "number", "data-is": key }, String(row[key] ?? ""))]),
+      [0, false, node("td", { class: "expression" }, ...expression(row[TEXT]))],
     ])));
   }
   choose();

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -23,6 +24,7 @@ from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
 from ouroloop.report.render import DAY
+from ouroloop.testbed.base import as_words
 
 MOST_DATA = 300_000
 """Of compressed data, in bytes; what is above it is thinned out on the page, and whole in the CSV files."""
@@ -42,6 +44,8 @@ class Facts(NamedTuple):
     """Empty when all is finished."""
     spent: str
     configuration: Mapping[str, str]
+    words: Mapping[str, str] = MappingProxyType({"correctness": "True", "error_rate": "malformed"})
+    """Measure -> its word, for those of the testbed that the table of loops shows."""
 
 
 def page(
@@ -54,7 +58,7 @@ def page(
     """The page. `tables` are those of the figures and `loops`, `drawings` SVG of the figures that have data."""
     script, vega = _part("page.js"), _vega()
     said = notes(tables)
-    sections = {name: _section(name, said[name], tables[name], drawings.get(name, "")) for name in TITLES}
+    sections = {name: _section(name, said[name], tables[name], drawings.get(name, "")) for name in said}
     pair = f'<div class="pair">{"".join(sections.pop(name) for name in _PAIR)}</div>'
     first, *others = sections.values()
     filled = {
@@ -64,7 +68,7 @@ def page(
         "PROGRESS": f'<p class="progress">{html.escape(facts.progress)}</p>' if facts.progress else "",
         "VERDICT": "\n  ".join(f"<p>{_typeset(sentence)}</p>" for sentence in sentences),
         "FIGURES": "\n".join([first, pair, *others]),
-        "LOOPS": _loops(tables["loops"]),
+        "LOOPS": _loops(tables["loops"], facts.words),
         "SPENT": html.escape(facts.spent),
         "CONFIGURATION": "".join(_setting(*item) for item in facts.configuration.items()),
         "VEGA-HASH": _digest(vega),
@@ -97,40 +101,38 @@ def _typeset(sentence: str) -> str:
     return escaped.replace("D_0", "D<sub>0</sub>").replace(" = ", "\u00a0=\u00a0")
 
 
-_LOOPS = {
-    "loop": "loop",
-    "state": "state",
-    "generation": "generation",
-    "diversity_retention": "diversity kept",
-    "correctness": "True",
-    "error_rate": "malformed",
-    "num_unique": "distinct",
-    "half_life": "half gone at",
-    "minutes": "minutes",
-}
-
-
-def _loops(table: pd.DataFrame) -> str:
+def _loops(table: pd.DataFrame, words: Mapping[str, str]) -> str:
+    names = {
+        "loop": "loop",
+        "state": "state",
+        "generation": "generation",
+        "diversity_retention": "diversity kept",
+        **words,
+        "num_unique": "distinct",
+        "half_life": "half gone at",
+        "minutes": "minutes",
+    }
     head = "".join(
-        f"<th scope=col{'' if key in ('loop', 'state') else ' class=number'}>{name}</th>"
-        for key, name in _LOOPS.items()
+        f"<th scope=col{'' if key in ('loop', 'state') else ' class=number'}>{html.escape(name)}</th>"
+        for key, name in names.items()
     )
-    body = "".join(f"<tr>{''.join(_cell(key, row) for key in _LOOPS)}</tr>" for row in table.to_dict("records"))
+    rows = table.to_dict("records")
+    body = "".join(f"<tr>{''.join(_cell(key, name, row, words) for key, name in names.items())}</tr>" for row in rows)
     return f"<table class=cards><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cell(key: str, row: Mapping[str, Any]) -> str:
+def _cell(key: str, name: str, row: Mapping[str, Any], words: Mapping[str, str]) -> str:
     value = row[key]
     if key == "half_life" and value is None and row["generation"]:
         shown = f"&gt; {row['generation']}"
     elif value is None:
         shown = "–"
-    elif key in ("diversity_retention", "correctness", "error_rate"):
-        shown = percent(value)
+    elif key == "diversity_retention" or key in words:
+        shown = as_words(key, value) if "nats" in key else percent(value)
     else:
         shown = f"{value:,.0f}" if key == "num_unique" else html.escape(str(value))
     kind = "" if key in ("loop", "state") else " class=number"
-    return f'<td{kind} data-is="{_LOOPS[key]}">{shown}</td>'
+    return f'<td{kind} data-is="{html.escape(name)}">{shown}</td>'
 
 
 def percent(share: float) -> str:
@@ -178,7 +180,7 @@ def _specs(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
 def _packed(tables: Mapping[str, pd.DataFrame], specs: Mapping[str, Any], most: int, every: int) -> bytes:
     columns = {}
-    for name in TITLES:
+    for name in (name for name in TITLES if name in tables):
         table = figures.rows(name, _thinned(tables[name], most, every))
         columns[name] = {"columns": list(table.columns), "rows": _digits(table)}
     text = json.dumps({"tables": columns, "specs": specs}, separators=(",", ":"), allow_nan=False)

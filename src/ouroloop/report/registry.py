@@ -127,14 +127,14 @@ class _Registration:
         return existing, bool(changed) or existing.description != card
 
     def _tags(self, stage: CollapseStage, generation: Run) -> dict[str, str]:
-        config = self._cell.representative.config
+        config, metrics = self._cell.representative.config, generation.metrics
         return {
             "study": self._study,
             "seed": str(config.seed),
             "generation": str(generation.tag("generation")),
             "stage": str(stage),
-            "diversity_retention": f"{generation.metrics[RETENTION]:.6f}",
-            "correctness": f"{generation.metrics['correctness']:.6f}",
+            "diversity_retention": f"{metrics[RETENTION]:.6f}",
+            **{key: f"{metrics[key]:.6f}" for key in list(config.data.testbed.headline.values())[:1] if key in metrics},
             "criterion": criterion(config.stages),
             "representative": self._cell.choice,
         }
@@ -240,19 +240,22 @@ def model_card(
     """
     cycle = config.cycle
     proportion = "" if cycle.synthetic_proportion is None else f" at λ = {cycle.synthetic_proportion:g}"
+    material = config.data.testbed.material
     introduction = f"""\
         # {name}@{stage}
 
-        M_{generation} of a self-consuming training loop on logic expressions ({cycle.kind.value}{proportion}): the
+        M_{generation} of a self-consuming training loop on {material} ({cycle.kind.value}{proportion}): the
         first model whose texts are in the stage **{stage}**. Trained from scratch: {_settings(config.model)}."""
+    words = "" if config.data.testbed.tokenizer is None else " Eight words; `<eos>` starts and ends a text."
+    begins = "The" if config.data.testbed.tokenizer is None else "( not"
     loading = f"""\
         ## How to load it
 
         ```python
         # MLFLOW_TRACKING_URI names the store
         pipe = mlflow.transformers.load_model("models:/{name}@{stage}")
-        pipe("( not")
-        mlflow.pyfunc.load_model("models:/{name}@{stage}").predict("( not")
+        pipe("{begins}")
+        mlflow.pyfunc.load_model("models:/{name}@{stage}").predict("{begins}")
         folder = mlflow.artifacts.download_artifacts("models:/{name}@{stage}")
         model = AutoModelForCausalLM.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -262,7 +265,7 @@ def model_card(
         ouroloop sample models:/{name}@{stage} -n 20
         ```
 
-        The weights are safetensors; nothing is unpickled. Eight words; `<eos>` starts and ends a text."""
+        The weights are safetensors; nothing is unpickled.{words}"""
     parts = [dedent(introduction), _trained_on(generation, mixture), _writes(config, generation, metrics)]
     which = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     return "\n\n".join([*parts, f"## Which model this is\n\n{which}", dedent(loading)]) + "\n"
@@ -292,9 +295,10 @@ def _trained_on(generation: int, mixture: Mapping[str, int]) -> str:
 def _writes(config: LoopConfig, generation: int, metrics: Mapping[str, float]) -> str:
     size, sampling = config.data.num_examples, config.sampling
     rates = {**config.data.testbed.descriptions, **_RATES}
+    meanings = {**rates, **config.data.testbed.means, **_MEANS}
     rows = [
         f"| {meaning} (`{key}`) | {metrics[key]:.4g} | {_interval(metrics, key, key in rates, size)} |"
-        for key, meaning in (rates | _MEANS).items()
+        for key, meaning in meanings.items()
         if key in metrics
     ]
     heading = (

@@ -34,9 +34,12 @@ class FixedText(NamedTuple):
     """At least 99 % of what a loop's models write, from some generation on to the last."""
 
     since: int
-    verdict: str
-    depth: int | str
+    said: Mapping[str, Any]
+    """By its testbed, such as verdict and depth."""
     text: str
+
+    def as_record(self) -> dict[str, Any]:
+        return {"since": self.since, **self.said, "text": self.text}
 
 
 def as_number(label: str | None) -> float | None:
@@ -125,10 +128,10 @@ class Loop:
         """The one text that is left but for slips, None while there are several or what was written is lost."""
         since, found = self.reached, None
         while since in self.written and since > 0:
-            _, share, verdict, depth, text = self.written[since].most_frequent[0]
+            _, share, *said, text = self.written[since].most_frequent[0]
             if share < FIXED_SHARE or (found is not None and text != found.text):
                 break
-            found = FixedText(since, verdict, depth, text)
+            found = FixedText(since, dict(zip(self.testbed.columns[:-1], said, strict=True)), text)
             since -= 1
         return found
 
@@ -144,6 +147,11 @@ class Results:
     study: Run | None
     loops: list[Loop]
     """In order of cycle, proportion, temperature and seed."""
+
+    @property
+    def testbed(self) -> Testbed:
+        """Of its loops: a study has one."""
+        return next((loop.testbed for loop in self.loops if loop.config), LogicTestbed())
 
     @cached_property
     def cells(self) -> dict[str, list[Loop]]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,14 +83,12 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def figure_tables(results: Results) -> dict[str, pd.DataFrame]:
     """By the name of the figure, which its CSV and its picture carry too."""
-    return {
-        "retention": retention(results),
-        "half_life": half_lives(results),
-        "composition": composition(results),
-        "unique": unique(results),
-        "depth": depth(results),
-        "expressions": expressions(results),
-    }
+    testbed = results.testbed
+    of_classes = {"composition": composition} if testbed.composition else {}
+    of_means = {"measures": measures} if testbed.means else {}
+    of_depth = {"depth": depth} if "depth" in testbed.columns else {}
+    wanted = {"retention": retention, "half_life": half_lives, **of_classes, "unique": unique, **of_means, **of_depth}
+    return {name: table(results) for name, table in {**wanted, "expressions": expressions}.items()}
 
 
 def retention(results: Results) -> pd.DataFrame:
@@ -145,6 +144,24 @@ def unique(results: Results) -> pd.DataFrame:
     return frame(columns, rows)
 
 
+def measures(results: Results) -> pd.DataFrame:
+    """What the testbed measures, by generation: mean, range and 95 % interval over the seeds of a cell.
+
+    Beside it, real text: D_0's own value, and that of one half of D_0 beside the other.
+    """
+    columns = ("measure", "title", "cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low",
+               "interval_high", "real", "control")  # fmt: skip
+    rows: list[tuple[Any, ...]] = []
+    for (key, title), (cell, loops) in product(results.testbed.means.items(), results.cells.items()):
+        real, halves = _values(loops, key, 0), _values(loops, f"control_{key}", 0)
+        beside = [sum(values) / len(values) if values else None for values in (real, halves)]
+        for generation in range(1, _reached(loops) + 1):
+            if values := _values(loops, key, generation):
+                mean, low, high, n = interval(values)
+                rows.append((key, title, cell, generation, n, mean, min(values), max(values), low, high, *beside))
+    return frame(columns, rows)
+
+
 def _means(
     cell: str, loops: list[Loop], keys: Sequence[str], published: Sequence[tuple[float, ...]], nothing: tuple[None, ...]
 ) -> list[tuple[Any, ...]]:
@@ -168,23 +185,23 @@ def depth(results: Results) -> pd.DataFrame:
 
 
 def expressions(results: Results) -> pd.DataFrame:
-    """The most frequent texts of each generation, with share and verdict."""
+    """The most frequent texts of each generation, with their share and what the testbed says of them."""
     rows = [
         (loop.name, generation, rank, *row)
         for loop in results.loops
         for generation, written in loop.written.items()
         for rank, row in enumerate(written.most_frequent, 1)
     ]
-    return frame(("loop", "generation", "rank", "count", "share", "verdict", "depth", "expression"), rows)
+    return frame(("loop", "generation", "rank", "count", "share", *results.testbed.columns), rows)
 
 
 def loops(results: Results) -> pd.DataFrame:
     """A row for each loop: where it stands, its last measures, its software, and its time."""
-    columns = ("loop", "cell", "seed", "state", "generation", RETENTION, "correctness", "error_rate", "num_unique",
-               "half_life", "minutes", "commit", "run")  # fmt: skip
+    wanted = (RETENTION, *results.testbed.headline.values(), "num_unique")
+    columns = ("loop", "cell", "seed", "state", "generation", *wanted, "half_life", "minutes", "commit", "run")
     rows: list[tuple[Any, ...]] = []
     for loop in results.loops:
-        last = [loop.history.get(key, {}).get(loop.reached) if loop.reached else None for key in columns[5:9]]
+        last = [loop.history.get(key, {}).get(loop.reached) if loop.reached else None for key in wanted]
         seconds = sum(loop.history.get("generation_seconds", {}).values())
         commit = " ".join(commit[:12] for commit in loop.commits)
         own = (loop.name, loop.cell, loop.seed, loop.run.status.lower(), loop.reached)

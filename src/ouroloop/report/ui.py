@@ -43,6 +43,7 @@ _CHARTS = {
     "The paper's figures 4 to 6: diversity": ("diversity_retention", "diversity_levenshtein"),
     "Figure 3: what is sampled": ("correctness", "false_rate", "error_rate"),
     "Figure 7: distinct texts, and form": ("num_unique", "mean_depth", "mean_length_tokens", "depth_tv"),
+    "On text: beside real text": ("heldout_t1_nats_per_token", "distinct_3", "self_bleu", "rare_token_coverage"),
     "Training": ("validation_nats", "synthetic_share", "generation_seconds"),
 }
 
@@ -50,7 +51,8 @@ _CHARTS = {
 _BY_START = {"orderByKey": "attributes.start_time", "orderByAsc": False}
 _BY_RETENTION = {"orderByKey": "metrics.`diversity_retention`", "orderByAsc": True}
 
-_ABOUT = """The self-consuming loop on logic expressions: **study → loop → generation**, each below the one before it.
+_ABOUT = """The self-consuming loop, on logic expressions or on text: **study → loop → generation**, each below the one
+before it.
 
 A loop's *Model metrics* run over generations and are the paper's figures. A generation's *Artifacts* hold what its
 model wrote (`samples.json`), and its dataset is the training set with the origin of every example. The menu **Views**

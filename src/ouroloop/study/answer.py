@@ -195,14 +195,15 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: TruthLa
 
 def record_results(run: Run, store: Store, config: StudyConfig, trials: Trials, cells: Sequence[Cell]) -> None:
     """The answer, the table of loops that the MLflow UI shows, and Optuna's plots, on the study run."""
-    columns = ["cycle", "synthetic_proportion", "temperature", "seed", "status", "generations", "correctness",
-               "error_rate", RETENTION, "num_unique", "half_life", "minutes"]  # fmt: skip
+    shown = (*config.loop.data.testbed.headline.values(), RETENTION, "num_unique")
+    columns = ["cycle", "synthetic_proportion", "temperature", "seed", "status", "generations", *shown, "half_life",
+               "minutes"]  # fmt: skip
     rows: list[list[Any]] = []
     for loop in newest_loops(store, trials.name):
         found = history(loop, ["generation_seconds", RETENTION])
         seconds = sum(found["generation_seconds"].values())
         metrics = last_metrics(loop)
-        last = [metrics.get(key, "") for key in ("correctness", "error_rate", RETENTION, "num_unique")]
+        last = [metrics.get(key, "") for key in shown]
         tags = [loop.tag(key) for key in ("cycle", "synthetic_proportion", "temperature", "seed")]
         life = half_life(found[RETENTION])
         rows.append([*tags, loop.status, reached(loop), *last, "" if life is None else life, round(seconds / 60, 2)])

@@ -17,6 +17,7 @@ from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Search
 from ouroloop.study.trials import Cell, State, Trials
+from ouroloop.testbed.logic.testbed import LogicTestbed
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and is not always asked
     from ouroloop.record.run import Run
@@ -201,10 +202,12 @@ def study_table(store: "Store", name: str) -> Table:
     title = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: the t that kept less than half"
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("loop", overflow="fold")  # gives way where the terminal is narrow: figures stay whole
-    for heading in ("t", "true", "errors", "kept", "half"):
+    loops = newest_loops(store, name)
+    shown = headline_of(loops)
+    for heading in ("t", *shown, "kept", "half"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("curve", no_wrap=True)
-    for loop in newest_loops(store, name):
+    for loop in loops:
         retention = history(loop, [RETENTION])[RETENTION]
         last, life = reached(loop), half_life(retention)
         metrics = last_metrics(loop)
@@ -213,13 +216,21 @@ def study_table(store: "Store", name: str) -> Table:
         table.add_row(
             loop.entity.info.run_name,
             f"{last}{_mark(loop)}",
-            percent(metrics, "correctness"),
-            percent(metrics, "error_rate"),
+            *(percent(metrics, key) for key in shown.values()),
             percent(metrics, RETENTION),
             f"> {last}" if life is None else f"{life}",
             sparkline([kept for _, kept in sorted(retention.items())], width=6),
         )
     return table
+
+
+def headline_of(loops: "Sequence[Run]") -> Mapping[str, str]:
+    """Word -> measure, of the testbed of these loops: what a narrow table shows."""
+    from ouroloop.record.provenance import recorded_config
+
+    configs = (recorded_config(loop) for loop in loops)
+    testbed = next((config.data.testbed for config in configs if config), LogicTestbed())
+    return testbed.headline
 
 
 def last_metrics(loop: "Run") -> dict[str, float]:

@@ -235,6 +235,15 @@ class Featured(Protocol):
 
     def features(self, text: str) -> tuple[int, ...]:
         """Of any string: how deeply it nests, then counts, its length last."""
+def words_of(testbed: Testbed) -> dict[str, str]:
+    """Of the measures that a narrow table shows: measure -> its word, the class of which it is the share if it is."""
+    classes = {key: word for word, key in testbed.composition.items()}
+    return {key: classes.get(key, word) for word, key in testbed.headline.items()}
+
+
+def as_words(key: str, value: float) -> str:
+    """A measure for people: nats where its key says so, else per cent."""
+    return f"{value:.3f}" if "nats" in key else f"{value:.1%}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,84 @@
+"""The report of loops on text: its words are those of the testbed, and what a model wrote is shown as it is, safely."""
+
+import base64
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ouroloop.config import LoopConfig
+from ouroloop.console import visible
+from ouroloop.loop.loop import run_loop
+from ouroloop.record.track import Store
+from ouroloop.report.findings import findings_json, headline
+from ouroloop.report.folder import write_report
+from ouroloop.report.results import read_results
+from ouroloop.report.stages import registered_name
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\u202eevil\u202c",
+    "\x1b[31mred\x1b[0m",
+    "tab\tand\nline",
+    "</script><img onerror=x>",
+]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> LoopConfig:
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    texts = [f"Row {i} of {i % 9} has {HOSTILE[i % 5]} in its {i % 13}th place." for i in range(300)]
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    data = {"kind": "text", "path": str(path), "num_examples": 60, "num_held_out": 20, "compared_tokens": 300}
+    return LoopConfig.model_validate({"num_generations": 3, "data": data, "model": {"kind": "empirical"}})
+
+
+@pytest.fixture
+def page(root: Path, config: LoopConfig) -> str:
+    for seed in (1, 2):
+        run_loop(config.changed(seed=seed), Store.open(), name=f"on-text-{seed}", study="on-text")
+    results = read_results(Store.open(), "on-text")
+    assert "fixed" not in headline(results)[-1]
+    assert headline(results)[-1].startswith("Distinct-3 went from ")
+    assert "true" not in findings_json(results).lower()
+    return write_report(results, root / "report").read_text()
+
+
+def test_it_speaks_of_text_and_never_of_truth(page: str, root: Path) -> None:
+    said = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
+    assert "True" not in said
+    assert "malformed" not in said
+    assert "expressions," not in said
+    for word in ("Beside real text", "distinct-3", "self-BLEU", "one half of D<sub>0</sub> beside the other"):
+        assert word in said
+    assert "60 examples" in said
+    assert (root / "report" / "measures.png").stat().st_size > 1_000
+    assert (root / "report" / "measures.csv").read_text().count("distinct_3,distinct-3,") == 3
+    assert "correctness" not in (root / "report" / "loops.csv").read_text()
+    assert not (root / "report" / "composition.csv").exists()
+
+
+def test_what_was_written_enters_the_page_as_data_alone(page: str) -> None:
+    assert "alert(1)" not in page
+    assert "<img" not in page
+    assert "\u202e" not in page
+    assert "\x1b" not in page
+    packed = re.search(r'id="data">([^<]*)<', page)
+    assert packed is not None
+    tables = json.loads(gzip.decompress(base64.b64decode(packed[1])))["tables"]
+    assert tables["expressions"]["columns"][5:] == ["tokens", "text"]
+    texts = [row[-1] for row in tables["expressions"]["rows"]]
+    assert all(any(hostile in text for text in texts) for hostile in HOSTILE)
+
+
+def test_a_terminal_is_not_steered() -> None:
+    assert visible("\x1b[31mred\x07\t\n\x7f\u202eevil\u2066 \x9b5 é 🐍 שלום") == (
+        "␛[31mred␇␉␊␡<U+202E>evil<U+2066> <U+009B>5 é 🐍 שלום"
+    )
+
+
+def test_a_model_of_text_has_a_name_of_its_own(config: LoopConfig) -> None:
+    assert registered_name(config) == "ouroloop-full_synthetic-1.00-text"
+    assert config.label == "full_synthetic-text-empirical-T0.8-s0"
