@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from ouroloop.science import divergence
-from ouroloop.science.divergence import forward, from_probabilities, from_scores, kl_forward, of_original, reverse
+from ouroloop.science.divergence import (
+    cross_entropy,
+    forward,
+    from_probabilities,
+    from_scores,
+    kl_forward,
+    of_original,
+    reverse,
+)
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Array, Estimate, Sample, Stratum
 from ouroloop.testbed.logic.distribution import LogicDistribution
@@ -219,3 +227,11 @@ def test_d0_is_a_nat_away_from_the_grammar() -> None:
     assert measures["coverage_depth_1"].value < 0.02 < measures["coverage_depth_5"].value
     assert measures["grammar_entropy_nats"].value == pytest.approx(18.97 * math.log(2), abs=0.005)
     assert of_original(P, 2)["kl_forward_nats"].value < 0.15
+
+
+def test_cross_entropy_by_hand_and_absent_where_it_is_infinite() -> None:
+    found = cross_entropy(np.array([-6.0, -2.0, -4.0]), np.array([3.0, 1.0, 2.0]))
+    assert found == (pytest.approx(2.0), pytest.approx(0.0))
+    uneven = cross_entropy(np.array([-3.0, -1.0]), np.array([1.0, 1.0]))
+    assert uneven == (pytest.approx(2.0), pytest.approx(1.0))  # as that of a mean of two: sd √2 / √2
+    assert cross_entropy(np.array([-3.0, -np.inf]), np.array([1.0, 1.0])) is None

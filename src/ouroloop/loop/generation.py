@@ -91,7 +91,7 @@ def _divergences(
     """How far M_t, at the sampling temperature, is from the true distribution, where that is known."""
     true = sample.testbed.distribution
     if true is None:
-        return {}
+        return _on_held_out(config, fitted, sample.testbed.held_out)
     probabilities = fitted.probabilities()
     if probabilities is not None:
         judged = Sample.of(list(probabilities), sample.testbed)
@@ -99,6 +99,16 @@ def _divergences(
     strata = true.held_out(lambda part: stream(config.seed, "held_out", part), exact=number % config.exact_every == 0)
     scores = divergence.from_scores(strata, fitted.log_prob, config.sampling.temperature)
     return divergence.reverse(true, sample, drawn.texts, drawn.log_probs) | scores
+
+
+def _on_held_out(config: LoopConfig, fitted: Fitted, texts: Sequence[str]) -> dict[str, Estimate]:
+    """Cross-entropy on real texts, as M_t is sampled and at temperature 1; absent where one has probability 0."""
+    if not texts:
+        return {}
+    num_tokens, scores = fitted.num_tokens(texts), fitted.log_prob(texts, [config.sampling.temperature, 1.0])
+    keys = ("heldout_nats_per_token", "heldout_t1_nats_per_token")
+    found = {key: divergence.cross_entropy(row, num_tokens) for key, row in zip(keys, scores, strict=True)}
+    return {key: estimate for key, estimate in found.items() if estimate is not None}
 
 
 def _costs(seconds: dict[str, float], training: Training | None, sample: Sample) -> dict[str, Estimate]:

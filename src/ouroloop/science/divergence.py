@@ -34,6 +34,20 @@ def from_scores(strata: Sequence[Stratum], log_prob: Scorer, temperature: float)
     return measures if own is None else measures | {"kl_forward_t1_nats": own}
 
 
+def cross_entropy(log_probs: Array, num_tokens: Array) -> Estimate | None:
+    """Of M on real texts, in nats per token: -Σ log M(x) / Σ tokens of x; None where M gives one of them nothing.
+
+    It is KL(P‖M) per token up to the entropy of P, which is not known. The standard error is that of a ratio of means
+    over texts.
+    """
+    if not np.isfinite(log_probs).all():
+        return None
+    n, total = len(log_probs), float(num_tokens.sum())
+    mean = float(-log_probs.sum()) / total
+    residuals = -log_probs - mean * num_tokens
+    return Estimate(mean, float(np.sqrt(n / (n - 1) * residuals @ residuals)) / total if n > 1 else None)
+
+
 def _scores(strata: Sequence[Stratum], log_prob: Scorer, temperatures: Sequence[float]) -> list[Array]:
     """[temperature, text] for each stratum; all small ones are scored together."""
     small = [stratum.texts for stratum in strata if len(stratum.texts) <= _MANY]

@@ -235,6 +235,8 @@ class Featured(Protocol):
 
     def features(self, text: str) -> tuple[int, ...]:
         """Of any string: how deeply it nests, then counts, its length last."""
+
+
 def words_of(testbed: Testbed) -> dict[str, str]:
     """Of the measures that a narrow table shows: measure -> its word, the class of which it is the share if it is."""
     classes = {key: word for word, key in testbed.composition.items()}
