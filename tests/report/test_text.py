@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from ouroloop.config import LoopConfig
 from ouroloop.console import visible
@@ -14,6 +15,8 @@ from ouroloop.loop.loop import run_loop
 from ouroloop.record.track import Store
 from ouroloop.report.findings import findings_json, headline
 from ouroloop.report.folder import write_report
+from ouroloop.report.models import find_model
+from ouroloop.report.registry import register
 from ouroloop.report.results import read_results
 from ouroloop.report.stages import registered_name
 
@@ -82,3 +85,28 @@ def test_a_terminal_is_not_steered() -> None:
 def test_a_model_of_text_has_a_name_of_its_own(config: LoopConfig) -> None:
     assert registered_name(config) == "ouroloop-full_synthetic-1.00-text"
     assert config.label == "full_synthetic-text-empirical-T0.8-s0"
+
+
+def test_a_model_of_text_is_registered_with_its_own_tokens_and_sampled(config: LoopConfig, root: Path) -> None:
+    model = {"num_layers": 1, "num_heads": 2, "hidden_size": 16, "context_length": 96, "vocabulary_size": 300}
+    train = {"num_steps": 4, "batch_size": 4, "learning_rate": 0.01, "num_warmup_steps": 1, "validate_every": 2}
+    small = LoopConfig.model_validate(
+        config.model_dump() | {"model": model, "train": train, "num_generations": 2, "sampling": {"max_new_tokens": 20}}
+    )
+    store = Store.open()
+    run_loop(small, store, name="network", study="network")
+    assert [entry.outcome for entry in register(store, "network") if entry.alias == "healthy"] == ["registered"]
+    found = find_model("models:/ouroloop-full_synthetic-1.00-text@healthy")
+    texts = found.write(3, prompt="Row 1")
+    assert len(texts) == 3
+    assert all(text.startswith("Row 1") for text in texts)
+    assert found.testbed.columns == ("tokens", "text")
+    version = store.client.get_model_version_by_alias("ouroloop-full_synthetic-1.00-text", "healthy")
+    assert "distinct_3" not in version.tags
+    assert version.tags["heldout_t1_nats_per_token"]
+    assert "on natural language" in version.description
+    assert "Eight words" not in version.description
+    folder = Path(version.source.removeprefix("file://"))
+    for place in (folder, folder / "components" / "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        assert tokenizer("Row 7 of 3").input_ids == found.fitted.tokenizer.encode("Row 7 of 3")[:-1]

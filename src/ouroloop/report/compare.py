@@ -19,20 +19,20 @@ from ouroloop.report.models import FoundModel, find_model
 from ouroloop.report.stages import Cell, Found, find_cells, find_stages
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.seeding import stream
-from ouroloop.testbed.base import Array
+from ouroloop.testbed.base import Array, Testbed
 from ouroloop.testbed.logic.grammar import TruthLabel, capacity, unique_set
 from ouroloop.testbed.logic.testbed import LogicTestbed
 
 _DRAWN = 2_000  # expressions when no D_0 is on record
 _FOLDS = (10, 1_000)  # by more than this many times did a probability fall or rise
-_COLUMNS = ("verdict", "depth", "log_p_before", "log_p_after", "change", "expression")
+_NUMBERS = ("log_p_before", "log_p_after", "change")
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Log-probabilities in nats of the same expressions under two models."""
 
-    testbed: LogicTestbed
+    testbed: Testbed
     before: str
     after: str
     reference: str
@@ -42,6 +42,12 @@ class Comparison:
     log_p_before: Array
     log_p_after: Array
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of what fell most: what the testbed says of a text, the numbers, the text."""
+        *said, text = self.testbed.columns
+        return (*said, *_NUMBERS, text)
+
     @cached_property
     def change(self) -> Array:
         """Log M_after(x) - log M_before(x) of each expression, in nats."""
@@ -50,7 +56,7 @@ class Comparison:
     @cached_property
     def depths(self) -> npt.NDArray[np.int64]:
         """Of each expression; -1 where it is malformed."""
-        depths = [self.testbed.judge(text).depth for text in self.texts]
+        depths = [getattr(self.testbed.judge(text), "depth", None) for text in self.texts]
         return np.array([-1 if depth is None else depth for depth in depths], dtype=np.int64)
 
     def summary(self, depth: int | None = None) -> dict[str, float]:
@@ -92,7 +98,7 @@ class Comparison:
             "temperature": self.temperature,
             "summary": self.summary(),
             "by_depth": self.by_depth(),
-            "fell_most": [dict(zip(_COLUMNS, row, strict=True)) for row in self.fell_most(limit)],
+            "fell_most": [dict(zip(self.columns, row, strict=True)) for row in self.fell_most(limit)],
         }
 
 
@@ -131,6 +137,8 @@ def _expressions(*models: FoundModel) -> tuple[Sequence[str], str]:
                 return loop.read_dataset("original_data.tsv.gz").texts, f"D_0 of {loop.entity.info.run_name}"
             except DatasetError as error:
                 raise ConfigError(str(error)) from None
+    if not isinstance(models[0].testbed, LogicTestbed):
+        raise ConfigError(f"{models[0].name} is a folder, of which no D_0 is on record to compare the models on")
     # What all of them have positions for: a tree of depth d has at most 4·2^d - 3 words, <eos> comes before them
     positions = min(model.fitted.num_positions for model in models)
     depth = max((d for d in range(1, 6) if 4 * 2**d - 3 < positions), default=1)
@@ -166,7 +174,7 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
     """Summary, depths and the `limit` expressions that fell most; in a pipe these alone, with both names."""
     before, after, rows = comparison.before, comparison.after, comparison.fell_most(limit)
     if not console.is_terminal:
-        print_listing(console, ("before", "after", *_COLUMNS), [(before, after, *row) for row in rows], "")
+        print_listing(console, ("before", "after", *comparison.columns), [(before, after, *row) for row in rows], "")
         return
     total = comparison.summary()
     console.print(
@@ -185,8 +193,10 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
             "share_fell_1000x")  # fmt: skip
     headings = ("depth", "expressions", "log p before", "after", "change", "share fell 10x", "1,000x")
     rows_by_depth = [[_shown(key, row[key]) for key in keys] for row in comparison.by_depth()]
-    print_listing(console, headings, rows_by_depth, "By depth (means)")
-    print_listing(console, ("verdict", "depth", "log p before", "after", "change", "expression"), rows, "Fell most")
+    *said, text = comparison.testbed.columns
+    if "depth" in said:
+        print_listing(console, headings, rows_by_depth, "By depth (means)")
+    print_listing(console, (*said, "log p before", "after", "change", text), rows, "Fell most")
 
 
 def _shown(key: str, value: float) -> float | str:

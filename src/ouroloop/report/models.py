@@ -14,6 +14,7 @@ from ouroloop.preset_files import did_you_mean, shown
 from ouroloop.record import stores
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.testbed import LogicTestbed
+from ouroloop.testbed.text.testbed import TextTestbed
 
 if TYPE_CHECKING:  # torch and MLflow take seconds to import, and a name may be mistyped
     from ouroloop.learner.network.learner import Network
@@ -29,7 +30,7 @@ class FoundModel:
     """As it was asked for."""
     fitted: "Network"
     """As S_t was sampled from it."""
-    testbed: LogicTestbed
+    testbed: LogicTestbed | TextTestbed
     generation: "Run | None"
     """The run that made it; None for a folder."""
 
@@ -41,10 +42,13 @@ class FoundModel:
         Raises:
             ConfigError: the prompt has other words than the language, or is too long for the model.
         """
-        words, allowed = prompt.split(), self.testbed.tokenizer.words[:-1]
-        unknown = [word for word in words if word not in allowed]
-        if unknown:
-            raise ConfigError(f"a prompt has no word {unknown[0]!r}; its words are: {' '.join(allowed)}")
+        if isinstance(self.testbed, LogicTestbed):
+            prompt = " ".join(prompt.split())
+            allowed = self.testbed.tokenizer.words[:-1]
+            unknown = [word for word in prompt.split() if word not in allowed]
+            if unknown:
+                raise ConfigError(f"a prompt has no word {unknown[0]!r}; its words are: {' '.join(allowed)}")
+        words = self.fitted.tokenizer.encode(prompt)[1:-1]
         left = self.fitted.num_positions - len(words) - 1  # one position is the start symbol's
         if left < 1:
             raise ConfigError(f"a prompt of {len(words)} words leaves no room in a model of {left + len(words)} words")
@@ -52,7 +56,7 @@ class FoundModel:
         usual = self.fitted.config
         decoding = usual.changed(temperature=temperature or usual.temperature, max_new_tokens=writes)
         try:
-            return replace(self.fitted, config=decoding).sample(count, stream(seed, "probe"), " ".join(words)).texts
+            return replace(self.fitted, config=decoding).sample(count, stream(seed, "probe"), prompt).texts
         except FloatingPointError as error:
             raise ConfigError(f"{self.name}: {error}") from None
 
@@ -65,18 +69,20 @@ def find_model(name: str) -> FoundModel:
     """
     require_model(name)
     with _located(name) as (folder, generation):
-        sampling, testbed = _sampling(name, folder), LogicTestbed()
+        sampling, testbed = _sampling(name, folder), language_of(folder)
         from ouroloop.learner.network.learner import Network
         from ouroloop.learner.network.model import load_model
         from ouroloop.learner.network.sampling import require_causal
+        from ouroloop.learner.network.subwords import saved
 
         try:
             model = load_model(folder)
-            require_causal(model, testbed.tokenizer)
+            tokenizer = testbed.tokenizer or saved(folder, int(model.config.max_position_embeddings))
+            require_causal(model, tokenizer)
         except Exception as error:  # whatever transformers and safetensors make of a damaged file
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"the model in {name} cannot be loaded: {reason}") from None
-    return FoundModel(name, Network(model, testbed.tokenizer, sampling), testbed, generation)
+    return FoundModel(name, Network(model, tokenizer, sampling), testbed, generation)
 
 
 def require_model(name: str) -> None:
@@ -109,15 +115,22 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
     if missing:
         raise ConfigError(f"{name} is no saved model: it has no {missing[0]}")
     try:
-        vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+        tokens = json.loads((folder / "tokenizer.json").read_text())["model"]
+        vocabulary = tokens["vocab"]
         decoding = json.loads((folder / "generation_config.json").read_text())
         sampling = SamplingConfig(temperature=decoding["temperature"], max_new_tokens=decoding["max_new_tokens"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{name} was not saved by ouroloop: its tokenizer or decoding is not ours") from None
     expected = LogicTestbed().tokenizer.vocabulary
-    if vocabulary != expected:
+    if vocabulary != expected and tokens["type"] == "WordLevel":
         raise ConfigError(f"{name} was not saved by ouroloop: its vocabulary is not {' '.join(expected)}")
     return sampling
+
+
+def language_of(folder: Path) -> LogicTestbed | TextTestbed:
+    """What a saved model writes, by its vocabulary: one that is not that of logic is of text."""
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    return LogicTestbed() if vocabulary == LogicTestbed().tokenizer.vocabulary else TextTestbed()
 
 
 @contextmanager

@@ -26,15 +26,16 @@ from mlflow.models import Model, infer_signature
 from pydantic import BaseModel
 
 from ouroloop.config import LoopConfig, StageConfig, flatten
+from ouroloop.learner.network.subwords import saved
 from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.markdown import as_text
+from ouroloop.report.models import language_of
 from ouroloop.report.results import number_of
 from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages
 from ouroloop.science.dataset import Source
 from ouroloop.science.metrics import RETENTION, CollapseStage
-from ouroloop.testbed.logic.testbed import LogicTestbed
 
 
 def register(store: Store, study: str) -> list[Entry]:
@@ -164,25 +165,26 @@ def _make_loadable(store: Store, model_id: str, card: str) -> None:
     """Adds to the folder of a logged model what MLflow needs to load it, and its card."""
     location = store.client.get_logged_model(model_id).artifact_location
     with TemporaryDirectory() as aside:
-        plain, tokenizer = (
+        plain, tokenizer, _ = (
             json.loads(store.download(f"{location}/{name}", Path(aside)).read_text())
-            for name in ("config.json", "tokenizer_config.json")
+            for name in ("config.json", "tokenizer_config.json", "tokenizer.json")
         )
-        folder = Path(aside) / "added"
-        write_mlflow_model(folder, model_id, plain["architectures"][0], tokenizer["model_max_length"])
+        folder, length = Path(aside) / "added", tokenizer["model_max_length"]
+        language = language_of(Path(aside))
+        own = language.tokenizer or saved(Path(aside), length)
+        write_mlflow_model(folder, model_id, plain["architectures"][0], own.build(length, continues=True))
         (folder / "README.md").write_text(card, encoding="utf-8")
         store.client.log_model_artifacts(model_id, str(folder))
 
 
-def write_mlflow_model(folder: Path, model_id: str, architecture: str, context_length: int) -> None:
+def write_mlflow_model(folder: Path, model_id: str, architecture: str, tokenizer: Any) -> None:
     """The files that turn a plain transformers folder into an MLflow model, for its transformers flavour.
 
     Written here and not by `mlflow.transformers.save_model`: that one copies the weights, asks the hub
     for a card and a licence, and fails on a local folder with transformers 5.
     """
-    tokenizer = LogicTestbed().tokenizer.build(context_length, continues=True)
     tokenizer.save_pretrained(folder / "components" / "tokenizer")
-    model = Model(signature=infer_signature("( not", "( not False )"), model_id=model_id)
+    model = Model(signature=infer_signature("a beginning", "a beginning and what follows"), model_id=model_id)
     flavour: dict[str, Any] = {
         "task": "text-generation",
         "instance_type": "TextGenerationPipeline",
