@@ -19,7 +19,7 @@ BIN := .venv/bin
 OUROLOOP := $(BIN)/ouroloop
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep run figure ui status register report bench test test-slow test-browser check lint types architecture format clean
+.PHONY: help install sweep leaderboard run figure ui status register report bench test test-slow test-browser check lint types architecture format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ ui: .venv/.installed ## browse the runs in the MLflow UI, on this machine only (
 
 status: .venv/.installed ## what ran, runs, failed and is left
 	$(OUROLOOP) status
+
+leaderboard: .venv/.installed ## what stops the collapse: every method compared (LEARNER=empirical: the ideal learner)
+	$(OUROLOOP) leaderboard $(if $(LEARNER),--learner=$(LEARNER)) --workers=$(WORKERS) $(ARGS)
 
 report: .venv/.installed ## what a study or loop found as one HTML page (STUDY=sweep-smoke)
 	$(OUROLOOP) report $(STUDY)

@@ -122,7 +122,8 @@ def test_what_is_told_of_a_testbed_by_its_protocol_knows_no_language(module: str
 # Who is imported by one module alone, and why it is one nevertheless
 ALONE = {
     "cli": "what `python -m ouroloop` and the console script start",
-    "options": "how the command line spells values; the commands are long enough without",
+    "leaderboard": "a command",
+    "report/board": "the leaderboard for people",
     "loop/generation": "one generation, as tests and learners know it, without the record",
     "loop/lineage": "what becomes of earlier models is another matter than the order of generations",
     "record/clean": "a command",
@@ -181,6 +182,9 @@ THROUGH_OTHERS = {
     "report/stages": "test_registry and test_compare",
     "report/tables": "test_report and test_paper",
     "schema": "test_config",
+    "leaderboard": "report/test_leaderboard",
+    "report/board": "report/test_leaderboard",
+    "study/methods": "report/test_leaderboard",
     "loop/harvest": "science/curation/contract.py",
     **{
         f"science/curation/{name}": "science/curation/test_steps.py, all against the contract"

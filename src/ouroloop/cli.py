@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from ouroloop import __version__
 from ouroloop.errors import ConfigError
+from ouroloop.leaderboard import leaderboard
 from ouroloop.options import (
     AnyPreset,
     Command,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ouroloop.report.compare import Comparison
 
 _MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
-
 
 _UI = "[bold]ouroloop ui[/bold] ([bold]make ui[/bold] in a checkout)"
 
@@ -174,6 +174,9 @@ def sweep(
     page = load(name).report()
     console.print(f"Report: {page}\nRuns: {_UI}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
+
+
+_app.command(cls=StudyCommand, options_metavar="[--group.field=value …] [OPTIONS]")(leaderboard)
 
 
 @_app.command(cls=Command)

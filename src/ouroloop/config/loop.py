@@ -15,14 +15,17 @@ from ouroloop.config.train import TrainConfig
 
 
 class StageConfig(Section):
-    """Thresholds on diversity retention r: healthy r >= healthy > onset r >= onset > decline r >= decline."""
+    """Thresholds on a measure r: healthy r >= healthy > onset r >= onset > decline r >= decline."""
 
+    measure: Annotated[Literal["diversity_retention", "coverage"], Added()] = "diversity_retention"
+    """What r is: diversity over D_0's, as in the paper, or coverage, the overlap with the true distribution, over
+    M_1's. Retention stays above 0.7 in loops whose coverage has halved."""
     healthy: Proportion = 0.95
-    """A loop is healthy from this retention on. Unit: share of D_0's diversity."""
+    """A loop is healthy from this r on. Unit: share of D_0's diversity, or of M_1's coverage."""
     onset: Proportion = 0.5
-    """Below `healthy`, it is at the onset of collapse from this retention on. Unit: share of D_0's diversity."""
+    """Below `healthy`, it is at the onset of collapse from this r on. Unit: as `healthy`."""
     decline: Proportion = 0.05
-    """Below `onset`, it declines from this retention on, and has collapsed below it. Unit: share of D_0's diversity."""
+    """Below `onset`, it declines from this r on, and has collapsed below it. Unit: as `healthy`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -104,6 +107,8 @@ class LoopConfig(Section):
         if of_grammar and self.data.kind != "logic":
             lacks = ", ".join(sorted(of_grammar))
             raise ValueError(f"curation: {self.data.kind} has no {lacks}, which {self.curation.label} needs")
+        if self.stages.measure == "coverage" and self.data.testbed.distribution is None:
+            raise ValueError(f"stages.measure coverage: the true distribution of {self.data.kind} is not known")
         if self.model.kind == "empirical":
             of_network = [step.name for step in self.curation.steps if step.needs_network]
             of_network += ["sampling.min_p"] if self.sampling.min_p else []

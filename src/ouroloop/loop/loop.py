@@ -37,7 +37,7 @@ from ouroloop.record.track import Store
 from ouroloop.science.cycle import needs_fresh_data, next_dataset, num_fresh
 from ouroloop.science.dataset import Dataset, DatasetError, Source
 from ouroloop.science.divergence import of_original
-from ouroloop.science.metrics import RETENTION, as_metrics, control, may_enter, measure, stage_of
+from ouroloop.science.metrics import RETENTION, as_metrics, control, may_enter, measure, stage_basis, stage_of
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Estimate, Sample, Testbed
 
@@ -147,6 +147,8 @@ class _Loop:
     reached: int
     """The last generation on the loop's record when it was taken up."""
     stages: list[str | None] = field(default_factory=list)
+    first: dict[str, float] = field(default_factory=dict)
+    """The metrics of generation 1."""
     lineage: Lineage = field(init=False)
 
     def __post_init__(self) -> None:
@@ -159,6 +161,7 @@ class _Loop:
             written = self._recorded_samples(child)
             if child is not None and written is not None:
                 self.stages.append(child.tag("stage"))
+                self.first = self.first or child.metrics
                 self._remember(number, child)
                 self.lineage.enter(number, child)
                 self.observer.generation_finished(number, child.metrics, "on record")
@@ -218,6 +221,7 @@ class _Loop:
         self.lineage.enter(number, run, made.model)
         self.lineage.leave(number)
         self.stages.append(self._stage(metrics))
+        self.first = self.first or metrics
         _return_memory()
         self.observer.generation_finished(number, metrics, made.source and f"copied from {made.source}")
         return made.samples if made.curated is None else made.curated
@@ -232,8 +236,9 @@ class _Loop:
         return compute(self.config, self.learner, number, training_set, self.reference, self.observer, previous)
 
     def _stage(self, metrics: dict[str, float]) -> str | None:
-        """None when D_0 has no diversity to compare with."""
-        return str(stage_of(metrics[RETENTION], self.config.stages)) if RETENTION in metrics else None
+        """None where there is nothing to compare with: a D_0 without diversity, or no true distribution."""
+        kept = stage_basis(self.config.stages.measure, metrics, self.first or metrics)
+        return None if kept is None else str(stage_of(kept, self.config.stages))
 
     def _keeps(self, number: int, metrics: dict[str, float]) -> bool:
         is_kept = keeps_weights(self.config, number, self._stage(metrics), self.stages)

@@ -119,6 +119,8 @@ def _facts(results: Results) -> Facts:
     lead = f"{len(results.loops)} loops" if len(results.loops) > 1 else "One loop"
     lead += f" of {t} generations, m = {int(m):,} {noun}" if m.isdecimal() else ""
     lead += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}."
+    measure = configuration.get("stages.measure", RETENTION).replace("_", " ")
+    lead += f" Stages rest on {measure}, and below healthy on two generations in a row."
     seconds = sum(sum(loop.history.get("generation_seconds", {}).values()) for loop in results.loops)
     spent = f"{duration(seconds)} (h:mm:ss) of training, sampling and measuring in all." if seconds else ""
     kind = "study" if results.study else "loop"

@@ -218,8 +218,9 @@ _Z = 1.96  # 95 % of a normal distribution
 def criterion(stages: StageConfig) -> str:
     """The rule of all stages in one line, with its thresholds."""
     healthy, onset, decline = (f"{value:g}" for value in (stages.healthy, stages.onset, stages.decline))
+    r = "diversity_levenshtein(S_t) / diversity_levenshtein(D_0)"
     return (
-        "r = diversity_levenshtein(S_t) / diversity_levenshtein(D_0): "
+        f"r = {r if stages.measure == RETENTION else f'{stages.measure}(M_t) / {stages.measure}(M_1)'}: "
         f"healthy r >= {healthy}, onset {onset} <= r < {healthy}, decline {decline} <= r < {onset}, "
         f"collapsed r < {decline}; a stage below healthy is entered where the next generation is no better"
     )

@@ -40,13 +40,21 @@ class CollapseStage(StrEnum):
     COLLAPSED = "collapsed"
 
 
-def stage_of(retention: float, thresholds: StageConfig) -> CollapseStage:
-    """The stage of a diversity retention r, by thresholds that are stored with every label."""
-    if retention >= thresholds.healthy:
+def stage_basis(measure: str, metrics: Mapping[str, float], first: Mapping[str, float]) -> float | None:
+    """What a generation's stage rests on: retention as it is, any other measure over that of M_1, the `first` one."""
+    value = metrics.get(measure)
+    if measure == RETENTION or value is None:
+        return value
+    return value / first[measure] if first.get(measure) else None
+
+
+def stage_of(kept: float, thresholds: StageConfig) -> CollapseStage:
+    """The stage of what is kept, r, by thresholds that are stored with every label."""
+    if kept >= thresholds.healthy:
         return CollapseStage.HEALTHY
-    if retention >= thresholds.onset:
+    if kept >= thresholds.onset:
         return CollapseStage.ONSET
-    return CollapseStage.DECLINE if retention >= thresholds.decline else CollapseStage.COLLAPSED
+    return CollapseStage.DECLINE if kept >= thresholds.decline else CollapseStage.COLLAPSED
 
 
 def entered(stages: Sequence[str | None]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import count, islice, product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from ouroloop.config import (
     CycleConfig,
@@ -20,6 +20,7 @@ from ouroloop.config import (
     with_new_names,
 )
 from ouroloop.science.cycle import num_fresh
+from ouroloop.study.methods import MethodConfig, MethodName
 from ouroloop.testbed.logic.grammar import TruthLabel
 
 Proportions = Annotated[
@@ -95,6 +96,8 @@ class StudyConfig(Section):
     """For kind search: between which λ, and for which retention."""
     pareto: ParetoConfig = ParetoConfig()
     """For kind pareto: between which λ, and how many loops."""
+    methods: dict[MethodName, MethodConfig] = Field(default={})
+    """For a grid: methods that are compared, by name; each cell is run with each of them."""
     loop: LoopConfig
     """What all loops share; what the study spans (cycle, λ, start, temperature, seed) is not its to say."""
 
@@ -125,6 +128,14 @@ class StudyConfig(Section):
         wrong = [kind for kind in self.cycles if kind not in allowed]
         if wrong:
             raise ValueError(f"a {self.kind} cannot have cycle {wrong[0].value}; allowed: {', '.join(allowed)}")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_are_possible(self) -> Self:
+        if self.methods and self.kind != "grid":
+            raise ValueError(f"a {self.kind} compares no methods; that is for kind: grid")
+        for name in self.methods:
+            self.applied(name, self.loop)
         return self
 
     def proportions(self, kind: DataCycle) -> Sequence[float | None]:
@@ -178,15 +189,34 @@ class StudyConfig(Section):
         ]
         return max(chosen or self.loops(), key=lambda loop: num_fresh(loop.cycle, loop.data.num_examples))
 
-    def loops(self) -> list[LoopConfig]:
-        """The distinct cells of a grid with the first seed, then with the next one: what is half done shows them all.
+    def applied(self, name: str, cell: LoopConfig) -> LoopConfig | None:
+        """A cell with a method; None where the method is not for this cycle or not for the ideal learner.
 
-        A cycle without λ is there once for each start, temperature and seed.
+        Raises:
+            ValueError: its changes are no configuration.
+        """
+        method = self.methods[name]
+        if method.cycles is not None and cell.cycle.kind not in method.cycles:
+            return None
+        try:
+            return cell.changed(**method.changes)
+        except ValidationError as error:
+            if cell.model.kind == "empirical":
+                return None
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"methods.{name}.changes: {where} {first['msg'].removeprefix('Value error, ')}") from None
+
+    def loops(self) -> list[LoopConfig]:
+        """The distinct cells of a grid, with each method: for the first seed, then for the next one.
+
+        What is half done so shows them all. A cycle without λ is there once for each start, temperature and seed.
         """
         cells: dict[str, LoopConfig] = {}
         for seed, kind in product(self.seeds, self.cycles):
             arms = product(self.proportions(kind), self.starts(), self.temperatures)
             for proportion, truth_label, temperature in arms:
                 loop = self.cell(kind, temperature, proportion, seed, truth_label)
-                cells[loop.fingerprint()] = loop
+                methods = [self.applied(name, loop) for name in self.methods] if self.methods else [loop]
+                cells |= {one.fingerprint(): one for one in methods if one is not None}
         return list(cells.values())

@@ -37,7 +37,7 @@ from ouroloop.study.work import LoopResult, run_one
 
 _POLL_SECONDS = 1.0
 _MOST_LOST = 5  # workers that died in one generation of a loop: some are bad luck, more are the loop's
-_CHANGEABLE = ("synthetic_proportions", "truth_labels", "seeds", "description", "keep_weights", "resources",
+_CHANGEABLE = ("methods", "synthetic_proportions", "truth_labels", "seeds", "description", "keep_weights", "resources",
                "search.precision", "search.max_seeds", "pareto.num_trials")  # fmt: skip
 
 
@@ -155,7 +155,8 @@ def _create_study_run(store: Store, config: StudyConfig, name: str, number: str)
     tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
     own = {"level": "study", "root": stores.root_id(), "id": number, "driver": holder()}
     run = store.create(name, None, own | tags)
-    run.log_params(flatten(config.changed(description="")))
+    methods = {"methods": ", ".join(config.methods)} if config.methods else {}  # with all, a batch would be too large
+    run.log_params(flatten(config.model_copy(update={"description": "", "methods": {}})) | methods)
     run.describe(config.description)
     return run
 

@@ -1,0 +1,123 @@
+"""The leaderboard for people: a table on the terminal, a file for programs, and quality kept against cost."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import altair as alt
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ouroloop.console import fitted
+from ouroloop.report.leaderboard import Row, record
+from ouroloop.report.render import png
+from ouroloop.science.metrics import RETENTION
+from ouroloop.science.statistics import Interval
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.methods import KNOWLEDGE
+
+_COLUMNS = {
+    "coverage": "coverage",
+    "kl_forward_nats": "KL",
+    RETENTION: "retention",
+    "grammar_membership": "in grammar",
+    "unique_fraction": "distinct",
+}
+
+
+def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> None:
+    """A table for each cycle, and what is missing of it."""
+    for cycle in dict.fromkeys(row.cycle for row in rows):
+        of_cycle = [row for row in rows if row.cycle == cycle]
+        console.print(fitted(_table(of_cycle, f"{cycle}, t = {config.loop.num_generations}"), console))
+        if missing := [f"{row.method} ({row.missing} of {row.wanted})" for row in of_cycle if row.missing]:
+            console.print(f"Seeds still missing: {', '.join(missing)}", markup=False, soft_wrap=True)
+        if cannot := [f"{row.method} ({row.reason})" for row in of_cycle if row.reason]:
+            console.print(f"Not applicable: {', '.join(cannot)}", markup=False, soft_wrap=True)
+    console.print(
+        "Mean over seeds at the last generation, area under the curve in brackets for coverage. Methods that cannot be "
+        "told apart by coverage (95 %, paired seeds) share a rank; over: how many it is told apart from and beats. "
+        "keeps: retention at least 0.95, membership M_1's less 2 points, coverage 0.9 of M_1's.",
+        style="dim", markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _table(rows: Sequence[Row], title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "method", "knows", *_COLUMNS.values(), "keeps", "over", "drawn", "trained"):
+        table.add_column(heading, justify="left" if heading in ("method", "knows") else "right")
+    for row in rows:
+        if not row.scores:
+            continue
+        scores = [_shown(row, key) for key in _COLUMNS]
+        costs = [f"{row.cost[key]:.1f}x" if key in row.cost else "–" for key in ("num_drawn", "train_seconds")]
+        keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
+        rank = "–" if row.rank is None else f"{row.rank}"
+        table.add_row(rank, row.method, row.knows, *scores, keeps, f"{row.beats}", *costs)
+    return table
+
+
+def _shown(row: Row, key: str) -> str:
+    score = row.scores.get(key)
+    if score is None:
+        return "–"
+    text = _with_limits(score.last)
+    return f"{text} ({score.area.mean:.3f})" if key == "coverage" else text
+
+
+def _with_limits(value: Interval) -> str:
+    if value.low is None or value.high is None:
+        return f"{value.mean:.3f}"
+    return f"{value.mean:.3f} ±{max(value.high - value.mean, value.mean - value.low):.3f}"
+
+
+def write_board(rows: Sequence[Row], config: StudyConfig, folder: Path, name: str) -> list[Path]:
+    """`NAME.json` and, where anything is done, `NAME.png`: quality kept against cost, by what a method knows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.json"
+    content = {
+        "study": name,
+        "num_generations": config.loop.num_generations,
+        "learner": config.loop.model.kind,
+        "seeds": config.seeds,
+        "is_complete": not any(row.missing for row in rows),
+        "knowledge": KNOWLEDGE,
+        "rows": record(rows),
+    }
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    picture = figure(rows)
+    if picture is None:
+        return [file]
+    image = folder / f"{name}.png"
+    image.write_bytes(png(picture))
+    return [file, image]
+
+
+def figure(rows: Sequence[Row]) -> str | None:
+    """SVG: coverage at the end against the texts drawn, over the baseline's; a colour for each kind of knowledge."""
+    from ouroloop.report.figures import spec
+    from ouroloop.report.render import svg
+
+    data = pd.DataFrame(
+        [
+            {"method": row.method, "cycle": row.cycle, "knows": row.knows, "drawn": row.cost["num_drawn"],
+             "coverage": row.scores["coverage"].last.mean}
+            for row in rows
+            if "coverage" in row.scores and "num_drawn" in row.cost
+        ]
+    )  # fmt: skip
+    if data.empty:
+        return None
+    known = [knows for knows in KNOWLEDGE if knows in set(data["knows"])]
+    base = alt.Chart(alt.NamedData(name="board")).encode(
+        alt.X("drawn:Q", title="texts drawn, over the baseline's", scale=alt.Scale(type="log")),
+        alt.Y("coverage:Q", title="coverage at the last generation"),
+    )
+    marks = base.mark_point(size=70, filled=True).encode(
+        alt.Color("knows:N", title="may know", scale=alt.Scale(domain=known, scheme="tableau10"))
+    )
+    names = base.mark_text(align="left", dx=6, fontSize=10).encode(text="method:N")
+    chart = alt.layer(marks, names).properties(width=640, height=360).facet(column=alt.Column("cycle:N", title=None))
+    return svg(spec(chart), "board", data)

@@ -1,0 +1,227 @@
+"""The leaderboard: what each method of a study keeps, at which cost and knowing what, so far.
+
+Loops are found by their fingerprints, seeds are paired. A method's score is coverage, its overlap with the true
+distribution, at the last generation; a new rank begins where a method is told apart from all that share the last one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ouroloop.config import LoopConfig
+from ouroloop.record.history import history
+from ouroloop.record.run import Run
+from ouroloop.record.track import Store
+from ouroloop.science.metrics import RETENTION
+from ouroloop.science.statistics import SHARE, UNBOUNDED, Bounds, Interval, interval
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.methods import knowledge
+
+SCORES: Mapping[str, Bounds] = {
+    "coverage": SHARE,
+    "kl_forward_nats": (0.0, float("inf")),
+    RETENTION: UNBOUNDED,
+    "grammar_membership": SHARE,
+    "unique_fraction": SHARE,
+}
+"""What the board shows of each method, and between which bounds it lies; it ranks by the first."""
+
+KEEP_M1 = "keep M_1"
+_COSTS = ("num_drawn", "train_seconds")
+_RETENTION_KEPT, _MEMBERSHIP_LOST, _COVERAGE_KEPT = 0.95, 0.02, 0.9
+
+Curves = Mapping[str, Mapping[int, float]]
+"""Measure -> generation -> value."""
+
+
+class Score(NamedTuple):
+    last: Interval
+    """At the last generation."""
+    area: Interval
+    """Mean over all generations: the area under the curve, over their number."""
+
+
+@dataclass
+class Row:
+    """One method with one cycle."""
+
+    method: str
+    cycle: str
+    description: str
+    knows: str
+    wanted: int
+    """Seeds."""
+    curves: dict[int, Curves] = field(default_factory=dict)
+    """Of finished loops, by seed."""
+    reason: str = ""
+    """Why it cannot be run; empty where it can."""
+    scores: dict[str, Score] = field(default_factory=dict)
+    keeps: bool | None = None
+    """Whether at the end its mean retention is at least 0.95, its membership M_1's less 2 points, its coverage 0.9 of
+    M_1's; None where that is not known."""
+    cost: dict[str, float] = field(default_factory=dict)
+    """Over the baseline's with the same seeds."""
+    rank: int | None = None
+    beats: int = 0
+    """How many of its cycle it is told apart from, and better."""
+
+    @property
+    def missing(self) -> int:
+        return 0 if self.reason else self.wanted - len(self.curves)
+
+
+def board(config: StudyConfig, store: Store, name: str) -> list[Row]:
+    """The rows of each cycle, best first; what is not done or cannot be run comes last."""
+    found = {run.tag("fingerprint"): run for run in reversed(store.find(level="loop", study=name))}
+    rows: dict[tuple[str, str], Row] = {}
+    for cell in _cells(config):
+        for method in config.methods:
+            _enter(rows, config, cell, method, found)
+    for cycle in dict.fromkeys(row.cycle for row in rows.values()):
+        of_cycle = [row for row in rows.values() if row.cycle == cycle]
+        _score(of_cycle, config.loop)
+    return sorted(rows.values(), key=lambda row: (row.cycle, row.rank or 999, -_mean(row)))
+
+
+def _mean(row: Row) -> float:
+    score = row.scores.get("coverage")
+    return score.last.mean if score else -1.0
+
+
+def _cells(config: StudyConfig) -> list[LoopConfig]:
+    return config.model_copy(update={"methods": {}}).loops()
+
+
+def _enter(
+    rows: dict[tuple[str, str], Row], config: StudyConfig, cell: LoopConfig, name: str, found: Mapping[Any, Run]
+) -> None:
+    method, cycle = config.methods[name], cell.label.partition("-T")[0].removesuffix("-empirical")
+    if method.cycles is not None and cell.cycle.kind not in method.cycles:
+        return
+    loop = config.applied(name, cell)
+    row = rows.get((cycle, name))
+    if row is None:
+        knows = "" if loop is None else knowledge(loop, cell)
+        row = rows[cycle, name] = Row(name, cycle, method.description, knows, len(config.seeds))
+    if loop is None:
+        row.reason = "needs a network"
+        return
+    run = found.get(loop.fingerprint())
+    if run is not None and run.status == "FINISHED":
+        row.curves[loop.seed] = history(run, [*SCORES, *_COSTS])
+
+
+def _score(rows: list[Row], loop: LoopConfig) -> None:
+    last = loop.num_generations
+    baseline = rows[0]
+    if baseline.curves:
+        rows.append(_keep_m1(baseline, last))
+    for row in rows:
+        for key, bounds in SCORES.items():
+            ends = [curve for seed in sorted(row.curves) if (curve := _curve(row, seed, key, last))]
+            if ends and len(ends) == len(row.curves):
+                area = [float(np.mean(curve)) for curve in ends]
+                row.scores[key] = Score(_within([curve[-1] for curve in ends], bounds), _within(area, bounds))
+        row.keeps = _keeps(row, last)
+        _cost(row, baseline, loop.data.num_examples, last)
+    _rank([row for row in rows if "coverage" in row.scores], last)
+
+
+def _curve(row: Row, seed: int, key: str, last: int) -> list[float]:
+    """Generations 1 to the last; empty where any is absent."""
+    values = row.curves[seed].get(key, {})
+    return [values[t] for t in range(1, last + 1)] if values.keys() >= set(range(1, last + 1)) else []
+
+
+def _within(values: Sequence[float], bounds: Bounds) -> Interval:
+    """An interval in bounds needs a mean inside them."""
+    low, high = bounds
+    is_inside = low < float(np.mean(values)) < high
+    return interval(values, bounds if is_inside else UNBOUNDED)
+
+
+def _keep_m1(baseline: Row, last: int) -> Row:
+    """M_1, kept: nothing is run, its measures are those of the baseline's first generation again and again."""
+    row = Row(KEEP_M1, baseline.cycle, "M_1 is kept, and no later model is trained", "previous model", baseline.wanted)
+    for seed, curves in baseline.curves.items():
+        first = {key: values[1] for key, values in curves.items() if 1 in values}
+        row.curves[seed] = {
+            key: {t: value if key in SCORES or t == 1 else 0.0 for t in range(1, last + 1)}
+            for key, value in first.items()
+        }
+    return row
+
+
+def _keeps(row: Row, last: int) -> bool | None:
+    needed = ("coverage", RETENTION, "grammar_membership")
+    if not row.curves or any(key not in row.scores for key in needed):
+        return None
+    first = {key: float(np.mean([curves[key][1] for curves in row.curves.values()])) for key in needed}
+    end = {key: row.scores[key].last.mean for key in needed}
+    return (
+        end[RETENTION] >= _RETENTION_KEPT
+        and end["grammar_membership"] >= first["grammar_membership"] - _MEMBERSHIP_LOST
+        and end["coverage"] >= _COVERAGE_KEPT * first["coverage"]
+    )
+
+
+def _cost(row: Row, baseline: Row, m: int, last: int) -> None:
+    """Samples that were drawn, and seconds of training, over those of the baseline."""
+    both = sorted(row.curves.keys() & baseline.curves.keys())
+    if not both:
+        return
+    for key, usual in (("num_drawn", m), ("train_seconds", None)):
+        mine, theirs = (
+            sum(sum(_spent(one.curves[seed].get(key, {}), usual, last)) for seed in both) for one in (row, baseline)
+        )
+        if row.method == KEEP_M1 and key == "num_drawn":
+            mine = m * len(both)
+        if mine and theirs:
+            row.cost[key] = mine / theirs
+
+
+def _spent(values: Mapping[int, float], usual: float | None, last: int) -> list[float]:
+    found = (values.get(t, usual) for t in range(1, last + 1))
+    return [value for value in found if value is not None]
+
+
+def told_apart(one: Row, other: Row, last: int) -> float:
+    """The mean difference of coverage at the end over the seeds that both have, 0 where its 95 % interval holds 0.
+
+    A single seed tells nothing apart, and nor do equal values.
+    """
+    both = sorted(one.curves.keys() & other.curves.keys())
+    differences = [one.curves[s]["coverage"][last] - other.curves[s]["coverage"][last] for s in both]
+    if len(differences) < 2:
+        return 0.0
+    found = interval(differences)
+    is_apart = max(differences) == min(differences) or (found.low or 0.0) > 0 or (found.high or 0.0) < 0
+    return found.mean if is_apart else 0.0
+
+
+def _rank(rows: list[Row], last: int) -> None:
+    """Who cannot be told apart from somebody of a rank shares it, so that no two of different ranks are alike."""
+    ordered = sorted(rows, key=lambda row: -_mean(row))
+    rank, group = 1, list[Row]()
+    for place, row in enumerate(ordered, 1):
+        if group and all(told_apart(other, row, last) for other in group):
+            rank, group = place, []
+        row.rank = rank
+        group.append(row)
+        row.beats = sum(told_apart(row, other, last) > 0 for other in ordered)
+
+
+def record(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The board for programs."""
+    return [
+        {
+            "method": row.method, "cycle": row.cycle, "description": row.description, "knows": row.knows,
+            "rank": row.rank, "told_apart_from_worse": row.beats, "keeps": row.keeps,
+            "seeds": sorted(row.curves), "seeds_missing": row.missing, "not_applicable": row.reason or None,
+            "cost_over_baseline": row.cost,
+            **{key: {"last": score.last._asdict(), "area": score.area._asdict()} for key, score in row.scores.items()},
+        }
+        for row in rows
+    ]  # fmt: skip

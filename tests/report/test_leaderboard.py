@@ -1,0 +1,171 @@
+"""The board: ranks by what can be told apart, costs, what is kept, and what is missing or cannot be run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ouroloop.config import LoopConfig
+from ouroloop.report.leaderboard import KEEP_M1, Row, _keeps, _rank, _score, board, record, told_apart
+from ouroloop.science.statistics import interval
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.methods import KNOWLEDGE, knowledge
+from tests.conftest import CommandLine
+
+LAST = 2
+
+
+def row(name: str, coverage: dict[int, float], **others: float) -> Row:
+    """Equal in all generations, but that 1 has a coverage of 0.5."""
+    made = Row(name, "full_synthetic", "", "data only", 3)
+    values = {"diversity_retention": 1.0, "grammar_membership": 0.6, "unique_fraction": 1.0} | others
+    for seed, end in coverage.items():
+        made.curves[seed] = {"coverage": {1: 0.5, LAST: end}} | {k: {1: v, LAST: v} for k, v in values.items()}
+    return made
+
+
+def scored(*rows: Row) -> list[Row]:
+    loop = LoopConfig.model_validate(
+        {"num_generations": LAST, "data": {"num_examples": 10}, "model": {"kind": "empirical"}}
+    )
+    found = list(rows)
+    _score(found, loop)
+    return found
+
+
+def test_who_cannot_be_told_apart_shares_a_rank() -> None:
+    """Paired: the seeds differ more than the methods do, and still one is above the other in each of them."""
+    best, close, worst = (
+        row("best", {1: 0.41, 2: 0.31, 3: 0.21}),
+        row("close", {1: 0.40, 2: 0.32, 3: 0.20}),
+        row("worst", {1: 0.31, 2: 0.20, 3: 0.11}),
+    )
+    rows = {one.method: one for one in scored(worst, close, best)}
+    assert [rows[name].rank for name in ("best", "close", "worst")] == [1, 1, 4]
+    assert rows[KEEP_M1].rank == 1, "above by about as much as the seeds differ: not told apart"
+    assert [rows[name].beats for name in ("best", "close", "worst")] == [1, 1, 0]
+    assert told_apart(best, worst, LAST) == pytest.approx(0.31 - 0.62 / 3)
+    assert told_apart(worst, best, LAST) == -told_apart(best, worst, LAST)
+    assert told_apart(best, close, LAST) == 0
+    unpaired = interval([0.41, 0.31, 0.21]).low
+    assert unpaired is not None
+    assert unpaired < 0.31, "without pairing the intervals would overlap"
+
+
+def test_no_two_of_different_ranks_are_alike() -> None:
+    rows = [
+        row(f"m{i}", {1: 0.5 - 0.02 * i, 2: 0.5 - 0.021 * i + 0.015 * (i % 2), 3: 0.5 - 0.02 * i}) for i in range(9)
+    ]
+    for one in rows:
+        one.scores = {}
+    scored(*rows)
+    for one in rows:
+        for other in rows:
+            assert one.rank == other.rank or told_apart(one, other, LAST) != 0
+
+
+def test_one_seed_tells_nothing_apart() -> None:
+    rows = scored(row("high", {1: 0.4}), row("low", {1: 0.1}))
+    assert {one.rank for one in rows} == {1}
+
+
+def test_what_is_missing_of_a_curve_is_absent_and_not_averaged() -> None:
+    made = row("one", {1: 0.4, 2: 0.4, 3: 0.4})
+    del made.curves[2]["unique_fraction"]
+    made.curves[1]["kl_forward_nats"] = {LAST: 3.0}  # type: ignore[index]
+    found = scored(made)[0]
+    assert "kl_forward_nats" not in found.scores
+    assert "unique_fraction" not in found.scores
+    assert found.scores["coverage"].area.mean == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize(
+    ("end", "others", "keeps"),
+    [(0.46, {}, True), (0.44, {}, False), (0.5, {"diversity_retention": 0.94}, False)],
+)
+def test_what_it_takes_to_keep(end: float, others: dict[str, float], keeps: bool) -> None:
+    assert _keeps(scored(row("one", {1: end, 2: end}, **others))[0], LAST) is keeps
+
+
+def test_costs_are_over_the_baselines_with_the_same_seeds() -> None:
+    baseline, greedy = row("baseline", {1: 0.2, 2: 0.2}), row("greedy", {2: 0.3}, num_drawn=25.0, train_seconds=3.0)
+    for curves in baseline.curves.values():
+        curves["train_seconds"] = {1: 1.0, LAST: 1.0}  # type: ignore[index]
+    rows = {one.method: one for one in scored(baseline, greedy)}
+    assert rows["greedy"].cost == {"num_drawn": 2.5, "train_seconds": 3.0}
+    assert rows["baseline"].cost == {"num_drawn": 1.0, "train_seconds": 1.0}
+    assert rows[KEEP_M1].cost == {"num_drawn": 0.5, "train_seconds": 0.5}
+    _rank([], LAST)
+
+
+STUDY = {
+    "cycles": ["full_synthetic"],
+    "seeds": [1, 2],
+    "loop": {
+        "num_generations": 2,
+        "data": {"num_examples": 40},
+        "model": {"num_layers": 1, "num_heads": 1, "hidden_size": 8},
+        "train": {"num_steps": 1, "batch_size": 1, "learning_rate": 0.1, "validate_every": 1},
+    },
+    "methods": {
+        "baseline": {},
+        "verified": {"changes": {"curation": {"steps": ["verified"]}}},
+        "weights": {"changes": {"curation": {"steps": ["weighted"]}}},
+        "buffer": {"changes": {"curation": {"steps": [{"name": "original_buffer", "share": 0.1}]}}},
+        "fresh": {"changes": {"curation": {"steps": ["unique", {"name": "fresh_buffer", "share": 0.1}]}}},
+        "warm": {"changes": {"sampling": {"temperature": 1.0}}},
+        "soft": {"changes": {"train": {"targets": "soft"}}},
+        "accumulate": {"changes": {"cycle": {"kind": "balanced"}}},
+    },
+}
+
+
+def test_what_a_method_knows_is_read_off_what_it_declares() -> None:
+    study = StudyConfig.model_validate(STUDY)
+    cell = study.model_copy(update={"methods": {}}).loops()[0]
+    known = {name: knowledge(loop, cell) for name in study.methods if (loop := study.applied(name, cell))}
+    assert known == {
+        "baseline": "data only", "verified": "oracle", "weights": "sampler", "buffer": "D_0 kept", "warm": "sampler",
+        "soft": "previous model", "accumulate": "D_0 kept", "fresh": "fresh data",
+    }  # fmt: skip
+    assert set(known.values()) <= set(KNOWLEDGE)
+
+
+def test_a_method_that_is_no_configuration_is_an_error_for_a_network() -> None:
+    wrong = {**STUDY, "methods": {"odd": {"changes": {"train": {"targets": "hard"}}}}}
+    with pytest.raises(ValueError, match=r"methods\.odd\.changes: train\.targets"):
+        StudyConfig.model_validate(wrong)
+
+
+def test_the_board_runs_what_is_missing_and_shows_what_there_is(
+    ouroloop: CommandLine, root: Path, tmp_path: Path
+) -> None:
+    preset = tmp_path / "board.yaml"
+    preset.write_text(json.dumps(STUDY))
+    few = ("leaderboard", str(preset), "--learner=empirical", f"--folder={tmp_path}")
+    first = ouroloop(*few, "--seeds=[1]")
+    assert first.returncode == 0, first.stderr
+    done = ouroloop(*few, "--show")
+    assert "Seeds still missing" in done.stdout
+    assert "Not applicable: soft (needs a network)" in done.stdout.replace("\n", " ")
+    content = json.loads((tmp_path / "board-ideal.json").read_text())
+    assert not content["is_complete"]
+    rows = {one["method"]: one for one in content["rows"]}
+    assert rows["verified"]["seeds"] == [1]
+    assert rows["verified"]["seeds_missing"] == 1
+    assert rows["soft"]["not_applicable"] == "needs a network"
+    assert (tmp_path / "board-ideal.png").stat().st_size > 1_000
+    assert ouroloop(*few).returncode == 0
+    content = json.loads((tmp_path / "board-ideal.json").read_text())
+    assert content["is_complete"], [(one["method"], one["seeds"], one["seeds_missing"]) for one in content["rows"]]
+
+
+def test_the_standard_task_is_a_study() -> None:
+    from ouroloop.presets import load_preset
+
+    study = load_preset("leaderboard", [], StudyConfig)
+    assert next(iter(study.methods)) == "baseline"
+    assert study.loop.num_generations == 50
+    assert len(study.loops()) == len({loop.fingerprint() for loop in study.loops()})
+    assert record([]) == []
+    assert board.__doc__
