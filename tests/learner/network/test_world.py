@@ -95,17 +95,15 @@ def _dies(report: Report) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.slow
 def test_what_fails_in_one_process_ends_the_others_and_the_next_call_starts_anew() -> None:
     reports: list[tuple[int, float]] = []
     both = world.World(2, is_gpu=False)
     report: Report = lambda step, nats: reports.append((step, nats))  # noqa: E731
-    for rank in (0, 1):
-        with pytest.raises(FloatingPointError, match=f"rank {rank}"):
-            both.call(_fails_in_one, report, rank)
-    with pytest.raises(RuntimeError, match=r"one of the 2 processes of train\.devices died"):
-        both.call(_dies, report)
+    with pytest.raises(FloatingPointError, match="rank 1"):
+        both.call(_fails_in_one, report, 1)
     reports.clear()
     assert both.call(_fails_in_one, report, 2) == [0, 1]
     assert both.call(_fails_in_one, report, 2) == [0, 1]
     assert reports == [(0, 2.0), (0, 2.0)]  # of rank 0 alone
+    with pytest.raises(RuntimeError, match=r"one of the 2 processes of train\.devices died"):
+        both.call(_dies, report)
