@@ -55,9 +55,6 @@ def run_attempt(
         Pruned: the loop was told that nothing depends on it any more.
     """
     attempt = _Attempt(store, observer or Observer())
-    found = [] if new else store.find(level="loop", study=study, fingerprint=config.fingerprint())
-    if found and found[0].status != "FINISHED":
-        attempt.take(found[0])
     try:
         return run_loop(config, store, name=name, study=study, parent=parent, new=new, observer=attempt)
     except Pruned:
@@ -80,8 +77,13 @@ class _Attempt(Observer):
         self._moved_from: str | None = None
         self.run: Run | None = None
 
-    def take(self, run: Run) -> None:
+    def run_taken(self, run: Run) -> None:
         """Makes the loop this attempt's."""
+        if self.run is None or self.run.id != run.id:
+            self._take(run)
+        self._watch.run_taken(run)
+
+    def _take(self, run: Run) -> None:
         self.run = run
         self._asked = monotonic()
         began_on = run.tag("processor") or processor()
@@ -100,11 +102,6 @@ class _Attempt(Observer):
         if now.tag("attempt") != self._id:
             raise Superseded
         self._asked, self._is_wanted = monotonic(), now.tag("wanted") != "no"
-
-    def run_taken(self, run: Run) -> None:
-        if self.run is None or self.run.id != run.id:
-            self.take(run)
-        self._watch.run_taken(run)
 
     def loop_started(self, config: LoopConfig, name: str) -> None:
         self._watch.loop_started(config, name)

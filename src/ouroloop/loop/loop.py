@@ -67,6 +67,8 @@ def run_loop(
     existing = alike[0] if alike else None
     if existing and (existing.tag("corpus_digest") or "") != testbed.digest:
         raise ConfigError(f"the corpus is not what it was when {name} began; `run --new` starts over with it")
+    if existing and existing.status != "FINISHED":
+        observer.run_taken(existing)  # before it is looked what is done: whoever else was at it writes no more
     found = store.find(level="generation", parent=existing.id) if existing else []
     recorded = {int(generation.tag("generation") or 0): generation for generation in found}
     if existing and existing.status == "FINISHED" and recorded.keys() >= set(range(1, config.num_generations + 1)):

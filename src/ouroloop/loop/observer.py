@@ -17,7 +17,7 @@ class Observer:
         """Everything is on record already; its generations follow, none of them is computed."""
 
     def run_taken(self, run: "Run") -> None:
-        """The loop's run, found or created; nothing has been written to it yet."""
+        """The loop's run, found or created, before it is written to; one that is gone on with twice."""
 
     def generation_started(self, generation: int) -> None: ...
 
