@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ouroloop.config import StageConfig
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import (
+    RETENTION,
     CollapseStage,
     as_metrics,
     diversity,
@@ -20,6 +21,7 @@ from ouroloop.science.metrics import (
     half_life,
     measure,
     measure_training_set,
+    stage_basis,
     stage_of,
 )
 from ouroloop.science.seeding import stream
@@ -160,3 +162,15 @@ def test_stages(retention: float, expected: str) -> None:
 )
 def test_half_life_is_the_first_generation_below_a_half(retention: dict[int, float], expected: int | None) -> None:
     assert half_life(retention) == expected
+
+
+def test_a_stage_may_rest_on_coverage_over_that_of_m_1() -> None:
+    """Diversity is all there while three quarters of the coverage are gone: healthy by one, in decline by the other."""
+    first, now = {"coverage": 0.4, RETENTION: 1.0}, {"coverage": 0.1, RETENTION: 0.99}
+    assert stage_basis(RETENTION, now, first) == 0.99
+    assert stage_basis("coverage", now, first) == pytest.approx(0.25)
+    assert stage_basis("coverage", first, first) == 1.0
+    assert stage_basis("coverage", {RETENTION: 1.0}, first) is None
+    assert stage_basis("coverage", now, {"coverage": 0.0}) is None
+    rule = StageConfig(measure="coverage")
+    assert [stage_of(r, rule) for r in (0.99, 0.25)] == [CollapseStage.HEALTHY, CollapseStage.DECLINE]

@@ -1,7 +1,7 @@
 """Curation: M_t is asked for texts until enough of them are kept, or its budget is spent."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from math import ceil
 from typing import Any, NamedTuple, cast
 
@@ -69,7 +69,7 @@ def harvest(
             break
         rate = len(kept) / len(texts)
         further = ceil((wanted - len(kept)) / rate) if rate else len(texts)
-        enough = min(budget, len(texts) + max(further, 1))
+        enough = min(budget, len(texts) + max(further, len(texts) // 4, 1))  # few rounds, where little is new
     accepted = int(np.count_nonzero(~np.isnan(kept.log_probs)))
     return Harvest(kept.data.take(np.arange(min(wanted, len(kept)))), len(texts), min(accepted, len(texts)))
 
@@ -101,9 +101,9 @@ def _oracles(config: LoopConfig, streams: Streams, fitted: Fitted, original: Sam
     testbed, needs = original.testbed, config.curation.needs
     oracles: dict[Oracle, Any] = {}
     if Oracle.VERIFIER in needs and isinstance(testbed, Verifier):
-        oracles[Oracle.VERIFIER] = testbed.verify
+        oracles[Oracle.VERIFIER] = cache(testbed.verify)
     if Oracle.GRAMMAR in needs and (true := testbed.distribution) is not None:
-        oracles[Oracle.GRAMMAR] = lambda text: true.supports(testbed.judge(text))
+        oracles[Oracle.GRAMMAR] = cache(lambda text: true.supports(testbed.judge(text)))
     if Oracle.ORIGINAL_DATA in needs:
         oracles[Oracle.ORIGINAL_DATA] = Dataset.of(list(original.counts), Source.ORIGINAL, 0)
     if Oracle.FRESH_DATA in needs:
