@@ -7,6 +7,7 @@ import typer
 
 from ouroloop.options import Executor, StudyPreset, Workers
 
+_IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]  # minutes, of one core
 RESULTS = Path("experiments") / "results"
 
 
@@ -14,7 +15,7 @@ def leaderboard(
     context: typer.Context,
     preset: StudyPreset = "leaderboard",
     learner: Annotated[
-        Literal["network", "empirical"], typer.Option(help="What learns: the preset's network, or the ideal learner.")
+        Literal["network", "empirical"], typer.Option(help="The preset's network, or the ideal learner, with m = 200.")
     ] = "network",
     workers: Workers = None,
     on: Executor = "local",
@@ -28,7 +29,7 @@ def leaderboard(
     from ouroloop.study.config import StudyConfig
 
     ideal = learner == "empirical"
-    overrides = [*(["loop.model.kind=empirical", "loop.train=null"] if ideal else []), *context.args]
+    overrides = [*(_IDEAL if ideal else []), *context.args]
     study = load_preset(preset, overrides, StudyConfig)
     name, console = preset_name(preset) + ("-ideal" if ideal else ""), Console()
     with console.status("loading libraries"):
