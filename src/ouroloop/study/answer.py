@@ -10,21 +10,17 @@ from itertools import product
 from statistics import mean, stdev
 from typing import Any
 
-import matplotlib
 import optuna
-from matplotlib.figure import Figure
 from optuna.trial import TrialState
-from optuna.visualization import matplotlib as plots
 
-from ouroloop.config import ConfigError, LogicData
+from ouroloop.config import LogicData
 from ouroloop.record.history import history
 from ouroloop.record.run import Run
-from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Arm, Search
-from ouroloop.study.status import last_metrics, newest_loops, reached
+from ouroloop.study.status import last_metrics, reached
 from ouroloop.study.trials import Cell, Trials
 from ouroloop.testbed.logic.grammar import TruthLabel
 
@@ -193,13 +189,13 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: TruthLa
     return f"{named}: every λ up to {held.proportion:g} keeps {wanted}: {held}" + (f"; {broke}" if broke else "")
 
 
-def record_results(run: Run, store: Store, config: StudyConfig, trials: Trials, cells: Sequence[Cell]) -> None:
+def record_results(run: Run, loops: Sequence[Run], config: StudyConfig, trials: Trials, cells: Sequence[Cell]) -> None:
     """The answer, the table of loops that the MLflow UI shows, and Optuna's plots, on the study run."""
     shown = (*config.loop.data.testbed.headline.values(), RETENTION, "num_unique")
     columns = ["cycle", "synthetic_proportion", "temperature", "seed", "status", "generations", *shown, "half_life",
                "minutes"]  # fmt: skip
     rows: list[list[Any]] = []
-    for loop in newest_loops(store, trials.name):
+    for loop in loops:
         found = history(loop, ["generation_seconds", RETENTION])
         seconds = sum(found["generation_seconds"].values())
         metrics = last_metrics(loop)
@@ -242,6 +238,9 @@ def _as_record(config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
 
 def study_plots(trials: Trials, cells: Sequence[Cell]) -> dict[str, bytes]:
     """Optuna's plots of a study as PNG, by name; none while no loop is complete."""
+    import matplotlib  # here: a second that a study without news need not spend
+    from optuna.visualization import matplotlib as plots
+
     study = _with_curves(trials, cells)
     complete = [trial.params for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])]
     if not complete:
@@ -274,22 +273,10 @@ def _with_curves(trials: Trials, cells: Sequence[Cell]) -> optuna.Study:
 
 
 def _png(axes: Any) -> bytes:
+    from matplotlib import pyplot
+
     first = axes.flat[0] if hasattr(axes, "flat") else axes
-    figure: Figure = first.figure
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
-    matplotlib.pyplot.close(figure)
+    first.figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    pyplot.close(first.figure)
     return buffer.getvalue()
-
-
-def study_answer(name: str) -> list[str]:
-    """What a study says that has been run.
-
-    Raises:
-        ConfigError: there is no such study, or it was recorded by another version.
-    """
-    trials = Trials.load(name)
-    config = trials.config if trials is not None else None
-    if trials is None or config is None:
-        raise ConfigError(f"no study {name!r}; `ouroloop status` lists them")
-    return answer(config, list(trials.cells().values()))

@@ -17,11 +17,15 @@ from ouroloop.config import (
     Seed,
     Temperature,
     Whole,
+    flatten,
     with_new_names,
 )
 from ouroloop.science.cycle import num_fresh
 from ouroloop.study.methods import MethodConfig, MethodName
 from ouroloop.testbed.logic.grammar import TruthLabel
+
+_CHANGEABLE = ("methods", "synthetic_proportions", "truth_labels", "seeds", "description", "keep_weights", "resources",
+               "search.precision", "search.max_seeds", "pareto.num_trials")  # fmt: skip
 
 Proportions = Annotated[
     Annotated[list[Proportion], Tag("all")] | Annotated[dict[DataCycle, list[Proportion]], Tag("each")],
@@ -220,3 +224,15 @@ class StudyConfig(Section):
                 methods = [self.applied(name, loop) for name in self.methods] if self.methods else [loop]
                 cells |= {one.fingerprint(): one for one in methods if one is not None}
         return list(cells.values())
+
+    def changes_from(self, before: "StudyConfig") -> dict[str, tuple[Any, Any]]:
+        """What makes it another study than it was `before`, by dotted key; more values of what spans it do not."""
+        old, new = flatten(before), flatten(self)
+        extensible = _CHANGEABLE if self.kind == "pareto" else (*_CHANGEABLE, "cycles", "temperatures")
+        fixed = [key for key in sorted(old.keys() | new.keys()) if not _within(key, extensible)]
+        return {key: (old.get(key), new.get(key)) for key in fixed if old.get(key) != new.get(key)}
+
+
+def _within(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is, or lies in, one of these."""
+    return any(f"{key}.".startswith(f"{name}.") or f".{name}." in f".{key}." for name in names)

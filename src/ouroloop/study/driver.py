@@ -4,7 +4,7 @@ There is one for each study, by a lock that ends with its process. It may be kil
 from the record what is finished, and unfinished loops go on at their last finished generation.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,18 +27,24 @@ from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
-from ouroloop.study.answer import record_results, study_answer
+from ouroloop.study.answer import answer, record_results
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.executor import InProcess, LoopExecutor, make_executor
 from ouroloop.study.search import Search
-from ouroloop.study.status import note_retention, reached, read_progress, status_table, study_record, study_table
+from ouroloop.study.status import (
+    newest_loops,
+    note_retention,
+    reached,
+    read_progress,
+    status_table,
+    study_record,
+    study_table,
+)
 from ouroloop.study.trials import Cell, Trials
 from ouroloop.study.work import LoopResult, run_one
 
 _POLL_SECONDS = 1.0
 _MOST_LOST = 5  # workers that died in one generation of a loop: some are bad luck, more are the loop's
-_CHANGEABLE = ("methods", "synthetic_proportions", "truth_labels", "seeds", "description", "keep_weights", "resources",
-               "search.precision", "search.max_seeds", "pareto.num_trials")  # fmt: skip
 
 
 def run_study(
@@ -62,11 +68,7 @@ def run_study(
         if config.loop.data.testbed.is_finite:
             prepared_testbed(config.hungriest())
     store = Store.open()
-    failed = _drive(config, name, store, console, workers, on, address)
-    console.print(fitted(study_table(store, name), console))
-    for line in study_answer(name):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return failed
+    return _drive(config, name, store, console, workers, on, address)
 
 
 def _drive(
@@ -74,6 +76,7 @@ def _drive(
 ) -> int:
     with _driven(name) as lock:
         trials = Trials.create(name, config)
+        is_new = trials.config != config
         _refuse_changes(trials, config)
         run = _study_run(store, config, trials)
         close_dead_runs(store, driven=name)
@@ -84,10 +87,15 @@ def _drive(
                 driver.drive(on, workers, address)
             finally:
                 close_dead_runs(store, driven=name)
-            record_results(run, store, config, trials, driver.cells)
+            loops = newest_loops(store, name) if driver.has_news else driver.recorded
+            if is_new or driver.has_news or run.status != "FINISHED":  # else they are on the run already
+                record_results(run, loops, config, trials, driver.cells)
         failed = sum(cell.state == "failed" for cell in driver.cells)
         if failed:
             run.end("FAILED")
+    console.print(fitted(study_table(name, loops), console))
+    for line in answer(config, list(trials.cells().values())):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return failed
 
 
@@ -109,22 +117,14 @@ def _refuse_changes(trials: Trials, config: StudyConfig) -> None:
     """More values for what spans the grid extend a study; anything else would make it another one."""
     before = trials.config
     if before is not None:
-        old, new = flatten(before), flatten(config)
-        extensible = _CHANGEABLE if config.kind == "pareto" else (*_CHANGEABLE, "cycles", "temperatures")
-        fixed = [key for key in sorted(old.keys() | new.keys()) if not _within(key, extensible)]
-        changed = [key for key in fixed if old.get(key) != new.get(key)]
+        changed = config.changes_from(before)
         if changed:
-            shown = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
+            shown = ", ".join(f"{key} ({old} before, {new} now)" for key, (old, new) in changed.items())
             raise ConfigError(
                 f"study {trials.name!r} exists with another configuration: {shown}; "
                 "copy the preset under a new name to start another study"
             )
     trials.note(config=config.model_dump(mode="json"))
-
-
-def _within(key: str, names: Sequence[str]) -> bool:
-    """Whether a dotted key is, or lies in, one of these."""
-    return any(f"{key}.".startswith(f"{name}.") or f".{name}." in f".{key}." for name in names)
 
 
 def _study_run(store: Store, config: StudyConfig, trials: Trials) -> Run:
@@ -174,9 +174,10 @@ class _Driver:
         self._alike: dict[str, list[Cell]] = {}  # further trials of a loop that was running when it was chosen again
         self._polled = monotonic()
         self._show: Callable[[], None] = lambda: None
-        self._known = trials.cells()
+        self._known, self.recorded = trials.cells(), newest_loops(store, trials.name)
         self._num_chosen = trials.num_counted(self._known)
         missing = [*self._gone(), *(cell for cell in self.cells if cell.state == "failed")]
+        self.has_news = bool(missing)
         for cell in missing:  # the only thing that is known of it is that it has to run
             del self._known[cell.key]
         self._chosen = iter(missing if config.kind == "pareto" else [])
@@ -188,8 +189,7 @@ class _Driver:
 
     def _gone(self) -> list[Cell]:
         """What Optuna has as done and MLflow's record has not: there Optuna is wrong."""
-        found = reversed(self._store.find(level="loop", study=self._trials.name))
-        recorded = {run.tag("fingerprint"): run for run in found}
+        recorded = {run.tag("fingerprint"): run for run in self.recorded}
         gone = []
         for cell in self.cells:
             run = recorded.get(cell.key) or recorded.get(cell.loop.fingerprint())
@@ -199,9 +199,7 @@ class _Driver:
             if cell.state == "done" and not is_whole:
                 gone.append(cell)
         if gone:
-            self._console.print(
-                f"{len(gone)} finished loops are no longer on record; what is needed of them runs again"
-            )
+            self._console.print(f"{len(gone)} finished loops are no longer on record; what is needed runs again")
         return gone
 
     def drive(self, on: str, workers: int | None, address: str | None) -> None:
@@ -228,6 +226,7 @@ class _Driver:
         executor.shutdown()
 
     def _submit(self, executor: LoopExecutor, cell: Cell) -> None:
+        self.has_news = True
         if cell.number is None:
             self._trials.begin(cell, self._config)
         cell.state, cell.error = "runs", None
@@ -320,9 +319,8 @@ class _Driver:
         error = future.exception()
         if isinstance(error, ConfigError):
             raise error
-        result = (
-            future.result() if error is None else LoopResult("superseded", error=f"{type(error).__name__}: {error}")
-        )
+        lost = LoopResult("superseded", error=f"{type(error).__name__}: {error}")
+        result = future.result() if error is None else lost
         if result.state == "superseded":
             self._give_back(cell, result.error)
             return
@@ -345,6 +343,7 @@ class _Driver:
             self._end(cell)
 
     def _end(self, cell: Cell) -> None:
+        self.has_news = True
         values = [] if cell.value is None else [cell.value, fresh_share(cell.loop.cycle, cell.loop.data.num_examples)]
         for told in (cell, *self._alike.pop(cell.key, [])):
             self._trials.end(replace(cell, number=told.number), values)

@@ -195,14 +195,13 @@ def newest_loops(store: "Store", name: str) -> "list[Run]":
     return sorted(loops.values(), key=lambda loop: loop.entity.info.run_name)
 
 
-def study_table(store: "Store", name: str) -> Table:
+def study_table(name: str, loops: "Sequence[Run]") -> Table:
     """The result of each loop of a study, at the last generation that it reached."""
     from ouroloop.record.history import history
 
     title = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: the t that kept less than half"
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("loop", overflow="fold")  # gives way where the terminal is narrow: figures stay whole
-    loops = newest_loops(store, name)
     shown = headline_of(loops)
     for heading in ("t", *shown, "kept", "half"):
         table.add_column(heading, justify="right", no_wrap=True)
