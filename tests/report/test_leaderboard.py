@@ -153,6 +153,7 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     rows = {one["method"]: one for one in content["rows"]}
     assert rows["verified"]["seeds"] == [1]
     assert rows["verified"]["seeds_missing"] == 1
+    assert rows[KEEP_M1]["keeps"], "M_1 keeps what M_1 has"
     assert rows["soft"]["not_applicable"] == "needs a network"
     assert (tmp_path / "board-ideal.png").stat().st_size > 1_000
     assert ouroloop(*few).returncode == 0

@@ -79,10 +79,12 @@ def board(config: StudyConfig, store: Store, name: str) -> list[Row]:
     for cell in _cells(config):
         for method in config.methods:
             _enter(rows, config, cell, method, found)
+    scored = list[Row]()
     for cycle in dict.fromkeys(row.cycle for row in rows.values()):
         of_cycle = [row for row in rows.values() if row.cycle == cycle]
         _score(of_cycle, config.loop)
-    return sorted(rows.values(), key=lambda row: (row.cycle, row.rank or 999, -_mean(row)))
+        scored += of_cycle
+    return sorted(scored, key=lambda row: (row.cycle, row.rank or 999, -_mean(row)))
 
 
 def _mean(row: Row) -> float:
@@ -114,6 +116,7 @@ def _enter(
 
 
 def _score(rows: list[Row], loop: LoopConfig) -> None:
+    """Adds the row of M_1 kept, and scores all; the first row is the baseline."""
     last = loop.num_generations
     baseline = rows[0]
     if baseline.curves:
