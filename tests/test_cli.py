@@ -90,7 +90,7 @@ def presets(tmp_path: Path) -> Path:
         (["run", "smoke", "--train.precision=16-mixed", "--train.muon_learning_rate=0.01"], "choose bf16-mixed"),
         (["clean"], "Missing option '--older-than'; see ouroloop clean --help"),
         (["run"], "Missing argument 'PRESET'; see ouroloop run --help"),
-        (["walk"], "no command 'walk'; there are: run, sweep, config, "),
+        (["walk"], "no command 'walk'; there are: run, sweep, leaderboard, config, "),
         (["swep"], "no command 'swep' (did you mean sweep?); there are: "),
         (["--verson"], "--version"),
     ],
@@ -105,15 +105,22 @@ def test_bad_input_ends_with_2_and_one_line(ouroloop: CommandLine, arguments: li
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine can do what is asked")
-@pytest.mark.parametrize("option", ["--train.accelerator=gpu", "--train.strategy=fsdp", "--train.accelerator=mps"])
+@pytest.mark.parametrize(
+    ("option", "refusal"),
+    [
+        ("--train.accelerator=gpu", "this machine cannot train with train.accelerator="),
+        ("--train.accelerator=mps", "this machine cannot train with train.accelerator="),
+        ("--train.strategy=fsdp", "train.strategy=fsdp shares a model out: train.devices must be at least 2"),
+    ],
+)
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
 def test_what_needs_another_machine_is_refused_before_anything_is_recorded(
-    ouroloop: CommandLine, option: str, dry_run: list[str]
+    ouroloop: CommandLine, option: str, refusal: str, dry_run: list[str]
 ) -> None:
     for command in (["run", "smoke", option], ["sweep", "sweep-smoke", option.replace("train", "loop.train")]):
         done = ouroloop(*command, *dry_run)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-        assert "this machine cannot train with train.accelerator=" in done.stderr
+        assert refusal in done.stderr
     assert Store.open().find() == []
 
 
@@ -226,7 +233,9 @@ def test_config_prints_every_field(ouroloop: CommandLine) -> None:
     assert defaults["num_generations"][:3] == ["required", "required", "generations"]
     assert defaults["sampling.temperature"][:3] == ["0.8", "0.8", "ratio"]
     smoke = rows("smoke")
-    assert smoke.keys() == defaults.keys()
+    of_text = {f"data.{name}" for name in ("path", "text_column", "block_tokens", "compared_tokens", "num_held_out")}
+    assert defaults.keys() - smoke.keys() == of_text
+    assert smoke.keys() <= defaults.keys()
     assert smoke["num_generations"][:3] == ["3", "required", "generations"]
     assert yaml.safe_load(smoke["model.options"][0]) == {"activation_function": "gelu_pytorch_tanh"}
     assert all(row[3] for row in smoke.values())

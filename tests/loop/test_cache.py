@@ -286,7 +286,7 @@ def test_forgotten_is_computed(ideal: LoopConfig) -> None:
 
 
 def test_two_generations_are_equal_wherever_they_are_from() -> None:
-    made = cache.Generation(Dataset.of(["True"], Source.SAMPLED, 1), {"a": 1.0}, {}, "", {}, None)
+    made = cache.Generation(Dataset.of(["True"], Source.SAMPLED, 1), None, {"a": 1.0}, {}, "", {}, None)
     assert replace(made, source="first loop gen-01") == made
 
 
