@@ -164,6 +164,7 @@ THROUGH_OTHERS = {
     "console": "test_cache and test_cli",
     "errors": "a name",
     "learner/base": "protocols; tests/learner/contract.py",
+    "learner/network/hub": "test_pretrained",
     "learner/network/sharding": "test_world",
     "loop/observer": "test_loop and test_generation",
     "options": "test_cli",

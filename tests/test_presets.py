@@ -15,7 +15,7 @@ from ouroloop.study.config import StudyConfig
 from tests.conftest import REPOSITORY, TINY
 
 PRESETS = known_presets()
-NETWORK = "kind, model_type, num_layers"
+NETWORK = "kind, pretrained, revision"
 
 
 @pytest.fixture(autouse=True)

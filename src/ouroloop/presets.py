@@ -216,6 +216,8 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any], path: str = "") 
 
 def _is_of_kind(section: str, before: Tree, now: Tree) -> bool:
     usual = _USUAL_KIND.get(section)
+    if section == "model" and now.get("pretrained") is not None and before.get("pretrained") is None:
+        return False
     return now.get("kind") in (None, before.get("kind", usual))
 
 

@@ -145,7 +145,7 @@ class LearnerContract:
         (scores,) = fitted.log_prob(list(ended), [self.temperature])
         if not self.spells_in_one_way:
             agree = np.isclose(scores, list(ended.values()), atol=1e-4, rtol=0)
-            assert agree.mean() > 0.5
+            assert agree[["\ufffd" not in text for text in ended]].mean() > 0.5
             return
         assert scores == pytest.approx(list(ended.values()), abs=1e-4)
 

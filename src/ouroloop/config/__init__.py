@@ -25,6 +25,7 @@ from ouroloop.config.loop import StageConfig as StageConfig
 from ouroloop.config.loop import flatten as flatten
 from ouroloop.config.model import EmpiricalConfig as EmpiricalConfig
 from ouroloop.config.model import ModelConfig as ModelConfig
+from ouroloop.config.model import PretrainedModelConfig as PretrainedModelConfig
 from ouroloop.config.model import SamplingConfig as SamplingConfig
 from ouroloop.config.section import RENAMED as RENAMED
 from ouroloop.config.section import Added as Added

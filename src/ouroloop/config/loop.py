@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from ouroloop.config.curation import CurationConfig, Oracle
 from ouroloop.config.cycle import CycleConfig
 from ouroloop.config.data import Data, LogicData
-from ouroloop.config.model import Model, ModelConfig, SamplingConfig
+from ouroloop.config.model import Model, ModelConfig, PretrainedModelConfig, SamplingConfig
 from ouroloop.config.section import Added, Number, Proportion, Section, Seed, Whole
 from ouroloop.config.train import TrainConfig
 
@@ -114,6 +114,26 @@ class LoopConfig(Section):
             of_network += ["sampling.min_p"] if self.sampling.min_p else []
             if of_network:
                 raise ValueError(f"{of_network[0]} needs a network: model.kind empirical draws whole texts")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_have_a_use(self) -> Self:
+        model, train = self.model, self.train
+        if isinstance(model, ModelConfig) and isinstance(self.data, LogicData) and model.vocabulary_size != 4_096:
+            raise ValueError("model.vocabulary_size is for text: the words of data.kind=logic are its vocabulary")
+        if isinstance(model, PretrainedModelConfig):
+            if model.lora_rank is not None and train is not None and train.muon_learning_rate is not None:
+                raise ValueError(
+                    "model.lora_rank leaves no weight matrices to train: write train.muon_learning_rate: null"
+                )
+            if model.context_length is not None and model.context_length <= self.sampling.max_new_tokens:
+                raise ValueError(f"model.context_length must be at least {self.sampling.max_new_tokens + 1} or null")
+        return self
+
+    def pinned(self) -> "LoopConfig":
+        """With the revision of a pretrained model's folder, as it is now."""
+        if isinstance(self.model, PretrainedModelConfig) and self.model.revision is None:
+            return self.changed(model={"revision": self.model.pinned})
         return self
 
     @property

@@ -1,10 +1,15 @@
 """What learns, and how it is sampled from."""
 
+import hashlib
+import re
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from ouroloop.config.section import Added, Number, Proportion, Section, Temperature, Whole
+from ouroloop.errors import ConfigError
 
 
 class EmpiricalConfig(Section):
@@ -47,6 +52,78 @@ class ModelConfig(Section):
         return self
 
 
+class PretrainedModelConfig(Section):
+    """A causal LM that is there already. Every generation is fine-tuned from it, or from the one before
+    (train.start=previous). Its shape, its dropout and its vocabulary are its own.
+    """
+
+    kind: Literal["transformers"] = "transformers"
+    """What learns: a network of transformers."""
+    pretrained: str = Field(min_length=1)
+    """A folder of transformers with weights in safetensors and a tokenizer, or a name of the hub with its revision;
+    null for a network from scratch."""
+    revision: str | None = None
+    """Of a name of the hub the commit, 40 hexadecimal digits. Of a folder a digest of what is in it, which a loop takes
+    when it begins; given, it is checked."""
+    context_length: Whole | None = Field(default=None, ge=8, le=1_000_000)
+    """What of its positions is used, the start symbol's included; null for all of them. Unit: tokens."""
+    lora_rank: Whole | None = Field(default=None, ge=1, le=4_096)
+    """When given, weights stay as they are but for a product of two matrices of this rank beside each linear layer
+    (LoRA), added to them when trained; null to train all weights. Unit: features."""
+    lora_alpha: Whole = Field(default=16, ge=1, le=65_536)
+    """That product counts lora_alpha / lora_rank times. Unit: factor."""
+    num_members: Whole = Field(default=1, ge=1, le=1_000)
+    """M_t is the mean of the next-token distributions of so many networks. Unit: networks."""
+
+    @model_validator(mode="after")
+    def _is_fixed(self) -> Self:
+        if not self.is_local and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(
+                f"no folder {self.pretrained!r}; a name of the hub needs model.revision, its commit in 40 digits"
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        return self.pretrained.startswith((".", "/", "~")) or Path(self.pretrained).is_dir()
+
+    @property
+    def pinned(self) -> str:
+        """The revision, of a folder by what it holds now where none is given."""
+        return self.content() if self.revision is None else self.revision
+
+    def content(self) -> str:
+        """Digest of a folder's weights, configuration and tokenizer.
+
+        Raises:
+            ConfigError: there is no such folder.
+        """
+        folder = Path(self.pretrained)
+        if not folder.is_dir():
+            raise ConfigError(f"model.pretrained: no folder {self.pretrained!r}")
+        files = sorted(
+            path for pattern in ("*.json", "*.safetensors", "*.model", "*.txt") for path in folder.glob(pattern)
+        )
+        return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+    def identity(self) -> dict[str, Any]:
+        """By what it is, wherever it lies."""
+        given = super().identity()
+        del given["pretrained"]
+        return given | {"revision": self.pinned}
+
+
+@lru_cache(maxsize=16)
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    sha = hashlib.sha256()
+    for path, size, _ in files:
+        sha.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                sha.update(part)
+    return sha.hexdigest()[:40]
+
+
 class SamplingConfig(Section):
     """Every decoding parameter. There is no top-k and no top-p: both cut tails and would fake a collapse."""
 
@@ -62,11 +139,14 @@ class SamplingConfig(Section):
 
 
 def _model_kind(value: Any) -> Any:
-    return value.get("kind", "transformers") if isinstance(value, dict) else getattr(value, "kind", None)
+    given = value if isinstance(value, dict) else vars(value) if isinstance(value, Section) else {"kind": None}
+    return "pretrained" if given.get("pretrained") is not None else given.get("kind", "transformers")
 
 
 Model = Annotated[
-    Annotated[ModelConfig, Tag("transformers")] | Annotated[EmpiricalConfig, Tag("empirical")],
+    Annotated[ModelConfig, Tag("transformers")]
+    | Annotated[PretrainedModelConfig, Tag("pretrained")]
+    | Annotated[EmpiricalConfig, Tag("empirical")],
     Discriminator(
         _model_kind,
         custom_error_type="model_kind",

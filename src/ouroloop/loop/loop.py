@@ -60,7 +60,7 @@ def run_loop(
     Raises:
         ConfigError: the learner cannot be made, or the testbed has not enough to give.
     """
-    observer = observer or Observer()
+    observer, config = observer or Observer(), config.pinned()
     observer.loop_started(config, name)
     testbed = prepared_testbed(config)
     alike = [] if new else store.find(level="loop", study=study, fingerprint=config.fingerprint())

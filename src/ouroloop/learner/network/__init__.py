@@ -8,6 +8,8 @@
     muon        the optimizer of the weight matrices, and AdamW for the rest
     sharding    a model shared out over devices
     subwords    the tokens of a language without words of its own
+    pretrained  somebody's model that a loop starts from
+    hub         where such a one is fetched
     world       several devices as one
     targets     what a text teaches: its tokens, or what a model makes of them
     ensemble    several models as one
@@ -15,3 +17,10 @@
 
 Knows a testbed by its tokenizer alone.
 """
+
+import os
+
+OFFLINE_BY_CHOICE = "HF_HUB_OFFLINE" in os.environ
+"""Whether nothing may be fetched even when a model is asked for by its name."""
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is there: nobody but `hub` fetches anything
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

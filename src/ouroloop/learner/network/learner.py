@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ouroloop.config import ModelConfig, SamplingConfig, TrainConfig
+from ouroloop.config import ModelConfig, PretrainedModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner.base import Fitted, Report, Samples, Training
-from ouroloop.learner.network import sampling, targets, world
+from ouroloop.learner.network import pretrained, sampling, targets, world
 from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_attention
 from ouroloop.learner.network.editing import edit
 from ouroloop.learner.network.ensemble import Mean, mean_of
-from ouroloop.learner.network.model import build_model, load_model, num_parameters, save_model
+from ouroloop.learner.network.model import build_model, in_own_memory, load_model, num_parameters, save_model
 from ouroloop.learner.network.subwords import byte_pairs, of_size, saved
 from ouroloop.learner.network.targets import Ids, Targets
 from ouroloop.learner.network.train import build_trainer, train
@@ -81,11 +81,11 @@ def _of_member(folder: Path, number: int) -> Path:
 
 @dataclass(frozen=True)
 class NetworkLearner:
-    model: ModelConfig
+    model: ModelConfig | PretrainedModelConfig
     train: TrainConfig
     sampling: SamplingConfig
     own_tokenizer: Tokenizer | None
-    """The language's; where it has none, what was learnt of D_0."""
+    """The language's; where it has none, what was learnt of D_0. A pretrained model has its own instead."""
 
     @property
     def is_registrable(self) -> bool:
@@ -99,11 +99,16 @@ class NetworkLearner:
     @property
     def tokenizer(self) -> Tokenizer:
         """Before anything is learnt, one as large."""
+        if isinstance(self.model, PretrainedModelConfig):
+            return pretrained.load_tokenizer(self.model)
         own = self.own_tokenizer
         return of_size(self.model.vocabulary_size, self.model.context_length) if own is None else own
 
     def prepared(self, original: Sequence[str]) -> "NetworkLearner":
-        """With tokens learnt of D_0, where the language has none."""
+        """With tokens learnt of D_0, where neither the language nor the model has any."""
+        if isinstance(self.model, PretrainedModelConfig):
+            pretrained.load_tokenizer(self.model).require_room(original, "the model has positions, or context_length,")
+            return self
         if self.own_tokenizer is not None:
             return self
         learnt = byte_pairs(original, self.model.vocabulary_size, self.model.context_length)
@@ -112,9 +117,10 @@ class NetworkLearner:
 
     @property
     def description(self) -> str:
-        parameters = num_parameters(build_model(self.model, self.tokenizer, 0))
+        model = self._start(None, 0)
+        parameters = num_parameters(model)
         each = "" if self.model.num_members == 1 else f"{self.model.num_members} networks, each "
-        return f"{each}{self.model.model_type}, {parameters:,} parameters without position embeddings"
+        return f"{each}{model.config.model_type}, {parameters:,} parameters without position embeddings"
 
     @property
     def device(self) -> str:
@@ -125,7 +131,9 @@ class NetworkLearner:
 
     def check(self) -> None:
         build_trainer(self.train, [])
-        model = build_model(self.model, self.tokenizer, 0)
+        model = self._start(None, 0)
+        if isinstance(self.model, PretrainedModelConfig):
+            pretrained.require_peft(self.model)
         sampling.require_causal(model, self.tokenizer)
         if self.train.batching == "packed":
             with packed_attention(model):
@@ -174,16 +182,29 @@ class NetworkLearner:
         for i in range(self.model.num_members):
             data = MixedDataModule(dataset, self.tokenizer, config, streams.numpy(_name("split", i)), teach)
             start = None if starts is None else starts[i]
-            model = self._start(start, streams.torch(_name("init", i)))
+            model = self._start(start, seed := streams.torch(_name("init", i)))
             after = partial(lambda done, step, nats: report(done + step, nats), i * config.num_steps)
+            adapted = self._adapted(model, seed)
             trainings.append(train(model, data, config, streams.torch(_own(_name("dropout", i))), after))
+            if adapted is not None:
+                model = in_own_memory(adapted.merge_and_unload())
             if start is not None and config.extrapolation:
                 _extrapolate(model, start, config.extrapolation)
             models.append(model)
         return Network(mean_of(models), self.tokenizer, self.sampling, _joined(trainings))
 
     def _start(self, weights_of: PreTrainedModel | None, seed: int) -> PreTrainedModel:
-        return build_model(self.model, self.tokenizer, seed) if weights_of is None else copy.deepcopy(weights_of)
+        if weights_of is not None:
+            return copy.deepcopy(weights_of)
+        if isinstance(self.model, PretrainedModelConfig):
+            return pretrained.load_base(self.model)
+        return build_model(self.model, self.tokenizer, seed)
+
+    def _adapted(self, model: PreTrainedModel, seed: int) -> Any | None:
+        """The model with what is trained instead of its weights; None where they are trained themselves."""
+        if not isinstance(self.model, PretrainedModelConfig) or self.model.lora_rank is None:
+            return None
+        return pretrained.adapters(model, self.model, seed)
 
     def _teach(self, earlier: Sequence[Network], rng: np.random.Generator) -> Teach | None:
         """None where every text teaches its tokens: M_1's do, since no model was there before it."""
@@ -212,6 +233,8 @@ class NetworkLearner:
 
     def load(self, folder: Path) -> Network:
         model = _members(folder, self.model.num_members)
+        if isinstance(self.model, PretrainedModelConfig):
+            return Network(model, self.tokenizer, self.sampling)
         tokenizer = self.own_tokenizer or saved(folder, self.model.context_length)
         return Network(model, tokenizer, self.sampling)
 

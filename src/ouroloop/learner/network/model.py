@@ -1,11 +1,7 @@
 """M_t before and after training: a causal LM of transformers, built from its configuration, saved, loaded."""
 
-import os
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are built here and never fetched
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
 from transformers import (
@@ -128,7 +124,11 @@ def load_model(folder: Path) -> PreTrainedModel:
         if names:
             shown_names = ", ".join(names[:3]) + (" …" if names[3:] else "")
             raise ConfigError(f"{len(names)} of its weights are {state}: {shown_names}")
-    loaded: PreTrainedModel = model
-    for weight in loaded.parameters():  # in memory of torch's, where products are summed as they were before saving
+    return in_own_memory(model)
+
+
+def in_own_memory(model: PreTrainedModel) -> PreTrainedModel:
+    """With weights where torch puts them, not where a file has them: products are summed as they were before saving."""
+    for weight in model.parameters():
         weight.data = weight.data.clone()
-    return loaded.eval()
+    return model.eval()

@@ -33,6 +33,7 @@ def fits(model: PreTrainedModel, config: TrainConfig) -> bool:
     shape = model.config
     return (
         shape.model_type == "gpt_neox"
+        and all(weight.requires_grad for weight in model.parameters())
         and model.device.type == "cpu"
         and (config.batching, config.precision) == ("packed", "32-true")
         and not (config.compile or config.strategy == "fsdp")

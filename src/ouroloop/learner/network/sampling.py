@@ -13,7 +13,7 @@ sampling, at the cost of the distinct prefixes only. All rows are equally long, 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from ouroloop.config import ConfigError, SamplingConfig
 from ouroloop.learner.base import Samples
 from ouroloop.testbed.base import Array, Tokenizer
 
+_FEW_TOKENS = 1_024  # of a vocabulary for which the counts of all tokens are drawn; else those of the texts are
+_LOGITS_AT_ONCE = 2**22  # bounds the memory of many distributions
 _FIRST_CAPACITY = 32  # tokens that the cache has room for at first; doubled when they are used up
 
 
@@ -126,10 +128,11 @@ def require_causal(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
         steps = [model(input_ids=ids_BL[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(6)]
     except Exception as error:  # whatever its architecture makes of our cache
         raise ConfigError(f"model {name!r} cannot be sampled with a key-value cache: {type(error).__name__}") from None
-    if not torch.allclose(logits_BLV[0, :3], logits_BLV[1, :3], atol=1e-4):
+    atol = 1e-4 * max(1.0, float(logits_BLV.abs().max()))  # logits of a trained model are larger, and round so
+    if not torch.allclose(logits_BLV[0, :3], logits_BLV[1, :3], atol=atol):
         raise ConfigError(f"model {name!r} is not causal: a later token changes what it predicts before")
     cached_BLV = torch.cat(steps, dim=1)
-    if cached_BLV.shape != logits_BLV.shape or not torch.allclose(cached_BLV, logits_BLV, atol=1e-4):
+    if cached_BLV.shape != logits_BLV.shape or not torch.allclose(cached_BLV, logits_BLV, atol=atol):
         raise ConfigError(f"model {name!r} predicts something else with a key-value cache")
 
 
@@ -149,12 +152,11 @@ def _tree(
     ids_RL = torch.tensor([start], device=model.device)
     for length in range(config.max_new_tokens):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
-        children_RV, probabilities_RV = _split(logits_RV[:, : tokenizer.size], counts, config, rng)
-        for row in np.flatnonzero(children_RV[:, eos]):
-            ends = float(log_p[row] + np.log(probabilities_RV[row, eos]))
-            yield tuple(prefixes[row, :length].tolist()), ends, int(children_RV[row, eos])
-        children_RV[:, eos] = 0
-        parents, tokens = np.nonzero(children_RV)
+        drawn = _split(logits_RV[:, : tokenizer.size], counts, config, rng)
+        ends = drawn.tokens == eos
+        for row, copies, ended in zip(drawn.rows[ends], drawn.copies[ends], drawn.log_p[ends], strict=True):
+            yield tuple(prefixes[row, :length].tolist()), float(log_p[row] + ended), int(copies)
+        parents, tokens = drawn.rows[~ends], drawn.tokens[~ends]
         if not len(parents):
             return
         slots = assign_slots(parents)
@@ -165,25 +167,68 @@ def _tree(
                 layer.copy_slots(source.to(model.device), target.to(model.device))
             prefixes[slots[moved], :length] = prefixes[parents[moved], :length]
         prefixes[slots, length] = tokens
-        of_children = log_p[parents] + np.log(probabilities_RV[parents, tokens])
+        of_children = log_p[parents] + drawn.log_p[~ends]
         counts, log_p = np.empty(len(parents), dtype=np.int64), np.empty(len(parents))
-        counts[slots], log_p[slots] = children_RV[parents, tokens], of_children
+        counts[slots], log_p[slots] = drawn.copies[~ends], of_children
         ids_RL = torch.from_numpy(prefixes[: len(parents), length : length + 1].astype(np.int64)).to(model.device)
     for unfinished, copies in enumerate(counts):
         yield tuple(prefixes[unfinished].tolist()), float(log_p[unfinished]), int(copies)
 
 
+class _Drawn(NamedTuple):
+    """Tokens that rows go on with, by row and token; how many texts do, and how probable that is, given the row."""
+
+    rows: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+    copies: npt.NDArray[np.int64]
+    log_p: Array
+
+
 def _split(
     logits_RV: Tensor, counts: npt.NDArray[np.int64], config: SamplingConfig, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """How many of each row's texts go on with each token, and with what probability, both [rows, vocabulary]."""
+) -> _Drawn:
+    if logits_RV.shape[1] > _FEW_TOKENS:
+        return _split_by_text(logits_RV, counts, config, rng)
+    probabilities_RV = _distributions(logits_RV, config).cpu().numpy()
+    copies_RV = rng.multinomial(counts, probabilities_RV)
+    rows, tokens = np.nonzero(copies_RV)
+    return _Drawn(rows, tokens, copies_RV[rows, tokens], np.log(probabilities_RV[rows, tokens]))
+
+
+def _split_by_text(
+    logits_RV: Tensor, counts: npt.NDArray[np.int64], config: SamplingConfig, rng: np.random.Generator
+) -> _Drawn:
+    """The same distribution, each text by a number of its own in [0, 1) and the row's cumulative probabilities: a
+    multinomial draw would have to ask of every one of many tokens how many take it.
+    """
+    num_tokens, parts = logits_RV.shape[1], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]]()
+    numbers = np.split(rng.random(counts.sum()), np.cumsum(counts)[:-1])
+    size = max(1, _LOGITS_AT_ONCE // num_tokens)
+    for first in range(0, len(counts), size):
+        own = counts[first : first + size]
+        is_text_RK = np.arange(own.max()) < own[:, None]
+        numbers_RK = np.zeros(is_text_RK.shape)
+        numbers_RK[is_text_RK] = np.concatenate(numbers[first : first + size])
+        probabilities_RV = _distributions(logits_RV[first : first + size], config)
+        up_to_RV = probabilities_RV.cumsum(-1)
+        wanted_RK = torch.from_numpy(numbers_RK).to(up_to_RV.device) * up_to_RV[:, -1:]
+        tokens_RK = torch.searchsorted(up_to_RV, wanted_RK, right=True).clamp_(max=num_tokens - 1)
+        log_p_RK = probabilities_RV.gather(1, tokens_RK).log()
+        rows, _ = np.nonzero(is_text_RK)
+        parts.append((first + rows, tokens_RK.cpu().numpy()[is_text_RK], log_p_RK.cpu().numpy()[is_text_RK]))
+    rows, tokens, log_p = (np.concatenate(part) for part in zip(*parts, strict=True))
+    keys, index, copies = np.unique(rows * num_tokens + tokens, return_index=True, return_counts=True)
+    return _Drawn(keys // num_tokens, keys % num_tokens, copies, log_p[index])
+
+
+def _distributions(logits_RV: Tensor, config: SamplingConfig) -> Tensor:
     if config.min_p:
-        probabilities_RV = _steps(logits_RV, config.temperature, config.min_p).exp().cpu().numpy()
+        probabilities_RV = _steps(logits_RV, config.temperature, config.min_p).exp()
     else:  # not the exponential of the logarithm: its last bits are others
-        probabilities_RV = torch.softmax(_doubled(logits_RV) / config.temperature, dim=-1).cpu().numpy()
-    if not np.isfinite(probabilities_RV).all():
+        probabilities_RV = torch.softmax(_doubled(logits_RV) / config.temperature, dim=-1)
+    if not torch.isfinite(probabilities_RV).all():
         raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
-    return rng.multinomial(counts, probabilities_RV), probabilities_RV
+    return probabilities_RV
 
 
 def assign_slots(parents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -205,6 +250,7 @@ _TOKENS_AT_ONCE = 16_384  # bounds the memory of a forward pass
 _MAX_STRETCH = 1.15  # of the shortest row of a batch, to the longest
 _MANY = 10_000  # texts from which on shared prefixes pay
 _TEXTS_AT_ONCE = 1_024  # bounds the memory of the key-value cache
+_SCORES_AT_ONCE = 2**25  # of tokens of the vocabulary: bounds that of what a forward pass gives, where it is large
 
 
 @torch.inference_mode()
@@ -235,7 +281,7 @@ def log_probabilities(
         if len(texts) > _MANY:
             return _of_tree(model, tokenizer, texts, temperatures, min_p)
         log_p: dict[str, list[float]] = {}
-        for batch in _batches(rows):
+        for batch in _batches(rows, min(_TOKENS_AT_ONCE, _SCORES_AT_ONCE // tokenizer.size)):
             scores = _score(model, tokenizer, [rows[text] for text in batch], temperatures, min_p)
             log_p |= zip(batch, scores, strict=True)
     finally:
@@ -243,11 +289,11 @@ def log_probabilities(
     return np.array([log_p[text] for text in texts], dtype=np.float64).reshape(len(texts), len(temperatures)).T
 
 
-def _batches(rows: Mapping[str, Sequence[int]]) -> Iterator[list[str]]:
+def _batches(rows: Mapping[str, Sequence[int]], tokens_at_once: int) -> Iterator[list[str]]:
     batch: list[str] = []
     for text in sorted(rows, key=lambda text: (len(rows[text]), text)):
         length = len(rows[text])
-        if batch and (length * (len(batch) + 1) > _TOKENS_AT_ONCE or length > _MAX_STRETCH * len(rows[batch[0]])):
+        if batch and (length * (len(batch) + 1) > tokens_at_once or length > _MAX_STRETCH * len(rows[batch[0]])):
             yield batch
             batch = []
         batch.append(text)
@@ -309,8 +355,9 @@ def _of_tree(
     rows = [tokenizer.encode(text)[1:] for text in texts]
     order = sorted(range(len(rows)), key=rows.__getitem__)
     log_p = np.empty((len(temperatures), len(rows)))
-    for start in range(0, len(order), _TEXTS_AT_ONCE):
-        chosen = order[start : start + _TEXTS_AT_ONCE]
+    at_once = min(_TEXTS_AT_ONCE, _SCORES_AT_ONCE // tokenizer.size)
+    for start in range(0, len(order), at_once):
+        chosen = order[start : start + at_once]
         log_p[:, chosen] = _tree_log_probs(model, tokenizer, [rows[i] for i in chosen], temperatures, min_p)
     return log_p
 

@@ -135,7 +135,7 @@ class LanguageModel(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         config = self.config
         taken = {id(matrix) for group in self._muon_groups for matrix in group["params"]}
-        rest = [p for p in self.parameters() if id(p) not in taken]
+        rest = [p for _, p in _trained(self) if id(p) not in taken]
         groups: list[dict[str, Any]] = [
             {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
             {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
@@ -150,6 +150,11 @@ class LanguageModel(pl.LightningModule):
             optimizer = torch.optim.AdamW(groups, **rates, fused=config.precision == "32-true")
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def _trained(module: pl.LightningModule) -> list[tuple[str, torch.nn.Parameter]]:
+    """Its weights but for those that adapters leave as they were."""
+    return [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
@@ -177,14 +182,14 @@ class BestWeights(pl.Callback):
         _, nats = module.validation_losses[-1]
         if nats < self.lowest_loss:  # never true of NaN: a diverged model is not chosen
             self.lowest_loss = nats
-            self._weights = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+            self._weights = {name: weight.detach().clone() for name, weight in _trained(module)}
         trainer.should_stop = nats <= self._enough_nats
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self._weights:
             raise FloatingPointError("no validation loss was finite: the model diverged, lower train.learning_rate")
         with torch.no_grad():
-            for name, weight in module.named_parameters():  # of a sharded model this process's part
+            for name, weight in _trained(module):  # of a sharded model this process's part
                 weight.copy_(self._weights[name])
 
 

@@ -1,0 +1,33 @@
+"""The one place that asks a hub for anything: a model by its name and commit, kept in the hub's own cache."""
+
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+
+from ouroloop.config import ConfigError
+from ouroloop.learner.network import OFFLINE_BY_CHOICE
+
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
+"""Neither pickled weights nor code."""
+
+
+def downloaded(name: str, commit: str) -> Path:
+    """Its folder, from the cache where it is there.
+
+    Raises:
+        ConfigError: there is no such model, or no way to it.
+    """
+    usual = constants.HF_HUB_OFFLINE
+    try:
+        try:
+            return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, local_files_only=True))
+        except Exception:
+            if OFFLINE_BY_CHOICE and usual:
+                raise
+        constants.HF_HUB_OFFLINE = False
+        return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, etag_timeout=5))
+    except Exception as error:  # of the network, the hub or its cache, each with its own
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ConfigError(f"cannot get model.pretrained {name!r} at {commit[:12]}: {reason}") from None
+    finally:
+        constants.HF_HUB_OFFLINE = usual
