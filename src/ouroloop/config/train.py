@@ -95,6 +95,7 @@ class TrainConfig(Section):
             raise ValueError(f"devices {self.devices} must be at most batch_size {self.batch_size}")
         return self
 
+    @model_validator(mode="after")
     def _has_what_it_acts_on(self) -> Self:
         needs_soft = (self.num_teachers, self.teaching, self.soft_top_k) != (1, "mean", None)
         if self.targets != "soft" and needs_soft:
