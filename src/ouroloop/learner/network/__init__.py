@@ -12,6 +12,7 @@
     hub         where such a one is fetched
     world       several devices as one
     targets     what a text teaches: its tokens, or what a model makes of them
+    rows        which texts are computed at once
     ensemble    several models as one
     sampling    draws texts, and says how probable they are, from trees of prefixes
 

@@ -25,6 +25,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
 from ouroloop.learner.network import targets, world
+from ouroloop.learner.network.rows import cheapest_ranges
 from ouroloop.learner.network.targets import Ids, Targets
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.testbed.base import Tokenizer
@@ -46,29 +47,21 @@ def layout(
     lengths_B: npt.NDArray[np.int64], *, single_block: bool = False, device: torch.device | str = "cpu"
 ) -> Layout:
     """For texts of ascending length that stand one after another; the blocks with the least to compute."""
+
+    def costs(end: int) -> npt.NDArray[np.int64]:
+        tokens: npt.NDArray[np.int64] = np.arange(end, 0, -1) * lengths_B[end - 1]
+        return tokens + _BLOCK_COST
+
     blocks, backs = list[Tensor](), list[npt.NDArray[np.int64]]()
     starts_B = np.cumsum(lengths_B) - lengths_B
     num_places = 0
-    for first, end in [(0, len(lengths_B))] if single_block else _ranges(lengths_B):
+    for first, end in [(0, len(lengths_B))] if single_block else cheapest_ranges(len(lengths_B), costs):
         columns_L = np.arange(lengths_B[end - 1])
         is_token_BL = columns_L < lengths_B[first:end, None]
         blocks.append(torch.from_numpy(np.where(is_token_BL, starts_B[first:end, None] + columns_L, 0)))
         backs.append(num_places + np.flatnonzero(is_token_BL))
         num_places += is_token_BL.size
     return Layout([index_BL.to(device) for index_BL in blocks], torch.from_numpy(np.concatenate(backs)).to(device))
-
-
-def _ranges(lengths_B: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    cost, first_of = np.zeros(len(lengths_B) + 1), [0]
-    for end in range(1, len(lengths_B) + 1):
-        costs = cost[:end] + np.arange(end, 0, -1) * lengths_B[end - 1] + _BLOCK_COST
-        first_of.append(int(costs.argmin()))
-        cost[end] = costs[first_of[-1]]
-    ranges, end = list[tuple[int, int]](), len(lengths_B)
-    while end:
-        ranges.insert(0, (first_of[end], end))
-        end = first_of[end]
-    return ranges
 
 
 def _attention(

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from ouroloop.testbed.base import Tokenizer
+from ouroloop.learner.network.rows import padded
+from ouroloop.testbed.base import Array, Tokenizer
 
 _AT_ONCE = 64  # texts of a forward pass
 
@@ -28,13 +30,9 @@ def edit(
     try:
         for start in range(0, len(order), _AT_ONCE):
             batch = order[start : start + _AT_ONCE]
-            ids_BL = np.full((len(batch), max(len(rows[i]) for i in batch)), tokenizer.eos_id)
-            for row, i in zip(ids_BL, batch, strict=True):
-                row[: len(rows[i])] = rows[i]
-            logits_BLV = model(
-                input_ids=torch.from_numpy(ids_BL[:, :-1]).to(model.device), use_cache=False
-            ).logits.cpu()
-            p_BLV = torch.softmax(logits_BLV[..., : tokenizer.size].double(), dim=-1).cpu().numpy()
+            ids_BL = padded([rows[i] for i in batch], tokenizer.eos_id)
+            logits_BLV = model(input_ids=ids_BL[:, :-1].to(model.device), use_cache=False).logits.cpu()
+            p_BLV = torch.softmax(logits_BLV[..., : tokenizer.size].double(), dim=-1).numpy()
             for p_LV, i in zip(p_BLV, batch, strict=True):
                 words = rows[i][1:-1]
                 edited[i] = tokenizer.decode(_redrawn(p_LV[: len(words)], words, threshold, tokenizer.eos_id, rng))
@@ -44,11 +42,7 @@ def edit(
 
 
 def _redrawn(
-    p_LV: "np.typing.NDArray[np.float64]",
-    words: "np.typing.NDArray[np.int64]",
-    threshold: float,
-    eos: int,
-    rng: np.random.Generator,
+    p_LV: Array, words: npt.NDArray[np.int64], threshold: float, eos: int, rng: np.random.Generator
 ) -> list[int]:
     places = np.arange(len(words))
     is_sure = p_LV[places, words] >= threshold

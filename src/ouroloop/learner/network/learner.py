@@ -219,12 +219,12 @@ class NetworkLearner:
 
         def teach(rows: list[Ids]) -> list[Targets]:
             if not taught:  # all members of an ensemble learn the same
-                teacher_of = rng.integers(len(models), size=len(rows))
+                teacher_of, device = rng.integers(len(models), size=len(rows)), self.root_device
+                size, top_k = self.tokenizer.size, config.soft_top_k
                 for number, model in enumerate(models):
-                    model.to(self.root_device)  # where it computed before it was saved
+                    model.to(device)  # where it computed before it was saved
                     own = np.flatnonzero(teacher_of == number).tolist()
                     texts = [rows[i] for i in own]
-                    size, top_k = self.tokenizer.size, config.soft_top_k
                     found = targets.of_model(model, texts, size, top_k, config.loss_temperature)
                     taught.update(zip(own, found, strict=True))
             return [taught[i] for i in range(len(rows))]

@@ -67,10 +67,10 @@ def transformers_config(config: ModelConfig, tokenizer: Tokenizer) -> Pretrained
     except ConfigError:
         raise
     except Exception as error:  # whatever this type makes of the shape and the options
-        raise ConfigError(f"model {kind!r}: {_reason(error)}") from None
+        raise ConfigError(f"model {kind!r}: {reason(error)}") from None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """On one line, and not all of a long story."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
@@ -83,7 +83,7 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> PreTrai
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(built)
         except Exception as error:  # no causal LM head, or an impossible option
-            raise ConfigError(f"model {config.model_type!r} cannot be built: {_reason(error)}") from None
+            raise ConfigError(f"model {config.model_type!r} cannot be built: {reason(error)}") from None
     return model
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, addmm, baddbmm, bmm, mm
 from transformers import PreTrainedModel
 
 from ouroloop.config import TrainConfig
+from ouroloop.learner.network.rows import cheapest_ranges
 
 _GROUP_COST = 7_000  # one more group takes attention as long as so many more pairs of tokens
 
@@ -206,18 +207,13 @@ def _summed(d_NF: Tensor, row: _Row) -> Tensor:
 
 def groups(lengths_B: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     """Texts that attention sees at once, by their lengths, in their order: those with the least to compute."""
-    ends = np.cumsum(lengths_B).tolist()
-    starts = [0, *ends[:-1]]
-    cost, first_of = [0], list[int]()
-    for end in ends:
-        costs = [before + (end - start) ** 2 + _GROUP_COST for before, start in zip(cost, starts, strict=False)]
-        cost.append(min(costs))
-        first_of.append(costs.index(cost[-1]))
-    found, last = list[npt.NDArray[np.int64]](), len(ends)
-    while last:
-        found.insert(0, lengths_B[first_of[last - 1] : last])
-        last = first_of[last - 1]
-    return found
+    bounds = np.concatenate([[0], np.cumsum(lengths_B)])
+
+    def costs(end: int) -> npt.NDArray[np.int64]:
+        pairs: npt.NDArray[np.int64] = (bounds[end] - bounds[:end]) ** 2
+        return pairs + _GROUP_COST
+
+    return [lengths_B[first:end] for first, end in cheapest_ranges(len(lengths_B), costs)]
 
 
 def _mask(lengths_B: npt.NDArray[np.int64]) -> Tensor:

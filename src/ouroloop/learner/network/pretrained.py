@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 
 from ouroloop.config import ConfigError, PretrainedModelConfig
 from ouroloop.learner.network.hub import downloaded
-from ouroloop.learner.network.model import in_own_memory
+from ouroloop.learner.network.model import in_own_memory, reason
 from ouroloop.learner.network.subwords import Subwords
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
@@ -30,9 +30,9 @@ def folder_of(config: PretrainedModelConfig) -> Path:
     """
     if config.is_local:
         folder = Path(config.pretrained)
-        found = config.pinned  # of a folder that is none, raises
-        if config.revision is not None and config.content() != config.revision:
-            raise ConfigError(f"{_name(config)} is not what it was: its revision is {config.content()}, not {found}")
+        content = config.content()
+        if config.revision not in (None, content):
+            raise ConfigError(f"{_name(config)} is not what it was: its revision is {content}, not {config.revision}")
     else:
         folder = downloaded(config.pretrained, config.pinned)
     _require_files(config, folder)
@@ -54,15 +54,11 @@ def _require_files(config: PretrainedModelConfig, folder: Path) -> None:
         raise ConfigError(f"{_name(config)} has no tokenizer: none of {', '.join(_TOKENIZERS)}")
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def _shape(config: PretrainedModelConfig, folder: Path) -> PretrainedConfig:
     try:
         shape = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # an unknown type, or code of its own
-        raise ConfigError(f"{_name(config)} cannot be read: {_reason(error)}") from None
+        raise ConfigError(f"{_name(config)} cannot be read: {reason(error)}") from None
     if type(shape) not in AutoModelForCausalLM._model_mapping:
         raise ConfigError(f"{_name(config)} is no causal LM of transformers: its model_type is {shape.model_type!r}")
     return shape
@@ -86,7 +82,7 @@ def load_base(config: PretrainedModelConfig) -> PreTrainedModel:
             output_loading_info=True,
         )
     except Exception as error:  # whatever transformers and safetensors make of a damaged file
-        raise ConfigError(f"{_name(config)} cannot be loaded: {_reason(error)}") from None
+        raise ConfigError(f"{_name(config)} cannot be loaded: {reason(error)}") from None
     lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if lacking:  # transformers would draw them at random
         raise ConfigError(f"{_name(config)} is no causal LM: {len(lacking)} weights are missing, as {lacking[0]}")
@@ -116,7 +112,7 @@ def _tokenizer(config: PretrainedModelConfig, folder: Path) -> Subwords:
     try:
         library = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        raise ConfigError(f"{_name(config)}: its tokenizer cannot be loaded: {_reason(error)}") from None
+        raise ConfigError(f"{_name(config)}: its tokenizer cannot be loaded: {reason(error)}") from None
     return Subwords(library, num_positions(config))
 
 

@@ -12,7 +12,7 @@ The multinomial split of n equal prefixes is the distribution of n independent d
 sampling, at the cost of the distinct prefixes only. All rows are equally long, so there is no padding.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from ouroloop.config import ConfigError, SamplingConfig
 from ouroloop.learner.base import Samples
+from ouroloop.learner.network.rows import alike, padded
 from ouroloop.testbed.base import Array, Tokenizer
 
 _FEW_TOKENS = 1_024  # of a vocabulary for which the counts of all tokens are drawn; else those of the texts are
@@ -247,7 +248,6 @@ def assign_slots(parents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 _TOKENS_AT_ONCE = 16_384  # bounds the memory of a forward pass
-_MAX_STRETCH = 1.15  # of the shortest row of a batch, to the longest
 _MANY = 10_000  # texts from which on shared prefixes pay
 _TEXTS_AT_ONCE = 1_024  # bounds the memory of the key-value cache
 _SCORES_AT_ONCE = 2**25  # of tokens of the vocabulary: bounds that of what a forward pass gives, where it is large
@@ -281,24 +281,14 @@ def log_probabilities(
         if len(texts) > _MANY:
             return _of_tree(model, tokenizer, texts, temperatures, min_p)
         log_p: dict[str, list[float]] = {}
-        for batch in _batches(rows, min(_TOKENS_AT_ONCE, _SCORES_AT_ONCE // tokenizer.size)):
-            scores = _score(model, tokenizer, [rows[text] for text in batch], temperatures, min_p)
-            log_p |= zip(batch, scores, strict=True)
+        ordered, at_once = sorted(rows), min(_TOKENS_AT_ONCE, _SCORES_AT_ONCE // tokenizer.size)
+        for batch in alike([len(rows[text]) for text in ordered], at_once):
+            chosen = [ordered[i] for i in batch]
+            scores = _score(model, tokenizer, [rows[text] for text in chosen], temperatures, min_p)
+            log_p |= zip(chosen, scores, strict=True)
     finally:
         model.train(was_training)
     return np.array([log_p[text] for text in texts], dtype=np.float64).reshape(len(texts), len(temperatures)).T
-
-
-def _batches(rows: Mapping[str, Sequence[int]], tokens_at_once: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in sorted(rows, key=lambda text: (len(rows[text]), text)):
-        length = len(rows[text])
-        if batch and (length * (len(batch) + 1) > tokens_at_once or length > _MAX_STRETCH * len(rows[batch[0]])):
-            yield batch
-            batch = []
-        batch.append(text)
-    if batch:
-        yield batch
 
 
 def _score(
@@ -308,11 +298,8 @@ def _score(
     temperatures: Sequence[float],
     min_p: float,
 ) -> list[list[float]]:
-    ids_BL = torch.full((len(rows), max(map(len, rows))), tokenizer.eos_id)
-    is_text_BL = torch.zeros(ids_BL.shape, dtype=torch.bool)
-    for i, ids in enumerate(rows):  # padded on the right, where causality alone keeps it out of what counts
-        ids_BL[i, : len(ids)] = torch.tensor(ids)
-        is_text_BL[i, : len(ids)] = True
+    ids_BL = padded(rows, tokenizer.eos_id)
+    is_text_BL = torch.arange(ids_BL.shape[1]) < torch.tensor([len(ids) for ids in rows])[:, None]
     logits_BLV = _doubled(
         model(input_ids=ids_BL[:, :-1].to(model.device), use_cache=False).logits[..., : tokenizer.size]
     )
@@ -369,11 +356,9 @@ def _tree_log_probs(
     temperatures: Sequence[float],
     min_p: float,
 ) -> Array:
-    eos, size = tokenizer.eos_id, tokenizer.size
+    size = tokenizer.size
     lengths = np.array([len(row) for row in rows])
-    ids_NL = np.full((len(rows), lengths.max()), eos)
-    for row, ids in zip(ids_NL, rows, strict=True):
-        row[: len(ids)] = ids
+    ids_NL = padded(rows, tokenizer.eos_id).numpy()
     cache = Cache(layers=[SlotLayer(len(rows)) for _ in range(model.config.num_hidden_layers)])
     log_p = np.zeros((len(temperatures), len(rows)))
     live, slots = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)  # of the text's prefix

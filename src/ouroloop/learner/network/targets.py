@@ -4,7 +4,7 @@ Of a large vocabulary the K likeliest tokens are told apart and the others taken
 student learns how much the others weigh, and is left to itself how they share it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ouroloop.learner.network.rows import alike, padded
+
 _TOKENS_AT_ONCE, _LOGITS_AT_ONCE = 4_096, 2**25  # what a forward pass computes: more would not stay in a CPU's caches
-_MAX_STRETCH = 1.15  # of the shortest row of a batch, to the longest
 
 Ids = npt.NDArray[np.int64]
 
@@ -45,28 +46,14 @@ def of_model(model: Any, rows: Sequence[Ids], size: int, top_k: int | None, temp
     """What a causal LM predicts within each row of ids, the first of which is the start symbol's."""
     found: dict[int, Targets] = {}
     k = size if top_k is None else min(top_k, size)
-    for batch in _batches([len(row) - 1 for row in rows], min(_TOKENS_AT_ONCE, _LOGITS_AT_ONCE // size)):
-        ids_BL = torch.zeros(len(batch), max(len(rows[i]) - 1 for i in batch), dtype=torch.int64)
-        for at, i in enumerate(batch):  # padded on the right, where causality alone keeps it out of what counts
-            ids_BL[at, : len(rows[i]) - 1] = torch.from_numpy(rows[i][:-1])
+    for batch in alike([len(row) - 1 for row in rows], min(_TOKENS_AT_ONCE, _LOGITS_AT_ONCE // size)):
+        ids_BL = padded([rows[i][:-1] for i in batch], 0)
         logits_BLV = model(input_ids=ids_BL.to(model.device), use_cache=False).logits[..., :size].float()
         p_BLK, tokens_BLK = (logits_BLV / temperature).softmax(-1).topk(k)
         for at, i in enumerate(batch):
             length = len(rows[i]) - 1
             found[i] = Targets(tokens_BLK[at, :length].cpu().clone(), p_BLK[at, :length].cpu().clone())
     return [found[i] for i in range(len(rows))]
-
-
-def _batches(lengths: Sequence[int], tokens_at_once: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        is_full = lengths[i] * (len(batch) + 1) > tokens_at_once
-        if batch and (is_full or lengths[i] > _MAX_STRETCH * lengths[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def cross_entropy(logits_NV: Tensor, targets: Targets) -> Tensor:
