@@ -88,6 +88,8 @@ def presets(tmp_path: Path) -> Path:
         (["status", "--jsno"], "unknown option '--jsno' (did you mean --json?); allowed here: --help, --json"),
         (["compare", "a", "b", "c"], "compare takes a study or two models, not 3 names"),
         (["run", "smoke", "--train.precision=16-mixed", "--train.muon_learning_rate=0.01"], "choose bf16-mixed"),
+        (["run", "smoke", "--train.num_teachers=3"], "need soft targets"),
+        (["run", "smoke", "--train.extrapolation=0.5"], "choose start=previous"),
         (["clean"], "Missing option '--older-than'; see ouroloop clean --help"),
         (["run"], "Missing argument 'PRESET'; see ouroloop run --help"),
         (["walk"], "no command 'walk'; there are: run, sweep, leaderboard, config, "),

@@ -77,7 +77,7 @@ def run_loop(
     learner = learner_of(config)  # torch is imported here: no generation is charged with it
     with running(lambda: existing or create_loop(store, config, name, study, parent, testbed.digest)) as run:
         observer.run_taken(run)
-        original = draw_original(config)
+        original = draw_original(config, testbed)
         reference = Sample.of(original.texts, testbed)
         measures = as_metrics(_measure_original(config, reference))
         record_origin(run, config, original, measures)
@@ -111,10 +111,14 @@ def prepared_testbed(config: LoopConfig) -> Testbed:
     return config.data.testbed.prepared(config.seed, m, num_fresh(config.cycle, m) * (config.num_generations - 1))
 
 
-def draw_original(config: LoopConfig) -> Dataset:
-    """D_0: the same for every cycle, proportion and temperature of one seed."""
-    rng = stream(config.seed, "data", 0)
-    return Dataset.of(prepared_testbed(config).original(config.data.num_examples, rng), Source.ORIGINAL, 0)
+def draw_original(config: LoopConfig, testbed: Testbed | None = None, at_most: int | None = None) -> Dataset:
+    """D_0, or so many of its like: the same for every cycle, proportion and temperature of one seed.
+
+    `testbed` is the prepared one, where there is one already: to prepare it may be to read a corpus.
+    """
+    count = config.data.num_examples if at_most is None else min(at_most, config.data.num_examples)
+    texts = (testbed or prepared_testbed(config)).original(count, stream(config.seed, "data", 0))
+    return Dataset.of(texts, Source.ORIGINAL, 0)
 
 
 def _measure_original(config: LoopConfig, reference: Sample) -> dict[str, Estimate]:

@@ -15,10 +15,10 @@ from ouroloop.config import DataCycle, LoopConfig, flatten
 from ouroloop.console import duration
 from ouroloop.learner import learner_of
 from ouroloop.learner.base import Learner
-from ouroloop.loop.loop import prepared_testbed
-from ouroloop.science.dataset import Dataset, Source
+from ouroloop.loop.loop import draw_original, prepared_testbed
+from ouroloop.science.dataset import Dataset
 from ouroloop.science.metrics import measure
-from ouroloop.science.seeding import Streams, stream
+from ouroloop.science.seeding import Streams
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 
@@ -57,7 +57,7 @@ def cost(config: LoopConfig) -> Cost:
     """
     m = config.data.num_examples
     testbed = prepared_testbed(config)
-    original = Dataset.of(testbed.original(min(m, _EXAMPLES), stream(config.seed, "data", 0)), Source.ORIGINAL, 0)
+    original = draw_original(config, testbed, _EXAMPLES)
     scale = m / len(original)
     growth = (config.num_generations + 1) / 2 if config.cycle.kind is DataCycle.EXPANDING else 1.0
     reference = Sample.of(original.texts, testbed)
