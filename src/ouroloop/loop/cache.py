@@ -26,6 +26,7 @@ from ouroloop.record.provenance import code, packages, processor
 from ouroloop.record.run import Run, Series
 from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import Dataset, DatasetError
+from ouroloop.testbed.base import Sample
 
 CURVES = ("train_loss_nats_per_token", "validation_loss_nats")
 """Metrics of a generation that have optimizer steps for steps."""
@@ -48,6 +49,8 @@ class Generation:
     """Puts M_t into a folder; None where it is not to be had."""
     model: Fitted | None = field(default=None, compare=False)
     """M_t, where it was computed here."""
+    sample: Sample | None = field(default=None, compare=False)
+    """S_t, judged, where it was computed here."""
     source: str = field(default="", compare=False)
     """Which run it was copied from, in words; empty when it was computed here."""
 

@@ -69,6 +69,7 @@ def compute(
         tags,
         fitted.save if learner.is_registrable else None,
         fitted,
+        sample,
     )
 
 

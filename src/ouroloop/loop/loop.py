@@ -260,7 +260,7 @@ class _Loop:
         is_resumed: bool,
     ) -> None:
         """Few writes, each of many things: MLflow takes some 10 ms for one, whatever is in it."""
-        sample = Sample.of(made.samples.texts, self.reference.testbed)
+        sample = made.sample or Sample.of(made.samples.texts, self.reference.testbed)
         tables = {**dataset_table(training_set), **sample_tables(sample)}
         sets = {"training_set.tsv.gz": training_set.to_bytes(), "samples.tsv.gz": made.samples.to_bytes()}
         sets |= {} if made.curated is None else {"curated.tsv.gz": made.curated.to_bytes()}
