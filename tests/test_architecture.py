@@ -1,6 +1,7 @@
 """What the import contracts cannot say: imports at run time, sizes, importers, what a reuse depends on, tests."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,13 @@ def loaded_after(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}}, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("package", [module for module in MODULES if module.endswith("__init__")])
+def test_a_package_draws_its_rooms(package: str) -> None:
+    folder, drawn = MODULES[package].parent, set(re.findall(r"\w+", ast.get_docstring(tree(package)) or ""))
+    rooms = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__", "__main__"} <= drawn
 
 
 MACHINERY = {"torch", "pytorch_lightning", "transformers", "tokenizers", "mlflow", "optuna", "rich", "matplotlib"}

@@ -5,14 +5,16 @@
     results = ouroloop.run("smoke", {"cycle.kind": "incremental"}, cycle__synthetic_proportion=0.5)
     results.metrics, results.samples(3), results.model(3), results.report()
 
-    cli, console    one screen a command; api is the same from Python
+    cli             the commands: leaderboard, one of them; options, how they are read; api, the same from Python
+    console         what is seen of a running loop
     report/         what came of it, for people
     study/          many loops: a driver, an executor, Optuna
     loop/           one loop, generation after generation: the page to read first
     learner/        a dataset in, a fitted model out
     record/         MLflow, and where things are kept
     science/        functions of texts and datasets
-    config          what a loop is; presets: the files that say so
+    presets         the files that say what a loop is: preset_files, where they lie; schema, what they may say
+    config          what a loop is; errors: what a person can do wrong
     testbed/        where texts come from, how they are judged
 
 Arrows point downwards. Importing this is cheap: whatever takes long is imported when it is asked for.

@@ -4,6 +4,8 @@
     dataset      texts with the provenance of each
     cycle        which examples form the next training set
     metrics      diversity, distinct texts, stages
+    statistics   intervals in bounds, medians of what has not happened yet
+    curation/    which texts the next model learns from
     divergence   how far a model's distribution is from the true one
 
 Knows a testbed by its protocol.

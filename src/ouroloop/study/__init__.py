@@ -1,0 +1,15 @@
+"""Many loops: what runs next, where, and the answer.
+
+    config      what a study is, and which loops it spans or chooses from
+    methods     what each method changes of a loop, and what it may know
+    driver      the one process that decides and writes: read it first
+    trials      what was asked for and what came back, in Optuna
+    search      where retention passes a target, and how sure that is
+    executor    this process, processes of this machine, or a Ray cluster
+    work        what an executor is given: one loop
+    status      where studies stand
+    estimate    what a loop or a study will take
+    answer      what came of it, in words
+
+Hands loops to `loop`, and knows no learner from another.
+"""

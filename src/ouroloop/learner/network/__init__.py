@@ -14,6 +14,7 @@
     targets     what a text teaches: its tokens, or what a model makes of them
     rows        which texts are computed at once
     ensemble    several models as one
+    editing     the most foreseeable tokens of a text, written anew
     sampling    draws texts, and says how probable they are, from trees of prefixes
 
 Knows a testbed by its tokenizer alone.
