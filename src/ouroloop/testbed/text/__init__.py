@@ -6,4 +6,6 @@
     spans        what is copied
     measures     distinct n-grams, self-BLEU, vocabulary, compression, repetition
     testbed      all of it, as the loop knows it
+
+Nothing else knows that a text has words.
 """
