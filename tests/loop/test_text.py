@@ -19,6 +19,8 @@ HARD = [
     "\\t is no tab",
     "<b>bold</b>",
 ]
+SMALL = {"num_layers": 1, "num_heads": 2, "hidden_size": 16, "context_length": 96, "vocabulary_size": 400}
+FEW = {"num_steps": 6, "batch_size": 4, "learning_rate": 0.01, "num_warmup_steps": 1, "validate_every": 3}
 
 
 def corpus(folder: Path, count: int = 400) -> Path:
@@ -35,6 +37,11 @@ def on_text(root: Path) -> LoopConfig:
     cycle = {"kind": "fresh_mix", "synthetic_proportion": 0.5}
     given = {"seed": 3, "num_generations": 4, "data": data, "cycle": cycle, "model": {"kind": "empirical"}}
     return LoopConfig.model_validate(given)
+
+
+def network(config: LoopConfig, **changes: object) -> LoopConfig:
+    small = {"num_generations": 3, "model": SMALL, "train": FEW, "sampling": {"max_new_tokens": 40}}
+    return LoopConfig.model_validate(config.model_dump() | small | changes)
 
 
 def test_nothing_is_said_of_truth_and_everything_of_variety(on_text: LoopConfig) -> None:
@@ -62,6 +69,23 @@ def test_texts_of_any_kind_survive_storage_and_resumption(on_text: LoopConfig) -
     resumed = loop(on_text, study="disturbed")
     assert sampled(resumed) == sampled(undisturbed)
     assert outcome(resumed) == outcome(undisturbed)
+
+
+def test_soft_targets_of_one_ancestor_each_resume_as_they_were(on_text: LoopConfig) -> None:
+    """The best row of the leaderboard without an oracle, on byte pairs; half of each training set is real text."""
+    soft = {"targets": "soft", "num_teachers": None, "teaching": "drawn", "soft_top_k": 16}
+    plain = network(on_text)
+    config = plain.changed(train=soft)
+    undisturbed = loop(config, study="undisturbed")
+    forget()
+    with pytest.raises(Interrupted):
+        loop(config, study="disturbed", observer=StopAfter(3, "sample"))
+    resumed = loop(config, study="disturbed")
+    assert sampled(resumed) == sampled(undisturbed)
+    assert outcome(resumed) == outcome(undisturbed)
+    of_tokens = sampled(loop(plain.changed(num_generations=2), study="plain"))
+    assert of_tokens[0] == sampled(resumed)[0]
+    assert of_tokens[1] != sampled(resumed)[1]
 
 
 def test_no_generation_trains_on_held_out_text_or_twice_on_fresh(on_text: LoopConfig) -> None:

@@ -67,8 +67,8 @@ class TrainConfig(Section):
     """Whether a text is taught by the mean of its teachers, or by one of them that is drawn for it: the same in
     expectation, at the cost of one teacher, however many there are."""
     soft_top_k: Annotated[Whole | None, Added()] = Field(default=None, ge=1)
-    """Soft targets tell so many of the likeliest tokens apart and take the others together, cutting none; null for all
-    of a small vocabulary. Unit: tokens."""
+    """Soft targets tell so many of the likeliest tokens apart and take the others together, cutting none; null for all,
+    which a vocabulary of more than 4,096 is too large for. Unit: tokens."""
     loss_temperature: Annotated[Temperature, Added()] = 1.0
     """What logits are divided by in the loss, a teacher's too. At the sampling temperature, what is sampled is what was
     fitted, and no generation sharpens the last. Unit: ratio."""

@@ -98,6 +98,14 @@ def test_a_check_refuses_what_would_fail_later(
         NetworkLearner(parts["model"], parts["train"], SAMPLING, TOKENIZER).check()
 
 
+def test_of_a_large_vocabulary_soft_targets_are_the_likeliest() -> None:
+    model, train = MODEL.changed(vocabulary_size=4_097), TRAIN.changed(targets="soft")
+    with pytest.raises(ConfigError, match=r"needs train.soft_top_k, as 256: a vocabulary of 4,097 tokens is too large"):
+        NetworkLearner(model, train, SAMPLING, None).check()
+    NetworkLearner(model, train.changed(soft_top_k=256), SAMPLING, None).check()
+    NetworkLearner(model.changed(vocabulary_size=4_096), train, SAMPLING, None).check()
+
+
 def test_what_cannot_be_packed_can_be_padded() -> None:
     NetworkLearner(MODEL.changed(model_type="bloom"), TRAIN.changed(batching="padded"), SAMPLING, TOKENIZER).check()
 

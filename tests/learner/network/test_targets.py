@@ -33,7 +33,7 @@ def alone(model: torch.nn.Module, ids: np.ndarray, temperature: float) -> Tensor
 
 
 def dense(targets: Targets) -> Tensor:
-    return torch.zeros(len(targets.tokens_NK), V).scatter_(1, *targets)
+    return torch.zeros(len(targets.tokens_NK), V).scatter_(1, targets.tokens_NK.long(), targets.probabilities_NK)
 
 
 def random_logits(count: int) -> Tensor:
@@ -89,3 +89,30 @@ def test_a_token_that_teaches_itself_costs_what_it_costs_without_soft_targets(wi
     cross_entropy(logits, targets).sum().backward()
     assert torch.isfinite(logits.grad).all()
     assert torch.allclose(logits.grad, logits.detach().softmax(-1) - F.one_hot(torch.from_numpy(ids), V), atol=1e-5)
+
+
+def test_a_mixed_batch_has_soft_rows_and_rows_that_teach_their_tokens(model: torch.nn.Module) -> None:
+    """What an original text teaches beside one that a model wrote is the plain cross-entropy of its tokens."""
+    logits, soft = random_logits(8), of_model(model, ROWS[:1], V, 3, 1.0)[0]
+    hard = of_tokens(ROWS[1][1:], 3)
+    both = Targets(*map(torch.cat, zip(soft, hard, strict=True)))
+    loss_N = cross_entropy(logits[: len(both.tokens_NK)], both)
+    num_soft = len(soft.tokens_NK)
+    assert torch.equal(loss_N[:num_soft], cross_entropy(logits[:num_soft], soft))
+    labels = torch.from_numpy(ROWS[1][1:])
+    plain = F.cross_entropy(logits[num_soft : num_soft + len(labels)], labels, reduction="none")
+    assert torch.allclose(loss_N[num_soft:], plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "bits"), [(2**15 - 1, 16), (2**15, 32)])
+def test_the_highest_token_of_a_vocabulary_is_held(size: int, bits: int) -> None:
+    class Sure(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, input_ids: Tensor, use_cache: bool) -> object:
+            return type("Out", (), {"logits": F.one_hot(torch.full(input_ids.shape, size - 1), size) * 50.0})
+
+    (found,) = of_model(Sure(), ROWS[1:2], size, 2, 1.0)
+    assert found.tokens_NK.dtype == getattr(torch, f"int{bits}")
+    assert (found.tokens_NK[:, 0] == size - 1).all()
+    assert cross_entropy(50.0 * F.one_hot(torch.tensor([size - 1] * 2), size), found) == pytest.approx(0, abs=1e-5)

@@ -185,16 +185,14 @@ class _Texts:
         self._ids = [np.array(tokenizer.encode(text), dtype=np.int64) for text, _ in texts]
         self.lengths_U = np.array([len(ids) - 1 for ids in self._ids], dtype=np.int64)
         self.is_soft_U = np.array([is_soft for _, is_soft in texts])
-        self._targets: list[Targets] | None = None
+        self._targets = dict[int, Targets]()
         if teach is not None and self.is_soft_U.any():
-            taught = iter(teach([ids for ids, (_, is_soft) in zip(self._ids, texts, strict=True) if is_soft]))
-            soft = [next(taught) if is_soft else None for _, is_soft in texts]
-            width = next(one.tokens_NK.shape[1] for one in soft if one is not None)
-            self._targets = [one or targets.of_tokens(ids[1:], width) for ids, one in zip(self._ids, soft, strict=True)]
+            rows = np.flatnonzero(self.is_soft_U).tolist()
+            self._targets = dict(zip(rows, teach([self._ids[row] for row in rows]), strict=True))
 
     def entropy_nats(self, rows: npt.NDArray[np.int64]) -> float:
         """Of the soft targets of these texts, summed."""
-        return 0.0 if self._targets is None else sum(self._targets[row].entropy_nats() for row in rows)
+        return sum(self._targets[row].entropy_nats() for row in rows.tolist())
 
     def batches(self, rows: npt.NDArray[np.int64], size: int) -> Iterator[Batch]:
         for part in np.split(rows, range(size, len(rows), size)):
@@ -220,9 +218,11 @@ class _Texts:
         )
 
     def _targets_of(self, distinct: npt.NDArray[np.int64]) -> Targets | None:
-        if self._targets is None:
+        if not self._targets:
             return None
-        return Targets(*map(torch.cat, zip(*(self._targets[row] for row in distinct), strict=True)))
+        width = next(iter(self._targets.values())).tokens_NK.shape[1]
+        given = (self._targets.get(row) or targets.of_tokens(self._ids[row][1:], width) for row in distinct.tolist())
+        return Targets(*map(torch.cat, zip(*given, strict=True)))
 
 
 class _Stream(IterableDataset[T]):

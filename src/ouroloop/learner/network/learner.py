@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ouroloop.config import ModelConfig, PretrainedModelConfig, SamplingConfig, TrainConfig
+from ouroloop.config import ConfigError, ModelConfig, PretrainedModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner.base import Fitted, Report, Samples, Training
 from ouroloop.learner.network import pretrained, sampling, targets, world
 from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_attention
@@ -131,6 +131,7 @@ class NetworkLearner:
 
     def check(self) -> None:
         build_trainer(self.train, [])
+        self._require_top_k()
         model = self._start(None, 0)
         if isinstance(self.model, PretrainedModelConfig):
             pretrained.require_peft(self.model)
@@ -138,6 +139,13 @@ class NetworkLearner:
         if self.train.batching == "packed":
             with packed_attention(model):
                 pass  # entering it refuses a model that it would change
+
+    def _require_top_k(self) -> None:
+        if self.train.targets == "soft" and self.train.soft_top_k is None and self.tokenizer.size > targets.MOST_TOKENS:
+            raise ConfigError(
+                f"train.targets=soft needs train.soft_top_k, as 256: a vocabulary of {self.tokenizer.size:,} tokens is "
+                f"too large to hold how probable each one is (at most {targets.MOST_TOKENS:,})"
+            )
 
     def fit(
         self,

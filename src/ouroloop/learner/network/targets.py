@@ -20,10 +20,15 @@ _TOKENS_AT_ONCE, _LOGITS_AT_ONCE = 4_096, 2**25  # what a forward pass computes:
 Ids = npt.NDArray[np.int64]
 
 
+MOST_TOKENS = 4_096
+"""Of a larger vocabulary not every token's probability is held, for every token of m texts."""
+
+
 class Targets(NamedTuple):
     """After each of N tokens: K tokens, and how probable each is. What they lack to 1 is all the others' together."""
 
     tokens_NK: Tensor
+    """Of no more bits than the vocabulary needs: m texts are held by their targets, K times as many as their tokens."""
     probabilities_NK: Tensor
 
     def entropy_nats(self) -> float:
@@ -46,20 +51,21 @@ def of_model(model: Any, rows: Sequence[Ids], size: int, top_k: int | None, temp
     """What a causal LM predicts within each row of ids, the first of which is the start symbol's."""
     found: dict[int, Targets] = {}
     k = size if top_k is None else min(top_k, size)
+    kind = torch.int16 if size < 2**15 else torch.int32
     for batch in alike([len(row) - 1 for row in rows], min(_TOKENS_AT_ONCE, _LOGITS_AT_ONCE // size)):
         ids_BL = padded([rows[i][:-1] for i in batch], 0)
         logits_BLV = model(input_ids=ids_BL.to(model.device), use_cache=False).logits[..., :size].float()
         p_BLK, tokens_BLK = (logits_BLV / temperature).softmax(-1).topk(k)
         for at, i in enumerate(batch):
             length = len(rows[i]) - 1
-            found[i] = Targets(tokens_BLK[at, :length].cpu().clone(), p_BLK[at, :length].cpu().clone())
+            found[i] = Targets(tokens_BLK[at, :length].cpu().to(kind), p_BLK[at, :length].cpu().clone())
     return [found[i] for i in range(len(rows))]
 
 
 def cross_entropy(logits_NV: Tensor, targets: Targets) -> Tensor:
     """Of each token, in nats."""
     log_q_NV = F.log_softmax(logits_NV, dim=-1)
-    tokens_NK, p_NK = targets
+    tokens_NK, p_NK = targets.tokens_NK.long(), targets.probabilities_NK
     loss_N = -(p_NK * log_q_NV.gather(1, tokens_NK)).sum(1)
     if tokens_NK.shape[1] == logits_NV.shape[1]:
         return loss_N
