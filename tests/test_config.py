@@ -69,6 +69,15 @@ def test_fingerprints_of_0_1_hold() -> None:
     assert load_preset("laptop", half, LoopConfig).fingerprint().startswith("9862602e")
 
 
+def test_a_step_accumulates_what_there_is() -> None:
+    once, twice = (load_preset("smoke", [f"train.accumulate={number}"], LoopConfig) for number in (1, 2))
+    assert once.fingerprint() == load_preset("smoke", [], LoopConfig).fingerprint() != twice.fingerprint()
+    many = ["data.num_examples=100", "train.batch_size=30", "train.accumulate=3"]  # 90 are trained on, a tenth not
+    assert load_preset("smoke", many, LoopConfig).train.accumulate == 3  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match=r"accumulate 4 batches of 30 take more than 90 .* 100 are 90 trained on"):
+        load_preset("smoke", [*many[:2], "train.accumulate=4"], LoopConfig)
+
+
 def test_how_many_devices_is_part_of_what_a_loop_is_when_there_are_several() -> None:
     loops = [load_preset("smoke", [f"train.devices={number}"], LoopConfig) for number in (1, 2, 4)]
     assert loops[0].fingerprint() == load_preset("smoke", [], LoopConfig).fingerprint()

@@ -87,6 +87,18 @@ class LoopConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _every_batch_has_examples(self) -> Self:
+        train, m = self.train, self.data.num_examples
+        if train is not None and train.accumulate > 1:
+            least, there = train.batch_size * (train.accumulate - 1), m - train.num_validation_examples(m)
+            if there <= least:
+                raise ValueError(
+                    f"train.accumulate {train.accumulate} batches of {train.batch_size} take more than {least:,} "
+                    f"examples, and of data.num_examples {m:,} are {there:,} trained on"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
         longest, writes = self.data.longest, self.sampling.max_new_tokens
         if longest is not None and writes < longest[0] + 1:

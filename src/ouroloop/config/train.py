@@ -13,8 +13,11 @@ class TrainConfig(Section):
     num_steps: Whole = Field(ge=1)
     """Length of the training of each generation, at most. Unit: optimizer steps."""
     batch_size: Whole = Field(ge=1)
-    """What a step sees, drawn at random. num_steps x batch_size / m are the epochs, a tenth less validation. Unit:
-    expressions."""
+    """What is computed at once, drawn at random, and what a step sees unless it accumulates. num_steps x batch_size / m
+    are the epochs, a tenth less validation. Unit: expressions."""
+    accumulate: Annotated[Whole, Added()] = Field(default=1, ge=1, le=100_000)
+    """How many batches a step sums the gradients of: one batch of so many times batch_size, in the memory of one.
+    Unit: batches."""
     batching: Literal["packed", "padded"] = "packed"
     """Whether a batch is one row of its tokens, or, the plain way, which works for any causal LM, a row for each
     expression, padded to the longest."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Literal
 
 import numpy as np
@@ -39,6 +39,10 @@ def make(batching: Literal["packed", "padded"]) -> MixedDataModule:
     return MixedDataModule(dataset, TOKENIZER, CONFIG.changed(batching=batching), stream(1, "split"))
 
 
+def batches_of(module: MixedDataModule) -> Iterator[Batch]:
+    return chain.from_iterable(module.train_steps())
+
+
 @pytest.fixture
 def module() -> MixedDataModule:
     return make("packed")
@@ -53,7 +57,7 @@ def epoch(batches: Iterator[Batch]) -> list[str]:
 
 
 def test_split_is_90_to_10_keeps_every_row_and_shuffles_each_epoch_anew(module: MixedDataModule) -> None:
-    batches = module.train_batches()
+    batches = batches_of(module)
     first, second = epoch(batches), epoch(batches)
     assert first != second
     assert sorted(first) == sorted(second)
@@ -71,7 +75,7 @@ def test_validation_is_one_fixed_pass(module: MixedDataModule) -> None:
 def test_what_a_collapsed_dataset_repeats_is_evaluated_once() -> None:
     dataset = Dataset.of(["True"] * 90 + ["( not False )"] * 10, Source.SAMPLED, 3)
     config = CONFIG.changed(batch_size=20, validation_fraction=0.2)
-    batches = list(islice(MixedDataModule(dataset, TOKENIZER, config, stream(1, "split")).train_batches(), 4))
+    batches = list(islice(batches_of(MixedDataModule(dataset, TOKENIZER, config, stream(1, "split"))), 4))
     lengths = {2, 5, 2 + 5}
     assert {len(batch.ids_N) for batch in batches} <= lengths
     assert sum(batch.num_texts for batch in batches) == 80
@@ -92,7 +96,7 @@ def test_one_example_cannot_be_split() -> None:
 
 
 def test_packed_or_padded_a_batch_is_the_same() -> None:
-    packed, padded = (next(make(batching).train_batches()) for batching in ("packed", "padded"))
+    packed, padded = (next(batches_of(make(batching))) for batching in ("packed", "padded"))
     assert rows_of(packed) == rows_of(padded)
     assert packed.lengths_B == tuple(sorted(padded.lengths_B))
     assert sum(packed.lengths_B) == len(packed.ids_N)
@@ -101,14 +105,26 @@ def test_packed_or_padded_a_batch_is_the_same() -> None:
 def test_the_trainer_gets_the_steps_between_two_validations_at_once_and_no_step_more() -> None:
     stretches = list(make("packed").train_dataloader())
     assert [len(stretch) for stretch in stretches] == [8, 8, 4]
-    alone = list(islice(make("packed").train_batches(), 20))
-    assert [rows_of(batch) for stretch in stretches for batch in stretch] == [rows_of(batch) for batch in alone]
+    alone = list(islice(batches_of(make("packed")), 20))
+    assert [rows_of(batch) for stretch in stretches for (batch,) in stretch] == [rows_of(batch) for batch in alone]
 
 
 def test_a_validation_set_is_bounded_and_the_rest_is_trained_on() -> None:
     dataset = Dataset.of(unique_set(100, stream(1, "data")), Source.ORIGINAL, 0)
     module = MixedDataModule(dataset, TOKENIZER, CONFIG.changed(max_validation_examples=3), stream(1, "split"))
     validation = [text for batch in module.validation_batches() for text in rows_of(batch)]
-    trained = [text for batch in islice(module.train_batches(), 14) for text in rows_of(batch)]
+    trained = [text for batch in islice(batches_of(module), 14) for text in rows_of(batch)]
     assert len(validation) == 3
     assert sorted(validation + trained) == sorted(dataset.texts)
+
+
+def test_a_step_that_accumulates_sees_what_one_of_a_larger_batch_does() -> None:
+    dataset = Dataset.of(unique_set(100, stream(1, "data")), Source.ORIGINAL, 0)
+
+    def steps(**sizes: int) -> list[list[list[str]]]:
+        module = MixedDataModule(dataset, TOKENIZER, CONFIG.changed(**sizes), stream(1, "split"))
+        return [[rows_of(batch) for batch in step] for step in islice(module.train_steps(), 9)]
+
+    whole, parts = steps(batch_size=21), steps(batch_size=7, accumulate=3)
+    assert [len(step) for step in parts] == [3, 3, 3, 3, 1, 3, 3, 3, 3]  # 90 rows: an epoch ends in 6 of them
+    assert [sorted(chain.from_iterable(step)) for step in parts] == [sorted(*step) for step in whole]

@@ -65,7 +65,7 @@ def test_a_repeated_expression_weighs_as_often_as_it_is_there(batching: str) -> 
     texts = ["( not False )", "( not False )", "( True or False )", "True", "True", "True"]
     config = CONFIG.changed(batching=batching, validation_fraction=0.01)
     data = MixedDataModule(Dataset.of(texts * 2, Source.SAMPLED, 1), TOKENIZER, config, stream(1, "split"))
-    batch = next(data.train_batches())
+    (batch,) = next(data.train_steps())
     with packed_attention(model) if batching == "packed" else nullcontext():
         loss = LanguageModel(model, config, lambda step, loss: None).summed_loss(batch) / batch.num_tokens
     seen = texts_of(batch)
@@ -90,6 +90,19 @@ def test_it_learns_and_counts_its_tokens() -> None:
     assert training.train_losses[-1] < 0.7 * training.train_losses[0]
     assert training.num_tokens == pytest.approx(60 / 8 * data.num_train_tokens, rel=0.01)
     assert not model.training
+
+
+@pytest.mark.parametrize("muon", [None, 0.02])
+def test_accumulated_gradients_are_those_of_the_whole_batch(muon: float | None) -> None:
+    """To rounding, 2^-23 of a float, which ten steps of either optimizer enlarge less than a thousandfold."""
+    ten = CONFIG.changed(num_steps=10, muon_learning_rate=muon)
+    whole = trained(ten)[2]
+    parts = trained(ten.changed(batch_size=4, accumulate=3))[2]
+    assert parts.train_losses == pytest.approx(whole.train_losses, rel=1e-4)
+    assert parts.validation_nats == pytest.approx(whole.validation_nats, rel=1e-4)
+    assert parts.num_tokens == whole.num_tokens
+    smaller = trained(ten.changed(batch_size=4))[2]
+    assert smaller.train_losses != pytest.approx(whole.train_losses, rel=1e-2)
 
 
 def test_muon_and_adamw_together_make_one_step_and_learn_more_in_it() -> None:

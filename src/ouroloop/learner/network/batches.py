@@ -283,23 +283,27 @@ class MixedDataModule(pl.LightningDataModule):
             floor += float(-(shares * np.log(shares)).sum()) * (len(hard) / len(self._validation_rows))
         return floor
 
-    def train_batches(self) -> Iterator[Batch]:
-        """One epoch after another without end, each shuffled anew."""
+    def train_steps(self) -> Iterator[list[Batch]]:
+        """What each optimizer step sees, at most `accumulate` batches; one epoch after another without end, each
+        shuffled anew.
+        """
+        size = self._config.batch_size * self._config.accumulate
         while True:
             rows = self._rng.permutation(self._train_rows)
-            yield from self._texts.batches(rows, self._config.batch_size)
+            for step in np.split(rows, range(size, len(rows), size)):
+                yield list(self._texts.batches(step, self._config.batch_size))
 
     def validation_batches(self) -> Iterator[Batch]:
         # No gradients to keep: larger batches are faster and no less exact
         return self._texts.batches(self._validation_rows, 4 * self._config.batch_size)
 
-    def _stretches(self) -> Iterator[list[Batch]]:
-        batches = islice(self.train_batches(), self._config.num_steps)
-        while stretch := list(islice(batches, self._config.validate_every)):
+    def _stretches(self) -> Iterator[list[list[Batch]]]:
+        steps = islice(self.train_steps(), self._config.num_steps)
+        while stretch := list(islice(steps, self._config.validate_every)):
             yield stretch
 
-    def train_dataloader(self) -> DataLoader[list[Batch]]:
-        """The batches of all optimizer steps, in lists from one validation to the next."""
+    def train_dataloader(self) -> DataLoader[list[list[Batch]]]:
+        """All optimizer steps, in lists from one validation to the next."""
         return DataLoader(_Stream(self._stretches), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -50,7 +50,7 @@ warnings.filterwarnings("ignore", message=".*does not have many workers")  # bat
 class LanguageModel(pl.LightningModule):
     """Trains a causal LM by maximum likelihood: AdamW, or Muon and AdamW, warm-up, cosine decay, loss in nats.
 
-    The training loss is the mean over the tokens of a batch; validation is the sum over an expression
+    The training loss is the mean over the tokens of a step; validation is the sum over an expression
     (its `<eos>` included), averaged over the expressions of the validation set.
     """
 
@@ -97,19 +97,24 @@ class LanguageModel(pl.LightningModule):
             return packed_logits(self.model, batch.ids_N, batch.positions_N, blocks)
         return padded_logits(self.model, batch.ids_N, layout(lengths_B, single_block=True, device=self.device))
 
-    def training_step(self, stretch: list[Batch], index: int) -> None:
+    def training_step(self, stretch: list[list[Batch]], index: int) -> None:
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
-        for batch in stretch:
-            loss = self.summed_loss(batch) / batch.num_tokens
+        for step in stretch:
             optimizer.zero_grad()
-            self.manual_backward(loss * world.size())  # gradients of several processes are averaged
+            num_tokens = sum(batch.num_tokens for batch in step)
+            self.train_losses.append(torch.stack([self._backward(batch, num_tokens) for batch in step]).sum())
             optimizer.step()
             schedule.step()
-            self.num_tokens += batch.num_tokens
-            self.train_losses.append(loss.detach())
+            self.num_tokens += num_tokens
             if self.num_steps % max(1, self.config.num_steps // 100) == 0:
                 self._report(self.num_steps, float(self.train_losses[-1]) * world.size())
+
+    def _backward(self, batch: Batch, num_tokens: int) -> Tensor:
+        """Adds to the gradients those of the mean over so many tokens, and returns what the batch adds to it."""
+        loss = self.summed_loss(batch) / num_tokens
+        self.manual_backward(loss * world.size())  # gradients of several processes are averaged
+        return loss.detach()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Here and not in the loop above: what mixed precision has scaled up is scaled down again by now
