@@ -3,6 +3,7 @@
 Nothing may leave this machine, no console may complain, and no text that a model wrote may run.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ import yaml
 
 from ouroloop.cli import main
 from ouroloop.config import LoopConfig
+from ouroloop.loop.loop import run_loop
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.run import Run, sample_tables
 from ouroloop.record.track import Store
@@ -36,6 +38,11 @@ pytestmark = [
 ]
 
 HOSTILE = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "**[x](javascript:alert(3))** `"]
+
+TEXTS = [
+    *("<script>alert(1)</script>", "</td><img src=x onerror=alert(2)>", "\u202eevil\u202c", "שלום עולם"),
+    *("\x1b[31mred\x1b[0m", "tab\tand\nline", "nul \0", "javascript:alert(3)"),
+]
 
 
 class Site(NamedTuple):
@@ -72,7 +79,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Iter
             assert main(["sweep", str(preset)]) == 0  # while the server starts
             hostile_loop(Store.open())
             poor_loops(Store.open())
-            for name in ("hostile", "flat", "empty"):
+            loop_on_text(Store.open(), root)
+            for name in ("hostile", "flat", "empty", "text"):
                 assert main(["report", name]) == 0
             assert server.stdout is not None
             address = next(line.split()[-1] for line in server.stdout if line.strip().startswith("runs"))
@@ -115,6 +123,23 @@ def hostile_loop(store: Store) -> None:
     for one in (run, child):
         one.log_series(points)
         one.end("FINISHED")
+
+
+def loop_on_text(store: Store, root: Path) -> None:
+    """Of the ideal learner, which writes what the corpus has: HTML, controls, and text from right to left."""
+    path = root / "corpus.jsonl"
+    rows = [f"Row {i} of {i % 9}: {' | '.join(TEXTS)} in its {i % 13}th place." for i in range(200)]
+    path.write_text("\n".join(json.dumps({"text": row}) for row in rows))
+    data = {
+        "kind": "text",
+        "path": str(path),
+        "num_examples": 60,
+        "num_held_out": 20,
+        "compared_tokens": 300,
+        "block_tokens": 128,
+    }
+    given = {"num_generations": 2, "data": data, "model": {"kind": "empirical"}}
+    run_loop(LoopConfig.model_validate(given), store, name="text", study="text")
 
 
 def poor_loops(store: Store) -> None:
@@ -261,6 +286,30 @@ def test_hostile_texts_are_shown_and_not_run(site: Site, tab: Any) -> None:
     assert [text.strip() for text in shown] == HOSTILE
     assert tab.locator("img").count() == 0
     assert tab.locator("#loops tbody tr").count() == 1  # the page goes on behind them
+
+
+def test_a_page_of_text_shows_what_was_written_safely(site: Site, tab: Any) -> None:
+    open_report(tab, site, "text")
+    slider, rows = tab.locator("#expressions input[type=range]"), tab.locator("#expressions tbody tr")
+    slider.press("Home")
+    assert tab.inner_text("#expressions output") == "D₀, original data"
+    cells = tab.locator("#expressions td.expression")
+    shown = cells.all_inner_texts()
+    (run,) = site.runs("loop", "text")
+    original = run.read_dataset("original_data.tsv.gz").texts
+    spelled = {"\t": "␉", "\n": "␊", "\0": "␀", "\x1b": "␛", "\u202e": "U+202E", "\u202c": "U+202C"}
+    expected = {text.translate(str.maketrans(spelled)) for text in original}
+    assert len(shown) == rows.count() > 8
+    assert {text.strip() for text in shown} <= expected
+    for hostile in ("alert(1)", "onerror", "U+202E", "שלום", "␛[31m", "␉and␊", "␀", "javascript:"):
+        assert all(hostile in text for text in shown), hostile
+    assert tab.locator("img, a[href^=javascript]").count() == 0
+    assert tab.locator("script:not([src])", has_text="alert(").count() == 0
+    assert cells.locator("bdi").count() == len(shown)  # a line from right to left turns nothing beside it
+    said = tab.inner_text("body")
+    assert "distinct-3" in said
+    assert "malformed" not in said
+    assert tab.locator("#measures svg path").count() > 0
 
 
 def close_assistant(tab: Any) -> None:

@@ -103,6 +103,10 @@ class LoopView(Observer):
         if not self._live:
             self._console.print(f"{name}: {config.num_generations} generations", highlight=False)
 
+    def texts_lost(self, count: int, num_texts: int) -> None:
+        line = f"{count:,} of {num_texts:,} texts of D_0 do not come back from the model's tokens as they were"
+        self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
     def generation_started(self, generation: int) -> None:
         self._started = monotonic()
         self._progress.update(self._generations, description=f"generation {generation}")

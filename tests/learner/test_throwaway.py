@@ -46,6 +46,8 @@ class UniformLearner:
     def prepared(self, original: Sequence[str]) -> "UniformLearner":
         return self
 
+    def num_lost(self, texts: Sequence[str]) -> None: ...
+
     def check(self) -> None: ...
 
     def fit(

@@ -84,6 +84,9 @@ class Learner(Protocol):
             ConfigError: it cannot learn them.
         """
 
+    def num_lost(self, texts: Sequence[str]) -> int | None:
+        """How many of these its own tokens do not give back as they were; None where it has none of its own."""
+
     def check(self) -> None:
         """Everything that can be known before anything is recorded, and without D_0.
 

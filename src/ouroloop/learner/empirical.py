@@ -65,6 +65,9 @@ class EmpiricalLearner:
     def prepared(self, original: Sequence[str]) -> "EmpiricalLearner":
         return self
 
+    def num_lost(self, texts: Sequence[str]) -> None:
+        """It copies whole texts."""
+
     def check(self) -> None: ...
 
     def fit(

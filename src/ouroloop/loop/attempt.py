@@ -106,6 +106,9 @@ class _Attempt(Observer):
     def loop_started(self, config: LoopConfig, name: str) -> None:
         self._watch.loop_started(config, name)
 
+    def texts_lost(self, count: int, num_texts: int) -> None:
+        self._watch.texts_lost(count, num_texts)
+
     def generation_started(self, generation: int) -> None:
         if monotonic() - self._asked > _FRESH_SECONDS:
             self._ask()

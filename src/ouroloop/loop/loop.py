@@ -58,7 +58,7 @@ def run_loop(
     complete; `new` starts another one. Killed in between, nothing of a finished generation is lost.
 
     Raises:
-        ConfigError: the learner cannot be made, or the testbed has not enough to give.
+        ConfigError: the learner cannot be made, or learn these texts, or the testbed has not enough to give.
     """
     observer, config = observer or Observer(), config.pinned()
     observer.loop_started(config, name)
@@ -74,14 +74,13 @@ def run_loop(
     if existing and existing.status == "FINISHED" and recorded.keys() >= set(range(1, config.num_generations + 1)):
         _show_complete(recorded, observer)
         return existing
-    learner = learner_of(config)  # torch is imported here: no generation is charged with it
+    original = draw_original(config, testbed)
+    learner = learner_of(config).prepared(original.texts)  # torch is imported here: no generation is charged with it
     with running(lambda: existing or create_loop(store, config, name, study, parent, testbed.digest)) as run:
         observer.run_taken(run)
-        original = draw_original(config, testbed)
         reference = Sample.of(original.texts, testbed)
-        measures = as_metrics(_measure_original(config, reference))
+        measures = as_metrics(_measure_original(config, reference)) | _lost(learner, original, observer)
         record_origin(run, config, original, measures)
-        learner = learner.prepared(original.texts)
         with Writer.open() as history:
             history.add(0, measures, Written.of(reference))
             loop = _Loop(config, learner, study, run, reference, observer, history, new, reached=run.reached)
@@ -124,6 +123,14 @@ def draw_original(config: LoopConfig, testbed: Testbed | None = None, at_most: i
 def _measure_original(config: LoopConfig, reference: Sample) -> dict[str, Estimate]:
     true, measures = reference.testbed.distribution, measure(reference, reference)
     return measures | (control(reference) if true is None else of_original(true, config.data.num_examples))
+
+
+def _lost(learner: Learner, original: Dataset, observer: Observer) -> dict[str, float]:
+    """How many texts of D_0 the learner's own tokens change; absent where it has none."""
+    count = learner.num_lost(original.texts)
+    if count:
+        observer.texts_lost(count, len(original))
+    return {} if count is None else {"num_lost": float(count)}
 
 
 def _describe_outcome(run: Run, config: LoopConfig) -> None:

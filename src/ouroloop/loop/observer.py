@@ -19,6 +19,9 @@ class Observer:
     def run_taken(self, run: "Run") -> None:
         """The loop's run, found or created, before it is written to; one that is gone on with twice."""
 
+    def texts_lost(self, count: int, num_texts: int) -> None:
+        """So many texts of D_0 are others in the tokens of the learner."""
+
     def generation_started(self, generation: int) -> None: ...
 
     def phase_started(self, phase: str) -> None: ...

@@ -167,3 +167,33 @@ def test_peak_memory_does_not_grow_with_the_corpus(tmp_path: Path, kind: str) ->
         peaks.append(peak_kilobytes(path))
     assert path.stat().st_size > 40_000_000
     assert peaks[1] - peaks[0] < 4_000
+
+
+PREPARED = """
+import resource, sys
+from time import process_time
+from ouroloop.testbed.text.testbed import TextTestbed
+bed = TextTestbed(sys.argv[1], num_held_out=500).prepared(1, 2_000, 2_000)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(len(bed.held_out), len(bed.original(2_000, None)), peak, process_time())
+"""
+
+
+@pytest.mark.slow
+def test_a_gigabyte_is_prepared_in_the_memory_of_a_tenth(tmp_path: Path) -> None:
+    """A jsonl of distinct documents of 2 kB: 900 MB more of text, less than a hundredth of that more memory."""
+    path, peaks, size = tmp_path / "corpus.jsonl", list[int](), 0
+    with path.open("w") as file:
+        for end in (100_000_000, 1_000_000_000):
+            while size < end:
+                sentences = (f"Sentence {i} of the document at {size} ends after some words. " for i in range(32))
+                size += file.write(json.dumps({"id": size, "text": "".join(sentences)}) + "\n")
+            file.flush()
+            done = subprocess.run(
+                [sys.executable, "-c", PREPARED, str(path)], capture_output=True, text=True, check=True
+            )
+            held_out, original, peak, seconds = done.stdout.split()
+            assert (held_out, original) == ("500", "2000")
+            peaks.append(int(peak))
+            print(f"{size / 1e6:,.0f} MB: {int(peak) / 1e3:,.1f} MB at most, {float(seconds):.0f} s of a core")
+    assert peaks[1] - peaks[0] < 9_000

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, get_session, snapshot_download
 
 from ouroloop.config import ConfigError
 from ouroloop.learner.network import OFFLINE_BY_CHOICE
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 """Neither pickled weights nor code."""
+_SECONDS = 5.0  # after which the hub is taken to be out of reach
 
 
 def downloaded(name: str, commit: str) -> Path:
@@ -25,7 +26,8 @@ def downloaded(name: str, commit: str) -> Path:
             if OFFLINE_BY_CHOICE and usual:
                 raise
         constants.HF_HUB_OFFLINE = False
-        return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, etag_timeout=5))
+        get_session().head(constants.ENDPOINT, timeout=_SECONDS)  # where there is no way, it would try for minutes
+        return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, etag_timeout=_SECONDS))
     except Exception as error:  # of the network, the hub or its cache, each with its own
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ConfigError(f"cannot get model.pretrained {name!r} at {commit[:12]}: {reason}") from None

@@ -24,7 +24,7 @@ from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_atte
 from ouroloop.learner.network.editing import edit
 from ouroloop.learner.network.ensemble import Mean, mean_of
 from ouroloop.learner.network.model import build_model, in_own_memory, load_model, num_parameters, save_model
-from ouroloop.learner.network.subwords import byte_pairs, of_size, saved
+from ouroloop.learner.network.subwords import Subwords, byte_pairs, of_size, saved
 from ouroloop.learner.network.targets import Ids, Targets
 from ouroloop.learner.network.train import build_trainer, train
 from ouroloop.science.dataset import Dataset
@@ -114,6 +114,10 @@ class NetworkLearner:
         learnt = byte_pairs(original, self.model.vocabulary_size, self.model.context_length)
         learnt.require_room(original, "model.context_length")
         return replace(self, own_tokenizer=learnt)
+
+    def num_lost(self, texts: Sequence[str]) -> int | None:
+        tokenizer = self.tokenizer
+        return tokenizer.num_lost(texts) if isinstance(tokenizer, Subwords) else None
 
     @property
     def description(self) -> str:
