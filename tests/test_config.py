@@ -78,6 +78,22 @@ def test_a_step_accumulates_what_there_is() -> None:
         load_preset("smoke", [*many[:2], "train.accumulate=4"], LoopConfig)
 
 
+@pytest.mark.parametrize(
+    ("preset", "given", "message"),
+    [
+        ("smoke", [], "real examples to go on with: choose data.kind=text"),
+        ("text-smoke", ["model.kind=empirical", "train=null"], "a network: model.kind empirical draws whole texts"),
+        ("text-smoke", ["curation.steps=[unique]"], "to know how many texts are drawn: leave curation out"),
+        ("text-smoke", ["train.devices=2"], "train.devices=1"),
+    ],
+)
+def test_prompts_need_what_they_are_made_of(preset: str, given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"sampling.prompt_tokens needs {message}"):
+        load_preset(preset, [*given, "sampling.prompt_tokens=8"], LoopConfig)
+    none, some = (load_preset("text-smoke", [f"sampling.prompt_tokens={k}"], LoopConfig) for k in (0, 8))
+    assert none.fingerprint() == load_preset("text-smoke", [], LoopConfig).fingerprint() != some.fingerprint()
+
+
 def test_how_many_devices_is_part_of_what_a_loop_is_when_there_are_several() -> None:
     loops = [load_preset("smoke", [f"train.devices={number}"], LoopConfig) for number in (1, 2, 4)]
     assert loops[0].fingerprint() == load_preset("smoke", [], LoopConfig).fingerprint()

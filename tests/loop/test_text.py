@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.loop.loop import prepared_testbed
 from ouroloop.record.liveness import Interrupted
+from ouroloop.science.dataset import Source
 from tests.loop.loops import StopAfter, forget, generations, loop, outcome, sampled
 
 HARD = [
@@ -86,6 +88,37 @@ def test_soft_targets_of_one_ancestor_each_resume_as_they_were(on_text: LoopConf
     of_tokens = sampled(loop(plain.changed(num_generations=2), study="plain"))
     assert of_tokens[0] == sampled(resumed)[0]
     assert of_tokens[1] != sampled(resumed)[1]
+
+
+def test_texts_go_on_with_real_beginnings_that_nothing_else_has(on_text: LoopConfig) -> None:
+    config = network(on_text, sampling={"max_new_tokens": 20, "prompt_tokens": 6})
+    undisturbed = loop(config, study="undisturbed")
+    prompts = undisturbed.read_dataset("prompts.tsv.gz").texts
+    testbed = prepared_testbed(config)
+    assert len(set(prompts)) == 60
+    assert {len(testbed.tokens(prompt)) for prompt in prompts} == {6}
+    made = generations(undisturbed)
+    for generation in made:
+        texts = generation.read_dataset("samples.tsv.gz").texts
+        assert all(text.startswith(prompt) for text, prompt in zip(texts, prompts, strict=True))
+        given, whole = (sum(len(testbed.tokens(text)) for text in of) for of in (prompts, texts))
+        assert generation.metrics["prompt_share"] == given / whole < 1
+    sets = [generation.read_dataset("training_set.tsv.gz") for generation in made]
+    real = {text for one in sets for text in one.take(np.flatnonzero(one.sources != Source.SAMPLED)).texts}
+    for text in (*real, *testbed.held_out):
+        assert not text.startswith(prompts)
+    assert not real & set(testbed.held_out)
+    forget()
+    with pytest.raises(Interrupted):
+        loop(config, study="disturbed", observer=StopAfter(2, "measure"))
+    assert sampled(loop(config, study="disturbed")) == sampled(undisturbed)
+
+
+def test_prompts_count_in_what_a_corpus_has_to_hold(on_text: LoopConfig) -> None:
+    long = {"num_generations": 9, "sampling": {"prompt_tokens": 6, "max_new_tokens": 20}}
+    assert prepared_testbed(network(on_text, **long))  # 20 + 60 + 60 + 8 x 30 of 400, and 20 left
+    with pytest.raises(ConfigError, match="10 are missing: D_0 takes 60, fresh data 270, prompts 60, and 20 are held"):
+        prepared_testbed(network(on_text, **long | {"num_generations": 10}))
 
 
 def test_no_generation_trains_on_held_out_text_or_twice_on_fresh(on_text: LoopConfig) -> None:

@@ -114,6 +114,20 @@ class LoopConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _prompts_are_possible(self) -> Self:
+        lacks = (
+            (self.data.kind != "text", "real examples to go on with: choose data.kind=text"),
+            (self.model.kind == "empirical", "a network: model.kind empirical draws whole texts"),
+            (bool(self.curation.steps), "to know how many texts are drawn: leave curation out"),
+            (self.train is not None and self.train.devices > 1, "train.devices=1"),
+        )
+        if self.sampling.prompt_tokens:
+            for is_so, what in lacks:
+                if is_so:
+                    raise ValueError(f"sampling.prompt_tokens needs {what}")
+        return self
+
+    @model_validator(mode="after")
     def _curation_is_possible(self) -> Self:
         of_grammar = self.curation.needs & {Oracle.VERIFIER, Oracle.GRAMMAR, Oracle.FRESH_DATA}
         if of_grammar and self.data.kind != "logic":

@@ -134,6 +134,9 @@ class SamplingConfig(Section):
     Unit: ratio."""
     max_new_tokens: Whole = Field(default=200, ge=1, le=1_000)
     """Where a text is cut off that has not ended. Unit: tokens."""
+    prompt_tokens: Annotated[Whole, Added()] = Field(default=0, ge=0, le=4_096)
+    """S_t goes on with so many first tokens of m real examples, which are neither trained on nor held out otherwise, or
+    with half of a short one; 0 begins every text anew. Unit: words and punctuation marks."""
     batch_size: Whole = Field(default=4_096, ge=1)
     """What is sampled at once, which bounds the memory of the key-value cache. Unit: expressions."""
 

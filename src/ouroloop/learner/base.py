@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -58,6 +58,14 @@ class Fitted(Protocol):
 
     def save(self, folder: Path) -> None:
         """As files from which `Learner.load` makes the same model."""
+
+
+@runtime_checkable
+class Continuing(Protocol):
+    """A fitted model that can go on with a text that somebody began."""
+
+    def continued(self, beginnings: Sequence[str], rng: np.random.Generator) -> Samples:
+        """A text for each, in their order, with its beginning; its log-probability is that of the rest, given it."""
 
 
 class Learner(Protocol):

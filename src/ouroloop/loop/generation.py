@@ -6,7 +6,7 @@ from itertools import islice
 from time import perf_counter
 
 from ouroloop.config import LoopConfig
-from ouroloop.learner.base import Fitted, Learner, Samples, Training
+from ouroloop.learner.base import Continuing, Fitted, Learner, Samples, Training
 from ouroloop.loop.cache import CURVES, Generation
 from ouroloop.loop.harvest import Harvest, harvest
 from ouroloop.loop.observer import Observer
@@ -16,7 +16,7 @@ from ouroloop.science import divergence
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import as_metrics, measure, measure_training_set
 from ouroloop.science.seeding import Streams, stream
-from ouroloop.testbed.base import Estimate, Sample
+from ouroloop.testbed.base import Estimate, Prompting, Sample, Testbed
 
 _CROSS_CHECKED = 100  # distinct texts a generation that another judge sees too
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
@@ -44,12 +44,13 @@ def compute(
     with _timed(seconds, "train", observer):
         fitted = learner.fit(training_set, streams, observer.trained, previous)
     with _timed(seconds, "sample", observer):
-        drawn = fitted.sample(config.data.num_examples, streams.numpy("sampling"))
+        beginnings = prompts(config, original.testbed)
+        drawn = _drawn(config, fitted, beginnings, streams)
     with _timed(seconds, "measure", observer):
         sample = Sample.of(drawn.texts, original.testbed)
         sample.testbed.cross_check(list(islice(sample.counts, _CROSS_CHECKED)))
         measures = measure(sample, original) | measure_training_set(sample, training_set)
-        measures |= _divergences(config, number, fitted, drawn, sample)
+        measures |= _divergences(config, number, fitted, drawn, sample) | _prompted(sample, beginnings)
     tags, curated = {"commit": commit(), "code": code()}, None
     if config.curation.steps:
         with _timed(seconds, "curate", observer):
@@ -71,6 +72,31 @@ def compute(
         fitted,
         sample,
     )
+
+
+def prompts(config: LoopConfig, testbed: Testbed) -> list[str]:
+    """What the texts of S_t go on with, in their order; nothing where each begins anew."""
+    if not config.sampling.prompt_tokens:
+        return []
+    assert isinstance(testbed, Prompting)
+    return testbed.beginnings(config.sampling.prompt_tokens)
+
+
+def _drawn(config: LoopConfig, fitted: Fitted, beginnings: Sequence[str], streams: Streams) -> Samples:
+    rng = streams.numpy("sampling")
+    if not beginnings:
+        return fitted.sample(config.data.num_examples, rng)
+    assert isinstance(fitted, Continuing)
+    return fitted.continued(beginnings, rng)
+
+
+def _prompted(sample: Sample, beginnings: Sequence[str]) -> dict[str, Estimate]:
+    """How much of S_t was given, of its tokens."""
+    if not beginnings:
+        return {}
+    count = sample.testbed.tokens
+    given = sum(len(count(text)) for text in beginnings)
+    return {"prompt_share": Estimate(given / sum(n * len(count(text)) for text, n in sample.counts.items()))}
 
 
 def _of_curated(curated: Harvest, original: Sample) -> dict[str, Estimate]:

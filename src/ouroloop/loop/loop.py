@@ -25,7 +25,7 @@ from ouroloop.learner import learner_of
 from ouroloop.learner.base import Learner
 from ouroloop.loop import cache
 from ouroloop.loop.cache import Generation
-from ouroloop.loop.generation import compute
+from ouroloop.loop.generation import compute, prompts
 from ouroloop.loop.harvest import NothingKeptError
 from ouroloop.loop.lineage import Lineage
 from ouroloop.loop.observer import Observer
@@ -80,7 +80,7 @@ def run_loop(
         observer.run_taken(run)
         reference = Sample.of(original.texts, testbed)
         measures = as_metrics(_measure_original(config, reference)) | _lost(learner, original, observer)
-        record_origin(run, config, original, measures)
+        record_origin(run, config, original, measures, prompts(config, testbed))
         with Writer.open() as history:
             history.add(0, measures, Written.of(reference))
             loop = _Loop(config, learner, study, run, reference, observer, history, new, reached=run.reached)
@@ -107,7 +107,8 @@ def prepared_testbed(config: LoopConfig) -> Testbed:
         ConfigError: it has not so much.
     """
     m = config.data.num_examples
-    return config.data.testbed.prepared(config.seed, m, num_fresh(config.cycle, m) * (config.num_generations - 1))
+    fresh = num_fresh(config.cycle, m) * (config.num_generations - 1)
+    return config.data.testbed.prepared(config.seed, m, fresh, m if config.sampling.prompt_tokens else 0)
 
 
 def draw_original(config: LoopConfig, testbed: Testbed | None = None, at_most: int | None = None) -> Dataset:

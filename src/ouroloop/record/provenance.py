@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from ouroloop.config import LoopConfig, flatten
 from ouroloop.record import stores
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.science.dataset import Dataset, DatasetError
+from ouroloop.science.dataset import Dataset, DatasetError, Source
 
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
 _DECISIVE = ("config", "testbed", "science", "learner", "loop")
@@ -92,8 +92,12 @@ def create_loop(
     return store.create(name, parent, tags | cell_tags(config, study))
 
 
-def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float]) -> None:
-    """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures."""
+def record_origin(
+    run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float], prompts: Sequence[str] = ()
+) -> None:
+    """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures; what the texts of
+    every S_t go on with, in their order.
+    """
     environment = software()
     run.log_params(
         {
@@ -104,13 +108,13 @@ def record_origin(run: Run, config: LoopConfig, original: Dataset, metrics: Mapp
     )
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
     configuration = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    run.log_files(
-        {
-            "environment.json": json.dumps(environment, indent=2).encode(),
-            "config.yaml": configuration.encode(),
-            "original_data.tsv.gz": original.to_bytes(),
-        }
-    )
+    files = {
+        "environment.json": json.dumps(environment, indent=2).encode(),
+        "config.yaml": configuration.encode(),
+        "original_data.tsv.gz": original.to_bytes(),
+    }
+    given = {"prompts.tsv.gz": Dataset.of(prompts, Source.FRESH, 0).to_bytes()} if prompts else {}
+    run.log_files(files | given)
     run.log_series(
         {key: [(0, value)] for key, value in metrics.items()},
         skip_existing=True,

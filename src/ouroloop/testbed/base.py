@@ -170,7 +170,7 @@ class Testbed(Protocol):
     def held_out(self) -> Sequence[str]:
         """Real texts on which no generation trains, where P is not known; else none."""
 
-    def prepared(self, seed: int, num_original: int, num_fresh: int) -> "Testbed":
+    def prepared(self, seed: int, num_original: int, num_fresh: int, num_prompts: int = 0) -> "Testbed":
         """The same for one loop, which will ask for so many texts in all.
 
         Raises:
@@ -214,7 +214,7 @@ class Endless:
     digest = ""
     held_out: Sequence[str] = ()
 
-    def prepared(self, seed: int, num_original: int, num_fresh: int) -> Self:
+    def prepared(self, seed: int, num_original: int, num_fresh: int, num_prompts: int = 0) -> Self:
         return self
 
     def copied(self, sample: "Sample", training_set: Sequence[str]) -> dict[str, Estimate]:
@@ -227,6 +227,14 @@ class Verifier(Protocol):
 
     def verify(self, text: str, max_depth: int | None = None) -> bool | None:
         """Whether any string is right; None where one that sees no deeper than `max_depth` cannot tell."""
+
+
+@runtime_checkable
+class Prompting(Protocol):
+    """A testbed with real texts that are neither trained on nor held out, for models to go on with."""
+
+    def beginnings(self, num_tokens: int) -> list[str]:
+        """The first so many tokens of each, at most the half of it: the same ones in every generation."""
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@
     rows        which texts are computed at once
     ensemble    several models as one
     editing     the most foreseeable tokens of a text, written anew
+    continuing  texts that go on where real ones end
     sampling    draws texts, and says how probable they are, from trees of prefixes
 
 Knows a testbed by its tokenizer alone.

@@ -21,6 +21,7 @@ from ouroloop.config import ConfigError, ModelConfig, PretrainedModelConfig, Sam
 from ouroloop.learner.base import Fitted, Report, Samples, Training
 from ouroloop.learner.network import pretrained, sampling, targets, world
 from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_attention
+from ouroloop.learner.network.continuing import continued
 from ouroloop.learner.network.editing import edit
 from ouroloop.learner.network.ensemble import Mean, mean_of
 from ouroloop.learner.network.model import build_model, in_own_memory, load_model, num_parameters, save_model
@@ -47,6 +48,9 @@ class Network:
         if self.spread is not None:
             return self.spread.sample(count, rng, prompt)
         return sampling.sample(self.model, self.tokenizer, count, self.config, rng, prompt)
+
+    def continued(self, beginnings: Sequence[str], rng: np.random.Generator) -> Samples:
+        return continued(self.model, self.tokenizer, beginnings, self.config, rng)
 
     def log_prob(self, texts: Sequence[str], temperatures: Sequence[float]) -> Array:
         return sampling.log_probabilities(self.model, self.tokenizer, texts, temperatures, self.config.min_p)

@@ -98,7 +98,9 @@ def sample(
         drawn = [
             (ids, log_p)
             for first in range(0, count, config.batch_size)
-            for ids, log_p, copies in _tree(model, tokenizer, start, min(config.batch_size, count - first), config, rng)
+            for _, ids, log_p, copies in tree(
+                model, tokenizer, [start], np.array([min(config.batch_size, count - first)]), config, rng
+            )
             for _ in range(copies)
         ]
     finally:
@@ -137,26 +139,28 @@ def require_causal(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
         raise ConfigError(f"model {name!r} predicts something else with a key-value cache")
 
 
-def _tree(
+def tree(
     model: PreTrainedModel,
     tokenizer: Tokenizer,
-    start: list[int],
-    count: int,
+    starts: Sequence[Sequence[int]],
+    counts: npt.NDArray[np.int64],
     config: SamplingConfig,
     rng: np.random.Generator,
-) -> Iterator[tuple[tuple[int, ...], float, int]]:
-    """(token ids after the start, their log-probability in nats, how often they were drawn)."""
-    eos = tokenizer.eos_id
+) -> Iterator[tuple[int, tuple[int, ...], float, int]]:
+    """(which start, token ids after it, their log-probability in nats, how often they were drawn). The starts are
+    distinct and equally long; `counts` are the texts that begin with each.
+    """
+    eos, count, roots = tokenizer.eos_id, int(counts.sum()), np.arange(len(starts))
     cache = Cache(layers=[SlotLayer(count) for _ in range(model.config.num_hidden_layers)])
     prefixes = np.zeros((count, config.max_new_tokens), dtype=np.min_scalar_type(tokenizer.size))
-    counts, log_p = np.array([count]), np.zeros(1)
-    ids_RL = torch.tensor([start], device=model.device)
+    log_p = np.zeros(len(starts))
+    ids_RL = torch.tensor(starts, device=model.device)
     for length in range(config.max_new_tokens):
         logits_RV = model(input_ids=ids_RL, past_key_values=cache, use_cache=True).logits[:, -1]
         drawn = _split(logits_RV[:, : tokenizer.size], counts, config, rng)
         ends = drawn.tokens == eos
         for row, copies, ended in zip(drawn.rows[ends], drawn.copies[ends], drawn.log_p[ends], strict=True):
-            yield tuple(prefixes[row, :length].tolist()), float(log_p[row] + ended), int(copies)
+            yield int(roots[row]), tuple(prefixes[row, :length].tolist()), float(log_p[row] + ended), int(copies)
         parents, tokens = drawn.rows[~ends], drawn.tokens[~ends]
         if not len(parents):
             return
@@ -168,12 +172,11 @@ def _tree(
                 layer.copy_slots(source.to(model.device), target.to(model.device))
             prefixes[slots[moved], :length] = prefixes[parents[moved], :length]
         prefixes[slots, length] = tokens
-        of_children = log_p[parents] + drawn.log_p[~ends]
-        counts, log_p = np.empty(len(parents), dtype=np.int64), np.empty(len(parents))
-        counts[slots], log_p[slots] = drawn.copies[~ends], of_children
+        inherited = (drawn.copies[~ends], log_p[parents] + drawn.log_p[~ends], roots[parents])
+        counts, log_p, roots = (of_child[np.argsort(slots)] for of_child in inherited)
         ids_RL = torch.from_numpy(prefixes[: len(parents), length : length + 1].astype(np.int64)).to(model.device)
     for unfinished, copies in enumerate(counts):
-        yield tuple(prefixes[unfinished].tolist()), float(log_p[unfinished]), int(copies)
+        yield int(roots[unfinished]), tuple(prefixes[unfinished].tolist()), float(log_p[unfinished]), int(copies)
 
 
 class _Drawn(NamedTuple):

@@ -27,6 +27,7 @@ class TextTestbed:
     compared_tokens: int = 10_000
     seed: int = 0
     num_fresh: int = 0
+    num_prompts: int = 0
 
     name = "text"
     material = "natural language"
@@ -56,7 +57,7 @@ class TextTestbed:
 
     @cached_property
     def _selected(self) -> Selection:
-        return self._select(self.num_examples + self.num_fresh)
+        return self._select(self.num_examples + self.num_prompts + self.num_fresh)
 
     def _select(self, count: int) -> Selection:
         corpus = Corpus(self.path, self.text_column, self.block_tokens)
@@ -70,14 +71,15 @@ class TextTestbed:
     def held_out(self) -> Sequence[str]:
         return self._selected.held_out
 
-    def prepared(self, seed: int, num_original: int, num_fresh: int) -> "TextTestbed":
+    def prepared(self, seed: int, num_original: int, num_fresh: int, num_prompts: int = 0) -> "TextTestbed":
         """One pass over the corpus; what is missing, and of what, is said in one line."""
-        mine = replace(self, seed=seed, num_examples=num_original, num_fresh=num_fresh)
+        mine = replace(self, seed=seed, num_examples=num_original, num_fresh=num_fresh, num_prompts=num_prompts)
         selected = mine._selected
         there = len(selected.held_out) + len(selected.pool)
-        lacking = self.num_held_out + num_original + num_fresh - there
+        lacking = self.num_held_out + num_original + num_fresh + num_prompts - there
         if lacking > 0:
             fresh = f", fresh data {num_fresh:,}" if num_fresh else ""
+            fresh += f", prompts {num_prompts:,}" if num_prompts else ""
             raise ConfigError(
                 f"data.path {self.path} has {there:,} distinct examples of at most {self.block_tokens} tokens, and "
                 f"{lacking:,} are missing: D_0 takes {num_original:,}{fresh}, and {self.num_held_out:,} are held out"
@@ -93,8 +95,14 @@ class TextTestbed:
 
     def fresh(self, count: int, generation: int, rng: np.random.Generator) -> list[str]:
         """The next of that order, so none is in D_0 or in another F_t."""
-        start = self.num_examples + (generation - 1) * count
+        start = self.num_examples + self.num_prompts + (generation - 1) * count
         return self._beginning(start + count)[start:]
+
+    def beginnings(self, num_tokens: int) -> list[str]:
+        """Of the examples between D_0 and F_1."""
+        examples = self._beginning(self.num_examples + self.num_prompts)[self.num_examples :]
+        found = (tokens.tokens(text) for text in examples)
+        return ["".join(of_one[: min(num_tokens, len(of_one) // 2)]) for of_one in found]
 
     def _beginning(self, count: int) -> list[str]:
         held = self._selected.pool
