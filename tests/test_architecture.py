@@ -193,6 +193,7 @@ THROUGH_OTHERS = {
     "schema": "test_config",
     "leaderboard": "report/test_leaderboard",
     "report/board": "report/test_leaderboard",
+    "report/outcomes": "report/test_leaderboard",
     "study/methods": "report/test_leaderboard",
     "loop/harvest": "science/curation/contract.py",
     **{

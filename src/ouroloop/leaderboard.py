@@ -19,27 +19,41 @@ def leaderboard(
     ] = "network",
     workers: Workers = None,
     on: Executor = "local",
-    folder: Annotated[Path | None, typer.Option(help=f"Where leaderboard.json goes; {RESULTS} without it.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help=f"Where leaderboard.json is read and written; {RESULTS} without it.")
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Run nothing: the board of what is done.")] = False,
 ) -> int:
-    """Run what is missing of the methods' comparison, and print the board. It shows what is done so far."""
+    """Run what is missing of the methods' comparison, and print the board. It shows what is done so far.
+
+    Loops that `leaderboard.json` holds are not run again; to have all run anew, delete it.
+    """
     from rich.console import Console
 
     from ouroloop.presets import load_preset, preset_name
     from ouroloop.study.config import StudyConfig
 
     ideal = learner == "empirical"
-    overrides = [*(_IDEAL if ideal else []), *context.args]
-    study = load_preset(preset, overrides, StudyConfig)
+    fixed = _IDEAL if ideal else []
+    study = load_preset(preset, [*fixed, *context.args], StudyConfig)
     name, console = preset_name(preset) + ("-ideal" if ideal else ""), Console()
     with console.status("loading libraries"):
+        from ouroloop.record import stores
         from ouroloop.record.track import Store
         from ouroloop.report.board import show_board, write_board
         from ouroloop.report.leaderboard import board
+        from ouroloop.report.outcomes import read_filed
         from ouroloop.study.driver import run_study
-    failed = 0 if show else run_study(study, name, console, workers, on)
-    rows = board(study, Store.open(), name)
+    folder = folder or RESULTS
+    own = {loop.fingerprint() for loop in study.loops()}
+    of_preset = {loop.fingerprint() for loop in load_preset(preset, fixed, StudyConfig).loops()}
+    filed = read_filed(folder / f"{name}.json", own | of_preset)
+    missing, failed = study.without(filed), 0
+    if not show and missing.loops():
+        failed = run_study(missing, name, console, workers, on)
+    rows = board(study, Store.open() if stores.exists() else None, name, filed)
     show_board(rows, console, study)
-    for path in write_board(rows, study, folder or RESULTS, name):
+    others = [outcome for fingerprint, outcome in filed.items() if fingerprint not in own]
+    for path in write_board(rows, study, folder, name, others):
         console.print(f"Written: {path}", highlight=False, soft_wrap=True)
     return 1 if failed else 0

@@ -1,12 +1,16 @@
 """The board: ranks by what can be told apart, costs, what is kept, and what is missing or cannot be run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ouroloop.config import LoopConfig
+from ouroloop.record.provenance import processor
+from ouroloop.record.track import Store
 from ouroloop.report.leaderboard import KEEP_M1, Row, _keeps, _rank, _score, board, record, told_apart
+from ouroloop.report.outcomes import Outcome
 from ouroloop.science.statistics import interval
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.methods import KNOWLEDGE, knowledge
@@ -159,6 +163,72 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     assert ouroloop(*few).returncode == 0
     content = json.loads((tmp_path / "board-ideal.json").read_text())
     assert content["is_complete"], [(one["method"], one["seeds"], one["seeds_missing"]) for one in content["rows"]]
+
+
+FEW = {**STUDY, "methods": {name: STUDY["methods"][name] for name in ("baseline", "verified")}}  # type: ignore[index]
+
+
+def on_another_machine(monkeypatch: pytest.MonkeyPatch, store: Path, path: Path) -> Path:
+    """A root with an empty store."""
+    (path / "mlruns").mkdir(parents=True)
+    shutil.copy(store, path / "mlruns" / "mlflow.db")
+    monkeypatch.setenv("OUROLOOP_ROOT", str(path))
+    return path
+
+
+def test_what_the_committed_file_holds_is_shown_and_not_run_again(
+    ouroloop: CommandLine, root: Path, tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "board.yaml").write_text(json.dumps(FEW))
+    file, few = tmp_path / "board-ideal.json", ("leaderboard", str(tmp_path / "board.yaml"), "--learner=empirical")
+    here = (*few, f"--folder={tmp_path}")
+    assert ouroloop(*here, "--seeds=[1]").returncode == 0
+    first = json.loads(file.read_text())
+    assert [(one["method"], one["seed"]) for one in first["loops"]] == [("baseline", 1), ("verified", 1)]
+    assert all(len(one["commits"]) == 1 and one["processor"] == processor() for one in first["loops"])
+    assert [len(one["curves"]["coverage"]) for one in first["loops"]] == [LAST, LAST]
+
+    elsewhere = on_another_machine(monkeypatch, migrated_store, tmp_path / "elsewhere")
+    shown = ouroloop(*here, "--seeds=[1]", "--show")
+    assert "* From the record: baseline (seeds 1 of 1, " in shown.stdout
+    again = json.loads(file.read_text())
+    assert again["loops"] == first["loops"], "whoever only shows it does not change it"
+    known = {one["method"]: one for one in first["rows"]}
+    for one in again["rows"]:
+        assert one["seeds_of_the_file"] == ([] if one["method"] == KEEP_M1 else [1])
+        assert one | {"seeds_of_the_file": []} == known[one["method"]], "scores, ranks and costs are the same"
+
+    done = ouroloop(*here)
+    assert done.returncode == 0, done.stderr
+    assert [run.tag("seed") for run in Store.existing().find(level="loop")] == ["2", "2"]
+    content = json.loads(file.read_text())
+    assert content["is_complete"]
+    assert {one["method"]: one["seeds_of_the_file"] for one in content["rows"]}["baseline"] == [1]
+    assert first["loops"][0] in content["loops"], "bit for bit"
+    states = json.loads(ouroloop("status", "board-ideal", "--json").stdout)[0]["loops"]
+    assert [one["state"] for one in states] == ["done", "done"], "what lies elsewhere does not wait"
+
+    ouroloop(*here, "--seeds=[2]", "--show")
+    assert len(json.loads(file.read_text())["loops"]) == 4, "what another call left out is still there"
+    (tmp_path / "board.yaml").write_text(json.dumps({**FEW, "methods": {"baseline": {}}}))
+    ouroloop(*here, "--show")
+    assert {one["method"] for one in json.loads(file.read_text())["loops"]} == {"baseline"}
+    assert elsewhere.exists()
+
+
+def test_a_file_that_is_no_board_is_one_line(ouroloop: CommandLine, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "leaderboard.json").write_text('{"loops": [{"seed": "x"}]}')
+    done = ouroloop("leaderboard", f"--folder={tmp_path}", "--show")
+    assert done.returncode == 2
+    assert "is no file of a leaderboard" in done.stderr
+    assert "delete it" in done.stderr
+
+
+def test_seconds_of_another_processor_are_no_cost() -> None:
+    baseline, other = row("baseline", {1: 0.2}, train_seconds=1.0), row("other", {1: 0.3}, train_seconds=3.0)
+    for one, kind in ((baseline, "x86"), (other, "arm")):
+        one.outcomes[1] = Outcome("", one.curves[1], ("abc",), kind, {"seed": 1})
+    assert {one.method: one.cost for one in scored(baseline, other)}["other"] == {"num_drawn": 1.0}
 
 
 def test_the_standard_task_is_a_study() -> None:

@@ -165,10 +165,16 @@ def known(*kinds: str) -> list[str] | None:
     return sorted(names)
 
 
+def exists() -> bool:
+    """Whether there is an MLflow store to read; of one that is no file, its server knows."""
+    path = sqlite_file(tracking_uri())
+    return path is None or not is_missing(path)
+
+
 def require_store() -> None:
     """Raises ConfigError when MLflow's store is a file that is not there."""
-    path = sqlite_file(tracking_uri())
-    if path is not None and is_missing(path):
+    if not exists():
+        path = sqlite_file(tracking_uri())
         raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
 
 

@@ -7,7 +7,8 @@
     render     a definition and its rows as SVG and PNG
     page       one HTML page that needs nothing else (page.html, page.css, page.js)
     folder     the files around it, and what of them goes onto the study run; archive: read back without a store
-    leaderboard  what each method of a study keeps; board: for people
+    leaderboard  what each method of a study keeps; board: for people;
+                 outcomes: its loops, on record or in the file of another machine
     stages     the models that a study kept: its cells, and who entered each collapse stage first
     registry   those models under names that other tools load
     models     a model by any of its names, loaded

@@ -1,8 +1,9 @@
 """The leaderboard for people: a table on the terminal, a file for programs, and quality kept against cost."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from ouroloop.console import fitted
 from ouroloop.report.leaderboard import Row, record
+from ouroloop.report.outcomes import Outcome
 from ouroloop.report.render import png
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import Interval
@@ -32,6 +34,8 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
     for cycle in dict.fromkeys(row.cycle for row in rows):
         of_cycle = [row for row in rows if row.cycle == cycle]
         console.print(fitted(_table(of_cycle, f"{cycle}, t = {config.loop.num_generations}"), console))
+        if filed := [f"{row.method} ({_seeds(row)})" for row in of_cycle if row.filed]:
+            console.print(f"* From the record: {', '.join(filed)}", markup=False, soft_wrap=True)
         if missing := [f"{row.method} ({row.missing} of {row.wanted})" for row in of_cycle if row.missing]:
             console.print(f"Seeds still missing: {', '.join(missing)}", markup=False, soft_wrap=True)
         if cannot := [f"{row.method} ({row.reason})" for row in of_cycle if row.reason]:
@@ -42,6 +46,12 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
         "keeps: retention at least 0.95, membership M_1's less 2 points, coverage 0.9 of M_1's.",
         style="dim", markup=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _seeds(row: Row) -> str:
+    """Whose, and which code computed them."""
+    commits = dict.fromkeys(commit[:7] for seed in row.filed for commit in row.outcomes[seed].commits)
+    return f"seeds {', '.join(map(str, row.filed))} of {len(row.curves)}, {' '.join(commits)}"
 
 
 def _table(rows: Sequence[Row], title: str) -> Table:
@@ -55,7 +65,8 @@ def _table(rows: Sequence[Row], title: str) -> Table:
         costs = [f"{row.cost[key]:.1f}x" if key in row.cost else "–" for key in ("num_drawn", "train_seconds")]
         keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
         rank = "–" if row.rank is None else f"{row.rank}"
-        table.add_row(rank, row.method, row.knows, *scores, keeps, f"{row.beats}", *costs)
+        name = f"{row.method} *" if row.filed else row.method
+        table.add_row(rank, name, row.knows, *scores, keeps, f"{row.beats}", *costs)
     return table
 
 
@@ -73,10 +84,21 @@ def _with_limits(value: Interval) -> str:
     return f"{value.mean:.3f} ±{max(value.high - value.mean, value.mean - value.low):.3f}"
 
 
-def write_board(rows: Sequence[Row], config: StudyConfig, folder: Path, name: str) -> list[Path]:
-    """`NAME.json` and, where anything is done, `NAME.png`: quality kept against cost, by what a method knows."""
+def write_board(
+    rows: Sequence[Row], config: StudyConfig, folder: Path, name: str, others: Sequence[Outcome] = ()
+) -> list[Path]:
+    """`NAME.json` and, where anything is done, `NAME.png`: quality kept against cost, by what a method knows.
+
+    `others` are loops of the file that are not among the rows, and stay in it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.json"
+    loops = [
+        outcome.as_record(method=row.method, cycle=row.cycle, seed=seed)
+        for row in rows
+        for seed, outcome in sorted(row.outcomes.items())
+    ]
+    loops += [outcome.as_record() for outcome in others]
     content = {
         "study": name,
         "num_generations": config.loop.num_generations,
@@ -86,13 +108,19 @@ def write_board(rows: Sequence[Row], config: StudyConfig, folder: Path, name: st
         "knowledge": KNOWLEDGE,
         "rows": record(rows),
     }
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    file.write_text(_written(content, loops), encoding="utf-8")
     picture = figure(rows)
     if picture is None:
         return [file]
     image = folder / f"{name}.png"
     image.write_bytes(png(picture))
     return [file, image]
+
+
+def _written(content: Mapping[str, Any], loops: Sequence[Mapping[str, Any]]) -> str:
+    """JSON, a line for each loop."""
+    lines = ",\n".join(f"    {json.dumps(one)}" for one in loops)
+    return json.dumps({**content, "loops": []}, indent=2).removesuffix("[]\n}") + f"[\n{lines}\n  ]\n}}\n"
 
 
 def figure(rows: Sequence[Row]) -> str | None:

@@ -1,7 +1,8 @@
 """The leaderboard: what each method of a study keeps, at which cost and knowing what, so far.
 
-Loops are found by their fingerprints, seeds are paired. A method's score is coverage, its overlap with the true
-distribution, at the last generation; a new rank begins where a method is told apart from all that share the last one.
+Loops are found by their fingerprints, on record or in the file that was committed, and seeds are paired. A method's
+score is coverage, its overlap with the true distribution, at the last generation; a new rank begins where a method is
+told apart from all that share the last one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ouroloop.config import LoopConfig
-from ouroloop.record.history import history
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
+from ouroloop.report.outcomes import Curves, Outcome
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import SHARE, UNBOUNDED, Bounds, Interval, interval
 from ouroloop.study.config import StudyConfig
@@ -29,11 +30,10 @@ SCORES: Mapping[str, Bounds] = {
 """What the board shows of each method, and between which bounds it lies; it ranks by the first."""
 
 KEEP_M1 = "keep M_1"
-_COSTS = ("num_drawn", "train_seconds")
-_RETENTION_KEPT, _MEMBERSHIP_LOST, _COVERAGE_KEPT = 0.95, 0.02, 0.9
+MEASURES = (*SCORES, "num_drawn", "train_seconds")
+"""All that the board needs of a loop."""
 
-Curves = Mapping[str, Mapping[int, float]]
-"""Measure -> generation -> value."""
+_RETENTION_KEPT, _MEMBERSHIP_LOST, _COVERAGE_KEPT = 0.95, 0.02, 0.9
 
 
 class Score(NamedTuple):
@@ -55,6 +55,8 @@ class Row:
     """Seeds."""
     curves: dict[int, Curves] = field(default_factory=dict)
     """Of finished loops, by seed."""
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    """The same with where they are from; M_1 kept has none."""
     reason: str = ""
     """Why it cannot be run; empty where it can."""
     scores: dict[str, Score] = field(default_factory=dict)
@@ -71,14 +73,24 @@ class Row:
     def missing(self) -> int:
         return 0 if self.reason else self.wanted - len(self.curves)
 
+    @property
+    def filed(self) -> list[int]:
+        """Seeds whose loops are not on record here, but in the file that was committed."""
+        return sorted(seed for seed, outcome in self.outcomes.items() if outcome.is_filed)
 
-def board(config: StudyConfig, store: Store, name: str) -> list[Row]:
-    """The rows of each cycle, best first; what is not done or cannot be run comes last."""
-    found = {run.tag("fingerprint"): run for run in reversed(store.find(level="loop", study=name))}
+
+def board(config: StudyConfig, store: Store | None, name: str, filed: Mapping[str, Outcome] | None = None) -> list[Row]:
+    """The rows of each cycle, best first; what is not done or cannot be run comes last.
+
+    Loops that the store lacks may be `filed`, by fingerprint.
+    """
+    found = (
+        {} if store is None else {run.tag("fingerprint"): run for run in reversed(store.find(level="loop", study=name))}
+    )
     rows: dict[tuple[str, str], Row] = {}
     for cell in _cells(config):
         for method in config.methods:
-            _enter(rows, config, cell, method, found)
+            _enter(rows, config, cell, method, found, filed or {})
     scored = list[Row]()
     for cycle in dict.fromkeys(row.cycle for row in rows.values()):
         of_cycle = [row for row in rows.values() if row.cycle == cycle]
@@ -97,7 +109,12 @@ def _cells(config: StudyConfig) -> list[LoopConfig]:
 
 
 def _enter(
-    rows: dict[tuple[str, str], Row], config: StudyConfig, cell: LoopConfig, name: str, found: Mapping[Any, Run]
+    rows: dict[tuple[str, str], Row],
+    config: StudyConfig,
+    cell: LoopConfig,
+    name: str,
+    found: Mapping[Any, Run],
+    filed: Mapping[str, Outcome],
 ) -> None:
     method, cycle = config.methods[name], cell.label.partition("-T")[0].removesuffix("-empirical")
     if method.cycles is not None and cell.cycle.kind not in method.cycles:
@@ -110,9 +127,12 @@ def _enter(
     if loop is None:
         row.reason = "needs a network"
         return
-    run = found.get(loop.fingerprint())
+    fingerprint = loop.fingerprint()
+    run, outcome = found.get(fingerprint), filed.get(fingerprint)
     if run is not None and run.status == "FINISHED":
-        row.curves[loop.seed] = history(run, [*SCORES, *_COSTS])
+        outcome = Outcome.of_run(run, MEASURES)
+    if outcome is not None:
+        row.outcomes[loop.seed], row.curves[loop.seed] = outcome, outcome.curves
 
 
 def _score(rows: list[Row], loop: LoopConfig) -> None:
@@ -171,11 +191,10 @@ def _keeps(row: Row, last: int) -> bool | None:
 
 
 def _cost(row: Row, baseline: Row, m: int, last: int) -> None:
-    """Samples that were drawn, and seconds of training, over those of the baseline."""
-    both = sorted(row.curves.keys() & baseline.curves.keys())
-    if not both:
-        return
+    """Samples that were drawn, and seconds of training on the same kind of processor, over those of the baseline."""
+    shared = sorted(row.curves.keys() & baseline.curves.keys())
     for key, usual in (("num_drawn", m), ("train_seconds", None)):
+        both = shared if usual else [seed for seed in shared if _on_one_kind(row, baseline, seed)]
         mine, theirs = (
             sum(sum(_spent(one.curves[seed].get(key, {}), usual, last)) for seed in both) for one in (row, baseline)
         )
@@ -183,6 +202,10 @@ def _cost(row: Row, baseline: Row, m: int, last: int) -> None:
             mine = m * len(both)
         if mine and theirs:
             row.cost[key] = mine / theirs
+
+
+def _on_one_kind(row: Row, other: Row, seed: int) -> bool:
+    return len({one.outcomes[seed].processor for one in (row, other) if seed in one.outcomes}) < 2
 
 
 def _spent(values: Mapping[int, float], usual: float | None, last: int) -> list[float]:
@@ -222,7 +245,8 @@ def record(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "method": row.method, "cycle": row.cycle, "description": row.description, "knows": row.knows,
             "rank": row.rank, "told_apart_from_worse": row.beats, "keeps": row.keeps,
-            "seeds": sorted(row.curves), "seeds_missing": row.missing, "not_applicable": row.reason or None,
+            "seeds": sorted(row.curves), "seeds_of_the_file": row.filed, "seeds_missing": row.missing,
+            "not_applicable": row.reason or None,
             "cost_over_baseline": row.cost,
             **{key: {"last": score.last._asdict(), "area": score.area._asdict()} for key, score in row.scores.items()},
         }

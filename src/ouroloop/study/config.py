@@ -1,10 +1,10 @@
 """What a study *is*: which loops it spans, or chooses from, and what it looks for. The same schema as a loop's."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import count, islice, product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
 
 from ouroloop.config import (
     CycleConfig,
@@ -104,6 +104,18 @@ class StudyConfig(Section):
     """For a grid: methods that are compared, by name; each cell is run with each of them."""
     loop: LoopConfig
     """What all loops share; what the study spans (cycle, λ, start, temperature, seed) is not its to say."""
+    _elsewhere: frozenset[str] = PrivateAttr(frozenset())
+    """Fingerprints of a grid's loops whose results lie elsewhere, and which it leaves out."""
+
+    @property
+    def elsewhere(self) -> frozenset[str]:
+        return self._elsewhere
+
+    def without(self, elsewhere: Collection[str]) -> "StudyConfig":
+        """A grid that leaves these loops out, by fingerprint."""
+        narrower = self.model_copy()
+        narrower._elsewhere = frozenset(elsewhere)
+        return narrower
 
     @model_validator(mode="before")
     @classmethod
@@ -223,7 +235,7 @@ class StudyConfig(Section):
                 loop = self.cell(kind, temperature, proportion, seed, truth_label)
                 methods = [self.applied(name, loop) for name in self.methods] if self.methods else [loop]
                 cells |= {one.fingerprint(): one for one in methods if one is not None}
-        return list(cells.values())
+        return [loop for key, loop in cells.items() if key not in self._elsewhere]
 
     def changes_from(self, before: "StudyConfig") -> dict[str, tuple[Any, Any]]:
         """What makes it another study than it was `before`, by dotted key; more values of what spans it do not."""

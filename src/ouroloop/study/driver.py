@@ -124,7 +124,7 @@ def _refuse_changes(trials: Trials, config: StudyConfig) -> None:
                 f"study {trials.name!r} exists with another configuration: {shown}; "
                 "copy the preset under a new name to start another study"
             )
-    trials.note(config=config.model_dump(mode="json"))
+    trials.note(config=config.model_dump(mode="json"), elsewhere=sorted(config.elsewhere))
 
 
 def _study_run(store: Store, config: StudyConfig, trials: Trials) -> Run:

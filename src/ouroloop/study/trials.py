@@ -186,7 +186,8 @@ class Trials:
         """
         recorded = self.study.user_attrs.get("config")
         try:
-            return None if recorded is None else StudyConfig.model_validate(recorded)
+            elsewhere = self.study.user_attrs.get("elsewhere", ())
+            return None if recorded is None else StudyConfig.model_validate(recorded).without(elsewhere)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))

@@ -1,0 +1,81 @@
+"""What finished loops of a leaderboard came to, from the record of runs or from a file that another machine committed.
+
+The file names each loop by its fingerprint, and the commits of the code that computed it; it has the measures that the
+board is made of, a value for each generation from 1, null where there is none.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ouroloop.errors import ConfigError
+from ouroloop.record.history import by_metric, history, read_entries
+from ouroloop.record.run import Run
+
+Curves = Mapping[str, Mapping[int, float]]
+"""Measure -> generation -> value."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one loop."""
+
+    fingerprint: str
+    curves: Curves
+    commits: tuple[str, ...]
+    """Of the code that computed its generations."""
+    processor: str
+    """On which; seconds of another one are not comparable."""
+    about: Mapping[str, Any]
+    """Method, cycle and seed, as the file has them; empty of a run."""
+
+    @property
+    def is_filed(self) -> bool:
+        """Whether it was read from a file."""
+        return bool(self.about)
+
+    @classmethod
+    def of_run(cls, run: Run, keys: Sequence[str]) -> "Outcome":
+        entries = read_entries(run)
+        curves = history(run, keys) if entries is None else by_metric(entries, keys)
+        commits = tuple(dict.fromkeys(one.commit for one in entries or () if one.commit))
+        commits = commits or (run.tag("commit") or "unknown",)
+        return cls(run.tag("fingerprint") or "", curves, commits, run.tag("processor") or "unknown", {})
+
+    def as_record(self, **about: Any) -> dict[str, Any]:
+        """For the file; `about` are method, cycle and seed, where it is not from there."""
+        last = max((t for values in self.curves.values() for t in values), default=0)
+        curves = {
+            key: [values.get(t) for t in range(1, last + 1)]
+            for key, values in self.curves.items()
+            if any(t > 0 for t in values)  # D_0 is generation 0
+        }
+        return {**(self.about or about), "fingerprint": self.fingerprint, "commits": list(self.commits),
+                "processor": self.processor, "curves": curves}  # fmt: skip
+
+
+def read_filed(path: Path, wanted: Collection[str]) -> dict[str, Outcome]:
+    """The loops of a leaderboard's file by fingerprint, those that are wanted; none where there is no file.
+
+    Raises:
+        ConfigError: it is no file of a leaderboard.
+    """
+    try:
+        loops = json.loads(path.read_text(encoding="utf-8")).get("loops", [])
+        found = [_read(one) for one in loops]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is no file of a leaderboard ({error}); delete it, and all is run anew") from None
+    return {one.fingerprint: one for one in found if one.fingerprint in wanted}
+
+
+def _read(one: Mapping[str, Any]) -> Outcome:
+    curves = {
+        str(key): {t: float(value) for t, value in enumerate(values, 1) if value is not None}
+        for key, values in one["curves"].items()
+    }
+    about = {"method": str(one["method"]), "cycle": str(one["cycle"]), "seed": int(one["seed"])}
+    return Outcome(str(one["fingerprint"]), curves, tuple(map(str, one["commits"])), str(one["processor"]), about)
