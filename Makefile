@@ -71,7 +71,7 @@ register: .venv/.installed ## register the models of each collapse stage (STUDY=
 	$(OUROLOOP) register $(STUDY)
 
 test: .venv/.installed-dev ## run the default test suite
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 test-slow: .venv/.installed-dev ## what takes minutes: processes that are killed, the wheel, two machines
 	$(BIN)/pytest -m slow $(ARGS)

@@ -27,6 +27,7 @@ from ouroloop.study.status import status_table
 from ouroloop.testbed.base import Tokenizer
 from tests.conftest import REPOSITORY, TINY, CommandLine
 
+GPT2 = ["--model.model_type=gpt2"]
 _IDEAL = ["--model.kind=empirical", "--train=null"]  # whose process has no torch to import
 
 
@@ -76,11 +77,11 @@ def presets(tmp_path: Path) -> Path:
         (["run", "smoke", "--model.model_type=bert"], "model 'bert' is not causal"),
         (["run", "smoke", "--model.model_type=gpt_neo"], "model 'gpt_neo': "),
         (["run", "smoke", "--model.model_type=mamba2"], "model 'mamba2': "),
-        (["run", "smoke", "--model.options.activation_function=nope"], "nope"),
-        (["run", "smoke", "--model.options.activation_functoin=relu"], "(did you mean activation_function?)"),
-        (["run", "smoke", "--model.options.initializer_range=1"], "'initializer_range' expected float, got int"),
-        (["run", "smoke", "--model.options.n_inner=-5"], "negative dimension -5"),
-        (["run", "smoke", "--model.options.to_dict=1"], "model.options: gpt2 has no option 'to_dict'"),
+        (["run", "smoke", *GPT2, "--model.options.activation_function=nope"], "nope"),
+        (["run", "smoke", *GPT2, "--model.options.activation_functoin=relu"], "(did you mean activation_function?)"),
+        (["run", "smoke", *GPT2, "--model.options.initializer_range=1"], "'initializer_range' expected float, got int"),
+        (["run", "smoke", *GPT2, "--model.options.n_inner=-5"], "negative dimension -5"),
+        (["run", "smoke", *GPT2, "--model.options.to_dict=1"], "model.options: gpt2 has no option 'to_dict'"),
         (["sweep", "sweep-smoke", "--workers=0"], "'0' is not a whole number from 1 to 999999999"),
         (["register", "a'b"], 'no study or loop "a\'b" has run'),
         (["report", "nothing"], "no study or loop 'nothing' has run"),
@@ -240,7 +241,7 @@ def test_config_prints_every_field(ouroloop: CommandLine) -> None:
     assert {key.partition(".")[0] for key in defaults.keys() - smoke.keys()} <= {"data", "model"}
     assert smoke.keys() <= defaults.keys()
     assert smoke["num_generations"][:3] == ["3", "required", "generations"]
-    assert yaml.safe_load(smoke["model.options"][0]) == {"activation_function": "gelu_pytorch_tanh"}
+    assert yaml.safe_load(smoke["model.options"][0]) == {"hidden_act": "relu", "use_parallel_residual": False}
     assert all(row[3] for row in smoke.values())
     study = rows("fig5-ideal")
     assert study["seeds"][:2] == ["[1, 2, 3]", "[0]"]

@@ -63,8 +63,17 @@ def test_names_of_0_1_are_read_with_a_note(tiny: LoopConfig) -> None:
 
 def test_fingerprints_of_0_1_hold() -> None:
     """What a store of an earlier version has begun is found again. These two were computed by 0.1.0."""
-    smoke = load_preset("smoke", [], LoopConfig)
-    assert smoke.fingerprint().startswith("5749d8f9")
+    model = {"num_layers": 2, "num_heads": 2, "hidden_size": 64, "context_length": 128}
+    train = {"num_steps": 300, "batch_size": 16, "learning_rate": 4e-3, "num_warmup_steps": 20, "validate_every": 30}
+    its_smoke = {
+        "seed": 1,
+        "num_generations": 3,
+        "data": {"num_examples": 200, "max_depth": 3},
+        "model": model | {"options": {"activation_function": "gelu_pytorch_tanh"}},
+        "train": train,
+        "sampling": {"temperature": 0.8, "max_new_tokens": 100},
+    }
+    assert LoopConfig.model_validate(its_smoke).fingerprint().startswith("5749d8f9")
     half = ["model.kind=empirical", "train=null", "num_generations=4", "data.truth_label=half_and_half"]
     assert load_preset("laptop", half, LoopConfig).fingerprint().startswith("9862602e")
 

@@ -294,13 +294,14 @@ def test_what_is_run_anyway_may_be_said_and_so_may_defaults(tmp_path: Path) -> N
 
 
 def test_options_belong_to_their_model_type() -> None:
-    assert model_of().options == {"activation_function": "gelu_pytorch_tanh"}
+    assert model_of().options == {"hidden_act": "relu", "use_parallel_residual": False}
     assert model_of("model.options={}").options == {}
     assert model_of("model.model_type=llama").options == {}
     assert model_of("model.model_type=llama", "model.options.hidden_act=relu").options == {"hidden_act": "relu"}
-    assert model_of("model.model_type=gpt2") == model_of()  # it was that already, by default
-    kept = {"activation_function": "gelu_pytorch_tanh", "scale_attn_weights": False}
-    assert model_of("model.options.scale_attn_weights=false").options == kept
+    assert model_of("model.model_type=gpt_neox") == model_of()  # it was that already
+    assert model_of("model.model_type=gpt2", preset="paper") == model_of(preset="paper")  # by default
+    kept = {"hidden_act": "relu", "use_parallel_residual": False, "attention_bias": True}
+    assert model_of("model.options.attention_bias=true").options == kept
     for preset in ("laptop", "paper"):
         assert model_of("model.model_type=llama", preset=preset).options == {}
 

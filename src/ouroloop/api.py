@@ -18,13 +18,11 @@ from ouroloop.loop.loop import prepared_testbed
 from ouroloop.record import stores
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.folder import write_report
 from ouroloop.report.results import Results, read_results
 from ouroloop.study.config import StudyConfig
-from ouroloop.study.driver import run_study
-from ouroloop.study.estimate import cost, loop_totals, study_totals
 from ouroloop.testbed.base import Sample
 
+# What draws, and what drives studies, is imported by whoever asks for it: a loop needs neither
 if TYPE_CHECKING:  # torch comes with it
     from ouroloop.report.compare import Comparison
     from ouroloop.report.models import FoundModel
@@ -109,6 +107,8 @@ class StudyResults(Results):
 
     def report(self, folder: str | Path | None = None) -> Path:
         """Writes the page with its figures and data, by default into `mlruns/reports/NAME`, and returns its path."""
+        from ouroloop.report.folder import write_report
+
         return write_report(self, Path(folder) if folder else stores.runs_folder() / "reports" / self.name)
 
 
@@ -200,6 +200,8 @@ def sweep(
     Raises:
         ConfigError: bad input, one line.
     """
+    from ouroloop.study.driver import run_study
+
     config, study = _chosen(preset, StudyConfig, _spelled(overrides, changes), name)
     run_study(config, study, Console(quiet=not show), workers, on, address)
     return load(study)
@@ -213,6 +215,8 @@ def estimate(
     Raises:
         ConfigError: bad input, one line.
     """
+    from ouroloop.study.estimate import cost, loop_totals, study_totals
+
     if isinstance(preset, str):
         preset = load_preset(preset, overrides, **changes)
     if isinstance(preset, StudyConfig):

@@ -128,12 +128,13 @@ def run(
     from ouroloop.presets import load_preset, preset_name
 
     name, loop, console = preset_name(preset), load_preset(preset, context.args, LoopConfig), Console()
-    with console.status("loading libraries"):
-        from ouroloop.api import perform
-        from ouroloop.study.estimate import show_loop
     if dry_run:
+        from ouroloop.study.estimate import show_loop
+
         show_loop(loop, console)
         return 0
+    with console.status("loading libraries"):
+        from ouroloop.api import perform
     done = perform(loop, name, console, new)
     console.print(f"Recorded as run {done.id}. Look at it: {_UI}", highlight=False, soft_wrap=True)
     return 0
@@ -166,8 +167,9 @@ def sweep(
     with console.status("loading libraries"):
         from ouroloop.api import load
         from ouroloop.study.driver import run_study
-        from ouroloop.study.estimate import show_study
     if dry_run:
+        from ouroloop.study.estimate import show_study
+
         show_study(study, console, workers or 1)
         return 0
     failed = run_study(study, name, console, workers, on, address)

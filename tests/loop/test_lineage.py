@@ -29,7 +29,12 @@ def folders(run: Run) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("method", "keep_weights"), [(LAST, "none"), (ALL, "all"), (WARM, "stages")], ids=["last", "all", "warm"]
+    ("method", "keep_weights"),
+    [
+        pytest.param(LAST, "none", id="last", marks=pytest.mark.slow),
+        pytest.param(ALL, "all", id="all"),
+        pytest.param(WARM, "stages", id="warm", marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_anywhere_and_resumed_is_the_undisturbed_loop(
     tiny: LoopConfig, method: dict[str, object], keep_weights: str
@@ -70,7 +75,7 @@ def test_a_lost_model_is_fitted_again_and_is_the_same(tiny: LoopConfig) -> None:
     assert sampled(again) == sampled(undisturbed)
 
 
-@pytest.mark.parametrize("method", [LAST, ALL], ids=["last", "all"])
+@pytest.mark.parametrize("method", [pytest.param(LAST, id="last", marks=pytest.mark.slow), pytest.param(ALL, id="all")])
 def test_a_longer_loop_goes_on_from_a_copied_one(tiny: LoopConfig, method: dict[str, object]) -> None:
     config = tiny.changed(train=method)
     loop(config.changed(num_generations=2), study="short")

@@ -82,8 +82,16 @@ def stopped_and_resumed(config: LoopConfig) -> None:
 
 
 @pytest.mark.usefixtures("root")
-@pytest.mark.parametrize("cycle", CYCLES, ids=lambda cycle: cycle.kind.value)
+@pytest.mark.parametrize("cycle", [CYCLES[0], CYCLES[2]], ids=lambda cycle: cycle.kind.value)
 def test_stopped_anywhere_and_resumed_is_the_undisturbed_loop(ideal: LoopConfig, cycle: CycleConfig) -> None:
+    stopped_and_resumed(ideal.changed(cycle=cycle))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("cycle", [CYCLES[1], CYCLES[3]], ids=lambda cycle: cycle.kind.value)
+def test_so_it_is_where_less_is_carried_along(ideal: LoopConfig, cycle: CycleConfig) -> None:
+    """By default the network below is asked."""
     stopped_and_resumed(ideal.changed(cycle=cycle))
 
 

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -24,6 +26,7 @@ from mlflow.entities import (
     ViewType,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.version import VERSION
 
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
@@ -61,7 +64,7 @@ class Store:
             # A whole one has at least MLflow's default experiment; who made one without it died over it
             if path is not None and (stores.is_missing(path) or stores.holds_nothing(path, "experiments")):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                stores.make_whole(path, _create_experiment)
+                stores.make_whole(path, _create_store)
             return cls._opened(uri)
 
     @classmethod
@@ -192,6 +195,22 @@ class Store:
             all_tags["mlflow.parentRunId"] = parent.id
         entity = self.client.create_run(self.experiment_id, run_name=name, tags=all_tags)
         return Run(self, entity.info.run_id, entity)
+
+
+def schema() -> Path:
+    """The tables of an empty SQLite store, as the installed MLflow makes them by some sixty migrations, in seconds.
+
+    There is no such file for a version that ours was not tested with.
+    """
+    return Path(__file__).with_name(f"mlflow-{VERSION}.sql")
+
+
+def _create_store(uri: str) -> None:
+    path, tables = stores.sqlite_file(uri), schema()
+    if path is not None and tables.is_file():
+        with closing(sqlite3.connect(path)) as database:
+            database.executescript(tables.read_text())
+    _create_experiment(uri)
 
 
 def _create_experiment(uri: str) -> str:
