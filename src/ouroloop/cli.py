@@ -167,9 +167,8 @@ def sweep(
     with console.status("loading libraries"):
         from ouroloop.api import load
         from ouroloop.study.driver import run_study
-    if dry_run:
         from ouroloop.study.estimate import show_study
-
+    if dry_run:
         show_study(study, console, workers or 1)
         return 0
     failed = run_study(study, name, console, workers, on, address)
