@@ -4,12 +4,13 @@
                                       [--results=FILE]
 
 Runs one study of six loops again and again, each time in a root of its own, and sends SIGKILL, SIGTERM, SIGINT, SIGHUP
-or SIGSTOP (for 30 s, then SIGCONT) to its driver or one of its workers until the kills are used up; after each kill of
-the driver the same command goes on. Then every metric history and every sample is held against an undisturbed run, bit
-for bit; each generation must have one run that was finished once, by a witness in the database, and each step one
+or SIGSTOP (for 30 s, then SIGCONT) to its driver, its workers or several of them at once until the kills are used up;
+after each kill of the driver the same command goes on. A quarter come at any moment, the start too; before all others
+loops have gone on since the last one. Then every metric history and every sample is held against an undisturbed run,
+bit for bit; each generation must have one run that was finished once, by a witness in the database, and each step one
 point, nothing may be RUNNING and no process left. Exit code 1 if not. With `--results` each study is noted in a JSON
-file when it is done, and the same command goes on after the studies that are noted there. 200 kills of the ideal
-learner take about half an hour, 30 of a network as long.
+file when it is done, and the same command goes on after the studies that are noted there; commands that differ in seed
+may share it and run side by side.
 """
 
 import argparse
@@ -21,11 +22,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
+from filelock import FileLock
+from numpy.random import Generator
 
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -42,6 +45,8 @@ LEARNERS = {
 STUDY = {"cycles": ["incremental", "balanced"], "synthetic_proportions": [0.5, 1.0], "seeds": [1, 2]}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSTOP)
 STOPPED_SECONDS = 30.0
+KILLS_PER_STUDY = 20
+PATIENCE_SECONDS = 900.0  # a study that takes longer without any kill hangs
 
 
 def command(preset: Path, on: str) -> list[str]:
@@ -123,34 +128,67 @@ def finished_twice(root: Path, store: Store) -> list[str]:
     return [run.name for run in store.find(level="generation") if seen[run.id] != 1]
 
 
-def strike(process: "subprocess.Popen[bytes]", draw: float, number: signal.Signals) -> str | None:
-    """Sends the signal to the driver or a worker; what was done, if there was somebody to do it to."""
-    victims = [process.pid, *workers(process.pid)]
-    victim = victims[int(draw * len(victims))]
-    try:
-        os.kill(victim, number)
-        if number == signal.SIGSTOP:
-            time.sleep(STOPPED_SECONDS)
-            os.kill(victim, signal.SIGCONT)
-    except ProcessLookupError:
-        return None
-    return f"{number.name} to {'the driver' if victim == process.pid else 'a worker'}"
+def progress(root: Path) -> Counter[str]:
+    """How many generations each loop has finished."""
+    query = (
+        "SELECT value FROM seen JOIN tags ON run = run_uuid WHERE status = 'FINISHED' AND key = 'mlflow.parentRunId'"
+    )
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db", timeout=60)) as connection:
+        return Counter(loop for (loop,) in connection.execute(query))
+
+
+def await_progress(process: "subprocess.Popen[bytes]", root: Path, before: Counter[str]) -> None:
+    """Until two loops have gone on, or one if the other takes long.
+
+    A loop whose workers are killed in one generation again and again fails, as it should.
+    """
+    begun = time.monotonic()
+    while process.poll() is None:
+        moved = len(progress(root) - before)
+        if moved >= 2 or (moved == 1 and time.monotonic() > begun + 10):
+            return
+        time.sleep(0.5)
+
+
+def aim(process: "subprocess.Popen[bytes]", rng: Generator) -> list[tuple[int, signal.Signals]]:
+    """Who is struck, and by what: the driver, workers, or several at once, as a terminal that closes does it."""
+    chances = [(process.pid, 1 / 3), *((pid, 1 / 2) for pid in workers(process.pid))]
+    victims = [pid for pid, chance in chances if rng.random() < chance]
+    rng.shuffle(victims)
+    return [(pid, SIGNALS[int(rng.integers(len(SIGNALS)))]) for pid in victims]
+
+
+def strike(process: "subprocess.Popen[bytes]", victims: list[tuple[int, signal.Signals]]) -> Counter[str]:
+    """Sends the signals; those for which there still was somebody. The stopped go on after a while."""
+    done = Counter[str]()
+    for pid, number in victims:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+            done[f"{number.name} to {'the driver' if pid == process.pid else 'a worker'}"] += 1
+    stopped = [pid for pid, number in victims if number == signal.SIGSTOP]
+    time.sleep(STOPPED_SECONDS if stopped else 0)
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    return done
 
 
 def disturbed(preset: Path, root: Path, on: str, kills: int, seed: int) -> Counter[str]:
-    """Runs the study to its end with at most so many kills; which they were."""
+    """Runs the study to its end with so many kills, or some less or more; which they were."""
     rng, done = stream(seed, "kills"), Counter[str]()
-    pause = 3.0 if on == "local" else 6.0
     witness(root)
     environment = os.environ | {"OUROLOOP_ROOT": str(root)}
     while True:
         with (root / "out.log").open("ab") as log:
             process = subprocess.Popen(command(preset, on), env=environment, stdout=log, stderr=log)
-        while process.poll() is None:
-            time.sleep(2.0 + pause * rng.random())
-            if done.total() < kills and process.poll() is None:
-                dealt = strike(process, rng.random(), SIGNALS[int(rng.integers(len(SIGNALS)))])
-                done += Counter([dealt] if dealt else [])
+        before = progress(root)
+        while process.poll() is None and done.total() < kills:
+            if rng.random() < 3 / 4:  # else at any moment, the driver's start among them
+                await_progress(process, root, before)
+            time.sleep(rng.uniform(0, 3))
+            before = progress(root)
+            done += strike(process, aim(process, rng) if process.poll() is None else [])
+        process.wait(PATIENCE_SECONDS)
         if process.returncode == 0:
             return done
         if process.returncode in (1, 2):
@@ -169,7 +207,7 @@ def check(root: Path, expected: dict[str, object]) -> list[str]:
         wrong.append(f"not finished just once: {', '.join(again[:5])}")
     if store.running():
         wrong.append(f"{len(store.running())} runs are RUNNING")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180  # one that is only starting has first to get to where it watches its driver
     while (left := left_over(str(root))) and time.monotonic() < deadline:
         time.sleep(0.5)
     if left:
@@ -179,6 +217,12 @@ def check(root: Path, expected: dict[str, object]) -> list[str]:
 
 def noted(results: Path | None) -> list[dict[str, object]]:
     return json.loads(results.read_text()) if results is not None and results.exists() else []
+
+
+def note(results: Path, study: dict[str, object]) -> None:
+    with FileLock(results.with_suffix(".lock")):
+        studies = sorted([*noted(results), study], key=lambda one: [str(one[key]) for key in ("on", "learner", "seed")])
+        results.write_text(json.dumps(studies, indent=1) + "\n")
 
 
 def commit() -> str:
@@ -205,7 +249,7 @@ def main(kills: int, on: str, learner: str, seed: int, results: Path | None = No
             root = Path(folder) / f"root-{number}"
             root.mkdir()
             begun = time.monotonic()
-            dealt = disturbed(preset, root, on, min(12, kills - total), seed * 1_000 + number)
+            dealt = disturbed(preset, root, on, min(KILLS_PER_STUDY, kills - total), seed * 1_000 + number)
             total += dealt.total()
             wrong = check(root, expected)
             print(
@@ -215,9 +259,10 @@ def main(kills: int, on: str, learner: str, seed: int, results: Path | None = No
             if results is not None:
                 study = own | {"number": number, "commit": commit(), "kills": dict(sorted(dealt.items()))}
                 study |= {"seconds": round(time.monotonic() - begun), "wrong": wrong}
-                results.write_text(json.dumps([*noted(results), study], indent=1) + "\n")
+                note(results, study)
             if wrong:
                 print((root / "out.log").read_text()[-3_000:])
+                print(f"all of it is in {root.rename(Path(folder).with_name(f'wrong-{os.getpid()}'))}")
                 return 1
     return 0
 
