@@ -116,7 +116,7 @@ def test_a_study_has_one_driver_and_its_lock_ends_with_its_process(
     other.wait()
     other.stdout.close()
     lock = StudyLock("study")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not lock.acquire():
         assert time.monotonic() < deadline
     lock.keep()
