@@ -21,7 +21,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +30,6 @@ import yaml
 from filelock import FileLock
 from numpy.random import Generator
 
-from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.seeding import stream
 
@@ -53,25 +52,24 @@ def command(preset: Path, on: str) -> list[str]:
     return [sys.executable, "-m", "ouroloop", "sweep", str(preset), f"--on={on}", "--workers=2"]
 
 
-def outcome(store: Store) -> dict[str, object]:
+def outcome(root: Path) -> dict[str, object]:
     """Every metric history but the times, and every sample, of every loop and generation."""
-
-    def histories(run: Run) -> dict[str, list[tuple[int, float]]]:
-        found = {key: run.history(key) for key in run.metrics if not key.endswith(("seconds", "tokens_per_second"))}
-        for key, points in found.items():
-            steps = [step for step, _ in points]
-            assert len(steps) == len(set(steps)), f"{run.id}: {key} has a step twice"
-        return found
-
+    os.environ["OUROLOOP_ROOT"] = str(root)
+    store, histories = Store.open(), defaultdict[str, dict[str, list[tuple[int, float]]]](lambda: defaultdict(list))
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as connection:
+        query = "SELECT run_uuid, key, step, value FROM metrics ORDER BY run_uuid, key, step"
+        for run, key, step, value in connection.execute(query):
+            if not key.endswith(("seconds", "tokens_per_second")):
+                assert step not in dict(histories[run][key]), f"{run}: {key} has step {step} twice"
+                histories[run][key].append((step, value))
     found: dict[str, object] = {}
     for loop in store.find(level="loop"):
-        name = loop.entity.info.run_name
-        assert name not in found, f"{name} has two runs"
-        found[name] = histories(loop)
+        assert loop.name not in found, f"{loop.name} has two runs"
+        found[loop.name] = histories[loop.id]
         for generation in store.find(level="generation", parent=loop.id):
-            key = f"{name}/{generation.entity.info.run_name}"
+            key = f"{loop.name}/{generation.name}"
             assert key not in found, f"{key} has two runs"
-            found[key] = (histories(generation), generation.read_dataset("samples.tsv.gz").to_bytes())
+            found[key] = (histories[generation.id], generation.read_dataset("samples.tsv.gz").to_bytes())
     return found
 
 
@@ -197,9 +195,7 @@ def disturbed(preset: Path, root: Path, on: str, kills: int, seed: int) -> Count
 
 def check(root: Path, expected: dict[str, object]) -> list[str]:
     """What is wrong with a study that has come to its end."""
-    os.environ["OUROLOOP_ROOT"] = str(root)
-    store, wrong = Store.open(), []
-    found = outcome(store)
+    found, store, wrong = outcome(root), Store.open(), []
     odd = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
     if odd:
         wrong.append(f"not as in the undisturbed study: {', '.join(odd[:5])}")
@@ -242,8 +238,7 @@ def main(kills: int, on: str, learner: str, seed: int, results: Path | None = No
         quiet = Path(folder) / "undisturbed"
         quiet.mkdir()
         disturbed(preset, quiet, "local", 0, seed)
-        os.environ["OUROLOOP_ROOT"] = str(quiet)
-        expected, number = outcome(Store.open()), len(before)
+        expected, number = outcome(quiet), len(before)
         while total < kills:
             number += 1
             root = Path(folder) / f"root-{number}"
