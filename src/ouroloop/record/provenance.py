@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from ouroloop.science.dataset import Dataset, DatasetError, Source
 
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
 _DECISIVE = ("config", "testbed", "science", "learner", "loop")
+
+
+version = cache(metadata.version)  # each reads a file, nine for a loop
 
 
 @cache
