@@ -68,12 +68,6 @@ def run_study(
         if config.loop.data.testbed.is_finite:
             prepared_testbed(config.hungriest())
     store = Store.open()
-    return _drive(config, name, store, console, workers, on, address)
-
-
-def _drive(
-    config: StudyConfig, name: str, store: Store, console: Console, workers: int | None, on: str, address: str | None
-) -> int:
     with _driven(name) as lock:
         trials = Trials.create(name, config)
         is_new = trials.config != config
