@@ -64,7 +64,8 @@ def test_a_cluster_needs_a_record_that_its_machines_reach(ouroloop: CommandLine,
 
 
 @pytest.mark.slow
-def test_a_study_on_a_ray_of_its_own_and_ctrl_c(presets: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_study_on_a_ray_of_its_own_and_the_same_command_goes_on(presets: Path, number: int) -> None:
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'ouroloop[ray]')")
     process = subprocess.Popen([*SWEEP, "--workers=2"], cwd=presets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True)  # fmt: skip
@@ -72,10 +73,11 @@ def test_a_study_on_a_ray_of_its_own_and_ctrl_c(presets: Path) -> None:
     for line in process.stdout:
         if "generation   " in line and "generation   0" not in line:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     rest = process.stdout.read()
     process.stdout.close()
-    assert process.wait(timeout=60) == 130, rest
+    assert process.wait(timeout=60) == 128 + number, rest
+    assert "stopped; the same command goes on where it was" in rest
     assert Store.open().running() == []
     done = subprocess.run([*SWEEP, "--workers=2"], cwd=presets, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.record import stores
+from ouroloop.record.liveness import SIGNALS
 from ouroloop.record.track import Store
 
 P = ParamSpec("P")
@@ -139,6 +140,18 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
             del os.environ[key]
 
 
+@contextmanager
+def _kept_handlers() -> Iterator[None]:
+    """Ray takes SIGTERM for itself: it prints its stack and exits, and no run would be closed."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -160,7 +173,10 @@ class RayCluster(LoopExecutor):
         self._ray = ray
         here: dict[str, Any] = {} if address else {"num_cpus": workers or _num_cores(), "include_dashboard": False}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="ouroloop", **here)
+            with _kept_handlers():
+                ray.init(
+                    address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="ouroloop", **here
+                )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"cannot reach a Ray cluster at {address}: {str(error).splitlines()[0]}") from None
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
