@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
+from experiments import check_kills
 
 from ouroloop.record.track import Store
 from tests.conftest import IDEAL_LOOP, CommandLine
@@ -81,6 +82,24 @@ def test_a_signal_ends_a_study_on_a_ray_of_its_own_and_the_same_command_goes_on(
     assert Store.open().running() == []
     done = subprocess.run([*SWEEP, "--workers=2"], cwd=presets, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    require_whole(8)
+
+
+@pytest.mark.slow
+def test_a_ray_of_its_own_that_dies_is_started_again(presets: Path) -> None:
+    """Its node is taken for dead when the machine is too busy for its heartbeats; no loop has failed then."""
+    pytest.importorskip("ray", reason="Ray is not installed (pip install 'ouroloop[ray]')")
+    process = subprocess.Popen([*SWEEP, "--workers=2"], cwd=presets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               text=True)  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "generation   " in line and "generation   0" not in line:
+            break
+    (raylet,) = (pid for pid in check_kills.descendants(process.pid) if "/raylet/raylet " in check_kills.title(pid))
+    os.kill(raylet, signal.SIGKILL)
+    rest = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0, rest
     require_whole(8)
 
 

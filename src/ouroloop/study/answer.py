@@ -24,6 +24,8 @@ from ouroloop.study.status import last_metrics, reached
 from ouroloop.study.trials import Cell, Trials
 from ouroloop.testbed.logic.grammar import TruthLabel
 
+_LONGEST_LEGEND = 30
+
 
 @dataclass(frozen=True)
 class Point:
@@ -276,6 +278,9 @@ def _png(axes: Any) -> bytes:
     from matplotlib import pyplot
 
     first = axes.flat[0] if hasattr(axes, "flat") else axes
+    legend = first.get_legend()
+    if legend is not None and len(legend.get_texts()) > _LONGEST_LEGEND:
+        legend.remove()  # it would be larger than the plot, and take longer
     buffer = BytesIO()
     first.figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
     pyplot.close(first.figure)

@@ -170,22 +170,28 @@ class RayCluster(LoopExecutor):
             import ray
         except ImportError:
             raise ConfigError("--on=ray needs Ray: pip install 'ouroloop[ray]'") from None
-        self._ray = ray
-        here: dict[str, Any] = {} if address else {"num_cpus": workers or _num_cores(), "include_dashboard": False}
-        try:
-            with _kept_handlers():
-                ray.init(
-                    address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="ouroloop", **here
-                )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"cannot reach a Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+        self._ray, self._address = ray, address
+        self._own: dict[str, Any] = {} if address else {"num_cpus": workers or _num_cores(), "include_dashboard": False}
+        self._start()
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
         names = [*_HANDED_ON] if address else [*_HANDED_ON, "OUROLOOP_ROOT"]
         known = os.environ | {"OUROLOOP_ROOT": str(stores.runs_folder().parent)}
         self.environment = {key: known[key] for key in names if key in known}
+
+    def _start(self) -> None:
+        self._is_lost = False
         self._running: dict[Future[Any], Any] = {}
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "ouroloop"}
+        try:
+            with _kept_handlers():
+                self._ray.init(address=self._address, **options, **self._own)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"cannot reach a Ray cluster at {self._address}: {reason}") from None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        if self._is_lost:
+            self._restart()
         options: dict[str, Any] = {"max_retries": _RAY_RETRIES, "retry_exceptions": False}
         for loop in (one for one in args if isinstance(one, LoopConfig)):
             wanted = loop.resources
@@ -193,8 +199,22 @@ class RayCluster(LoopExecutor):
         reference = self._ray.remote(fn).options(**options).remote(*args, **kwargs)
         future: Future[T] = reference.future()
         self._running[future] = reference
-        future.add_done_callback(lambda done: self._running.pop(done, None))
+        future.add_done_callback(self._note_end)
         return future
+
+    def _note_end(self, future: Future[Any]) -> None:
+        """It may be that Ray itself was lost, and not a worker: the node that the driver is on has died."""
+        self._running.pop(future, None)
+        self._is_lost |= isinstance(future.exception(), self._ray.exceptions.LocalRayletDiedError)
+
+    def _restart(self) -> None:
+        """Nothing that the lost one has would ever come to an end."""
+        with_it = list(self._running)
+        self._ray.shutdown()
+        for future in with_it:
+            with suppress(futures.InvalidStateError):
+                future.set_exception(RuntimeError("Ray was lost"))
+        self._start()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         running = dict(self._running)
