@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from ouroloop.config import LoopConfig
+from ouroloop.learner.network.learner import NetworkLearner
+from ouroloop.presets import load_preset
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
+from ouroloop.study.config import StudyConfig
 from tests.loop.loops import StopAfter, forget, generations, loop, outcome, sampled, watched
 from tests.loop.test_loop import stopped_and_resumed
 
@@ -103,3 +106,37 @@ def test_soft_targets_change_what_is_learnt(tiny: LoopConfig) -> None:
     soft, plain = (loop(tiny.changed(train={"targets": kind})) for kind in ("soft", "tokens"))
     assert sampled(soft)[0] == sampled(plain)[0]  # M_1 has nobody to learn from
     assert sampled(soft)[1] != sampled(plain)[1]
+
+
+OWN_M1 = {"drawn ancestors twice as long", "ensemble of 4", "T-matching"}
+"""Methods of the board that change how M_1 is trained."""
+
+
+def test_m_1_is_the_baselines_for_every_method_that_trains_and_samples_it_alike() -> None:
+    """Its key is. Steps of curation and another temperature are in the key too: they change what a generation gives."""
+    from ouroloop.loop import cache
+    from ouroloop.loop.loop import draw_original
+
+    study = load_preset("leaderboard", ["loop.data.num_examples=4"], StudyConfig)
+    cell = study.model_copy(update={"methods": {}}).loops()[0]
+    original = draw_original(cell)
+    loops = {name: loop for name in study.methods if (loop := study.applied(name, cell))}
+    alike = {name for name, loop in loops.items() if (loop.curation, loop.sampling) == (cell.curation, cell.sampling)}
+    keys = {name: cache.key(loop, "cpu", original, 1) for name, loop in loops.items()}
+    assert {name for name in alike if keys[name] == keys["baseline"]} == alike - OWN_M1
+    assert {"soft targets", "drawn ancestors", "warm start", "Neon", "accumulate"} <= alike - OWN_M1
+    assert len({cache.key(loop, "cpu", original, 2, parent="M_1") for loop in loops.values()}) >= len(loops) - 1
+
+
+@pytest.mark.parametrize("method", [ALL, WARM | {"num_tuning_steps": 3}], ids=["soft", "warm"])
+def test_m_1_is_trained_once(tiny: LoopConfig, method: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    short = tiny.changed(num_generations=2, keep_weights="all")
+    loop(short, study="baseline")
+    fits, fit_here = [], NetworkLearner.fit_here
+    monkeypatch.setattr(NetworkLearner, "fit_here", lambda *given: fits.append(given[1]) or fit_here(*given))
+    copied, watcher = watched(short.changed(train=method), study="method")
+    assert watcher.fitted == [2]
+    assert len(fits) == 1, "nor is it fitted again to be learnt from"
+    alone = loop(short.changed(train=method), study="alone", new=True)
+    assert outcome(copied) == outcome(alone)
+    assert sampled(copied) == sampled(alone)

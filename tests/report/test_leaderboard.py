@@ -11,6 +11,8 @@ from ouroloop.record.provenance import processor
 from ouroloop.record.track import Store
 from ouroloop.report.leaderboard import KEEP_M1, Row, _keeps, _rank, _score, board, record, told_apart
 from ouroloop.report.outcomes import Outcome
+from ouroloop.report.results import read_results
+from ouroloop.report.stages import find_cells, registered_name
 from ouroloop.science.statistics import interval
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.methods import KNOWLEDGE, knowledge
@@ -165,6 +167,29 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     assert ouroloop(*few).returncode == 0
     content = json.loads((tmp_path / "board-ideal.json").read_text())
     assert content["is_complete"], [(one["method"], one["seeds"], one["seeds_missing"]) for one in content["rows"]]
+
+
+def test_every_loop_of_a_method_is_called_by_it(ouroloop: CommandLine, root: Path, tmp_path: Path) -> None:
+    wanted = {name: STUDY["methods"][name] for name in ("baseline", "soft", "verified")}  # type: ignore[index]
+    study = StudyConfig.model_validate({**STUDY, "methods": wanted, "seeds": [1]})
+    labels = [study.label(loop) for loop in study.loops()]
+    assert labels == [f"full_synthetic-T0.8-{name}-s1" for name in wanted]
+    assert [loop.label for loop in study.loops()] == [
+        f"full_synthetic-T0.8{what}-s1" for what in ("", "-targets=soft", "-verified")
+    ], "a lone one by what it does"
+    assert registered_name(study.loops()[1], "soft targets") == "ouroloop-full_synthetic-1.00-soft-targets"
+
+    (tmp_path / "board.yaml").write_text(json.dumps(FEW))
+    few = (str(tmp_path / "board.yaml"), "--loop.model.kind=empirical", "--loop.train=null", "--seeds=[1]")
+    assert ouroloop("sweep", *few).returncode == 0
+    names = [f"full_synthetic-empirical-T0.8-{name}-s1" for name in ("baseline", "verified")]
+    assert [one["loop"] for one in json.loads(ouroloop("status", "board", "--json").stdout)[0]["loops"]] == names
+    results = read_results(Store.existing(), "board")
+    assert [loop.name for loop in results.loops] == names
+    assert list(results.cells) == ["full synthetic, baseline", "full synthetic, verified"]
+    assert {cell.name for cell in find_cells(Store.existing(), "board")[0]} == {
+        f"ouroloop-full_synthetic-1.00-{name}" for name in ("baseline", "verified")
+    }
 
 
 FEW = {**STUDY, "methods": {name: STUDY["methods"][name] for name in ("baseline", "verified")}}  # type: ignore[index]

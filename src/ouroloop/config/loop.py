@@ -165,12 +165,20 @@ class LoopConfig(Section):
     @property
     def label(self) -> str:
         """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among its like."""
+        parts = [self.curation.label] if self.curation.steps else []
+        for section in (self.model, self.train, self.sampling):
+            for key, value in ({} if section is None else section.unusual()).items():
+                parts.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+        return self.named("-".join(parts))
+
+    def named(self, method: str) -> str:
+        """What a loop of this method is called, or of whatever is out of the ordinary; of none where that is empty."""
         proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
         start = f"-{self.data.variant}" if self.data.variant else ""
-        curated = f"-{self.curation.label}" if self.curation.steps else ""
+        method = f"-{method}" if method else ""
         learner = "" if self.model.kind == "transformers" else f"-{self.model.kind}"
         return (
-            f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}{curated}-s{self.seed}"
+            f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}{method}-s{self.seed}"
         )
 
     def fingerprint(self) -> str:

@@ -26,6 +26,14 @@ class Section(BaseModel):
             given[key] = before | value if is_change else inner
         return type(self).model_validate(given)
 
+    def unusual(self) -> dict[str, Any]:
+        """The fields that were `Added` and are not at their default, as JSON."""
+        return {
+            name: value
+            for name, value in self.identity().items()
+            if any(isinstance(mark, Added) for mark in type(self).model_fields[name].metadata)
+        }
+
     def identity(self) -> dict[str, Any]:
         """As JSON, without the fields that were `Added` and are at their default: an older loop keeps its digests."""
         given = self.model_dump(mode="json")

@@ -111,6 +111,11 @@ class TrainConfig(Section):
             )
         return self
 
+    def of_first(self) -> "TrainConfig":
+        """What acts on M_1, which has no earlier model to learn from."""
+        fields = ("targets", "num_teachers", "teaching", "soft_top_k", "start", "num_tuning_steps", "extrapolation")
+        return self.changed(**{name: type(self).model_fields[name].default for name in fields})
+
     @property
     def num_previous(self) -> int | None:
         """How many of the latest models a training is given; None for all of them."""

@@ -7,6 +7,7 @@ generation. A process that was taken for dead, and is not, so finds that the loo
 import os
 import socket
 import traceback
+from collections.abc import Mapping
 from time import monotonic
 from uuid import uuid4
 
@@ -44,6 +45,7 @@ def run_attempt(
     *,
     name: str,
     study: str,
+    method: str = "",
     parent: Run | None = None,
     new: bool = False,
     observer: Observer | None = None,
@@ -54,7 +56,7 @@ def run_attempt(
         Superseded: another attempt has taken up the loop.
         Pruned: the loop was told that nothing depends on it any more.
     """
-    attempt = _Attempt(store, observer or Observer())
+    attempt = _Attempt(store, observer or Observer(), {"method": method} if method else {})
     try:
         return run_loop(config, store, name=name, study=study, parent=parent, new=new, observer=attempt)
     except Pruned:
@@ -70,8 +72,8 @@ def run_attempt(
 class _Attempt(Observer):
     """Tells whoever watches what the loop does, and asks the record whether it may go on."""
 
-    def __init__(self, store: Store, watch: Observer) -> None:
-        self._store, self._watch = store, watch
+    def __init__(self, store: Store, watch: Observer, tags: Mapping[str, str]) -> None:
+        self._store, self._watch, self._tags = store, watch, tags
         self._id = uuid4().hex
         self._asked, self._is_wanted = 0.0, True
         self._moved_from: str | None = None
@@ -94,6 +96,7 @@ class _Attempt(Observer):
             worker=f"{socket.gethostname()}:{os.getpid()}",
             root=stores.root_id(),
             processor=began_on,
+            **self._tags,
         )
 
     def _ask(self) -> None:

@@ -59,8 +59,10 @@ def key(
     config: LoopConfig, device: str, training_set: Dataset, generation: int, corpus: str = "", parent: str = ""
 ) -> str:
     """Of M_t, S_t and their measures. `device` is the learner's, `corpus` the testbed's digest, and `parent` the key of
-    M_{t-1} if M_t learns from it too: that covers all models before.
+    M_{t-1} if M_t learns from it too: that covers all models before. How models learn from earlier ones is none of M_1.
     """
+    if generation == 1 and config.train is not None:
+        config = config.changed(train=config.train.of_first())
     given = config.identity()
     decisive: dict[str, Any] = {
         **{name: given[name] for name in ("data", "model", "train", "sampling", "seed", "curation") if name in given},

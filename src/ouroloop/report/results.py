@@ -239,7 +239,10 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
             parts.insert(0, kind.replace("_", " "))
         if several_temperatures:
             parts.append(f"T = {run.tag('temperature')}")
-        parts += [f"{key.rpartition('.')[2]} = {own[key]}" for key in differing if key in own]
+        if method := run.tag("method"):  # it says all that differs
+            parts.append(method)
+        else:
+            parts += [f"{key.rpartition('.')[2]} = {own[key]}" for key in differing if key in own]
         labels[run.id] = ", ".join(parts)
     return labels
 

@@ -75,9 +75,9 @@ class Entry(NamedTuple):
     outcome: str
 
 
-def registered_name(config: LoopConfig) -> str:
-    """`ouroloop-<cycle>-<proportion>`; `-T<temperature>` added where it is not the usual 0.8, and `-<truth label>` of
-    D_0 where that is not the usual one, all True, or `-text`.
+def registered_name(config: LoopConfig, method: str = "") -> str:
+    """`ouroloop-<cycle>-<proportion>`; `-T<temperature>` added where it is not the usual 0.8, `-<truth label>` of D_0
+    where that is not the usual one, all True, or `-text`, and `-<method>` where a study compares some.
 
     The proportion has two decimals, or all it needs to be told from its neighbours. Full synthetic is at
     1.00; balanced has no proportion, and its name none.
@@ -89,7 +89,8 @@ def registered_name(config: LoopConfig) -> str:
     temperature = config.sampling.temperature
     if temperature != _USUAL_TEMPERATURE:
         name += f"-T{temperature:g}"
-    return f"{name}-{config.data.variant}" if config.data.variant else name
+    name = f"{name}-{config.data.variant}" if config.data.variant else name
+    return f"{name}-{method.replace(' ', '-')}" if method else name
 
 
 def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
@@ -115,7 +116,7 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
         else:
             retention = {t: kept for t, kept in history(run, [RETENTION])[RETENTION].items() if t > 0}
             but_seed = config.changed(seed=0).fingerprint()
-            others = groups.setdefault(registered_name(config), {})
+            others = groups.setdefault(registered_name(config, run.tag("method") or ""), {})
             others.setdefault(but_seed, []).append(Candidate(run, config, retention))
     cells = []
     for name, by_settings in sorted(groups.items()):

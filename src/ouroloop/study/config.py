@@ -1,6 +1,7 @@
 """What a study *is*: which loops it spans, or chooses from, and what it looks for. The same schema as a loop's."""
 
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from itertools import count, islice, product
 from typing import Annotated, Any, Literal, Self
 
@@ -236,6 +237,26 @@ class StudyConfig(Section):
                 methods = [self.applied(name, loop) for name in self.methods] if self.methods else [loop]
                 cells |= {one.fingerprint(): one for one in methods if one is not None}
         return [loop for key, loop in cells.items() if key not in self._elsewhere]
+
+    @cached_property
+    def _method_of(self) -> dict[str, str]:
+        """By fingerprint; a loop of two methods is the first one's."""
+        found: dict[str, str] = {}
+        for cell in self.model_copy(update={"methods": {}}).loops() if self.methods else []:
+            for name in self.methods:
+                loop = self.applied(name, cell)
+                if loop is not None:
+                    found.setdefault(loop.fingerprint(), name)
+        return found
+
+    def method_of(self, loop: LoopConfig) -> str:
+        """The name of the loop's method; empty where none are compared."""
+        return self._method_of.get(loop.fingerprint(), "") if self.methods else ""
+
+    def label(self, loop: LoopConfig) -> str:
+        """What a loop of the study is called: by its method, where they are compared."""
+        method = self.method_of(loop)
+        return loop.named(method) if method else loop.label
 
     def changes_from(self, before: "StudyConfig") -> dict[str, tuple[Any, Any]]:
         """What makes it another study than it was `before`, by dotted key; more values of what spans it do not."""

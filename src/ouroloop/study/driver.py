@@ -225,7 +225,7 @@ class _Driver:
             self._trials.begin(cell, self._config)
         cell.state, cell.error = "runs", None
         self._known[cell.key] = cell
-        arguments = (cell.loop, self._trials.name, self._run.id)
+        arguments = (cell.loop, self._trials.name, self._run.id, self._config.method_of(cell.loop))
         if isinstance(executor, InProcess):
             with _Watch(self, cell, self._console) as watch:
                 future = executor.submit(run_one, *arguments, watch=watch)
@@ -342,7 +342,9 @@ class _Driver:
         for told in (cell, *self._alike.pop(cell.key, [])):
             self._trials.end(replace(cell, number=told.number), values)
         if cell.state == "failed":
-            self._console.print(f"{cell.loop.label} failed: {cell.error}", style="red", markup=False, soft_wrap=True)
+            self._console.print(
+                f"{self._config.label(cell.loop)} failed: {cell.error}", style="red", markup=False, soft_wrap=True
+            )
         elif cell.state == "pruned":
             self._console.print(f"{cell.loop.label} ended early: it can no longer change the answer", markup=False)
 

@@ -155,7 +155,7 @@ def plan_table(config: StudyConfig) -> Table:
         loops = config.loops()
         table = Table("loop", "fingerprint", title=f"{len(loops)} {generations}", title_justify="left")
         for loop in loops:
-            table.add_row(loop.label, loop.fingerprint()[:12])
+            table.add_row(config.label(loop), loop.fingerprint()[:12])
         return table
     points = (config.search if config.kind == "search" else config.pareto).lattice()
     title = f"{config.kind}: needs at most {most_loops(config)} {generations}"

@@ -129,12 +129,12 @@ def study_record(name: str, config: StudyConfig, cells: Sequence[Cell]) -> dict[
     known = {cell.key for cell in cells}
     waiting = [loop for loop in config.loops() if loop.fingerprint() not in known] if config.kind == "grid" else []
     rows = [
-        _row(cell.loop.label, cell.state, cell.reached, cell.loop.num_generations,
+        _row(config.label(cell.loop), cell.state, cell.reached, cell.loop.num_generations,
              [kept for _, kept in sorted(cell.retention.items())], cell.error,
              cell.worker if cell.state == "runs" else None)
         for cell in cells
     ]  # fmt: skip
-    rows += [_row(loop.label, "waits", 0, loop.num_generations) for loop in waiting]
+    rows += [_row(config.label(loop), "waits", 0, loop.num_generations) for loop in waiting]
     still = len(waiting)
     if config.kind == "search":
         still = Search(config, cells).loops_left()

@@ -33,10 +33,13 @@ def run_one(
     loop: LoopConfig,
     study: str,
     parent_id: str,
+    method: str = "",
     environment: Mapping[str, str] | None = None,
     watch: "Observer | None" = None,
 ) -> LoopResult:
     """Runs the loop as part of the study whose run is `parent_id`, or what is missing of it.
+
+    `method` is what it is called there, where methods are compared.
 
     A loop that fails is a result; what ends the whole study is raised: a store that is gone or full, or a signal.
     """
@@ -48,7 +51,15 @@ def run_one(
 
         store, parent = _study(stores.tracking_uri(), str(stores.runs_folder()), parent_id)
         try:
-            run = run_attempt(loop, store, name=loop.label, study=study, parent=parent, observer=watch)
+            run = run_attempt(
+                loop,
+                store,
+                name=loop.named(method) if method else loop.label,
+                study=study,
+                method=method,
+                parent=parent,
+                observer=watch,
+            )
             kept = history(store.get(run.id), [RETENTION])[RETENTION]
         except Pruned:
             return LoopResult("pruned")
