@@ -139,7 +139,8 @@ def holds_nothing(path: Path, table: str) -> bool:
         return False
 
 
-# What MLflow and Optuna would be asked for these names; their imports and checks take seconds
+# What MLflow and Optuna would be asked for these names. Their own APIs take 1.9 and 0.4 s of processor where this takes
+# milliseconds: they are imported, and look whether their tables are of their version
 _NAMES = {
     "study": "SELECT DISTINCT value FROM tags WHERE key = 'ouroloop.study'",
     "run": "SELECT run_uuid FROM runs",

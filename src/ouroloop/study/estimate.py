@@ -14,9 +14,9 @@ from rich.table import Table
 from ouroloop.config import DataCycle, LoopConfig, flatten
 from ouroloop.console import duration
 from ouroloop.learner import learner_of
-from ouroloop.learner.base import Learner
+from ouroloop.learner.base import Fitted, Learner
 from ouroloop.loop.loop import draw_original, prepared_testbed
-from ouroloop.science.dataset import Dataset
+from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import measure
 from ouroloop.science.seeding import Streams
 from ouroloop.study.config import StudyConfig
@@ -85,18 +85,46 @@ def _num_tokens(config: LoopConfig, texts: Sequence[str]) -> int:
 
 
 def _briefly(config: LoopConfig, num_steps: int, validate_every: int) -> Learner:
-    return learner_of(config.changed(train={"num_steps": num_steps, "validate_every": validate_every}))
+    assert config.train is not None
+    tuned = {} if config.train.num_tuning_steps is None else {"num_tuning_steps": num_steps}
+    return learner_of(config.changed(train={"num_steps": num_steps, "validate_every": validate_every, **tuned}))
 
 
 def _train_seconds(loop: LoopConfig, dataset: Dataset, num_examples: int) -> float:
-    """Setting up, `train.num_steps` steps and the validations between them, on so many examples like the dataset's."""
+    """Of a generation, on so many examples like the dataset's. All but the first may learn from earlier models too."""
+    config, later = loop.train, loop.num_generations - 1
+    assert config is not None
+    setting_up, steps = _fit_seconds(loop, dataset, num_examples, config.num_steps)
+    first = setting_up + steps
+    if config.num_previous == 0 or not later:
+        return first
+    model = _briefly(loop, 1, 1).prepared(dataset.texts).fit(dataset, _STREAMS)
+    written = Dataset.of(dataset.texts, Source.SAMPLED, 1)  # only what models wrote is taught by models
+    taught, steps = _fit_seconds(loop, written, num_examples, config.num_tuning_steps or config.num_steps, [model])
+    teaching = max(taught - setting_up, 0.0) * _num_teachers(loop) * num_examples / len(dataset)
+    return (first + later * (setting_up + teaching + steps)) / loop.num_generations
+
+
+def _num_teachers(loop: LoopConfig) -> float:
+    """How many models say what a text teaches, on average over the generations that have any."""
+    config, later = loop.train, loop.num_generations - 1
+    assert config is not None
+    if config.targets != "soft" or config.teaching == "drawn":
+        return 1.0
+    return sum(min(t, config.num_teachers or t) for t in range(1, later + 1)) / later
+
+
+def _fit_seconds(
+    loop: LoopConfig, dataset: Dataset, num_examples: int, num_steps: int, previous: Sequence[Fitted] = ()
+) -> tuple[float, float]:
+    """Setting up, for the dataset; and so many steps, with the validations between them."""
     config = loop.train
     assert config is not None
 
     def seconds(num_steps: int, validate_every: int) -> float:
         learner = _briefly(loop, num_steps, validate_every).prepared(dataset.texts)
         start = perf_counter()
-        learner.fit(dataset, _STREAMS)
+        learner.fit(dataset, _STREAMS, previous=previous)
         return perf_counter() - start
 
     seconds(1, 1)  # the first call of a process also loads
@@ -105,9 +133,9 @@ def _train_seconds(loop: LoopConfig, dataset: Dataset, num_examples: int) -> flo
     step = max(seconds(1 + timed, 1 + timed) - once, 0.0) / timed
     validation = max(seconds(2, 1) - once - step, 0.0)
     setting_up = max(once - validation - step, 0.0)
-    num_validations = math.ceil(config.num_steps / config.validate_every)
+    num_validations = math.ceil(num_steps / config.validate_every)
     scale = config.num_validation_examples(num_examples) / config.num_validation_examples(len(dataset))
-    return setting_up + step * config.num_steps + validation * scale * num_validations
+    return setting_up, step * num_steps + validation * scale * num_validations
 
 
 def num_kept(config: LoopConfig) -> int:

@@ -76,6 +76,7 @@ def test_every_text_comes_back_and_ends_nowhere_within(text: str) -> None:
     assert learnt.num_lost([text]) == 0
 
 
+@pytest.mark.slow
 def test_another_process_learns_the_same() -> None:
     code = f"from {__name__} import learnt; print(learnt.library.backend_tokenizer.to_str())"
     environment = os.environ | {"PYTHONHASHSEED": "12345", "TOKENIZERS_PARALLELISM": "true"}

@@ -17,6 +17,8 @@ from ouroloop.science.seeding import Streams, stream
 from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed
 from tests.learner import contract
 
+pytestmark = pytest.mark.slow  # each process imports torch anew; CI runs them
+
 MODEL = ModelConfig(num_layers=2, num_heads=2, hidden_size=32, context_length=64)
 # 107 texts to train on: every third batch is a single one, of which one of two processes has nothing
 TRAIN = TrainConfig(num_steps=50, batch_size=53, learning_rate=3e-3, num_warmup_steps=5, validate_every=10)
@@ -68,7 +70,6 @@ def test_a_prompt_reaches_every_process() -> None:
     assert all(text.startswith("( not") for text in fitted(2).sample(9, stream(1, "sampling"), "( not").texts)
 
 
-@pytest.mark.slow
 class TestNetworkOnTwoDevices(contract.LearnerContract):
     temperature = SAMPLING.temperature
     longest = SAMPLING.max_new_tokens
