@@ -7,7 +7,8 @@ import typer
 
 from ouroloop.options import Executor, StudyPreset, Workers
 
-_IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]  # minutes, of one core
+_IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]
+_IDEAL_GENERATIONS = 25  # minutes, of one core; drift has gone further by then, t/m, than the network's by its last
 RESULTS = Path("experiments") / "results"
 
 
@@ -15,7 +16,8 @@ def leaderboard(
     context: typer.Context,
     preset: StudyPreset = "leaderboard",
     learner: Annotated[
-        Literal["network", "empirical"], typer.Option(help="The preset's network, or the ideal learner, with m = 200.")
+        Literal["network", "empirical"],
+        typer.Option(help="The preset's network, or the ideal learner, m = 200."),
     ] = "network",
     workers: Workers = None,
     on: Executor = "local",
@@ -34,7 +36,7 @@ def leaderboard(
     from ouroloop.study.config import StudyConfig
 
     ideal = learner == "empirical"
-    fixed = _IDEAL if ideal else []
+    fixed = _of_ideal(preset) if ideal else []
     study = load_preset(preset, [*fixed, *context.args], StudyConfig)
     name, console = preset_name(preset) + ("-ideal" if ideal else ""), Console()
     with console.status("loading libraries"):
@@ -57,3 +59,12 @@ def leaderboard(
     for path in write_board(rows, study, folder, name, others):
         console.print(f"Written: {path}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
+
+
+def _of_ideal(preset: str) -> list[str]:
+    """The ideal learner's task, made of the network's."""
+    from ouroloop.presets import load_preset
+    from ouroloop.study.config import StudyConfig
+
+    wanted = load_preset(preset, _IDEAL, StudyConfig).loop.num_generations
+    return [*_IDEAL, f"loop.num_generations={min(wanted, _IDEAL_GENERATIONS)}"]

@@ -9,7 +9,7 @@ import pytest
 from ouroloop.config import LoopConfig
 from ouroloop.record.provenance import processor
 from ouroloop.record.track import Store
-from ouroloop.report.leaderboard import KEEP_M1, Row, _keeps, _rank, _score, board, record, told_apart
+from ouroloop.report.leaderboard import KEEP_M1, Row, _keeps, _rank, _score, board, not_chosen, record, told_apart
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.results import read_results
 from ouroloop.report.stages import find_cells, registered_name
@@ -91,6 +91,19 @@ def test_what_is_missing_of_a_curve_is_absent_and_not_averaged() -> None:
 )
 def test_what_it_takes_to_keep(end: float, others: dict[str, float], keeps: bool) -> None:
     assert _keeps(scored(row("one", {1: end, 2: end}, **others))[0], LAST) is keeps
+
+
+def test_the_best_that_the_other_cycle_lacks_are_named_once_the_first_is_complete() -> None:
+    few = {**STUDY, "cycles": ["full_synthetic", "incremental"], "synthetic_proportions": [0.5], "seeds": [1, 2, 3]}
+    methods = {name: {"cycles": ["full_synthetic"]} for name in ("b", "c", "d")}
+    study = StudyConfig.model_validate({**few, "methods": {"base": {}, "a": {}, **methods}})
+    ends = {"base": 0.4, "a": 0.35, "b": 0.3, "c": 0.2, "d": 0.1}
+    rows = [row(name, {1: end, 2: end + 0.001, 3: end - 0.001}) for name, end in ends.items()]
+    found = sorted(scored(*rows), key=lambda one: -one.scores["coverage"].last.mean)
+    assert not_chosen(found, study, most=3) == ["b", "c"], "the baseline and M_1 are no choice, and `a` is run"
+    assert not_chosen(found, study, most=1) == []
+    del found[-1].curves[3]
+    assert not_chosen(found, study, most=3) == [], "who is best is not known yet"
 
 
 def test_costs_are_over_the_baselines_with_the_same_seeds() -> None:
@@ -263,6 +276,7 @@ def test_the_standard_task_is_a_study() -> None:
 
     study = load_preset("leaderboard", [], StudyConfig)
     assert next(iter(study.methods)) == "baseline"
+    assert sum(method.cycles is None for method in study.methods.values()) == 7, "the baseline and six"
     assert study.loop.num_generations == 50
     assert len(study.loops()) == len({loop.fingerprint() for loop in study.loops()})
     assert record([]) == []

@@ -9,6 +9,7 @@
     folder     the files around it, and what of them goes onto the study run; archive: read back without a store
     leaderboard  what each method of a study keeps; board: for people;
                  outcomes: its loops, on record or in the file of another machine
+    methods    a study that compares some: its board, and depths that a verifier does not see
     stages     the models that a study kept: its cells, and who entered each collapse stage first
     registry   those models under names that other tools load
     models     a model by any of its names, loaded

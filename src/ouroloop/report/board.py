@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import altair as alt
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ouroloop.console import fitted
-from ouroloop.report.leaderboard import Row, record
+from ouroloop.report.leaderboard import Row, not_chosen, record
+from ouroloop.report.methods import drawing, table
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.render import png
 from ouroloop.science.metrics import RETENTION
@@ -40,6 +39,10 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
             console.print(f"Seeds still missing: {', '.join(missing)}", markup=False, soft_wrap=True)
         if cannot := [f"{row.method} ({row.reason})" for row in of_cycle if row.reason]:
             console.print(f"Not applicable: {', '.join(cannot)}", markup=False, soft_wrap=True)
+    if names := not_chosen(rows, config):
+        cycles = ", ".join(cycle.value for cycle in config.cycles[1:])
+        said = f"Among the best six of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
+        console.print(f"{said}The preset names who is, by `cycles`.", markup=False, soft_wrap=True)
     console.print(
         "Mean over seeds at the last generation, area under the curve in brackets for coverage. Methods that cannot be "
         "told apart by coverage (95 %, paired seeds) share a rank; over: how many it is told apart from and beats. "
@@ -109,7 +112,7 @@ def write_board(
         "rows": record(rows),
     }
     file.write_text(_written(content, loops), encoding="utf-8")
-    picture = figure(rows)
+    picture = drawing({"board": table(rows)}).get("board")
     if picture is None:
         return [file]
     image = folder / f"{name}.png"
@@ -121,31 +124,3 @@ def _written(content: Mapping[str, Any], loops: Sequence[Mapping[str, Any]]) -> 
     """JSON, a line for each loop."""
     lines = ",\n".join(f"    {json.dumps(one)}" for one in loops)
     return json.dumps({**content, "loops": []}, indent=2).removesuffix("[]\n}") + f"[\n{lines}\n  ]\n}}\n"
-
-
-def figure(rows: Sequence[Row]) -> str | None:
-    """SVG: coverage at the end against the texts drawn, over the baseline's; a colour for each kind of knowledge."""
-    from ouroloop.report.figures import spec
-    from ouroloop.report.render import svg
-
-    data = pd.DataFrame(
-        [
-            {"method": row.method, "cycle": row.cycle, "knows": row.knows, "drawn": row.cost["num_drawn"],
-             "coverage": row.scores["coverage"].last.mean}
-            for row in rows
-            if "coverage" in row.scores and "num_drawn" in row.cost
-        ]
-    )  # fmt: skip
-    if data.empty:
-        return None
-    known = [knows for knows in KNOWLEDGE if knows in set(data["knows"])]
-    base = alt.Chart(alt.NamedData(name="board")).encode(
-        alt.X("drawn:Q", title="texts drawn, over the baseline's", scale=alt.Scale(type="log")),
-        alt.Y("coverage:Q", title="coverage at the last generation"),
-    )
-    marks = base.mark_point(size=70, filled=True).encode(
-        alt.Color("knows:N", title="may know", scale=alt.Scale(domain=known, scheme="tableau10"))
-    )
-    names = base.mark_text(align="left", dx=6, fontSize=10).encode(text="method:N")
-    chart = alt.layer(marks, names).properties(width=640, height=360).facet(column=alt.Column("cycle:N", title=None))
-    return svg(spec(chart), "board", data)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 TITLES = {
+    "board": "What each method keeps, and at which cost",
+    "depth_by_method": "What a verifier that sees only so deep does below that",
     "retention": "How much diversity is left",
     "half_life": "When half of it is gone",
     "unique": "Distinct is not diverse",
@@ -16,6 +18,8 @@ TITLES = {
 
 _RETENTION = "a generation with `diversity_retention`, which needs a D_0 of at least two different texts"
 MISSING = {
+    "board": "Nothing to compare yet. This takes a finished loop with `coverage`.",
+    "depth_by_method": "Nothing to draw yet. This figure takes a finished generation.",
     "retention": f"Nothing to draw yet. This figure takes {_RETENTION}.",
     "half_life": f"Nothing to draw yet. This figure takes {_RETENTION}.",
     "unique": f"Nothing to draw yet. This figure takes {_RETENTION}, and `unique_fraction`.",
@@ -30,6 +34,8 @@ MISSING = {
 def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """Only of what is there: bands, marks and the paper's curves are named where they are drawn."""
     say: dict[str, Callable[[pd.DataFrame], str]] = {
+        "board": _board,
+        "depth_by_method": _depth_by_method,
         "retention": _retention,
         "half_life": _half_life,
         "unique": _unique,
@@ -40,6 +46,25 @@ def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     }
     there = [name for name in TITLES if name in tables]
     return {name: say[name](tables[name]) if len(tables[name]) else MISSING[name] for name in there}
+
+
+def _board(table: pd.DataFrame) -> str:
+    said = "Coverage, the overlap with the true distribution, at the last generation"
+    if max(table["seeds"]) > 1:
+        said += ": mean over seeds, with the 95 % interval"
+    return (
+        f"{said}. Dashed: M_1, kept. Cost is over the baseline’s: filled, texts drawn; open, seconds of training. "
+        "Methods that cannot be told apart (95 %, paired seeds) share a rank; “over” is how many one is told apart "
+        "from and beats; “keeps”, whether retention is at least 0.95, membership M_1’s less 2 points and coverage 0.9 "
+        "of M_1’s."
+    )
+
+
+def _depth_by_method(table: pd.DataFrame) -> str:
+    said = "Share of each depth among all texts of S_t, generation 0 being D_0."
+    if max(table["seeds"]) > 1:
+        said += " Line: mean over seeds; band: their 95 % interval."
+    return f"{said} Dashed: what the true distribution gives it."
 
 
 def _expressions(table: pd.DataFrame) -> str:

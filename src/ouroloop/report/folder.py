@@ -14,6 +14,8 @@ from ouroloop.console import duration
 from ouroloop.report.figures import drawings
 from ouroloop.report.findings import findings_json, half_lives, headline, progress
 from ouroloop.report.markdown import as_text
+from ouroloop.report.methods import drawing as methods_drawing
+from ouroloop.report.methods import methods_tables
 from ouroloop.report.page import Facts, page
 from ouroloop.report.panels import drawing
 from ouroloop.report.render import png
@@ -30,8 +32,8 @@ def write_report(results: Results, folder: Path) -> Path:
     `report.html` needs no other file. Beside it: a PNG and an SVG for each figure and a CSV for its data,
     `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
     """
-    tables = {**figure_tables(results), "loops": loops(results)}
-    drawn = drawings(tables) | drawing(tables)
+    tables = {**figure_tables(results), **methods_tables(results), "loops": loops(results)}
+    drawn = drawings(tables) | drawing(tables) | methods_drawing(tables)
     sentences = [*headline(results), *_answer(results)]
     static = drawn | ({"depth": few} if (few := drawings({**tables}, most=3).get("depth")) else {})
     content = page(results.name, sentences, _facts(results), tables, static)

@@ -239,6 +239,20 @@ def _rank(rows: list[Row], last: int) -> None:
         row.beats = sum(told_apart(row, other, last) > 0 for other in ordered)
 
 
+def not_chosen(rows: Sequence[Row], config: StudyConfig, most: int = 6) -> list[str]:
+    """The best methods of the first cycle, so many, that the others are not run with; the baseline is no choice.
+
+    Empty while the first cycle is incomplete: who is best is not known then.
+    """
+    others = [cycle for cycle in config.cycles if cycle is not config.cycles[0]]
+    ranked = [row for row in rows if row.cycle.partition("-")[0] == config.cycles[0].value]
+    if not others or not ranked or any(row.missing for row in ranked):
+        return []
+    apart = {KEEP_M1, next(iter(config.methods))}
+    best = [row.method for row in ranked if row.rank is not None and row.method not in apart][:most]
+    return [name for name in best if not set(others) <= set(config.methods[name].cycles or config.cycles)]
+
+
 def record(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The board for programs."""
     return [

@@ -59,6 +59,7 @@ def page(
     script, vega = _part("page.js"), _vega()
     said = notes(tables)
     sections = {name: _section(name, said[name], tables[name], drawings.get(name, "")) for name in said}
+    of_methods = [sections.pop(name) for name in ("board", "depth_by_method") if name in sections]
     pair = f'<div class="pair">{"".join(sections.pop(name) for name in _PAIR)}</div>'
     first, *others = sections.values()
     filled = {
@@ -67,7 +68,7 @@ def page(
         "LEAD": _typeset(facts.lead),
         "PROGRESS": f'<p class="progress">{html.escape(facts.progress)}</p>' if facts.progress else "",
         "VERDICT": "\n  ".join(f"<p>{_typeset(sentence)}</p>" for sentence in sentences),
-        "FIGURES": "\n".join([first, pair, *others]),
+        "FIGURES": "\n".join([*of_methods, first, pair, *others]),
         "LOOPS": _loops(tables["loops"], facts.words),
         "SPENT": html.escape(facts.spent),
         "CONFIGURATION": "".join(_setting(*item) for item in facts.configuration.items()),
@@ -92,13 +93,48 @@ def _section(name: str, note: str, table: pd.DataFrame, drawing: str) -> str:
     )
     return (
         f'<section class="figure" id="{name}">\n  {heading}\n'
-        f'  <div class="drawn" role="img" aria-label="{TITLES[name]}">{drawing}</div>{without}\n</section>'
+        f'  <div class="drawn" role="img" aria-label="{TITLES[name]}">{drawing}</div>{without}\n'
+        f"{_standings(table) if name == 'board' else ''}</section>"
     )
 
 
 def _typeset(sentence: str) -> str:
     escaped = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(sentence))
     return escaped.replace("D_0", "D<sub>0</sub>").replace(" = ", "\u00a0=\u00a0")
+
+
+_STANDINGS = {
+    "rank": "rank", "method": "method", "cycle": "cycle", "knows": "may know", "seeds": "seeds", "coverage": "coverage",
+    "kl_forward_nats": "KL, nats", "diversity_retention": "diversity kept", "grammar_membership": "in the grammar",
+    "unique_fraction": "distinct", "keeps": "keeps", "beats": "over", "num_drawn": "drawn", "train_seconds": "trained",
+}  # fmt: skip
+
+
+def _standings(table: pd.DataFrame) -> str:
+    """The board with intervals and shared ranks."""
+    words = {"rank", "method", "cycle", "knows"}
+    kinds = {key: "" if key in words else " class=number" for key in _STANDINGS}
+    head = "".join(f"<th scope=col{kinds[key]}>{name}</th>" for key, name in _STANDINGS.items())
+    body = ""
+    for row in table.to_dict("records"):
+        cells = (f"<td{kinds[k]} data-is='{name}'>{_standing(k, row)}</td>" for k, name in _STANDINGS.items())
+        body += f"<tr>{''.join(cells)}</tr>"
+    inner = f"<table class=cards><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="The board">{inner}</div>\n'
+
+
+def _standing(key: str, row: Mapping[str, Any]) -> str:
+    value = row[key]
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key in ("num_drawn", "train_seconds"):
+        return f"{value:.1f}×"
+    if not isinstance(value, float):
+        return html.escape(str(value))
+    low, high = row[f"{key}_low"], row[f"{key}_high"]
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _loops(table: pd.DataFrame, words: Mapping[str, str]) -> str:

@@ -1,0 +1,177 @@
+"""A study that compares methods, for its page: the board, and what a verifier that sees only so deep does below that.
+
+Each figure is defined once, as those of figures.py are; `ouroloop leaderboard` writes the board's as a picture.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.report import figures
+from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
+from ouroloop.report.render import svg
+from ouroloop.report.results import Loop, Results
+from ouroloop.report.tables import frame
+from ouroloop.science.statistics import SHARE, UNBOUNDED, interval
+from ouroloop.study.methods import KNOWLEDGE
+from ouroloop.study.trials import Trials
+
+_COSTS = {"num_drawn": "texts drawn", "train_seconds": "training"}
+_COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "keeps", "beats",
+            *(f"{key}{part}" for key in SCORES for part in ("", "_low", "_high", "_area")), *_COSTS)  # fmt: skip
+
+
+def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """`board`, a row for each method that is scored, and `depth_by_method`; empty of a study that compares none."""
+    rows = _board(results)
+    if not rows:
+        return {}
+    shares = depth_shares(results)
+    return {"board": table(rows), **({"depth_by_method": shares} if len(shares) else {})}
+
+
+def _board(results: Results) -> list[Row]:
+    run = results.study
+    if run is None or "methods" not in run.entity.data.params:
+        return []
+    try:
+        trials = Trials.load(results.name)
+        config = trials.config if trials else None
+    except ConfigError:  # recorded by another version, or another Optuna store's: the loops are there all the same
+        return []
+    return board(config, run.store, results.name) if config else []
+
+
+def table(rows: Sequence[Row]) -> pd.DataFrame:
+    """The board's figures with their 95 % intervals, best first."""
+    found = []
+    for row in rows:
+        if "coverage" in row.scores:
+            cells: list[Any] = [row.cycle, row.rank, row.method, row.knows, len(row.curves), row.keeps, row.beats]
+            for key in SCORES:
+                score = row.scores.get(key)
+                cells += [None] * 4 if score is None else [*score.last[:3], score.area.mean]
+            found.append([*cells, *(row.cost.get(key) for key in _COSTS)])
+    return frame(_COLUMNS, found)
+
+
+def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """SVG by name, of those of these tables that are there."""
+    define = {"board": standings, "depth_by_method": depth_by_method}
+    there = {name: tables[name] for name in define if name in tables and len(tables[name])}
+    return {name: svg(figures.spec(define[name](rows)), name, rows) for name, rows in there.items()}
+
+
+def standings(table: pd.DataFrame) -> figures.Chart:
+    """Quality kept, left, against what it cost, right, a line for each method, coloured by what it may know.
+
+    Dot: mean coverage at the last generation, its 95 % interval over seeds a bar, M_1's dashed. Cost is over the
+    baseline's on a logarithmic scale: filled, texts drawn; open, seconds of training. Each cycle has its own.
+    """
+    known = [knows for knows in KNOWLEDGE if knows in set(table["knows"])]
+    color = alt.Color("knows:N").scale(domain=known, range=[f"var(--s{KNOWLEDGE.index(one)})" for one in known])
+    color = color.legend(title="may know", orient="bottom", symbolOpacity=1, columns=4)
+    cycles = list(dict.fromkeys(table["cycle"]))
+    each = [_of_cycle(table[table["cycle"] == cycle], cycle, color) for cycle in cycles]
+    if len(each) > 1:
+        titles = [alt.Title(cycle.replace("_", " "), anchor="start", color="var(--ink)") for cycle in cycles]
+        each = [pair.properties(title=title) for pair, title in zip(each, titles, strict=True)]
+    return alt.vconcat(*each)
+
+
+def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color) -> figures.Chart:
+    names = list(dict.fromkeys(table["method"]))
+    y = alt.Y("method:N").sort(names).axis(labelLimit=170, ticks=False, domain=False, grid=True).title(None)
+    rows = alt.Chart(alt.NamedData(name="board")).transform_filter(f"datum.cycle === {json.dumps(cycle)}")
+    base, height = rows.encode(y=y, color=color), alt.Step(17)
+    x = alt.X(field="coverage", type="quantitative").title("coverage").axis(tickCount=4, grid=False)
+    first = rows.transform_filter(f"datum.method === {json.dumps(KEEP_M1)}")
+    kept = [
+        base.mark_rule(strokeWidth=2.4).encode(x.field("coverage_low"), alt.X2("coverage_high:Q")),
+        base.mark_point(filled=True, size=55, opacity=1).encode(x),
+        first.mark_rule(color="var(--ink)", strokeDash=[6, 3]).encode(x),
+    ]
+    cost = alt.X(field="num_drawn", type="quantitative").scale(type="log").title("cost, over the baseline’s")
+    cost = cost.axis(grid=False, tickCount=4, format="~r")
+    beside = base.encode(y=y.axis(labels=False, ticks=False, domain=False, grid=True))
+    drawn, trained = (beside.transform_filter(f"datum.{key} > 0") for key in _COSTS)
+    spent = [
+        drawn.mark_point(filled=True, size=45, opacity=1).encode(cost),
+        trained.mark_point(size=45, opacity=1).encode(cost.field("train_seconds")),
+    ]
+    left, right = (alt.layer(*layers).properties(height=height) for layers in (kept, spent))
+    return alt.hconcat(left.properties(width=230), right.properties(width=150))
+
+
+def depth_shares(results: Results) -> pd.DataFrame:
+    """Share of each depth of P in S_t, mean over seeds, of methods whose verifier sees only so deep, and first of the
+    same loops without one.
+
+    Beside it the share that P gives to the depth. Malformed texts and other depths count among all.
+    """
+    columns = ("method", "depth", "generation", "seeds", "share", "low", "high", "true")
+    limited = [loops for loops in results.cells.values() if any(_is_short_sighted(loop.config) for loop in loops)]
+    configs = [loop.config for loops in limited[:1] for loop in loops if loop.config]
+    bare = {config.changed(curation={"steps": []}).fingerprint() for config in configs}
+    cells = results.cells.values() if bare else ()
+    plain = [cell for cell in cells if any(loop.config and loop.config.fingerprint() in bare for loop in cell)]
+    rows: list[tuple[Any, ...]] = []
+    for loops in (*plain, *limited):
+        name = loops[0].run.tag("method") or loops[0].cell
+        for level, true in _true_shares(loops[0]).items():
+            rows += [(name, level, t, *own, true) for t, *own in _share_at(loops, level)]
+    return frame(columns, rows)
+
+
+def _is_short_sighted(config: LoopConfig | None) -> bool:
+    return config is not None and any(getattr(step, "max_depth", None) for step in config.curation.steps)
+
+
+def _true_shares(loop: Loop) -> dict[str, float]:
+    true = loop.testbed.distribution
+    if true is None:
+        return {}
+    forms, prefix = true.forms, "coverage_depth_"
+    p = forms.num * np.exp(forms.log_p)
+    shares = {key.removeprefix(prefix): float(p[part].sum()) for key, part in forms.parts.items() if prefix in key}
+    return {level: share / float(p.sum()) for level, share in shares.items() if level.isdecimal()}
+
+
+def _share_at(loops: Sequence[Loop], level: str) -> list[tuple[Any, ...]]:
+    """(generation, seeds, mean, and the 95 % interval over seeds) of each generation that is on record."""
+    found = []
+    for t in range(max(loop.reached for loop in loops) + 1):
+        tallies = [loop.written[t].depths for loop in loops if t in loop.written]
+        values = [tally.get(level, 0) / sum(tally.values()) for tally in tallies if tally]
+        if values:
+            is_inside = 0 < sum(values) < len(values)  # an interval in bounds needs a mean inside them
+            mean, low, high, n = interval(values, SHARE if is_inside else UNBOUNDED)
+            found.append((t, n, mean, low, high))
+    return found
+
+
+def depth_by_method(table: pd.DataFrame) -> figures.Chart:
+    """A panel for each depth; line: share of S_t, mean over seeds; band: 95 % interval; dashed: what P gives it."""
+    names = list(dict.fromkeys(table["method"]))
+    colors = alt.Scale(domain=names, range=[f"var(--s{i % 7})" for i in range(len(names))])
+    legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, labelLimit=240)
+    last = max(1, *table["generation"])
+    axis = alt.Axis(format="d", grid=False, values=list(range(0, last + 1, max(1, last // 5))))
+    base = alt.Chart().encode(
+        alt.X("generation:Q").scale(domain=[0, last], nice=False).axis(axis).title("generation"),
+        color=alt.Color("method:N").scale(colors).legend(legend),
+    )
+    y = alt.Y(field="share", type="quantitative").scale(domain=[0, 1]).axis(format="%", tickCount=4).title(None)
+    layers = [
+        base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16).encode(y.field("low"), alt.Y2("high:Q")),
+        base.mark_line(point=last < 3).encode(y),
+        alt.Chart().mark_rule(color="var(--ink)", strokeDash=[6, 3]).encode(alt.Y("mean(true):Q").title(None)),
+    ]
+    header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelExpr="'depth ' + datum.value")
+    chart = alt.layer(*layers, data=alt.NamedData(name="depth_by_method")).properties(width=150, height=130)
+    return chart.facet(alt.Facet("depth:N").title(None).header(header), columns=3)

@@ -1,0 +1,101 @@
+"""The page of a study that compares methods: its board, and depths below what a verifier sees."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ouroloop.record.track import Store
+from ouroloop.report.folder import write_report
+from ouroloop.report.leaderboard import KEEP_M1, board
+from ouroloop.report.methods import depth_shares, drawing, methods_tables, table
+from ouroloop.report.results import read_results
+from ouroloop.report.tables import frame
+from ouroloop.science.metrics import stage_of
+from ouroloop.study.config import StudyConfig
+from ouroloop.testbed.logic.verify import judge
+from tests.conftest import CommandLine
+from tests.report.test_leaderboard import row, scored
+
+SHORT_SIGHTED = {"name": "verified", "max_depth": 3}
+STUDY = {
+    "cycles": ["full_synthetic"],
+    "seeds": [1, 2],
+    "loop": {
+        "num_generations": 2,
+        "data": {"num_examples": 60},
+        "model": {"kind": "empirical"},
+        "stages": {"measure": "coverage"},
+    },
+    "methods": {
+        "baseline": {},
+        "verified": {"changes": {"curation": {"steps": ["verified"]}}},
+        "to 3": {"changes": {"curation": {"steps": [SHORT_SIGHTED]}}},
+        "trusting": {"changes": {"curation": {"steps": [SHORT_SIGHTED | {"unseen": "keep"}]}}},
+    },
+}
+
+
+@pytest.fixture
+def done(ouroloop: CommandLine, root: Path, tmp_path: Path) -> StudyConfig:
+    (tmp_path / "few.yaml").write_text(json.dumps(STUDY))
+    assert ouroloop("sweep", str(tmp_path / "few.yaml")).returncode == 0
+    return StudyConfig.model_validate(STUDY)
+
+
+def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_does(
+    done: StudyConfig, tmp_path: Path
+) -> None:
+    results = read_results(Store.existing(), "few")
+    tables = methods_tables(results)
+    rows = {one.method: one for one in board(done, Store.existing(), "few")}
+    assert list(tables["board"]["method"]) == list(rows)
+    for one in tables["board"].to_dict("records"):
+        score = rows[one["method"]].scores["coverage"].last
+        assert (one["coverage"], one["coverage_low"], one["coverage_high"]) == score[:3]
+        assert one["rank"] == rows[one["method"]].rank
+
+    shares = tables["depth_by_method"]
+    assert list(dict.fromkeys(shares["method"])) == ["baseline", "to 3", "trusting"]
+    assert set(shares["depth"]) == set("12345")
+    assert list(shares["true"]) == pytest.approx([0.2] * len(shares)), "P is uniform over five depths"
+    for method in ("baseline", "to 3"):
+        loops = [loop for loop in results.loops if loop.run.tag("method") == method]
+        for t in (0, 2):
+            found = [[judge(text).depth for text in loop.texts(t) or ()] for loop in loops]
+            deep = sum(depths.count(4) / 60 for depths in found) / 2
+            at = shares[(shares["method"] == method) & (shares["depth"] == "4") & (shares["generation"] == t)]
+            assert at["share"].item() == pytest.approx(deep)
+            assert at["seeds"].item() == 2
+    unseen = shares[(shares["method"] == "to 3") & shares["depth"].isin(["4", "5"]) & (shares["generation"] == 2)]
+    assert sum(unseen["share"]) == 0, "what it does not see is dropped"
+
+    page = write_report(results, tmp_path / "report").read_text()
+    assert "Stages rest on coverage, and below healthy on two generations in a row." in page
+    for loop in results.loops:
+        over_m_1 = loop.history["coverage"][2] / loop.history["coverage"][1]
+        assert loop.generations[1].tag("stage") == stage_of(over_m_1, done.loop.stages)
+    assert page.index('id="board"') < page.index('id="depth_by_method"') < page.index('id="retention"')
+    assert f"<td data-is='method'>{KEEP_M1}</td>" in page
+    for name in ("board.png", "board.csv", "depth_by_method.png", "depth_by_method.csv"):
+        assert (tmp_path / "report" / name).stat().st_size > 500
+
+
+def test_the_board_is_drawn_with_names_intervals_and_what_is_known() -> None:
+    rows = scored(row("base", {1: 0.2, 2: 0.22}, num_drawn=10.0), row("<other>", {1: 0.3, 2: 0.35}, num_drawn=25.0))
+    found = table(rows)
+    svg = drawing({"board": found})["board"]
+    assert "&lt;other&gt;" in svg
+    assert "data only" in svg
+    assert svg.count('stroke-dasharray="6,3"') >= 1, "M_1, kept"
+    assert {"base", "<other>", KEEP_M1} == set(found["method"])
+    both = frame(list(found), [*found.to_numpy().tolist(), *found.assign(cycle="incremental").to_numpy().tolist()])
+    assert "incremental" in drawing({"board": both})["board"]
+
+
+def test_a_study_without_methods_has_no_board(collapsing_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUROLOOP_ROOT", str(collapsing_root))
+    results = read_results(Store.existing(), "collapsing")
+    assert methods_tables(results) == {}
+    assert depth_shares(results).empty
+    assert drawing({}) == {}
