@@ -34,6 +34,7 @@ def test_a_token_costs_what_is_known_of_the_papers_model(bench_gpu: ModuleType) 
     assert bench_gpu.flops_per_token(shape, [256, 256]) == 6 * 10_616_832 + 12 * 6 * 384 * 128
 
 
+@pytest.mark.slow
 def test_every_row_is_measured(bench_gpu: ModuleType, tiny: LoopConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_gpu.bench_peer, "BATCH", 2)
     monkeypatch.setattr(bench_gpu.bench_peer, "PIECE", 16)

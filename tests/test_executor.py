@@ -57,11 +57,13 @@ def test_threads_are_shared_out_before_torch_is_imported(two: LocalProcesses) ->
     assert "OMP_NUM_THREADS" not in os.environ
 
 
+@pytest.mark.slow
 def test_what_workers_print_goes_to_their_logs(two: LocalProcesses, root: Path) -> None:
     two.submit(os.system, "echo said").result(timeout=60)
     assert (root / "mlruns" / "logs" / "study-worker-1.log").read_text() == "said\n"
 
 
+@pytest.mark.slow
 def test_stopped_workers_end(two: LocalProcesses) -> None:
     worker = two.submit(pid).result(timeout=60)
     stopped = two.submit(slow_pid)

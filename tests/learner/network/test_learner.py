@@ -56,6 +56,7 @@ class TestTaughtByAllBefore(TestNetwork):
         return NetworkLearner(MODEL, train, SAMPLING, TOKENIZER)
 
 
+@pytest.mark.slow
 class TestTaughtByOneOfThoseBefore(TestNetwork):
     @staticmethod
     def learner() -> NetworkLearner:
@@ -63,6 +64,7 @@ class TestTaughtByOneOfThoseBefore(TestNetwork):
         return NetworkLearner(MODEL, train, SAMPLING, TOKENIZER)
 
 
+@pytest.mark.slow
 class TestEnsembleThatGoesOn(TestNetwork):
     """From where the last one was, and a little back; fitted at the temperature at which it is sampled."""
 
