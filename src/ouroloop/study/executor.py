@@ -185,9 +185,10 @@ class RayCluster(LoopExecutor):
         try:
             with _kept_handlers():
                 self._ray.init(address=self._address, **options, **self._own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"cannot reach a Ray cluster at {self._address}: {reason}") from None
+        except Exception as error:  # it has many kinds, and a plain one for a node that takes too long to start
+            what = f"reach a Ray cluster at {self._address}" if self._address else "start Ray here"
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ConfigError(f"cannot {what}: {reason}") from None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         if self._is_lost:
