@@ -175,7 +175,7 @@ def disturbed(preset: Path, root: Path, on: str, kills: int, seed: int) -> Count
     """Runs the study to its end with so many kills, or some less or more; which they were."""
     rng, done = stream(seed, "kills"), Counter[str]()
     witness(root)
-    environment = os.environ | {"OUROLOOP_ROOT": str(root)}
+    environment = os.environ | {"OUROLOOP_ROOT": str(root), "RAY_worker_niceness": "0"}  # else others starve them
     while True:
         with (root / "out.log").open("ab") as log:
             process = subprocess.Popen(command(preset, on), env=environment, stdout=log, stderr=log)
