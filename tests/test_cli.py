@@ -113,14 +113,19 @@ def test_bad_input_ends_with_2_and_one_line(ouroloop: CommandLine, arguments: li
     [
         ("--train.accelerator=gpu", "this machine cannot train with train.accelerator="),
         ("--train.accelerator=mps", "this machine cannot train with train.accelerator="),
-        ("--train.strategy=fsdp", "train.strategy=fsdp shares a model out: train.devices must be at least 2"),
+        ("--train.strategy=fsdp", "train.muon_learning_rate needs whole matrices, which train.strategy=fsdp splits"),
+        (
+            "--train.strategy=fsdp --train.muon_learning_rate=null",
+            "train.strategy=fsdp shares a model out: train.devices must be at least 2",
+        ),
     ],
 )
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
 def test_what_needs_another_machine_is_refused_before_anything_is_recorded(
     ouroloop: CommandLine, option: str, refusal: str, dry_run: list[str]
 ) -> None:
-    for command in (["run", "smoke", option], ["sweep", "sweep-smoke", option.replace("train", "loop.train")]):
+    of_loop, of_study = option.split(), option.replace("train.", "loop.train.").split()
+    for command in (["run", "smoke", *of_loop], ["sweep", "sweep-smoke", *of_study]):
         done = ouroloop(*command, *dry_run)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
         assert refusal in done.stderr
