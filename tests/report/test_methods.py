@@ -46,7 +46,10 @@ def done(ouroloop: CommandLine, root: Path, tmp_path: Path) -> StudyConfig:
 def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_does(
     done: StudyConfig, tmp_path: Path
 ) -> None:
+    for run in Store.existing().find(level="loop", seed="2"):  # as an earlier version left them
+        run.store.client.delete_tag(run.id, "ouroloop.method")
     results = read_results(Store.existing(), "few")
+    assert {len(loops) for loops in results.cells.values()} == {2}
     tables = methods_tables(results)
     rows = {one.method: one for one in board(done, Store.existing(), "few")}
     assert list(tables["board"]["method"]) == list(rows)
@@ -60,7 +63,7 @@ def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_d
     assert set(shares["depth"]) == set("12345")
     assert list(shares["true"]) == pytest.approx([0.2] * len(shares)), "P is uniform over five depths"
     for method in ("baseline", "to 3"):
-        loops = [loop for loop in results.loops if loop.run.tag("method") == method]
+        loops = [loop for loop in results.loops if loop.cell.endswith(method)]
         for t in (0, 2):
             found = [[judge(text).depth for text in loop.texts(t) or ()] for loop in loops]
             deep = sum(depths.count(4) / 60 for depths in found) / 2

@@ -11,15 +11,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.config import LoopConfig
 from ouroloop.report import figures
 from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
 from ouroloop.report.render import svg
-from ouroloop.report.results import Loop, Results
+from ouroloop.report.results import Loop, Results, compared
 from ouroloop.report.tables import frame
 from ouroloop.science.statistics import SHARE, UNBOUNDED, interval
 from ouroloop.study.methods import KNOWLEDGE
-from ouroloop.study.trials import Trials
 
 _COSTS = {"num_drawn": "texts drawn", "train_seconds": "training"}
 _COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "keeps", "beats",
@@ -36,15 +35,8 @@ def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def _board(results: Results) -> list[Row]:
-    run = results.study
-    if run is None or "methods" not in run.entity.data.params:
-        return []
-    try:
-        trials = Trials.load(results.name)
-        config = trials.config if trials else None
-    except ConfigError:  # recorded by another version, or another Optuna store's: the loops are there all the same
-        return []
-    return board(config, run.store, results.name) if config else []
+    run, config = results.study, compared(results.study, results.name)
+    return board(config, run.store, results.name) if run and config else []
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -64,7 +56,8 @@ def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """SVG by name, of those of these tables that are there."""
     define = {"board": standings, "depth_by_method": depth_by_method}
     there = {name: tables[name] for name in define if name in tables and len(tables[name])}
-    return {name: svg(figures.spec(define[name](rows)), name, rows) for name, rows in there.items()}
+    room = {"padding": {"left": 30, "top": 6, "right": 30, "bottom": 6}}  # a browser's letters may be wider
+    return {name: svg(figures.spec(define[name](rows)) | room, name, rows) for name, rows in there.items()}
 
 
 def standings(table: pd.DataFrame) -> figures.Chart:
@@ -122,7 +115,7 @@ def depth_shares(results: Results) -> pd.DataFrame:
     plain = [cell for cell in cells if any(loop.config and loop.config.fingerprint() in bare for loop in cell)]
     rows: list[tuple[Any, ...]] = []
     for loops in (*plain, *limited):
-        name = loops[0].run.tag("method") or loops[0].cell
+        name = loops[0].run.tag("method") or loops[0].cell.rpartition(", ")[2]
         for level, true in _true_shares(loops[0]).items():
             rows += [(name, level, t, *own, true) for t, *own in _share_at(loops, level)]
     return frame(columns, rows)

@@ -104,7 +104,7 @@ def _typeset(sentence: str) -> str:
 
 
 _STANDINGS = {
-    "rank": "rank", "method": "method", "cycle": "cycle", "knows": "may know", "seeds": "seeds", "coverage": "coverage",
+    "method": "method", "rank": "rank", "cycle": "cycle", "knows": "may know", "seeds": "seeds", "coverage": "coverage",
     "kl_forward_nats": "KL, nats", "diversity_retention": "diversity kept", "grammar_membership": "in the grammar",
     "unique_fraction": "distinct", "keeps": "keeps", "beats": "over", "num_drawn": "drawn", "train_seconds": "trained",
 }  # fmt: skip

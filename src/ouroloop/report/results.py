@@ -20,6 +20,7 @@ from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.science.statistics import Bounds, Interval, interval
+from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample, Testbed
 from ouroloop.testbed.logic.testbed import LogicTestbed
 
@@ -201,10 +202,23 @@ def read_results(store: Store, name: str) -> Results:
         raise ConfigError(f"no study or loop {name!r}; `ouroloop status` lists the studies, the MLflow UI every run")
     runs = sorted(found.values(), key=_order)
     studies = store.find(level="study", study=name)
-    cells = _cell_labels(runs)
+    cells = _cell_labels(runs, compared(studies[0] if studies else None, name))
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for files, or for a server
         loops = list(pool.map(lambda run: _read_loop(run, cells[run.id]), runs))
     return Results(name, studies[0] if studies else None, loops)
+
+
+def compared(study: Run | None, name: str) -> StudyConfig | None:
+    """The configuration of a study that compares methods; None of any other, and where it is not known."""
+    if study is None or "methods" not in study.entity.data.params:
+        return None
+    from ouroloop.study.trials import Trials  # Optuna takes a second to import
+
+    try:
+        trials = Trials.load(name)
+        return trials.config if trials else None
+    except ConfigError:  # recorded by another version, or another Optuna store's: the loops are there all the same
+        return None
 
 
 def _named(store: Store, name: str) -> list[Run]:
@@ -223,7 +237,7 @@ def _order(run: Run) -> tuple[Any, ...]:
     return run.tag("cycle") or "", *(-1.0 if number is None else number for number in numbers), run.name
 
 
-def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
+def _cell_labels(runs: Sequence[Run], study: StudyConfig | None = None) -> dict[str, str]:
     """Of each run by its id: cycle and proportion, and what else tells it from the others."""
     params = [run.entity.data.params for run in runs]
     keys = sorted({key for one in params for key in one} - _NOT_THE_CELL)
@@ -239,7 +253,8 @@ def _cell_labels(runs: Sequence[Run]) -> dict[str, str]:
             parts.insert(0, kind.replace("_", " "))
         if several_temperatures:
             parts.append(f"T = {run.tag('temperature')}")
-        if method := run.tag("method"):  # it says all that differs
+        if method := run.tag("method") or (study and study.method_named(run.tag("fingerprint") or "")):
+            # it says all that differs; earlier runs have no such tag
             parts.append(method)
         else:
             parts += [f"{key.rpartition('.')[2]} = {own[key]}" for key in differing if key in own]

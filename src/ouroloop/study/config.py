@@ -249,9 +249,13 @@ class StudyConfig(Section):
                     found.setdefault(loop.fingerprint(), name)
         return found
 
+    def method_named(self, fingerprint: str) -> str:
+        """The name of the method of the loop with this fingerprint; empty where it has none."""
+        return self._method_of.get(fingerprint, "")
+
     def method_of(self, loop: LoopConfig) -> str:
         """The name of the loop's method; empty where none are compared."""
-        return self._method_of.get(loop.fingerprint(), "") if self.methods else ""
+        return self.method_named(loop.fingerprint()) if self.methods else ""
 
     def label(self, loop: LoopConfig) -> str:
         """What a loop of the study is called: by its method, where they are compared."""

@@ -1,0 +1,72 @@
+"""Every method of the board, whether it curates, samples or learns otherwise, as a loop of a tiny network."""
+
+import numpy as np
+import pytest
+
+from ouroloop.config import LoopConfig
+from ouroloop.learner import learner_of
+from ouroloop.loop.loop import draw_original
+from ouroloop.presets import load_preset
+from ouroloop.record.liveness import Interrupted
+from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.seeding import Streams
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.methods import knowledge
+from tests.conftest import TINY
+from tests.loop.loops import StopAfter, forget, generations, loop, outcome, sampled
+
+METHODS = load_preset("leaderboard", [], StudyConfig).methods
+STUDY = StudyConfig.model_validate(
+    {
+        "cycles": ["full_synthetic"],
+        "seeds": [5],
+        "loop": {key: value for key, value in TINY.items() if key != "seed"},
+        "methods": {name: method.model_dump() for name, method in METHODS.items()},
+    }
+)
+CELL = STUDY.model_copy(update={"methods": {}}).loops()[0]
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> LoopConfig:
+    found = STUDY.applied(request.param, CELL)
+    assert found is not None
+    train = {"num_steps": 12, "validate_every": 4} if found.train and found.train.num_steps > 12 else {}
+    return found.changed(train=train)
+
+
+class TestEveryMethod:
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("root")
+    def test_sizes_provenance_and_the_same_after_a_stop_in_the_middle(self, method: LoopConfig) -> None:
+        undisturbed = loop(method, study="undisturbed")
+        forget()
+        with pytest.raises(Interrupted):
+            loop(method, study="disturbed", observer=StopAfter(2, "record"))
+        again = loop(method, study="disturbed")
+        assert outcome(again) == outcome(undisturbed)
+        assert sampled(again) == sampled(undisturbed)
+        m, original = method.data.num_examples, set(draw_original(method).texts)
+        for t, run in enumerate(generations(undisturbed), 1):
+            learnt = run.read_dataset("training_set.tsv.gz")
+            assert 2 <= len(learnt) <= m
+            assert len(run.read_dataset("samples.tsv.gz")) == m
+            for text, source, made in zip(learnt.texts, learnt.sources, learnt.generations, strict=True):
+                is_original = source == Source.ORIGINAL
+                assert (made == 0 and text in original) if is_original else 1 <= made < t
+                assert t == 1 or not is_original or knowledge(method, CELL) == "D_0 kept" or method.curation.steps
+
+    @pytest.mark.slow
+    def test_a_model_that_writes_one_text_only_is_learnt_from(self, method: LoopConfig) -> None:
+        """Twice: what learns from earlier models is given those."""
+        learner, previous = learner_of(method), []
+        for t in (1, 2):
+            source = Source.ORIGINAL if t == 1 else Source.SAMPLED
+            only = Dataset.of(["( not True )"] * 20, source, t - 1)
+            wanted = learner.num_previous
+            earlier = previous if wanted is None else previous[len(previous) - min(wanted, len(previous)) :]
+            fitted = learner.fit(only, Streams(5, t), previous=earlier)
+            drawn = fitted.sample(20, np.random.default_rng(t))
+            assert len(drawn.texts) == 20
+            assert np.isfinite(drawn.log_probs).all()
+            previous.append(fitted)
