@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ouroloop.config import LoopConfig
@@ -186,11 +186,13 @@ def fitted(table: Table, console: Console) -> Table:
             words = [*str(column.header).split(), *column.cells]
             column.width = max(console.measure(word).maximum for word in words)
         column.no_wrap, column.overflow = False, "fold"
-    while (
-        len(columns) > 1 and sum(column.width or _LEAST_WIDTH for column in columns) + 3 * len(columns) > console.width
-    ):
+    while len(columns) > 1 and _least_width(columns) > console.width:
         columns.remove(curves.pop() if curves else columns[-1])
     return table
+
+
+def _least_width(columns: Sequence[Column]) -> int:
+    return sum(column.width or column.min_width or _LEAST_WIDTH for column in columns) + 3 * len(columns)
 
 
 _STYLES = {"True": "green", "False": "red", "malformed": "yellow"}

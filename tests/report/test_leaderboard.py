@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ouroloop.config import LoopConfig
+from ouroloop.presets import load_preset
 from ouroloop.record.provenance import processor
 from ouroloop.record.track import Store
+from ouroloop.report.board import show_board
 from ouroloop.report.leaderboard import KEEP_M1, Row, _keeps, _rank, _score, board, not_chosen, record, told_apart
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.results import read_results
@@ -104,6 +107,17 @@ def test_the_best_that_the_other_cycle_lacks_are_named_once_the_first_is_complet
     assert not_chosen(found, study, most=1) == []
     del found[-1].curves[3]
     assert not_chosen(found, study, most=3) == [], "who is best is not known yet"
+
+
+def test_a_narrow_board_keeps_words_whole_and_a_cycle_that_was_not_begun_has_no_table() -> None:
+    begun = scored(row("drawn ancestors", {1: 0.4, 2: 0.41}), row("baseline", {1: 0.1, 2: 0.11}))
+    waiting = Row("baseline", "incremental-0.5", "", "data only", 3)
+    console = Console(record=True, width=80)
+    show_board([*begun, waiting], console, load_preset("leaderboard", [], StudyConfig))
+    shown = console.export_text()
+    assert "ancestors" in shown
+    assert shown.count("t = 50") == 1
+    assert "Seeds still missing: baseline (3 of 3)" in shown
 
 
 def test_costs_are_over_the_baselines_with_the_same_seeds() -> None:

@@ -21,18 +21,20 @@ from ouroloop.study.methods import KNOWLEDGE
 
 _COLUMNS = {
     "coverage": "coverage",
-    "kl_forward_nats": "KL",
     RETENTION: "retention",
     "grammar_membership": "in grammar",
     "unique_fraction": "distinct",
+    "kl_forward_nats": "KL",
 }
+_WORD = 10  # of a method's name or of what it knows: the longest stays whole
 
 
 def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> None:
     """A table for each cycle, and what is missing of it."""
     for cycle in dict.fromkeys(row.cycle for row in rows):
         of_cycle = [row for row in rows if row.cycle == cycle]
-        console.print(fitted(_table(of_cycle, f"{cycle}, t = {config.loop.num_generations}"), console))
+        if scored := [row for row in of_cycle if row.scores]:
+            console.print(fitted(_table(scored, f"{cycle}, t = {config.loop.num_generations}"), console))
         if filed := [f"{row.method} ({_seeds(row)})" for row in of_cycle if row.filed]:
             console.print(f"* From the record: {', '.join(filed)}", markup=False, soft_wrap=True)
         if missing := [f"{row.method} ({row.missing} of {row.wanted})" for row in of_cycle if row.missing]:
@@ -59,17 +61,18 @@ def _seeds(row: Row) -> str:
 
 def _table(rows: Sequence[Row], title: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("", "method", "knows", *_COLUMNS.values(), "keeps", "over", "drawn", "trained"):
-        table.add_column(heading, justify="left" if heading in ("method", "knows") else "right")
+    table.add_column("", justify="right")
+    for heading in ("method", "knows"):
+        table.add_column(heading, min_width=_WORD)
+    for heading in ("keeps", *_COLUMNS.values(), "over", "drawn", "trained"):
+        table.add_column(heading, justify="right")
     for row in rows:
-        if not row.scores:
-            continue
         scores = [_shown(row, key) for key in _COLUMNS]
         costs = [f"{row.cost[key]:.1f}x" if key in row.cost else "–" for key in ("num_drawn", "train_seconds")]
         keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
         rank = "–" if row.rank is None else f"{row.rank}"
         name = f"{row.method} *" if row.filed else row.method
-        table.add_row(rank, name, row.knows, *scores, keeps, f"{row.beats}", *costs)
+        table.add_row(rank, name, row.knows, keeps, *scores, f"{row.beats}", *costs)
     return table
 
 
