@@ -4,12 +4,13 @@ import math
 import os
 import signal
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ouroloop.config import ModelConfig, SamplingConfig, TrainConfig
-from ouroloop.learner.base import Report
+from ouroloop.learner.base import Fitted, Report
 from ouroloop.learner.network import sampling, world
 from ouroloop.learner.network.learner import Network, NetworkLearner
 from ouroloop.science.dataset import Dataset, Source
@@ -17,7 +18,7 @@ from ouroloop.science.seeding import Streams, stream
 from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed
 from tests.learner import contract
 
-pytestmark = pytest.mark.slow  # each process imports torch anew; CI runs them
+pytestmark = pytest.mark.slow  # each process imports torch anew; CI runs one of them
 
 MODEL = ModelConfig(num_layers=2, num_heads=2, hidden_size=32, context_length=64)
 # 107 texts to train on: every third batch is a single one, of which one of two processes has nothing
@@ -81,6 +82,13 @@ class TestNetworkOnTwoDevices(contract.LearnerContract):
     @staticmethod
     def learner() -> NetworkLearner:
         return learner(devices=2, num_steps=30, batch_size=8, learning_rate=0.02)
+
+    def test_what_was_saved_is_the_same_model(self, fitted: Fitted, tmp_path: Path) -> None:
+        """By its scores: whoever loads it samples on one device, and so draws other texts of it."""
+        texts = list(self.dataset().texts)
+        fitted.save(tmp_path)
+        scores = fitted.log_prob(texts, [self.temperature, 1.0])
+        assert (self.prepared().load(tmp_path).log_prob(texts, [self.temperature, 1.0]) == scores).all()
 
 
 def _fails_in_one(report: Report, rank: int) -> int:
