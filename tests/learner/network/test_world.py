@@ -18,7 +18,7 @@ from ouroloop.science.seeding import Streams, stream
 from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed
 from tests.learner import contract
 
-pytestmark = pytest.mark.slow  # each process imports torch anew; CI runs one of them
+pytestmark = pytest.mark.slow  # each process imports torch anew
 
 MODEL = ModelConfig(num_layers=2, num_heads=2, hidden_size=32, context_length=64)
 # 107 texts to train on: every third batch is a single one, of which one of two processes has nothing
