@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -64,19 +64,25 @@ def test_a_cluster_needs_a_record_that_its_machines_reach(ouroloop: CommandLine,
     assert (local.returncode, local.stderr) == (2, "ouroloop: --address is for --on=ray\n")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_study_on_a_ray_of_its_own_and_the_same_command_goes_on(presets: Path, number: int) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed (pip install 'ouroloop[ray]')")
+def begun(presets: Path) -> tuple[subprocess.Popen[str], IO[str]]:
+    """A study on a Ray of its own with a generation behind it, and the rest of what it says."""
     process = subprocess.Popen([*SWEEP, "--workers=2"], cwd=presets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True)  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
         if "generation   " in line and "generation   0" not in line:
             break
+    return process, process.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_study_on_a_ray_of_its_own_and_the_same_command_goes_on(presets: Path, number: int) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (pip install 'ouroloop[ray]')")
+    process, output = begun(presets)
     process.send_signal(number)
-    rest = process.stdout.read()
-    process.stdout.close()
+    rest = output.read()
+    output.close()
     assert process.wait(timeout=60) == 128 + number, rest
     assert "stopped; the same command goes on where it was" in rest
     assert Store.open().running() == []
@@ -89,16 +95,11 @@ def test_a_signal_ends_a_study_on_a_ray_of_its_own_and_the_same_command_goes_on(
 def test_a_ray_of_its_own_that_dies_is_started_again(presets: Path) -> None:
     """Its node is taken for dead when the machine is too busy for its heartbeats; no loop has failed then."""
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'ouroloop[ray]')")
-    process = subprocess.Popen([*SWEEP, "--workers=2"], cwd=presets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True)  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "generation   " in line and "generation   0" not in line:
-            break
+    process, output = begun(presets)
     (raylet,) = (pid for pid in check_kills.descendants(process.pid) if "/raylet/raylet " in check_kills.title(pid))
     os.kill(raylet, signal.SIGKILL)
-    rest = process.stdout.read()
-    process.stdout.close()
+    rest = output.read()
+    output.close()
     assert process.wait(timeout=60) == 0, rest
     require_whole(8)
 

@@ -99,7 +99,7 @@ def _driven(name: str) -> Iterator[StudyLock]:
     lock = StudyLock(name)
     if not lock.acquire():
         known = Trials.load(name)
-        by = known.attributes.get("driver") if known else None
+        by = known.study.user_attrs.get("driver") if known else None
         raise HeldElsewhereError(f"study {name!r} is being run by {by or 'another process'}")
     try:
         yield lock
@@ -127,7 +127,7 @@ def _study_run(store: Store, config: StudyConfig, trials: Trials) -> Run:
     Raises:
         HeldElsewhereError: it belongs to a study of the same name in another Optuna store, which seems to run.
     """
-    own = trials.attributes.get("id") or uuid4().hex
+    own = trials.study.user_attrs.get("id") or uuid4().hex
     trials.note(id=own)
     found = store.find(level="study", study=trials.name)
     if not found:

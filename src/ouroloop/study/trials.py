@@ -167,7 +167,7 @@ class Trials:
         storage = open_storage()
         names = sorted(optuna.get_all_study_names(storage))
         found = [cls(optuna.load_study(study_name=name, storage=storage)) for name in names]
-        return [one for one in found if "config" in one.attributes]
+        return [one for one in found if "config" in one.study.user_attrs]
 
     @classmethod
     def load(cls, name: str) -> "Trials | None":
@@ -178,23 +178,15 @@ class Trials:
         return self.study.study_name
 
     @property
-    def attributes(self) -> dict[str, Any]:
-        """Of the study. Optuna's `user_attrs` is a deep copy of this, ten times as long in the making: a study of
-        hundreds of loops has all their progress among them.
-        """
-        found: dict[str, Any] = self.study._storage.get_study_user_attrs(self.study._study_id)
-        return found
-
-    @property
     def config(self) -> StudyConfig | None:
         """What the study was started with; None before that.
 
         Raises:
             ConfigError: that was under another schema.
         """
-        recorded = self.attributes.get("config")
+        attributes = self.study.user_attrs  # a deep copy of all progress, made once
+        recorded, elsewhere = attributes.get("config"), attributes.get("elsewhere", ())
         try:
-            elsewhere = self.attributes.get("elsewhere", ())
             return None if recorded is None else StudyConfig.model_validate(recorded).without(elsewhere)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
@@ -211,7 +203,7 @@ class Trials:
     def cells(self) -> dict[str, Cell]:
         """One cell for each loop, with its newest trial, in the order in which they were first asked for."""
         found: dict[str, Cell] = {}
-        attributes = self.attributes
+        attributes = self.study.user_attrs
         for trial in stores.patiently(self.study.get_trials, deepcopy=False):
             if "cell" not in trial.user_attrs:
                 continue
