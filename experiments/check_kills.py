@@ -25,6 +25,7 @@ from collections import Counter, defaultdict
 from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Timer
 
 import yaml
 from filelock import FileLock
@@ -90,7 +91,8 @@ def title(pid: int) -> str:
 
 def workers(pid: int) -> list[int]:
     """Spawned processes of ours, or those of Ray that run a task or wait for one."""
-    return [one for one in descendants(pid) if "spawn_main" in title(one) or title(one).startswith("ray::")]
+    own = ("ray::run_one", "ray::IDLE")
+    return [one for one in descendants(pid) if "spawn_main" in title(one) or title(one).startswith(own)]
 
 
 def left_over(root: str) -> list[int]:
@@ -156,18 +158,22 @@ def aim(process: "subprocess.Popen[bytes]", rng: Generator) -> list[tuple[int, s
     return [(pid, SIGNALS[int(rng.integers(len(SIGNALS)))]) for pid in victims]
 
 
+def send(pid: int, number: signal.Signals) -> bool:
+    """Whether there still was somebody."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+        return True
+    return False
+
+
 def strike(process: "subprocess.Popen[bytes]", victims: list[tuple[int, signal.Signals]]) -> Counter[str]:
-    """Sends the signals; those for which there still was somebody. The stopped go on after a while."""
+    """Sends the signals; those for which there was somebody. The stopped go on after a while, others meanwhile."""
     done = Counter[str]()
     for pid, number in victims:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
+        if send(pid, number):
             done[f"{number.name} to {'the driver' if pid == process.pid else 'a worker'}"] += 1
-    stopped = [pid for pid, number in victims if number == signal.SIGSTOP]
-    time.sleep(STOPPED_SECONDS if stopped else 0)
-    for pid in stopped:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+            if number == signal.SIGSTOP:
+                Timer(STOPPED_SECONDS, send, (pid, signal.SIGCONT)).start()
     return done
 
 

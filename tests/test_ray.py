@@ -27,7 +27,8 @@ quiet = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWar
 
 
 @pytest.fixture
-def presets(root: Path) -> Path:
+def presets(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray would let its workers wait for whatever else the machine does
     (root / "experiments").mkdir()
     study = {"synthetic_proportions": [0.5], "seeds": list(range(LOOPS)), "loop": IDEAL_LOOP | {"num_generations": 8}}
     (root / "experiments" / "study.yaml").write_text(yaml.safe_dump(study))
