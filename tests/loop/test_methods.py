@@ -24,7 +24,7 @@ STUDY = StudyConfig.model_validate(
         "methods": {name: method.model_dump() for name, method in METHODS.items()},
     }
 )
-CELL = STUDY.model_copy(update={"methods": {}}).loops()[0]
+CELL = STUDY.cells[0]
 
 
 @pytest.fixture(params=METHODS)

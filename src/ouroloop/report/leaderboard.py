@@ -88,7 +88,7 @@ def board(config: StudyConfig, store: Store | None, name: str, filed: Mapping[st
         {} if store is None else {run.tag("fingerprint"): run for run in reversed(store.find(level="loop", study=name))}
     )
     rows: dict[tuple[str, str], Row] = {}
-    for cell in _cells(config):
+    for cell in config.cells:
         for method in config.methods:
             _enter(rows, config, cell, method, found, filed or {})
     scored = list[Row]()
@@ -102,10 +102,6 @@ def board(config: StudyConfig, store: Store | None, name: str, filed: Mapping[st
 def _mean(row: Row) -> float:
     score = row.scores.get("coverage")
     return score.last.mean if score else -1.0
-
-
-def _cells(config: StudyConfig) -> list[LoopConfig]:
-    return config.model_copy(update={"methods": {}}).loops()
 
 
 def _enter(

@@ -253,7 +253,7 @@ def _cell_labels(runs: Sequence[Run], study: StudyConfig | None = None) -> dict[
             parts.insert(0, kind.replace("_", " "))
         if several_temperatures:
             parts.append(f"T = {run.tag('temperature')}")
-        if method := run.tag("method") or (study and study.method_named(run.tag("fingerprint") or "")):
+        if method := run.tag("method") or (study and study.method(run.tag("fingerprint") or "")):
             # it says all that differs; earlier runs have no such tag
             parts.append(method)
         else:

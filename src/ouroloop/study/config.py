@@ -1,6 +1,6 @@
 """What a study *is*: which loops it spans, or chooses from, and what it looks for. The same schema as a loop's."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from functools import cached_property
 from itertools import count, islice, product
 from typing import Annotated, Any, Literal, Self
@@ -224,42 +224,42 @@ class StudyConfig(Section):
             where = ".".join(map(str, first["loc"]))
             raise ValueError(f"methods.{name}.changes: {where} {first['msg'].removeprefix('Value error, ')}") from None
 
-    def loops(self) -> list[LoopConfig]:
-        """The distinct cells of a grid, with each method: for the first seed, then for the next one.
+    @cached_property
+    def cells(self) -> list[LoopConfig]:
+        """The distinct cells of a grid, without any method: for the first seed, then for the next one.
 
         What is half done so shows them all. A cycle without λ is there once for each start, temperature and seed.
         """
-        cells: dict[str, LoopConfig] = {}
+        found: dict[str, LoopConfig] = {}
         for seed, kind in product(self.seeds, self.cycles):
             arms = product(self.proportions(kind), self.starts(), self.temperatures)
             for proportion, truth_label, temperature in arms:
                 loop = self.cell(kind, temperature, proportion, seed, truth_label)
-                methods = [self.applied(name, loop) for name in self.methods] if self.methods else [loop]
-                cells |= {one.fingerprint(): one for one in methods if one is not None}
-        return [loop for key, loop in cells.items() if key not in self._elsewhere]
+                found.setdefault(loop.fingerprint(), loop)
+        return list(found.values())
 
     @cached_property
-    def _method_of(self) -> dict[str, str]:
-        """By fingerprint; a loop of two methods is the first one's."""
-        found: dict[str, str] = {}
-        for cell in self.model_copy(update={"methods": {}}).loops() if self.methods else []:
-            for name in self.methods:
-                loop = self.applied(name, cell)
+    def _spanned(self) -> dict[str, tuple[LoopConfig, str]]:
+        """By fingerprint, each cell with each method, and what that is called; a loop of two is the first one's."""
+        found: dict[str, tuple[LoopConfig, str]] = {}
+        for cell in self.cells:
+            for name in self.methods or [""]:
+                loop = self.applied(name, cell) if name else cell
                 if loop is not None:
-                    found.setdefault(loop.fingerprint(), name)
+                    found.setdefault(loop.fingerprint(), (loop, name))
         return found
 
-    def method_named(self, fingerprint: str) -> str:
-        """The name of the method of the loop with this fingerprint; empty where it has none."""
-        return self._method_of.get(fingerprint, "")
+    def loops(self, known: Container[str] = ()) -> list[LoopConfig]:
+        """The loops of a grid: its cells with each method, but for those that are `known`, by fingerprint."""
+        return [loop for key, (loop, _) in self._spanned.items() if key not in self._elsewhere and key not in known]
 
-    def method_of(self, loop: LoopConfig) -> str:
-        """The name of the loop's method; empty where none are compared."""
-        return self.method_named(loop.fingerprint()) if self.methods else ""
+    def method(self, fingerprint: str) -> str:
+        """The name of the method of the loop with this fingerprint; empty where it has none."""
+        return self._spanned[fingerprint][1] if self.methods and fingerprint in self._spanned else ""
 
     def label(self, loop: LoopConfig) -> str:
         """What a loop of the study is called: by its method, where they are compared."""
-        method = self.method_of(loop)
+        method = self.method(loop.fingerprint()) if self.methods else ""
         return loop.named(method) if method else loop.label
 
     def changes_from(self, before: "StudyConfig") -> dict[str, tuple[Any, Any]]:

@@ -225,7 +225,7 @@ class _Driver:
             self._trials.begin(cell, self._config)
         cell.state, cell.error = "runs", None
         self._known[cell.key] = cell
-        arguments = (cell.loop, self._trials.name, self._run.id, self._config.method_of(cell.loop))
+        arguments = (cell.loop, self._trials.name, self._run.id, self._config.method(cell.loop.fingerprint()))
         if isinstance(executor, InProcess):
             with _Watch(self, cell, self._console) as watch:
                 future = executor.submit(run_one, *arguments, watch=watch)
@@ -281,7 +281,10 @@ class _Driver:
 
     def _poll(self) -> None:
         """Reads from the record how far the running loops have come, and tells those that nobody needs any more."""
-        elapsed, self._polled = monotonic() - self._polled, monotonic()
+        elapsed = monotonic() - self._polled
+        if elapsed < _POLL_SECONDS:  # short loops end faster than anybody reads
+            return
+        self._polled = monotonic()
         running = {cell.key: cell for future, cell in self._running.items() if not future.done()}
         for run in self._store.running_loops(self._trials.name) if running else ():
             cell = running.get(run.tag("fingerprint") or "")
@@ -320,6 +323,9 @@ class _Driver:
             return
         cell.state, cell.error = result.state, result.error
         if result.state == "done":
+            if cell.reached < cell.loop.num_generations:  # since the record was read
+                cell.computed += cell.loop.num_generations - cell.reached
+                cell.seconds += monotonic() - self._polled
             cell.retention, cell.reached = dict(result.retention), cell.loop.num_generations
         if result.state == "done" and cell.value is None:
             cell.state, cell.error = "failed", "its last generation has no retention: D_0 has no diversity"

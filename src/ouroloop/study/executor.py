@@ -192,7 +192,8 @@ class RayCluster(LoopExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         if self._is_lost:
-            self._restart()
+            self._give_up()
+            self._start()
         options: dict[str, Any] = {"max_retries": _RAY_RETRIES, "retry_exceptions": False}
         for loop in (one for one in args if isinstance(one, LoopConfig)):
             wanted = loop.resources
@@ -208,14 +209,12 @@ class RayCluster(LoopExecutor):
         self._running.pop(future, None)
         self._is_lost |= isinstance(future.exception(), self._ray.exceptions.LocalRayletDiedError)
 
-    def _restart(self) -> None:
-        """Nothing that the lost one has would ever come to an end."""
-        with_it = list(self._running)
+    def _give_up(self) -> None:
+        """Nothing that a lost Ray has would ever come to an end."""
         self._ray.shutdown()
-        for future in with_it:
+        for future in list(self._running):
             with suppress(futures.InvalidStateError):
                 future.set_exception(RuntimeError("Ray was lost"))
-        self._start()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         running = dict(self._running)

@@ -127,7 +127,7 @@ def _row(
 def study_record(name: str, config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
     """The record of one study, as `status` gives it: the loops that were begun, and those of a grid that wait."""
     known = {cell.key for cell in cells}
-    waiting = [loop for loop in config.loops() if loop.fingerprint() not in known] if config.kind == "grid" else []
+    waiting = config.loops(known) if config.kind == "grid" else []
     rows = [
         _row(config.label(cell.loop), cell.state, cell.reached, cell.loop.num_generations,
              [kept for _, kept in sorted(cell.retention.items())], cell.error,
