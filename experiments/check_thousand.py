@@ -2,11 +2,11 @@
 
     python experiments/check_thousand.py [LOOPS] [RESULTS]
 
-Runs loops of the ideal learner through the driver, and a sample of the same loops without it, each in a root of its
-own: the difference is the driver's share of a loop, start, table, answer and plots included. It is one of processor
-time, which other processes do not lengthen; the time on the clock stands beside it. Prints it with the memory after a
-tenth and at the end, and the processor time of `status`, with its start. Exit code 1 if that is over 50 ms, over a
-quarter more memory, or over 2 s. What came out is also written into the JSON file RESULTS.
+Runs loops of the ideal learner through the driver, and a sample of the same loops as `ouroloop run` runs them, each in
+a root of its own: the difference is the driver's share of a loop, start, table, answer and plots included. It is one of
+processor time, which other processes do not lengthen; the time on the clock stands beside it. Prints it with the memory
+after a tenth and at the end, and the processor time of `status`, with its start. Exit code 1 if that is over 50 ms,
+over a quarter more memory, or over 2 s. What came out is also written into the JSON file RESULTS.
 """
 
 import json
@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from ouroloop.loop.loop import run_loop
+from ouroloop.loop.attempt import run_attempt
 from ouroloop.record.track import Store
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.driver import run_study
@@ -57,11 +57,11 @@ def bare(folder: str) -> tuple[float, float]:
     os.environ["OUROLOOP_ROOT"] = folder
     store = Store.open()
     loops = study(SAMPLE + 1).loops()
-    run_loop(loops[-1], store, name="warm", study="bare")
+    run_attempt(loops[-1], store, name="warm", study="bare")
     parent = store.create("study", None, {"level": "study", "study": "bare"})
     clock = Clock()
     for loop in loops[:SAMPLE]:
-        run_loop(loop, store, name=loop.label, study="bare", parent=parent)
+        run_attempt(loop, store, name=loop.label, study="bare", parent=parent)
     return clock.each(SAMPLE)
 
 
