@@ -90,21 +90,35 @@ def caught_signals() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables and nothing in it."""
-    from ouroloop.record.track import schema
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's store as the program makes it, with nothing in it."""
+    from ouroloop.record.track import Store
 
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    root = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUROLOOP_ROOT", str(root))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        Store.open()
+    path = root / "mlruns" / "mlflow.db"
     with closing(sqlite3.connect(path)) as database:
-        database.executescript(schema().read_text())
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path
 
 
+def copy_store(empty_store: Path, root: Path) -> None:
+    """Puts an empty store into a root, in milliseconds."""
+    (root / "mlruns").mkdir(parents=True)
+    path = root / "mlruns" / "mlflow.db"
+    shutil.copy(empty_store, path)
+    place = "UPDATE experiments SET artifact_location = ? WHERE name = 'ouroloop'"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(place, ((root / "mlruns" / "artifacts").as_uri(),))
+
+
 @pytest.fixture
-def root(tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh OUROLOOP_ROOT with an empty store."""
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(migrated_store, tmp_path / "mlruns" / "mlflow.db")
+    copy_store(empty_store, tmp_path)
     monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("OUROLOOP_OPTUNA_URL", raising=False)
@@ -112,20 +126,19 @@ def root(tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="session")
-def collapsing_root(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
+def collapsing_root(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A root with a study of two cells and two seeds, run by the command line and registered: nearly greedy
     sampling makes its loops collapse in three generations. Made once for all processes that share the tests."""
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "collapsing"
     with FileLock(root.with_suffix(".lock")):
         if not root.exists():
-            fill_collapsing(root, migrated_store)
+            fill_collapsing(root, empty_store)
     return root
 
 
-def fill_collapsing(root: Path, migrated_store: Path) -> None:
-    (root / "mlruns").mkdir(parents=True)
-    shutil.copy(migrated_store, root / "mlruns" / "mlflow.db")
+def fill_collapsing(root: Path, empty_store: Path) -> None:
+    copy_store(empty_store, root)
     (root / "collapsing.yaml").write_text(yaml.safe_dump(COLLAPSING))
     with pytest.MonkeyPatch.context() as patch, own_handlers():
         patch.setenv("OUROLOOP_ROOT", str(root))

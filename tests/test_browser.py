@@ -28,7 +28,7 @@ from ouroloop.record.track import Store
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import as_metrics, measure
 from ouroloop.testbed.base import Sample
-from tests.conftest import TINY
+from tests.conftest import TINY, copy_store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -55,11 +55,10 @@ class Site(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Site]:
     """The MLflow UI and the reports of a tiny sweep, and of a loop whose models wrote hostile texts."""
     root = tmp_path_factory.mktemp("site")
-    (root / "mlruns").mkdir()
-    shutil.copy(migrated_store, root / "mlruns" / "mlflow.db")
+    copy_store(empty_store, root)
     preset = root / "tiny.yaml"
     preset.write_text(yaml.safe_dump({"synthetic_proportions": [0.5, 1.0], "seeds": [5, 6], "loop": TINY}))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,7 +1,6 @@
 """A disk that fills up during a write must cost what was being written, and nothing else."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import yaml
 
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from tests.conftest import TINY, CommandLine
+from tests.conftest import TINY, CommandLine, copy_store
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def outcome(loop: Run) -> list[object]:
 def test_a_full_disk_is_one_line_and_with_room_the_same_command_finishes(
     ouroloop: CommandLine,
     small_disk: Path,
-    migrated_store: Path,
+    empty_store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: str,
@@ -76,8 +75,7 @@ def test_a_full_disk_is_one_line_and_with_room_the_same_command_finishes(
     assert Store.open().running() == []
     disturbed = outcome(after)
 
-    (tmp_path / "undisturbed" / "mlruns").mkdir(parents=True)
-    shutil.copy(migrated_store, tmp_path / "undisturbed" / "mlruns" / "mlflow.db")
+    copy_store(empty_store, tmp_path / "undisturbed")
     monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path / "undisturbed"))
     assert ouroloop(command, command, cwd=folder).returncode == 0
     (undisturbed,) = Store.open().find(level="loop", study=command)

@@ -16,8 +16,11 @@ from ouroloop.science.metrics import entered, may_enter
 HOSTILE = "<script>alert(1)</script>"
 
 
+KEYS = ("synthetic_proportion", "temperature", "seed", "generation")
+
+
 def loop_with(store: Store, config: LoopConfig, key: str, value: str) -> None:
-    run = create_loop(store, config, "edited", "edited", None)
+    run = create_loop(store, config, f"edited-{key}", "edited", None)
     child = store.create("gen-01", run, {"level": "generation", "generation": "1", **cell_tags(config, "edited")})
     keys = ("num_unique", "correctness", "false_rate", "error_rate", "diversity_retention", "unique_fraction")
     run.log_series({key: [(0, 1.0), (1, 0.5)] for key in keys})
@@ -27,17 +30,18 @@ def loop_with(store: Store, config: LoopConfig, key: str, value: str) -> None:
 
 
 @pytest.mark.usefixtures("root")
-@pytest.mark.parametrize("value", ["nan", "inf", "text", HOSTILE, "1e999", ""])
-@pytest.mark.parametrize("key", ["synthetic_proportion", "temperature", "seed", "generation"])
-def test_a_tag_that_is_no_number(tiny: LoopConfig, tmp_path: Path, key: str, value: str) -> None:
+@pytest.mark.parametrize("value", ["nan", "1e999", HOSTILE, ""])
+def test_a_tag_that_is_no_number(tiny: LoopConfig, tmp_path: Path, value: str) -> None:
     store = Store.open()
-    loop_with(store, tiny, key, value)
+    for seed, key in enumerate(KEYS):
+        loop_with(store, tiny.changed(seed=seed), key, value)
     page = write_report(read_results(store, "edited"), tmp_path).read_text()
-    assert "NaN" not in (tmp_path / "findings.json").read_text()
-    json.loads((tmp_path / "findings.json").read_text())
+    findings = (tmp_path / "findings.json").read_text()
+    assert "NaN" not in findings
+    json.loads(findings)
     assert (tmp_path / "retention.png").exists()
     assert HOSTILE not in page
-    if value and key in ("synthetic_proportion", "temperature", "seed"):
+    for key in KEYS[:3] if value else ():
         assert f"its tag ouroloop.{key} is" in page
 
 

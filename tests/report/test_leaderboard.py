@@ -1,7 +1,6 @@
 """The board: ranks by what can be told apart, costs, what is kept, and what is missing or cannot be run."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from ouroloop.report.stages import find_cells, registered_name
 from ouroloop.science.statistics import interval
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.methods import KNOWLEDGE, knowledge
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, copy_store
 
 LAST = 2
 
@@ -224,14 +223,13 @@ FEW = {**STUDY, "methods": {name: STUDY["methods"][name] for name in ("baseline"
 
 def on_another_machine(monkeypatch: pytest.MonkeyPatch, store: Path, path: Path) -> Path:
     """A root with an empty store."""
-    (path / "mlruns").mkdir(parents=True)
-    shutil.copy(store, path / "mlruns" / "mlflow.db")
+    copy_store(store, path)
     monkeypatch.setenv("OUROLOOP_ROOT", str(path))
     return path
 
 
 def test_what_the_committed_file_holds_is_shown_and_not_run_again(
-    ouroloop: CommandLine, root: Path, tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch
+    ouroloop: CommandLine, root: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "board.yaml").write_text(json.dumps(FEW))
     file, few = tmp_path / "board-ideal.json", ("leaderboard", str(tmp_path / "board.yaml"), "--learner=empirical")
@@ -242,7 +240,7 @@ def test_what_the_committed_file_holds_is_shown_and_not_run_again(
     assert all(len(one["commits"]) == 1 and one["processor"] == processor() for one in first["loops"])
     assert [len(one["curves"]["coverage"]) for one in first["loops"]] == [LAST, LAST]
 
-    elsewhere = on_another_machine(monkeypatch, migrated_store, tmp_path / "elsewhere")
+    elsewhere = on_another_machine(monkeypatch, empty_store, tmp_path / "elsewhere")
     shown = ouroloop(*here, "--seeds=[1]", "--show")
     assert "* From the record: baseline (seeds 1 of 1, " in shown.stdout
     again = json.loads(file.read_text())

@@ -121,7 +121,7 @@ def test_a_store_that_is_none_ends_with_2(
     path.write_text("no database")
     done = ouroloop("sample", f"models:/{NAME}@healthy")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "cannot open the MLflow store" in done.stderr
+    assert f"cannot open the MLflow store {path}: file is not a database" in done.stderr
 
 
 def cut_short(folder: Path) -> None:

@@ -129,10 +129,25 @@ def is_missing(path: Path) -> bool:
     return not path.exists() or path.stat().st_size == 0
 
 
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+
+
+def require_database(path: Path) -> None:
+    """Raises ConfigError when a file is no SQLite database: MLflow alone tries for 101 s to open it."""
+    try:
+        if not is_missing(path):
+            with closing(_read_only(path)) as connection:
+                connection.execute("SELECT 1 FROM sqlite_master")
+    except sqlite3.Error as error:
+        if error.sqlite_errorname not in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+            raise ConfigError(f"cannot open the MLflow store {path}: {error}") from None
+
+
 def holds_nothing(path: Path, table: str) -> bool:
     """Whether it is a database without a row in this table, or without the table: a half of a killed process."""
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+        with closing(_read_only(path)) as connection:
             known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
             return not known or not connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608
     except sqlite3.Error:

@@ -60,6 +60,8 @@ class Store:
         uri = stores.tracking_uri()
         stores.require_reachable(uri)
         path = stores.sqlite_file(uri)
+        if path is not None:
+            stores.require_database(path)
         with FileLock(stores.runs_folder() / ".store.lock"):  # migrations of a fresh database race
             # A whole one has at least MLflow's default experiment; who made one without it died over it
             if path is not None and (stores.is_missing(path) or stores.holds_nothing(path, "experiments")):

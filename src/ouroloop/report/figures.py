@@ -332,10 +332,9 @@ def _proportions(known: list[float], aside: float | None) -> alt.X:
 
 
 def _finish(layers: Sequence[alt.Chart], name: str, is_page: bool) -> Chart:
-    chart = alt.layer(*layers).add_params(*_params())
-    if is_page:
-        return chart.properties(width="container", height=_HEIGHT[name], autosize=_FIT)
-    return chart.properties(width=_WIDTH[name], height=_HEIGHT[name])
+    size = {"width": "container", "autosize": _FIT} if is_page else {"width": _WIDTH[name]}
+    params = [one.param for one in _params()]
+    return alt.layer(*layers, params=params, height=_HEIGHT[name], **size)  # at once: each change is a deep copy
 
 
 def _panels(

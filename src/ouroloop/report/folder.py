@@ -34,9 +34,9 @@ def write_report(results: Results, folder: Path) -> Path:
     """
     tables = {**figure_tables(results), **methods_tables(results), "loops": loops(results)}
     drawn = drawings(tables) | drawing(tables) | methods_drawing(tables)
+    few = drawings({"depth": tables["depth"]}, most=3) if "depth" in drawn and len(results.loops) > 3 else {}
     sentences = [*headline(results), *_answer(results)]
-    static = drawn | ({"depth": few} if (few := drawings({**tables}, most=3).get("depth")) else {})
-    content = page(results.name, sentences, _facts(results), tables, static)
+    content = page(results.name, sentences, _facts(results), tables, drawn | few)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     path.write_text(content, encoding="utf-8")

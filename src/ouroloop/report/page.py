@@ -207,9 +207,10 @@ def _thinned(table: pd.DataFrame, most: int, every: int) -> pd.DataFrame:
 
 
 def _specs(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    specs: dict[str, Any] = dict(figures.figures(tables))
-    for name, draw in (("retention", figures.retention), ("unique", figures.unique)):
-        if name in specs:
+    scaled = {"retention": figures.retention, "unique": figures.unique}
+    specs: dict[str, Any] = dict(figures.figures({name: tables[name] for name in tables.keys() - scaled}))
+    for name, draw in scaled.items():
+        if len(tables[name]):
             specs[name] = {scale: figures.spec(draw(tables[name], True, scale == "log")) for scale in ("linear", "log")}
     return specs
 
