@@ -170,7 +170,6 @@ THROUGH_OTHERS = {
     "__main__": "every process that a test starts",
     **{f"config/{name}": "test_config" for name in ("curation", "cycle", "data", "loop", "model", "section", "train")},
     "console": "test_cache and test_cli",
-    "errors": "a name",
     "learner/base": "protocols; tests/learner/contract.py",
     "learner/network/hub": "test_pretrained",
     "learner/network/sharding": "test_world",

@@ -1,5 +1,24 @@
 """What a person can do wrong, apart from everything else: help and completion need nothing more."""
 
+from textwrap import TextWrapper
+
+# Of what somebody else's error says. Cut between words, or half of an address would keep its password
+_ONE_LINE = TextWrapper(200, max_lines=1, placeholder=" …", break_long_words=False, break_on_hyphens=False)
+
 
 class ConfigError(ValueError):
     """One line for the person who wrote the preset or typed the command: what was given, what is allowed."""
+
+
+def reason(error: BaseException) -> str:
+    """What somebody else's error says, for the end of a line of ours: its first line, and the next after a colon;
+    its type where it says nothing.
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    end = next((i for i, line in enumerate(lines, 1) if not line.rstrip().endswith(":")), len(lines))
+    return _ONE_LINE.fill(" ".join(" ".join(lines[:end]).split())) or type(error).__name__
+
+
+def needs(what: str, library: str, extra: str) -> ConfigError:
+    """Of a library that only some users install."""
+    return ConfigError(f"{what} needs {library}: pip install 'ouroloop[{extra}]'")

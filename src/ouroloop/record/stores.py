@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from ouroloop.config import ConfigError
+from ouroloop.errors import reason
 
 PATIENCE_SECONDS = 60.0
 """How long a database that went away is waited for."""
@@ -258,8 +259,8 @@ def patiently(call: Callable[..., Result], *arguments: Any, **keywords: Any) -> 
                 raise
             if _is_given_up or time.monotonic() > begun + PATIENCE_SECONDS:
                 _is_given_up = True
-                reason = masked(str(error).strip().splitlines()[0])
-                raise StoreError(f"a store went away: {reason}; the same command goes on when it is back") from None
+                line = f"a store went away: {reason(error)}; the same command goes on when it is back"
+                raise StoreError(masked(line)) from None
         else:
             _is_given_up = False
             return result

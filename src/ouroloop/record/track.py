@@ -29,6 +29,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.version import VERSION
 
 from ouroloop.config import ConfigError
+from ouroloop.errors import reason
 from ouroloop.record import stores
 from ouroloop.record.liveness import Steady
 from ouroloop.record.run import Run
@@ -79,8 +80,7 @@ class Store:
             if experiment is None and path is not None:
                 stores.log_ahead(path)
         except Exception as error:  # each kind of store raises its own
-            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(stores.masked(f"cannot open the MLflow store {uri}: {reason}")) from None
+            raise ConfigError(stores.masked(f"cannot open the MLflow store {uri}: {reason(error)}")) from None
         if experiment is not None and experiment.lifecycle_stage == "deleted":
             raise ConfigError(
                 f"the experiment {EXPERIMENT!r} was deleted from the MLflow store; to have it back: "

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ouroloop.config import ConfigError, SamplingConfig
+from ouroloop.errors import reason
 from ouroloop.preset_files import did_you_mean, shown
 from ouroloop.record import stores
 from ouroloop.science.seeding import stream
@@ -80,8 +81,7 @@ def find_model(name: str) -> FoundModel:
             tokenizer = testbed.tokenizer or saved(folder, int(model.config.max_position_embeddings))
             require_causal(model, tokenizer)
         except Exception as error:  # whatever transformers and safetensors make of a damaged file
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(f"the model in {name} cannot be loaded: {reason}") from None
+            raise ConfigError(f"the model in {name} cannot be loaded: {reason(error)}") from None
     return FoundModel(name, Network(model, tokenizer, sampling), testbed, generation)
 
 
@@ -148,8 +148,7 @@ def _located(name: str) -> "Iterator[tuple[Path, Run | None]]":
         except ConfigError:
             raise
         except Exception as error:  # each kind of store raises its own
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(f"cannot get {name}: {reason}") from None
+            raise ConfigError(f"cannot get {name}: {reason(error)}") from None
         yield folder, run
 
 

@@ -26,6 +26,7 @@ from mlflow.models import Model, infer_signature
 from pydantic import BaseModel
 
 from ouroloop.config import LoopConfig, StageConfig, flatten
+from ouroloop.errors import reason
 from ouroloop.learner.network.subwords import saved
 from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
@@ -87,7 +88,7 @@ class _Registration:
         try:
             version, is_changed = self._version(found.stage, found.generation)
         except (MlflowException, OSError) as error:
-            return Entry(name, alias, "", f"failed: M_{found.number}: {str(error).splitlines()[0]}")
+            return Entry(name, alias, "", f"failed: M_{found.number}: {reason(error)}")
         number = str(version.version)
         if before == number:
             return Entry(name, alias, number, "updated" if is_changed else "unchanged")

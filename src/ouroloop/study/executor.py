@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.errors import needs, reason
 from ouroloop.record import stores
 from ouroloop.record.liveness import SIGNALS
 from ouroloop.record.track import Store
@@ -169,7 +170,7 @@ class RayCluster(LoopExecutor):
         try:
             import ray
         except ImportError:
-            raise ConfigError("--on=ray needs Ray: pip install 'ouroloop[ray]'") from None
+            raise needs("--on=ray", "Ray", "ray") from None
         self._ray, self._address = ray, address
         self._own: dict[str, Any] = {} if address else {"num_cpus": workers or _num_cores(), "include_dashboard": False}
         self._start()
@@ -187,8 +188,7 @@ class RayCluster(LoopExecutor):
                 self._ray.init(address=self._address, **options, **self._own)
         except Exception as error:  # it has many kinds, and a plain one for a node that takes too long to start
             what = f"reach a Ray cluster at {self._address}" if self._address else "start Ray here"
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"cannot {what}: {reason}") from None
+            raise ConfigError(f"cannot {what}: {reason(error)}") from None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         if self._is_lost:

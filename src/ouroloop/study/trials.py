@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
+from ouroloop.errors import reason
 from ouroloop.record import stores
 from ouroloop.study.config import StudyConfig
 
@@ -97,8 +98,8 @@ def open_storage() -> RDBStorage:
         options: dict[str, Any] = {"connect_args": {"timeout": 60}} if path is not None else {"poolclass": NullPool}
         return RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].removesuffix(f": {url}")
-        raise ConfigError(stores.masked(f"cannot open the Optuna store {url}: {reason}")) from None
+        said = reason(error).removesuffix(f": {url}")
+        raise ConfigError(stores.masked(f"cannot open the Optuna store {url}: {said}")) from None
 
 
 def _is_whole(path: Path) -> bool:

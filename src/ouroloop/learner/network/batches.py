@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import AttentionInterface, PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
+from ouroloop.errors import reason
 from ouroloop.learner.network import targets, world
 from ouroloop.learner.network.rows import cheapest_ranges
 from ouroloop.learner.network.targets import Ids, Targets
@@ -109,7 +110,7 @@ def packed_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(_IMPLEMENTATION)
         why = "" if _keeps_apart(model, usual) else "texts in one row would see one another"
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = reason(error)
     try:
         if why:
             raise ConfigError(

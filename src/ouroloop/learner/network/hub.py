@@ -5,6 +5,7 @@ from pathlib import Path
 from huggingface_hub import constants, get_session, snapshot_download
 
 from ouroloop.config import ConfigError
+from ouroloop.errors import reason
 from ouroloop.learner.network import OFFLINE_BY_CHOICE
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
@@ -29,7 +30,6 @@ def downloaded(name: str, commit: str) -> Path:
         get_session().head(constants.ENDPOINT, timeout=_SECONDS)  # where there is no way, it would try for minutes
         return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, etag_timeout=_SECONDS))
     except Exception as error:  # of the network, the hub or its cache, each with its own
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ConfigError(f"cannot get model.pretrained {name!r} at {commit[:12]}: {reason}") from None
+        raise ConfigError(f"cannot get model.pretrained {name!r} at {commit[:12]}: {reason(error)}") from None
     finally:
         constants.HF_HUB_OFFLINE = usual

@@ -15,6 +15,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig
+from ouroloop.errors import reason
 from ouroloop.preset_files import did_you_mean, shown
 from ouroloop.testbed.base import Tokenizer
 
@@ -68,11 +69,6 @@ def transformers_config(config: ModelConfig, tokenizer: Tokenizer) -> Pretrained
         raise
     except Exception as error:  # whatever this type makes of the shape and the options
         raise ConfigError(f"model {kind!r}: {reason(error)}") from None
-
-
-def reason(error: Exception) -> str:
-    """On one line, and not all of a long story."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> PreTrainedModel:

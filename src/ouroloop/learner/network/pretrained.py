@@ -14,8 +14,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from ouroloop.config import ConfigError, PretrainedModelConfig
+from ouroloop.errors import needs, reason
 from ouroloop.learner.network.hub import downloaded
-from ouroloop.learner.network.model import in_own_memory, reason
+from ouroloop.learner.network.model import in_own_memory
 from ouroloop.learner.network.subwords import Subwords
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
@@ -119,7 +120,7 @@ def _tokenizer(config: PretrainedModelConfig, folder: Path) -> Subwords:
 def require_peft(config: PretrainedModelConfig) -> None:
     """Raises ConfigError when adapters are wanted and the library for them is not there."""
     if config.lora_rank is not None and find_spec("peft") is None:
-        raise ConfigError("model.lora_rank needs peft: pip install 'ouroloop[text]'")
+        raise needs("model.lora_rank", "peft", "text")
 
 
 def adapters(model: PreTrainedModel, config: PretrainedModelConfig, seed: int) -> Any:

@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
+from ouroloop.errors import reason
 from ouroloop.learner.base import Report, Training
 from ouroloop.learner.network import neox, world
 from ouroloop.learner.network.batches import (
@@ -227,10 +228,9 @@ def build_trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Train
                 enable_model_summary=False,
             )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         asked = f"train.accelerator={config.accelerator} and train.strategy={config.strategy}"
         asked += f" on train.devices={config.devices}" if config.devices > 1 else ""
-        raise ConfigError(f"this machine cannot train with {asked}: {reason}") from None
+        raise ConfigError(f"this machine cannot train with {asked}: {reason(error)}") from None
     if config.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
         raise ConfigError("train.precision=16-mixed needs a GPU, and none is used here; choose bf16-mixed or 32-true")
     return trainer

@@ -15,7 +15,7 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ouroloop.errors import ConfigError
+from ouroloop.errors import ConfigError, needs, reason
 from ouroloop.testbed.text import docstrings
 from ouroloop.testbed.text.tokens import blocks
 
@@ -120,7 +120,7 @@ def documents(corpus: Corpus) -> Iterator[str]:
         try:
             yield from _READERS[file.suffix](file, corpus.text_column)
         except (OSError, ValueError, csv.Error) as error:
-            raise ConfigError(f"data.path {file}: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"data.path {file}: {reason(error)}") from None
 
 
 def _files(place: Path) -> list[Path]:
@@ -202,12 +202,12 @@ def _of_hub(corpus: Corpus) -> Iterator[str]:
     try:
         from datasets import load_dataset
     except ImportError:
-        wanted = "a dataset of the hub takes `pip install ouroloop[text]`"
-        raise ConfigError(f"data.path {corpus.path}: there is no such file or folder, and {wanted}") from None
+        nowhere = f"data.path {corpus.path}: there is no such file or folder, and a dataset of the hub"
+        raise needs(nowhere, "datasets", "text") from None
     try:
         rows = iter(load_dataset(name, part or None, split="train", streaming=True))
         for number, row in enumerate(rows, 1):
             yield _text_of(row, corpus.text_column, f"row {number}")
     except Exception as error:  # the network, the hub and each format raise their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"data.path {corpus.path}: no file or folder, nor to be had of the hub: {reason}") from None
+        where = f"data.path {corpus.path}: no file or folder, nor to be had of the hub"
+        raise ConfigError(f"{where}: {reason(error)}") from None
