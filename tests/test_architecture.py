@@ -169,6 +169,7 @@ def test_every_module_is_imported() -> None:
 THROUGH_OTHERS = {
     "__main__": "every process that a test starts",
     **{f"config/{name}": "test_config" for name in ("curation", "cycle", "data", "loop", "model", "section", "train")},
+    "config/named": "learner/network/test_pretrained and test_features",
     "console": "test_cache and test_cli",
     "learner/base": "protocols; tests/learner/contract.py",
     "learner/network/hub": "test_pretrained",

@@ -193,7 +193,7 @@ def open_report(tab: Any, site: Site, name: str) -> None:
 
 def test_the_report_answers_the_pointer_and_the_keyboard(site: Site, tab: Any) -> None:
     open_report(tab, site, "tiny")
-    assert "4 loops, 2 settings with 2 seeds each" in tab.inner_text("#verdict")
+    assert "4 loops, 2 settings with 2 seeds each" in tab.inner_text("#finding")
     chart, tip = tab.locator("#retention .chart").first, tab.locator("#retention .tip")
     lines = chart.locator(".mark-line path")
     assert lines.count() >= 2
@@ -273,7 +273,7 @@ def test_the_report_fits_a_phone_and_the_night(site: Site, tab: Any, width: int,
 @pytest.mark.parametrize(("name", "said"), [("flat", "could not be computed"), ("empty", "No generation has been")])
 def test_a_report_of_next_to_nothing_says_so(site: Site, tab: Any, name: str, said: str) -> None:
     open_report(tab, site, name)
-    assert said in tab.inner_text("#verdict")
+    assert said in tab.inner_text("#finding")
     assert tab.locator("#retention .absent").is_visible()
     assert tab.locator("#composition .chart .mark-area path").count() == (3 if name == "flat" else 0)
     assert tab.locator("#loops tbody tr").count() == 1  # the script went on to the end

@@ -12,7 +12,7 @@ from rich.console import Console
 from ouroloop import presets
 from ouroloop.config import LoopConfig
 from ouroloop.console import LoopView, fitted
-from ouroloop.learner import learner_of
+from ouroloop.learner import require_runnable
 from ouroloop.loop.attempt import run_alone
 from ouroloop.loop.loop import prepared_testbed
 from ouroloop.record import stores
@@ -174,7 +174,7 @@ def run(
 def perform(config: LoopConfig, study: str, console: Console, new: bool = False) -> Run:
     """The finished run of the loop; the console gets its progress and its table."""
     stores.require_writable()
-    learner_of(config).check()
+    require_runnable(config)
     prepared_testbed(config)
     name, store = f"{study}-{config.label}", Store.open()
     with LoopView(console) as view:

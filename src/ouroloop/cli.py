@@ -298,10 +298,10 @@ def sample(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{_MODEL}.")],
     count: Count = 20,
     temperature: Annotated[float | None, Temperature] = None,
-    prompt: Annotated[str, typer.Option(help="Words that every expression begins with.")] = "",
+    prompt: Annotated[str, typer.Option(help="What every text begins with.")] = "",
     seed: Seed = 0,
 ) -> int:
-    """Write expressions with a model, and judge them. Without a temperature it is that at which its loop sampled."""
+    """Write texts with a model, and judge them where that can be. Without a temperature it is that of its loop."""
     from ouroloop.report.models import find_model
 
     found = find_model(model)
@@ -332,7 +332,7 @@ def compare(
     temperature: Annotated[float, Temperature] = 1.0,
     as_json: Json = False,
 ) -> int:
-    """Show what a later model can no longer write: the expressions of D_0 whose probability fell most."""
+    """Show what a later model can no longer write: the texts of D_0 whose probability fell most."""
     from ouroloop.report.models import require_model
 
     if len(models) > 2:

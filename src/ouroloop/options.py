@@ -168,7 +168,7 @@ Workers = Annotated[
 ]
 Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")]
 Port = Annotated[int, typer.Option(parser=number_from(1), metavar="N", help="On this machine.")]
-Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same one, the same expressions.")]
+Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same one, the same texts.")]
 Temperature = typer.Option(parser=_temperature, metavar="T", help="Above 0, up to 10.")
 Count = Annotated[int, typer.Option("-n", parser=number_from(1), metavar="N", help="How many.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs instead of people.")]

@@ -1,6 +1,7 @@
 """What a loop or a study *is*: frozen and validated, one schema and no free-form key.
 
     section   what every section is, and its kinds of number
+    named     a model that is there already
     data      the testbed, and how much of it
     cycle     how the next training set is put together
     curation  what becomes of the texts before
@@ -27,6 +28,7 @@ from ouroloop.config.model import EmpiricalConfig as EmpiricalConfig
 from ouroloop.config.model import ModelConfig as ModelConfig
 from ouroloop.config.model import PretrainedModelConfig as PretrainedModelConfig
 from ouroloop.config.model import SamplingConfig as SamplingConfig
+from ouroloop.config.named import NamedModel as NamedModel
 from ouroloop.config.section import RENAMED as RENAMED
 from ouroloop.config.section import Added as Added
 from ouroloop.config.section import Number as Number

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from ouroloop.config.section import Section, Whole, with_new_names
+from ouroloop.config.named import NamedModel
+from ouroloop.config.section import Added, Section, Whole, with_new_names
 from ouroloop.testbed.logic.grammar import TruthLabel, capacity
 from ouroloop.testbed.logic.testbed import LogicTestbed
 from ouroloop.testbed.text.testbed import TextTestbed
@@ -46,6 +47,10 @@ class LogicData(Section):
         return LogicTestbed(self.min_depth, self.max_depth, self.truth_label)
 
     @property
+    def feature_model(self) -> None:
+        """Nothing is asked of another model where truth is decidable."""
+
+    @property
     def longest(self) -> tuple[int, str] | None:
         """The words of the longest expression, 2^d leaves and three words for each of 2^d - 1 operators; its name."""
         return int(4 * 2**self.max_depth - 3), f"expression of depth {self.max_depth}"
@@ -80,6 +85,34 @@ class TextData(Section):
     compared_tokens: Whole = Field(default=10_000, ge=10, le=100_000_000)
     """What distinct-n, n-gram entropy, vocabulary and compression are computed over, of D_0 and S_t alike, since they
     depend on it; at most half of D_0. Unit: words and punctuation marks."""
+    mauve_model: Annotated[str | None, Added()] = Field(default=None, min_length=1)
+    """MAUVE beside held-out text, by the features that this model has of a text's last token: a folder of transformers
+    with weights in safetensors and a tokenizer, or a name of the hub with its revision (needs ouroloop[mauve]); null to
+    leave it out."""
+    mauve_revision: Annotated[str | None, Added()] = None
+    """Of that model, as model.revision is of the one that learns."""
+
+    @model_validator(mode="after")
+    def _feature_model_is_fixed(self) -> Self:
+        if self.feature_model is not None:
+            self.feature_model.require_commit("data.mauve_revision")
+        elif self.mauve_revision is not None:
+            raise ValueError("mauve_revision is of data.mauve_model, which is null")
+        return self
+
+    @property
+    def feature_model(self) -> NamedModel | None:
+        if self.mauve_model is None:
+            return None
+        return NamedModel("data.mauve_model", self.mauve_model, self.mauve_revision)
+
+    def identity(self) -> dict[str, Any]:
+        """Another model has other features: by what it is, wherever it lies."""
+        given = super().identity()
+        if self.feature_model is None:
+            return given
+        del given["mauve_model"]
+        return given | {"mauve_revision": self.feature_model.pinned}
 
     @property
     def testbed(self) -> TextTestbed:

@@ -157,10 +157,13 @@ class LoopConfig(Section):
         return self
 
     def pinned(self) -> "LoopConfig":
-        """With the revision of a pretrained model's folder, as it is now."""
-        if isinstance(self.model, PretrainedModelConfig) and self.model.revision is None:
-            return self.changed(model={"revision": self.model.pinned})
-        return self
+        """With the revisions of models that are folders, as they are now."""
+        pins: dict[str, Any] = {}
+        if isinstance(self.model, PretrainedModelConfig):
+            pins["model"] = {"revision": self.model.named.pinned}
+        if self.data.feature_model is not None:
+            pins["data"] = {"mauve_revision": self.data.feature_model.pinned}
+        return self.changed(**pins) if pins else self
 
     @property
     def label(self) -> str:

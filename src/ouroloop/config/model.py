@@ -1,15 +1,11 @@
 """What learns, and how it is sampled from."""
 
-import hashlib
-import re
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from ouroloop.config.named import NamedModel
 from ouroloop.config.section import Added, Number, Proportion, Section, Temperature, Whole
-from ouroloop.errors import ConfigError
 
 
 class EmpiricalConfig(Section):
@@ -75,53 +71,20 @@ class PretrainedModelConfig(Section):
     num_members: Whole = Field(default=1, ge=1, le=1_000)
     """M_t is the mean of the next-token distributions of so many networks. Unit: networks."""
 
+    @property
+    def named(self) -> NamedModel:
+        return NamedModel("model.pretrained", self.pretrained, self.revision)
+
     @model_validator(mode="after")
     def _is_fixed(self) -> Self:
-        if not self.is_local and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(
-                f"no folder {self.pretrained!r}; a name of the hub needs model.revision, its commit in 40 digits"
-            )
+        self.named.require_commit("model.revision")
         return self
-
-    @property
-    def is_local(self) -> bool:
-        return self.pretrained.startswith((".", "/", "~")) or Path(self.pretrained).is_dir()
-
-    @property
-    def pinned(self) -> str:
-        """The revision, of a folder by what it holds now where none is given."""
-        return self.content() if self.revision is None else self.revision
-
-    def content(self) -> str:
-        """Digest of a folder's weights, configuration and tokenizer.
-
-        Raises:
-            ConfigError: there is no such folder.
-        """
-        folder = Path(self.pretrained)
-        if not folder.is_dir():
-            raise ConfigError(f"model.pretrained: no folder {self.pretrained!r}")
-        files = sorted(
-            path for pattern in ("*.json", "*.safetensors", "*.model", "*.txt") for path in folder.glob(pattern)
-        )
-        return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
     def identity(self) -> dict[str, Any]:
         """By what it is, wherever it lies."""
         given = super().identity()
         del given["pretrained"]
-        return given | {"revision": self.pinned}
-
-
-@lru_cache(maxsize=16)
-def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
-    sha = hashlib.sha256()
-    for path, size, _ in files:
-        sha.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            while part := file.read(1 << 20):
-                sha.update(part)
-    return sha.hexdigest()[:40]
+        return given | {"revision": self.named.pinned}
 
 
 class SamplingConfig(Section):
@@ -138,7 +101,7 @@ class SamplingConfig(Section):
     """S_t goes on with so many first tokens of m real examples, which are neither trained on nor held out otherwise, or
     with half of a short one; 0 begins every text anew. Unit: words and punctuation marks."""
     batch_size: Whole = Field(default=4_096, ge=1)
-    """What is sampled at once, which bounds the memory of the key-value cache. Unit: expressions."""
+    """What is sampled at once, which bounds the memory of the key-value cache. Unit: texts."""
 
 
 def _model_kind(value: Any) -> Any:

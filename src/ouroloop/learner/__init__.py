@@ -9,6 +9,7 @@ Knows nothing about generations, cycles or records. torch is imported when a net
 
 from ouroloop.config import EmpiricalConfig, LoopConfig
 from ouroloop.learner.base import Learner
+from ouroloop.science.likeness import Reader, require_mauve
 
 
 def learner_of(config: LoopConfig) -> Learner:
@@ -25,3 +26,31 @@ def learner_of(config: LoopConfig) -> Learner:
 
     assert config.train is not None
     return NetworkLearner(config.model, config.train, config.sampling, config.data.testbed.tokenizer)
+
+
+def reader_of(config: LoopConfig, learner: Learner) -> Reader | None:
+    """The model that MAUVE asks for features, on the device that the learner computes on; None where none is asked.
+
+    Raises:
+        ConfigError: it, or the library, is not to be had.
+    """
+    if config.data.feature_model is None:
+        return None
+    require_mauve()
+    from ouroloop.learner.network.features import load_reader
+
+    return load_reader(
+        config.data.feature_model, learner.device, 1 if config.train is None else config.train.num_threads
+    )
+
+
+def require_runnable(config: LoopConfig) -> Learner:
+    """The learner, after everything that can be known before anything is recorded, and without D_0.
+
+    Raises:
+        ConfigError: it cannot learn, be sampled or be measured as configured.
+    """
+    learner = learner_of(config)
+    learner.check()
+    reader_of(config, learner)
+    return learner

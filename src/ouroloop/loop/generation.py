@@ -14,6 +14,7 @@ from ouroloop.record.provenance import code, commit
 from ouroloop.record.run import Series
 from ouroloop.science import divergence
 from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.likeness import Likeness
 from ouroloop.science.metrics import as_metrics, measure, measure_training_set
 from ouroloop.science.seeding import Streams, stream
 from ouroloop.testbed.base import Estimate, Prompting, Sample, Testbed
@@ -38,6 +39,7 @@ def compute(
     original: Sample,
     observer: Observer,
     previous: Sequence[Fitted] = (),
+    likeness: Likeness | None = None,
 ) -> Generation:
     """M_t, S_t and their measures; `original` is D_0, judged, and `previous` are the models that M_t may learn from."""
     streams, seconds = Streams(config.seed, number), dict[str, float]()
@@ -51,11 +53,12 @@ def compute(
         sample.testbed.cross_check(list(islice(sample.counts, _CROSS_CHECKED)))
         measures = measure(sample, original) | measure_training_set(sample, training_set)
         measures |= _divergences(config, number, fitted, drawn, sample) | _prompted(sample, beginnings)
+        measures |= {} if likeness is None else likeness.of(sample)
     tags, curated = {"commit": commit(), "code": code()}, None
     if config.curation.steps:
         with _timed(seconds, "curate", observer):
             curated = harvest(config, streams, fitted, drawn, training_set, original)
-            measures |= _of_curated(curated, original)
+            measures |= _of_curated(curated, original, likeness)
         tags["curated"] = config.curation.label
         if shortfall := curated.shortfall(config.data.num_examples):
             tags["ran_short"] = shortfall
@@ -99,11 +102,12 @@ def _prompted(sample: Sample, beginnings: Sequence[str]) -> dict[str, Estimate]:
     return {"prompt_share": Estimate(given / sum(n * len(count(text)) for text, n in sample.counts.items()))}
 
 
-def _of_curated(curated: Harvest, original: Sample) -> dict[str, Estimate]:
+def _of_curated(curated: Harvest, original: Sample, likeness: Likeness | None) -> dict[str, Estimate]:
     """What S_t is like as curated; nothing where nothing was kept, and no diversity of one text."""
     measures = curated.measures()
     if len(curated.kept) > 1:
-        of_kept = measure(Sample.of(curated.kept.texts, original.testbed), original)
+        kept = Sample.of(curated.kept.texts, original.testbed)
+        of_kept = measure(kept, original) | ({} if likeness is None else likeness.of(kept))
         measures |= {f"curated_{key}": estimate for key, estimate in of_kept.items()}
     return measures
 

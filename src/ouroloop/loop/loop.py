@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
-from ouroloop.learner import learner_of
+from ouroloop.learner import learner_of, reader_of
 from ouroloop.learner.base import Learner
 from ouroloop.loop import cache
 from ouroloop.loop.cache import Generation
@@ -37,6 +37,7 @@ from ouroloop.record.track import Store
 from ouroloop.science.cycle import needs_fresh_data, next_dataset, num_fresh
 from ouroloop.science.dataset import Dataset, DatasetError, Source
 from ouroloop.science.divergence import of_original
+from ouroloop.science.likeness import Likeness
 from ouroloop.science.metrics import RETENTION, as_metrics, control, may_enter, measure, stage_basis, stage_of
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Estimate, Sample, Testbed
@@ -76,14 +77,15 @@ def run_loop(
         return existing
     original = draw_original(config, testbed)
     learner = learner_of(config).prepared(original.texts)  # torch is imported here: no generation is charged with it
+    likeness = likeness_of(config, learner, testbed)
     with running(lambda: existing or create_loop(store, config, name, study, parent, testbed.digest)) as run:
         observer.run_taken(run)
         reference = Sample.of(original.texts, testbed)
-        measures = as_metrics(_measure_original(config, reference)) | _lost(learner, original, observer)
+        measures = as_metrics(_measure_original(config, reference, likeness)) | _lost(learner, original, observer)
         record_origin(run, config, original, measures, prompts(config, testbed))
         with Writer.open() as history:
             history.add(0, measures, Written.of(reference))
-            loop = _Loop(config, learner, study, run, reference, observer, history, new, reached=run.reached)
+            loop = _Loop(config, learner, study, run, reference, likeness, observer, history, new, reached=run.reached)
             gc.freeze()  # the libraries' half a million objects: collecting a generation's few takes 1 ms then, not 450
             try:
                 loop.walk(original, recorded)
@@ -121,8 +123,18 @@ def draw_original(config: LoopConfig, testbed: Testbed | None = None, at_most: i
     return Dataset.of(texts, Source.ORIGINAL, 0)
 
 
-def _measure_original(config: LoopConfig, reference: Sample) -> dict[str, Estimate]:
+def likeness_of(config: LoopConfig, learner: Learner, testbed: Testbed) -> Likeness | None:
+    """MAUVE, where it is asked for: a half of D_0, and held-out text, have the texts that it looks at."""
+    reader = reader_of(config, learner)
+    if reader is None:
+        return None
+    return Likeness(reader, testbed.held_out, min(len(testbed.held_out), config.data.num_examples // 2))
+
+
+def _measure_original(config: LoopConfig, reference: Sample, likeness: Likeness | None) -> dict[str, Estimate]:
     true, measures = reference.testbed.distribution, measure(reference, reference)
+    if likeness is not None:
+        measures |= likeness.of(reference) | likeness.control(reference)
     return measures | (control(reference) if true is None else of_original(true, config.data.num_examples))
 
 
@@ -154,6 +166,7 @@ class _Loop:
     run: Run
     reference: Sample
     """D_0."""
+    likeness: Likeness | None
     observer: Observer
     history: Writer
     new: bool
@@ -247,7 +260,8 @@ class _Loop:
 
     def _computed(self, number: int, training_set: Dataset) -> Generation:
         previous = self.lineage.previous(number)
-        return compute(self.config, self.learner, number, training_set, self.reference, self.observer, previous)
+        real, likeness = self.reference, self.likeness
+        return compute(self.config, self.learner, number, training_set, real, self.observer, previous, likeness)
 
     def _stage(self, metrics: dict[str, float]) -> str | None:
         """None where there is nothing to compare with: a D_0 without diversity, or no true distribution."""

@@ -58,9 +58,10 @@ def code() -> str:
 
 
 @cache
-def packages() -> dict[str, str]:
-    """Versions of the libraries that compute."""
-    return {name: version(name) for name in ("torch", "transformers", "pytorch-lightning", "numpy", "rapidfuzz")}
+def packages(*more: str) -> dict[str, str]:
+    """Versions of the libraries that compute, in every loop or in some."""
+    always = ("torch", "transformers", "pytorch-lightning", "numpy", "rapidfuzz")
+    return {name: version(name) for name in (*always, *more)}
 
 
 def software() -> dict[str, Any]:

@@ -113,7 +113,8 @@ def _config(configuration: dict[str, str], tags: dict[str, Any]) -> LoopConfig |
 
 def _written(folder: Path) -> dict[str, dict[int, Written]]:
     texts: dict[tuple[str, int], list[Any]] = {}
-    for row in read_csv(folder / "expressions.csv").itertuples(index=False):
+    table = next(path for name in ("expressions", "texts") if (path := folder / f"{name}.csv").exists())
+    for row in read_csv(table).itertuples(index=False):
         *said, text = row[5:]
         own = [int(value) if str(value).isdecimal() else value for value in said]
         texts.setdefault((row.loop, row.generation), []).append((row[3], row[4], *own, text))

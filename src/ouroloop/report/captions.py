@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+_WRITTEN = "What the models write"
 TITLES = {
     "board": "What each method keeps, and at which cost",
     "depth_by_method": "What a verifier that sees only so deep does below that",
@@ -13,10 +14,12 @@ TITLES = {
     "composition": "What is sampled",
     "measures": "Beside real text",
     "depth": "How deep the expressions are",
-    "expressions": "What the models write",
+    "expressions": _WRITTEN,
+    "texts": _WRITTEN,
 }
 
 _RETENTION = "a generation with `diversity_retention`, which needs a D_0 of at least two different texts"
+_NOTHING_WRITTEN = "Nothing to show yet. This takes a finished generation with its `samples.json`, or its texts."
 MISSING = {
     "board": "Nothing to compare yet. This takes a finished loop with `coverage`.",
     "depth_by_method": "Nothing to draw yet. This figure takes a finished generation.",
@@ -27,7 +30,8 @@ MISSING = {
     "`error_rate`, which every loop on logic expressions measures.",
     "measures": "Nothing to draw yet. This figure takes a finished generation.",
     "depth": "Nothing to draw yet. This figure takes a finished generation with its `depths.json`, or its texts.",
-    "expressions": "Nothing to show yet. This takes a finished generation with its `samples.json`, or its texts.",
+    "expressions": _NOTHING_WRITTEN,
+    "texts": _NOTHING_WRITTEN,
 }
 
 
@@ -42,7 +46,8 @@ def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
         "composition": _composition,
         "depth": lambda _: "Share of a model’s texts by depth, generation 0 being D_0. Stronger colour is more.",
         "measures": _measures,
-        "expressions": _expressions,
+        "expressions": _texts,
+        "texts": _texts,
     }
     there = [name for name in TITLES if name in tables]
     return {name: say[name](tables[name]) if len(tables[name]) else MISSING[name] for name in there}
@@ -67,7 +72,7 @@ def _depth_by_method(table: pd.DataFrame) -> str:
     return f"{said} Dashed: what the true distribution gives it."
 
 
-def _expressions(table: pd.DataFrame) -> str:
+def _texts(table: pd.DataFrame) -> str:
     verdict = " and verdict" if "verdict" in table.columns else ""
     return f"The most frequent texts of a generation, with their share{verdict}."
 

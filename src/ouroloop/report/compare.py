@@ -1,6 +1,6 @@
-"""Two models side by side: which expressions the later one can no longer write.
+"""Two models side by side: which texts the later one can no longer write.
 
-Exact: no sampling is involved, each expression's probability is the product of the model's own softmaxes.
+Exact: no sampling is involved, each text's probability is the product of the model's own softmaxes.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from ouroloop.report.models import FoundModel, find_model
 from ouroloop.report.stages import Cell, Found, find_cells, find_stages
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.seeding import stream
-from ouroloop.testbed.base import Array, Testbed
+from ouroloop.testbed.base import Array, Testbed, noun_of
 from ouroloop.testbed.logic.grammar import TruthLabel, capacity, unique_set
 from ouroloop.testbed.logic.testbed import LogicTestbed
 
@@ -30,13 +30,13 @@ _NUMBERS = ("log_p_before", "log_p_after", "change")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Log-probabilities in nats of the same expressions under two models."""
+    """Log-probabilities in nats of the same texts under two models."""
 
     testbed: Testbed
     before: str
     after: str
     reference: str
-    """Where the expressions come from."""
+    """Where the texts come from."""
     temperature: float
     texts: Sequence[str]
     log_p_before: Array
@@ -50,24 +50,24 @@ class Comparison:
 
     @cached_property
     def change(self) -> Array:
-        """Log M_after(x) - log M_before(x) of each expression, in nats."""
+        """Log M_after(x) - log M_before(x) of each text, in nats."""
         return self.log_p_after - self.log_p_before
 
     @cached_property
     def depths(self) -> npt.NDArray[np.int64]:
-        """Of each expression; -1 where it is malformed."""
+        """Of each text; -1 where it is malformed, or has none."""
         depths = [getattr(self.testbed.judge(text), "depth", None) for text in self.texts]
         return np.array([-1 if depth is None else depth for depth in depths], dtype=np.int64)
 
     def summary(self, depth: int | None = None) -> dict[str, float]:
-        """Over all expressions, or those of one depth: means in nats, and shares of them in [0, 1].
+        """Over all texts, or those of one depth: means in nats, and shares of them in [0, 1].
 
         `mass` is the probability that the model writes one of them, summed.
         """
         chosen = np.ones(len(self.texts), dtype=bool) if depth is None else self.depths == depth
         before, after, change = self.log_p_before[chosen], self.log_p_after[chosen], self.change[chosen]
         summary: dict[str, float] = {
-            "num_expressions": int(chosen.sum()),
+            f"num_{noun_of(self.testbed)}": int(chosen.sum()),
             "mean_log_p_before": float(before.mean()),
             "mean_log_p_after": float(after.mean()),
             "mean_change": float(change.mean()),
@@ -80,21 +80,23 @@ class Comparison:
         return summary
 
     def by_depth(self) -> list[dict[str, float]]:
-        return [{"depth": int(depth), **self.summary(int(depth))} for depth in np.unique(self.depths)]
+        """Empty where texts have no depth."""
+        depths = np.unique(self.depths) if "depth" in self.columns else ()
+        return [{"depth": int(depth), **self.summary(int(depth))} for depth in depths]
 
     def fell_most(self, limit: int) -> list[tuple[Any, ...]]:
-        """Rows of (verdict, depth or "", log p before, log p after, change, text), the deepest fall first."""
+        """Rows of `columns`, the deepest fall first."""
         fallen = [i for i in np.argsort(self.change, kind="stable")[:limit] if self.change[i] < 0]
         numbers = np.stack([self.log_p_before, self.log_p_after, self.change], axis=1)[fallen].tolist()
         texts = [self.texts[i] for i in fallen]
         return [(*self.testbed.row(text)[:-1], *pair, text) for text, pair in zip(texts, numbers, strict=True)]
 
     def record(self, limit: int) -> dict[str, Any]:
-        """Everything above for a program; the `limit` expressions that fell most."""
+        """Everything above for a program; the `limit` texts that fell most."""
         return {
             "before": self.before,
             "after": self.after,
-            "expressions_from": self.reference,
+            f"{noun_of(self.testbed)}_from": self.reference,
             "temperature": self.temperature,
             "summary": self.summary(),
             "by_depth": self.by_depth(),
@@ -106,9 +108,9 @@ def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> 
     """Both models on the D_0 that the first one's loop began with; for a folder, on a draw from the grammar.
 
     Raises:
-        ConfigError: D_0 is not on record, or a model has no positions for its expressions.
+        ConfigError: D_0 is not on record, or a model has no positions for its texts.
     """
-    texts, reference = _expressions(before, after)
+    texts, reference = _texts(before, after)
     return Comparison(
         before.testbed,
         before.name,
@@ -129,7 +131,7 @@ def _scored(model: FoundModel, texts: Sequence[str], temperature: float) -> Arra
         raise ConfigError(f"{model.name}: {error}") from None
 
 
-def _expressions(*models: FoundModel) -> tuple[Sequence[str], str]:
+def _texts(*models: FoundModel) -> tuple[Sequence[str], str]:
     for model in models:
         if model.generation is not None and model.generation.parent_id is not None:
             loop = model.generation.store.get(model.generation.parent_id)
@@ -171,15 +173,15 @@ def _of_stage(cell: Cell, found: Found) -> FoundModel:
 
 
 def print_comparison(console: Console, comparison: Comparison, limit: int) -> None:
-    """Summary, depths and the `limit` expressions that fell most; in a pipe these alone, with both names."""
+    """Summary, depths and the `limit` texts that fell most; in a pipe these alone, with both names."""
     before, after, rows = comparison.before, comparison.after, comparison.fell_most(limit)
     if not console.is_terminal:
         print_listing(console, ("before", "after", *comparison.columns), [(before, after, *row) for row in rows], "")
         return
-    total = comparison.summary()
+    total, noun = comparison.summary(), noun_of(comparison.testbed)
     console.print(
         f"{before}  ->  {after}\n"
-        f"{comparison.reference}: {total['num_expressions']:,} expressions, softmax at temperature "
+        f"{comparison.reference}: {total[f'num_{noun}']:,} {noun}, softmax at temperature "
         f"{comparison.temperature:g}\n"
         f"Their probability fell more than 10x for {total['share_fell_10x']:.1%}, more than 1,000x for "
         f"{total['share_fell_1000x']:.1%}; it rose more than 10x for {total['share_rose_10x']:.1%}.\n"
@@ -189,9 +191,9 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
         markup=False,
         soft_wrap=True,
     )
-    keys = ("depth", "num_expressions", "mean_log_p_before", "mean_log_p_after", "mean_change", "share_fell_10x",
+    keys = ("depth", f"num_{noun}", "mean_log_p_before", "mean_log_p_after", "mean_change", "share_fell_10x",
             "share_fell_1000x")  # fmt: skip
-    headings = ("depth", "expressions", "log p before", "after", "change", "share fell 10x", "1,000x")
+    headings = ("depth", noun, "log p before", "after", "change", "share fell 10x", "1,000x")
     rows_by_depth = [[_shown(key, row[key]) for key in keys] for row in comparison.by_depth()]
     *said, text = comparison.testbed.columns
     if "depth" in said:

@@ -12,6 +12,7 @@ function by(rows, key) {
   for (const row of rows) groups.has(row[key]) ? groups.get(row[key]).push(row) : groups.set(row[key], [row]);
   return groups;
 }
+const WRITTEN = DATA.tables.expressions ? "expressions" : "texts"; // as the testbed calls them
 const isNumber = value => typeof value === "number";
 function percent(share) {
   const value = 100 * share;
@@ -168,7 +169,7 @@ async function figure(name, draw) {
     old.hidden = false;
     throw error;
   }
-  dataBelow(section, name, name === "expressions" ? [`${name}.csv`] : [`${name}.csv`, `${name}.png`]);
+  dataBelow(section, name, name === WRITTEN ? [`${name}.csv`] : [`${name}.csv`, `${name}.png`]);
 }
 const controls = (...children) => node("div", { class: "controls" }, ...children);
 const at = (view, x, y) => ({ x: view.scale("x")(x), y: view.scale("y")(y) });
@@ -267,9 +268,9 @@ function expression(text) {
   return text ? words : [node("em", {}, "nothing")];
 }
 
-const SAID = DATA.tables.expressions.columns.slice(5, -1), TEXT = DATA.tables.expressions.columns.at(-1);
+const SAID = DATA.tables[WRITTEN].columns.slice(5, -1), TEXT = DATA.tables[WRITTEN].columns.at(-1);
 const IS_JUDGED = SAID.includes("verdict");
-await figure("expressions", (box, rows) => {
+await figure(WRITTEN, (box, rows) => {
   const loops = by(rows, "loop");
   const slider = node("input", { type: "range", min: 0, step: 1, "aria-label": "Generation", oninput: () => draw() });
   const shown = node("output", { "aria-live": "polite" });

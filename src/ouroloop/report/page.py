@@ -187,7 +187,8 @@ def _setting(key: str, value: str) -> str:
 def _fitted(tables: Mapping[str, pd.DataFrame]) -> bytes:
     """Data and definitions, compressed: fewer texts of each generation, then fewer generations, until it fits."""
     specs, most, every = _specs(tables), MOST_FREQUENT, 1
-    while most > 1 and len(tables["expressions"]) * most > _MOST_TEXTS * MOST_FREQUENT:
+    num_texts = max(len(tables[name]) for name in ("expressions", "texts") if name in tables)
+    while most > 1 and num_texts * most > _MOST_TEXTS * MOST_FREQUENT:
         most -= 1  # to compress everything again and again would take longer than all the rest
     while max(map(len, tables.values())) / every * most / MOST_FREQUENT > _MOST_TEXTS and every < 1_000:
         every *= 2

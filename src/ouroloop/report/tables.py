@@ -17,6 +17,7 @@ from ouroloop.config import LogicData, LoopConfig
 from ouroloop.report.results import Loop, Results, retention_bounds
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import interval
+from ouroloop.testbed.base import noun_of
 
 NUM_EXAMPLES = 10_000
 """The paper's m. Its curves (paper.json) are digitised from the figures of arXiv 2311.16822v2: diversity from 4, 5, 6
@@ -88,7 +89,7 @@ def figure_tables(results: Results) -> dict[str, pd.DataFrame]:
     of_means = {"measures": measures} if testbed.means else {}
     of_depth = {"depth": depth} if "depth" in testbed.columns else {}
     wanted = {"retention": retention, "half_life": half_lives, **of_classes, "unique": unique, **of_means, **of_depth}
-    return {name: table(results) for name, table in {**wanted, "expressions": expressions}.items()}
+    return {name: table(results) for name, table in {**wanted, noun_of(testbed): texts}.items()}
 
 
 def retention(results: Results) -> pd.DataFrame:
@@ -184,7 +185,7 @@ def depth(results: Results) -> pd.DataFrame:
     return frame(("loop", "generation", "depth", "share"), rows)
 
 
-def expressions(results: Results) -> pd.DataFrame:
+def texts(results: Results) -> pd.DataFrame:
     """The most frequent texts of each generation, with their share and what the testbed says of them."""
     rows = [
         (loop.name, generation, rank, *row)

@@ -6,6 +6,7 @@
     metrics      diversity, distinct texts, stages
     statistics   intervals in bounds, medians of what has not happened yet
     curation/    which texts the next model learns from
+    likeness     how like real texts others are, by another model's features
     divergence   how far a model's distribution is from the true one
 
 Knows a testbed by its protocol.

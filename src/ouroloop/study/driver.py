@@ -18,7 +18,7 @@ from rich.live import Live
 
 from ouroloop.config import ConfigError, DataCycle, flatten
 from ouroloop.console import LoopView, StudyLines, fitted
-from ouroloop.learner import learner_of
+from ouroloop.learner import require_runnable
 from ouroloop.loop.loop import prepared_testbed
 from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, close_dead_runs, running
@@ -64,7 +64,7 @@ def run_study(
     """
     stores.require_writable()
     if on == "local":
-        learner_of(config.loop).check()
+        require_runnable(config.loop)
         if config.loop.data.testbed.is_finite:
             prepared_testbed(config.hungriest())
     store = Store.open()

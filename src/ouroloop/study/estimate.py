@@ -13,9 +13,9 @@ from rich.table import Table
 
 from ouroloop.config import DataCycle, LoopConfig, flatten
 from ouroloop.console import duration
-from ouroloop.learner import learner_of
+from ouroloop.learner import learner_of, require_runnable
 from ouroloop.learner.base import Fitted, Learner
-from ouroloop.loop.loop import draw_original, prepared_testbed
+from ouroloop.loop.loop import draw_original, likeness_of, prepared_testbed
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import measure
 from ouroloop.science.seeding import Streams
@@ -64,6 +64,7 @@ def cost(config: LoopConfig) -> Cost:
     start = perf_counter()
     measure(reference, reference)
     measured = (perf_counter() - start) * (scale**2 if testbed.max_compared is None else scale)  # of every pair
+    measured += _likeness_seconds(config, reference)
 
     num_tokens = _num_tokens(config, original.texts) * scale
     compressed = len(original.to_bytes()) * scale
@@ -78,6 +79,17 @@ def cost(config: LoopConfig) -> Cost:
         fitted.save(Path(name))
         model_bytes = sum(file.stat().st_size for file in Path(name).rglob("*"))
     return Cost(train_seconds, seconds_per_token * num_tokens, measured, record_bytes, model_bytes)
+
+
+def _likeness_seconds(config: LoopConfig, original: Sample) -> float:
+    """Of MAUVE, without the real texts, which are read once for a loop."""
+    likeness = likeness_of(config, learner_of(config), original.testbed)
+    if likeness is None:
+        return 0.0
+    likeness.of(original)  # reads the real ones, and the library is imported
+    start = perf_counter()
+    likeness.of(original)
+    return perf_counter() - start
 
 
 def _num_tokens(config: LoopConfig, texts: Sequence[str]) -> int:
@@ -207,8 +219,7 @@ def cost_line(totals: tuple[float, int], of: Cost, workers: int = 1) -> str:
 
 def show_loop(config: LoopConfig, console: Console) -> None:
     """What would run, and what it would take."""
-    learner = learner_of(config)
-    learner.check()
+    learner = require_runnable(config)
     for key, value in flatten(config).items():
         console.print(f"{key} = {value}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\n{learner.description}", highlight=False)
@@ -219,7 +230,7 @@ def show_loop(config: LoopConfig, console: Console) -> None:
 
 def show_study(config: StudyConfig, console: Console, workers: int) -> None:
     """What would run, and what it would take with so many workers."""
-    learner_of(config.loop).check()
+    require_runnable(config.loop)
     console.print(plan_table(config))
     with console.status("timing a few steps"):
         of = cost(config.loop)

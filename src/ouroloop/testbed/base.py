@@ -251,6 +251,11 @@ def words_of(testbed: Testbed) -> dict[str, str]:
     return {key: classes.get(key, word) for word, key in testbed.headline.items()}
 
 
+def noun_of(testbed: Testbed) -> str:
+    """What its texts are called, when there are several: expressions."""
+    return f"{testbed.columns[-1]}s"
+
+
 def as_words(key: str, value: float) -> str:
     """A measure for people: nats where its key says so, else per cent."""
     return f"{value:.3f}" if "nats" in key else f"{value:.1%}"

@@ -9,6 +9,7 @@
     sharding    a model shared out over devices
     subwords    the tokens of a language without words of its own
     pretrained  somebody's model that a loop starts from
+    features    what a model that learns nothing makes of texts
     hub         where such a one is fetched
     world       several devices as one
     targets     what a text teaches: its tokens, or what a model makes of them

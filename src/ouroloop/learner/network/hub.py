@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import constants, get_session, snapshot_download
 
-from ouroloop.config import ConfigError
+from ouroloop.config import ConfigError, NamedModel
 from ouroloop.errors import reason
 from ouroloop.learner.network import OFFLINE_BY_CHOICE
 
@@ -13,13 +13,13 @@ _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 _SECONDS = 5.0  # after which the hub is taken to be out of reach
 
 
-def downloaded(name: str, commit: str) -> Path:
-    """Its folder, from the cache where it is there.
+def downloaded(model: NamedModel) -> Path:
+    """The folder of a name of the hub, from the cache where it is there.
 
     Raises:
         ConfigError: there is no such model, or no way to it.
     """
-    usual = constants.HF_HUB_OFFLINE
+    name, commit, usual = model.name, model.pinned, constants.HF_HUB_OFFLINE
     try:
         try:
             return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, local_files_only=True))
@@ -30,6 +30,6 @@ def downloaded(name: str, commit: str) -> Path:
         get_session().head(constants.ENDPOINT, timeout=_SECONDS)  # where there is no way, it would try for minutes
         return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, etag_timeout=_SECONDS))
     except Exception as error:  # of the network, the hub or its cache, each with its own
-        raise ConfigError(f"cannot get model.pretrained {name!r} at {commit[:12]}: {reason(error)}") from None
+        raise ConfigError(f"cannot get {model} at {commit[:12]}: {reason(error)}") from None
     finally:
         constants.HF_HUB_OFFLINE = usual

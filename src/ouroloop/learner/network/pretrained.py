@@ -1,4 +1,4 @@
-"""Somebody's model that a loop starts from: a folder of transformers, or a name of the hub, at a fixed revision.
+"""Somebody's model, at a fixed revision: one that a loop starts from, a folder of transformers or a name of the hub.
 
 Its weights are read from safetensors alone, and nothing that came with it is run. Its own decoding, such as a top-k, is
 left behind: S_t is sampled by ours.
@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from ouroloop.config import ConfigError, PretrainedModelConfig
+from ouroloop.config import ConfigError, NamedModel, PretrainedModelConfig
 from ouroloop.errors import needs, reason
 from ouroloop.learner.network.hub import downloaded
 from ouroloop.learner.network.model import in_own_memory
@@ -23,58 +30,47 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
-def folder_of(config: PretrainedModelConfig) -> Path:
+def folder_of(model: NamedModel) -> Path:
     """Where it lies on this machine, downloaded if need be.
 
     Raises:
         ConfigError: it is not to be had, not what it was when the loop began, or has no weights in safetensors.
     """
-    if config.is_local:
-        folder = Path(config.pretrained)
-        content = config.content()
-        if config.revision not in (None, content):
-            raise ConfigError(f"{_name(config)} is not what it was: its revision is {content}, not {config.revision}")
-    else:
-        folder = downloaded(config.pretrained, config.pinned)
-    _require_files(config, folder)
+    folder = model.folder if model.is_local else downloaded(model)
+    if model.is_local and model.revision not in (None, content := model.content()):
+        raise ConfigError(f"{model} is not what it was: its revision is {content}, not {model.revision}")
+    _require_files(model, folder)
     return folder
 
 
-def _name(config: PretrainedModelConfig) -> str:
-    return f"model.pretrained {config.pretrained!r}"
-
-
-def _require_files(config: PretrainedModelConfig, folder: Path) -> None:
+def _require_files(model: NamedModel, folder: Path) -> None:
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"{_name(config)} is no model of transformers: it has no config.json")
+        raise ConfigError(f"{model} is no model of transformers: it has no config.json")
     if not list(folder.glob("*.safetensors")):
         pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
         there_are = f", only {', '.join(pickled[:3])}, and nothing is unpickled" if pickled else ""
-        raise ConfigError(f"{_name(config)} has no weights in safetensors{there_are}")
+        raise ConfigError(f"{model} has no weights in safetensors{there_are}")
     if not any((folder / file).is_file() for file in _TOKENIZERS):
-        raise ConfigError(f"{_name(config)} has no tokenizer: none of {', '.join(_TOKENIZERS)}")
+        raise ConfigError(f"{model} has no tokenizer: none of {', '.join(_TOKENIZERS)}")
 
 
-def _shape(config: PretrainedModelConfig, folder: Path) -> PretrainedConfig:
+def shape_of(model: NamedModel, folder: Path) -> PretrainedConfig:
     try:
-        shape = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # an unknown type, or code of its own
-        raise ConfigError(f"{_name(config)} cannot be read: {reason(error)}") from None
-    if type(shape) not in AutoModelForCausalLM._model_mapping:
-        raise ConfigError(f"{_name(config)} is no causal LM of transformers: its model_type is {shape.model_type!r}")
-    return shape
+        raise ConfigError(f"{model} cannot be read: {reason(error)}") from None
 
 
-def load_base(config: PretrainedModelConfig) -> PreTrainedModel:
-    """In full precision, as every generation starts from it.
+def weights_of(
+    auto: Any, model: NamedModel, folder: Path, shape: PretrainedConfig
+) -> tuple[PreTrainedModel, list[str]]:
+    """In full precision, by one of transformers' classes, with the names of weights that it would draw at random.
 
     Raises:
-        ConfigError: it cannot be had, or is no causal LM.
+        ConfigError: a file is damaged, or of another shape.
     """
-    folder = folder_of(config)
-    shape = _shape(config, folder)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded, info = auto.from_pretrained(
             folder,
             config=shape,
             use_safetensors=True,
@@ -83,38 +79,65 @@ def load_base(config: PretrainedModelConfig) -> PreTrainedModel:
             output_loading_info=True,
         )
     except Exception as error:  # whatever transformers and safetensors make of a damaged file
-        raise ConfigError(f"{_name(config)} cannot be loaded: {reason(error)}") from None
-    lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-    if lacking:  # transformers would draw them at random
-        raise ConfigError(f"{_name(config)} is no causal LM: {len(lacking)} weights are missing, as {lacking[0]}")
-    num_rows = model.get_input_embeddings().weight.shape[0]
-    if (size := load_tokenizer(config).size) > num_rows:
-        raise ConfigError(f"{_name(config)}: its tokenizer has {size:,} tokens, the model embeds {num_rows:,}")
-    return in_own_memory(model)
+        raise ConfigError(f"{model} cannot be loaded: {reason(error)}") from None
+    return in_own_memory(loaded), sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+
+
+def words_of(model: NamedModel, folder: Path) -> PreTrainedTokenizerBase:
+    """Its tokenizer."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise ConfigError(f"{model}: its tokenizer cannot be loaded: {reason(error)}") from None
+
+
+def require_rows(model: NamedModel, loaded: PreTrainedModel, num_tokens: int) -> None:
+    """Raises ConfigError where the model embeds fewer tokens than its tokenizer has."""
+    num_rows = loaded.get_input_embeddings().weight.shape[0]
+    if num_tokens > num_rows:
+        raise ConfigError(f"{model}: its tokenizer has {num_tokens:,} tokens, the model embeds {num_rows:,}")
+
+
+def _causal_shape(model: NamedModel, folder: Path) -> PretrainedConfig:
+    shape = shape_of(model, folder)
+    if type(shape) not in AutoModelForCausalLM._model_mapping:
+        raise ConfigError(f"{model} is no causal LM of transformers: its model_type is {shape.model_type!r}")
+    return shape
+
+
+def load_base(config: PretrainedModelConfig) -> PreTrainedModel:
+    """As every generation starts from it.
+
+    Raises:
+        ConfigError: it cannot be had, or is no causal LM.
+    """
+    folder = folder_of(config.named)
+    base, lacking = weights_of(AutoModelForCausalLM, config.named, folder, _causal_shape(config.named, folder))
+    if lacking:
+        raise ConfigError(f"{config.named} is no causal LM: {len(lacking)} weights are missing, as {lacking[0]}")
+    require_rows(config.named, base, load_tokenizer(config).size)
+    return base
 
 
 def num_positions(config: PretrainedModelConfig) -> int:
     """What its texts may have of tokens: `context_length`, or as many as the model has positions for."""
-    has = getattr(_shape(config, folder_of(config)).get_text_config(), "max_position_embeddings", None)
+    shape = _causal_shape(config.named, folder_of(config.named))
+    has = getattr(shape.get_text_config(), "max_position_embeddings", None)
     if has is not None and config.context_length is not None and config.context_length > has:
         raise ConfigError(f"model.context_length {config.context_length} must be at most {has}, its positions")
     wanted = config.context_length or has
     if wanted is None:
-        raise ConfigError(f"{_name(config)} says no number of positions: give model.context_length")
+        raise ConfigError(f"{config.named} says no number of positions: give model.context_length")
     return int(wanted)
 
 
 def load_tokenizer(config: PretrainedModelConfig) -> Subwords:
-    return _tokenizer(config, folder_of(config))
+    return _tokenizer(config, folder_of(config.named))
 
 
 @lru_cache(maxsize=4)
 def _tokenizer(config: PretrainedModelConfig, folder: Path) -> Subwords:
-    try:
-        library = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        raise ConfigError(f"{_name(config)}: its tokenizer cannot be loaded: {reason(error)}") from None
-    return Subwords(library, num_positions(config))
+    return Subwords(words_of(config.named, folder), num_positions(config))
 
 
 def require_peft(config: PretrainedModelConfig) -> None:

@@ -53,6 +53,7 @@ class TextTestbed:
         "rare_token_coverage": "of its rarest tenth",
         "repetition": "repetition within a text",
         "verbatim_share": "copied from the training set",
+        "mauve": "MAUVE, beside held-out text",
     }
 
     @cached_property
