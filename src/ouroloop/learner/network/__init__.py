@@ -22,9 +22,4 @@
 Knows a testbed by its tokenizer alone.
 """
 
-import os
-
-OFFLINE_BY_CHOICE = "HF_HUB_OFFLINE" in os.environ
-"""Whether nothing may be fetched even when a model is asked for by its name."""
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is there: nobody but `hub` fetches anything
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+from ouroloop import fetching as _fetching  # noqa: F401 before transformers is there: only `hub` fetches anything

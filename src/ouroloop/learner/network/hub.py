@@ -1,16 +1,15 @@
-"""The one place that asks a hub for anything: a model by its name and commit, kept in the hub's own cache."""
+"""A model by its name of the hub and its commit, kept in the hub's own cache."""
 
 from pathlib import Path
 
-from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub import snapshot_download
 
 from ouroloop.config import ConfigError, NamedModel
 from ouroloop.errors import reason
-from ouroloop.learner.network import OFFLINE_BY_CHOICE
+from ouroloop.fetching import OFFLINE_BY_CHOICE, online
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 """Neither pickled weights nor code."""
-_SECONDS = 5.0  # after which the hub is taken to be out of reach
 
 
 def downloaded(model: NamedModel) -> Path:
@@ -19,17 +18,14 @@ def downloaded(model: NamedModel) -> Path:
     Raises:
         ConfigError: there is no such model, or no way to it.
     """
-    name, commit, usual = model.name, model.pinned, constants.HF_HUB_OFFLINE
+    name, commit = model.name, model.pinned
     try:
         try:
             return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, local_files_only=True))
         except Exception:
-            if OFFLINE_BY_CHOICE and usual:
+            if OFFLINE_BY_CHOICE:
                 raise
-        constants.HF_HUB_OFFLINE = False
-        get_session().head(constants.ENDPOINT, timeout=_SECONDS)  # where there is no way, it would try for minutes
-        return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, etag_timeout=_SECONDS))
+        with online():
+            return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED))
     except Exception as error:  # of the network, the hub or its cache, each with its own
         raise ConfigError(f"cannot get {model} at {commit[:12]}: {reason(error)}") from None
-    finally:
-        constants.HF_HUB_OFFLINE = usual

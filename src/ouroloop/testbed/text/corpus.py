@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import lru_cache
 from heapq import heappush, heappushpop
 from pathlib import Path
@@ -199,15 +200,18 @@ def _of_hub(corpus: Corpus) -> Iterator[str]:
     if is_file:
         raise ConfigError(f"data.path {corpus.path}: there is no such file or folder")
     name, _, part = corpus.path.partition(":")
+    from ouroloop import fetching
+
     try:
         from datasets import load_dataset
     except ImportError:
         nowhere = f"data.path {corpus.path}: there is no such file or folder, and a dataset of the hub"
         raise needs(nowhere, "datasets", "text") from None
     try:
-        rows = iter(load_dataset(name, part or None, split="train", streaming=True))
-        for number, row in enumerate(rows, 1):
-            yield _text_of(row, corpus.text_column, f"row {number}")
+        with nullcontext() if fetching.OFFLINE_BY_CHOICE else fetching.online():
+            rows = iter(load_dataset(name, part or None, split="train", streaming=True))
+            for number, row in enumerate(rows, 1):
+                yield _text_of(row, corpus.text_column, f"row {number}")
     except Exception as error:  # the network, the hub and each format raise their own
         where = f"data.path {corpus.path}: no file or folder, nor to be had of the hub"
         raise ConfigError(f"{where}: {reason(error)}") from None
