@@ -73,8 +73,18 @@ def test_no_two_of_different_ranks_are_alike() -> None:
 
 
 def test_one_seed_tells_nothing_apart() -> None:
-    rows = scored(row("high", {1: 0.4}), row("low", {1: 0.1}))
+    high, low = row("high", {1: 0.4}), row("low", {1: 0.1})
+    high.wanted = low.wanted = 1
+    rows = scored(high, low)
     assert {one.rank for one in rows} == {1}
+
+
+def test_one_seed_of_several_has_no_rank_yet_and_joins_no_ranks() -> None:
+    """It is alike to the best and to the worst, who are not."""
+    high, low, alone = row("high", {1: 0.4, 2: 0.39}), row("low", {1: 0.1, 2: 0.11}), row("alone", {1: 0.3})
+    scored(low, alone, high)
+    assert (high.rank, alone.rank, low.rank) == (2, None, 3), "1 is M_1"
+    assert alone.scores["coverage"].last.mean == 0.3
 
 
 def test_what_is_missing_of_a_curve_is_absent_and_not_averaged() -> None:

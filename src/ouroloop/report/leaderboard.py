@@ -224,8 +224,11 @@ def told_apart(one: Row, other: Row, last: int) -> float:
 
 
 def _rank(rows: list[Row], last: int) -> None:
-    """Who cannot be told apart from somebody of a rank shares it, so that no two of different ranks are alike."""
-    ordered = sorted(rows, key=lambda row: -_mean(row))
+    """Who cannot be told apart from somebody of a rank shares it, so that no two of different ranks are alike.
+
+    Of several seeds one alone is no rank: it would be alike to all, and make all others so.
+    """
+    ordered = sorted((row for row in rows if len(row.curves) >= min(2, row.wanted)), key=lambda row: -_mean(row))
     rank, group = 1, list[Row]()
     for place, row in enumerate(ordered, 1):
         if group and all(told_apart(other, row, last) for other in group):

@@ -200,7 +200,7 @@ def _fitted(tables: Mapping[str, pd.DataFrame]) -> bytes:
 
 
 def _thinned(table: pd.DataFrame, most: int, every: int) -> pd.DataFrame:
-    if "rank" in table.columns and most < MOST_FREQUENT:
+    if {"rank", "count"} <= set(table.columns) and most < MOST_FREQUENT:
         table = table[table["rank"] <= most]
     if every > 1 and "generation" in table.columns and "run" not in table.columns and len(table):
         table = table[(table["generation"] % every == 0) | (table["generation"] == table["generation"].max())]
