@@ -37,6 +37,17 @@ def test_intervals_keep_to_their_range(study: str) -> None:
             assert 0 <= life["low"] <= life["mean"] <= life["high"] <= life["horizon"]
 
 
+@pytest.mark.parametrize("study", [study for study in STUDIES if (RESULTS / study / "measures.csv").exists()])
+def test_intervals_of_what_a_testbed_measures_keep_to_its_range(study: str) -> None:
+    known = read_csv(RESULTS / study / "measures.csv").dropna(subset=["interval_low"])
+    assert (known["interval_low"] <= known["mean"]).all()
+    assert (known["mean"] <= known["interval_high"]).all()
+    assert known["interval_low"].min() >= 0
+    shares = known[~known["measure"].str.contains("nats|ratio")]
+    assert {"distinct_3", "repetition", "rare_token_coverage"} <= set(shares["measure"])
+    assert shares["interval_high"].max() <= 1
+
+
 @pytest.mark.parametrize("study", ["fig5", "fig3-4"])
 def test_the_readmes_figure_draws_both_learners_and_the_paper(study: str) -> None:
     tables = {label: read_csv(RESULTS / f"{study}{suffix}" / "retention.csv")

@@ -130,8 +130,9 @@ def redraw(folder: Path) -> None:
     tables = figure_tables(results)
     if "depth" in tables:
         tables["depth"] = read_csv(folder / "depth.csv")
-    for name in ("retention", "half_life"):
-        write_csv(tables[name], folder / f"{name}.csv")
+    for name in ("retention", "half_life", "measures"):
+        if name in tables:
+            write_csv(tables[name], folder / f"{name}.csv")
     (folder / "findings.json").write_text(findings_json(results), encoding="utf-8")
     for name, drawn in (drawings(tables) | drawing(tables)).items():
         (folder / f"{name}.png").write_bytes(png(drawn))
