@@ -1,7 +1,6 @@
 """Cleaning must free what is old and unheld, and must not touch anything else."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from ouroloop.loop.loop import run_loop
 from ouroloop.record.clean import age_seconds, clean
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, copy_store
 
 DAY = 86_400.0
 OLD = time.time() - 40 * DAY
@@ -114,10 +113,10 @@ def test_artifacts_of_deleted_runs_go_unless_a_model_is_registered(tiny: LoopCon
 
 
 def test_a_root_whose_name_a_uri_must_quote_is_cleaned_too(
-    tiny: LoopConfig, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: LoopConfig, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quoted = tmp_path / "Mein Ordner größe? 100%25"
-    shutil.move(root / "mlruns", quoted / "mlruns")
+    copy_store(empty_store, quoted)
     monkeypatch.setenv("OUROLOOP_ROOT", str(quoted))
     gone = run_loop(tiny.changed(model={"kind": "empirical"}, train=None), Store.open(), name="gone", study="gone")
     Store.open().client.delete_run(gone.id)
