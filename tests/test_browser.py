@@ -289,10 +289,10 @@ def test_hostile_texts_are_shown_and_not_run(site: Site, tab: Any) -> None:
 
 def test_a_page_of_text_shows_what_was_written_safely(site: Site, tab: Any) -> None:
     open_report(tab, site, "text")
-    slider, rows = tab.locator("#expressions input[type=range]"), tab.locator("#expressions tbody tr")
+    slider, rows = tab.locator("#texts input[type=range]"), tab.locator("#texts tbody tr")
     slider.press("Home")
-    assert tab.inner_text("#expressions output") == "D₀, original data"
-    cells = tab.locator("#expressions td.expression")
+    assert tab.inner_text("#texts output") == "D₀, original data"
+    cells = tab.locator("#texts td.expression")
     shown = cells.all_inner_texts()
     (run,) = site.runs("loop", "text")
     original = run.read_dataset("original_data.tsv.gz").texts
