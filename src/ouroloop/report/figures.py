@@ -157,11 +157,7 @@ def composition(table: pd.DataFrame, is_page: bool = False) -> Chart:
         base.transform_filter("datum.generation === at").mark_rule(color="var(--ink)").encode(x),
     ]
     if is_page:
-        return (
-            alt.layer(*layers)
-            .add_params(*_params(), alt.param("chosen", value=""))
-            .properties(width="container", height=150, autosize=_FIT)
-        )
+        return _layered(layers, alt.param("chosen", value=""), **_WIDE, height=150)
     return _panels(layers, table, "cell", 190, 120)
 
 
@@ -189,11 +185,7 @@ def depth(table: pd.DataFrame, is_page: bool = False) -> Chart:
     )
     if is_page:
         size = 14 if len(levels) > 12 else 26
-        return (
-            alt.layer(cells, frame)
-            .add_params(*_params(), alt.param("chosen", value=""))
-            .properties(width="container", height=size * len(levels), autosize=_FIT)
-        )
+        return _layered([cells, frame], alt.param("chosen", value=""), **_WIDE, height=size * len(levels))
     wide = max(2, 2 * round(120 / (last + 1)))  # whole pixels: a picture of blurred edges is ten times as large
     return _panels([cells], table, "loop", wide * (last + 1), 14 * len(levels))
 
@@ -218,15 +210,11 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> tuple[Spec, pd.DataFrame]:
 
 # ---- parts ------------------------------------------------------------------------------------------------------
 
-_FIT = alt.AutoSizeParams(type="fit-x", contains="padding")
+_WIDE = {"width": "container", "autosize": alt.AutoSizeParams(type="fit-x", contains="padding")}
 
 
 def _chart(name: str) -> alt.Chart:
     return alt.Chart(alt.NamedData(name=name))
-
-
-def _params() -> list[alt.Parameter]:
-    return [alt.param("hidden", value=[]), alt.param("at", expr="null")]
 
 
 def _names(table: pd.DataFrame, key: str) -> list[str]:
@@ -332,21 +320,25 @@ def _proportions(known: list[float], aside: float | None) -> alt.X:
 
 
 def _finish(layers: Sequence[alt.Chart], name: str, is_page: bool) -> Chart:
-    size = {"width": "container", "autosize": _FIT} if is_page else {"width": _WIDTH[name]}
-    params = [one.param for one in _params()]
-    return alt.layer(*layers, params=params, height=_HEIGHT[name], **size)  # at once: each change is a deep copy
+    return _layered(layers, **(_WIDE if is_page else {"width": _WIDTH[name]}), height=_HEIGHT[name])
+
+
+def _layered(layers: Sequence[alt.Chart], *params: alt.Parameter, **properties: Any) -> Chart:
+    """With the reader's parameters; all at once, because each change to a chart is a deep copy of it."""
+    both = [one.param for one in (alt.param("hidden", value=[]), alt.param("at", expr="null"), *params)]
+    return alt.layer(*layers, params=both, **properties)
 
 
 def _panels(
     layers: Sequence[alt.Chart], table: pd.DataFrame, key: str, width: int, height: int, wide: int = 4
 ) -> Chart:
     names = _names(table, key)
-    chart = alt.layer(*layers, data=alt.NamedData(name=str(layers[0].data.name))).add_params(*_params())
+    chart = _layered(layers, data=alt.NamedData(name=str(layers[0].data.name)), width=width, height=height)
     for layer in chart.layer:
         layer.data = alt.Undefined
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=width)
     facet = alt.Facet(f"{key}:N").sort(names).title(None).header(header)
-    return chart.properties(width=width, height=height).facet(facet, columns=min(wide, len(names)))
+    return chart.facet(facet, columns=min(wide, len(names)))
 
 
 def evenly(names: Sequence[str], most: int) -> list[str]:
