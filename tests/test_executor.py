@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ouroloop.config import LoopConfig
+from ouroloop.record.track import Store
 from ouroloop.study.executor import InProcess, LocalProcesses
+from ouroloop.study.work import run_one
+from tests.conftest import IDEAL
 
 
 def pid() -> int:
@@ -73,6 +77,25 @@ def test_stopped_workers_end(two: LocalProcesses) -> None:
     assert stopped.exception() is not None
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_in_a_loop_closes_its_runs_and_is_not_used_again(two: LocalProcesses) -> None:
+    """It may have been in the middle of an import, and half a package would fail every later loop."""
+    loop, store = LoopConfig.model_validate(IDEAL | {"num_generations": 500}), Store.open()
+    study = store.create("study", None, {"level": "study"})
+    worker = two.submit(pid).result(timeout=60)
+    stopped = two.submit(run_one, loop, "study", study.id)
+    while not store.find(level="generation"):
+        assert not stopped.done()
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGTERM)
+    assert isinstance(stopped.exception(timeout=60), BrokenProcessPool)
+    assert {run.status for run in [*store.find(level="loop"), *store.find(level="generation")]} <= {
+        "KILLED",
+        "FINISHED",
+    }
+    assert two.submit(pid).result(timeout=60) != worker
 
 
 def test_in_process_a_failure_is_in_the_future_and_a_signal_goes_through() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ouroloop.config import LoopConfig
 from ouroloop.record import stores
-from ouroloop.record.liveness import Pruned, Superseded, catch_signals
+from ouroloop.record.liveness import Interrupted, Pruned, Superseded, catch_signals
 
 if TYPE_CHECKING:
     from ouroloop.loop.observer import Observer
@@ -41,7 +41,8 @@ def run_one(
 
     `method` is what it is called there, where methods are compared.
 
-    A loop that fails is a result; what ends the whole study is raised: a store that is gone or full, or a signal.
+    A loop that fails is a result; what ends the whole study is raised: a store that is gone or full, or a signal. Of a
+    worker a signal ends the process.
     """
     os.environ.update(environment or {})  # by argument: what Ray is given otherwise, passwords too, it logs
     with _stoppable() if watch is None else nullcontext():
@@ -85,7 +86,11 @@ def _study(uri: str, folder: str, parent_id: str) -> "tuple[Store, Run]":
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM ends the loop inside, with its runs closed; around it, it ends the idle worker as ever."""
+    """SIGTERM ends the loop inside, with its runs closed, and then the worker; an idle one it ends as ever.
+
+    Whatever a signal cuts off in the middle stays so in this process: of a package that was being imported some modules
+    are there and some are not, and every later loop would fail of it.
+    """
     if current_thread() is not main_thread():
         yield
         return
@@ -94,6 +99,8 @@ def _stoppable() -> Iterator[None]:
     catch_signals([number for number, handler in zip(signals, before, strict=True) if handler is not signal.SIG_IGN])
     try:
         yield
+    except (Interrupted, KeyboardInterrupt):
+        os._exit(1)
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
