@@ -42,8 +42,12 @@ def the_loop() -> Run:
     return run
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def run(observer: Observer) -> Run:
-    return run_attempt(CONFIG, Store.open(), name="loop", study="study", observer=observer)
+    return run_attempt(CONFIG, Store.open(), name="loop", study="study", observer=observer)[0]
 
 
 def test_who_is_superseded_writes_no_generation_and_closes_no_run() -> None:
@@ -92,12 +96,18 @@ def test_a_loop_that_nobody_wants_ends_before_its_next_generation(monkeypatch: p
     assert [step for step, _ in the_loop().history("correctness")] == [0, 1, 2, 3, 4]
 
 
-def test_generations_of_another_kind_of_processor_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop() -> None:
-        raise KeyboardInterrupt
-
+def test_an_attempt_knows_what_each_generation_kept_those_of_earlier_attempts_too() -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(At("sample", stop))
+        run(At("sample", interrupt))
+    for _ in ("goes on", "is on record"):
+        found, retention = run_attempt(CONFIG, Store.open(), name="loop", study="study")
+        assert retention == {t: kept for t, kept in found.history("diversity_retention") if t > 0}
+        assert retention.keys() == {1, 2, 3, 4}
+
+
+def test_generations_of_another_kind_of_processor_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(At("sample", interrupt))
     here = the_loop().tag("processor")
     monkeypatch.setattr(attempt, "processor", lambda: "another kind")
     run(Observer())

@@ -8,6 +8,7 @@ import os
 import socket
 import traceback
 from collections.abc import Mapping
+from math import isfinite
 from time import monotonic
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from ouroloop.record.liveness import Pruned, Superseded, close_dead_runs
 from ouroloop.record.provenance import processor
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
+from ouroloop.science.metrics import RETENTION
 
 _FRESH_SECONDS = 1.0  # what was read so lately is not read again to learn whether the loop is still wanted
 
@@ -34,7 +36,8 @@ def run_alone(
     close_dead_runs(store)
     with locks.alone(preset, config.fingerprint()):
         try:
-            return run_attempt(config, store, name=name, study=preset, new=new, observer=observer)
+            run, _ = run_attempt(config, store, name=name, study=preset, new=new, observer=observer)
+            return run
         except Superseded:
             raise locks.HeldElsewhereError(f"another process has taken up this loop of {preset}") from None
 
@@ -49,8 +52,10 @@ def run_attempt(
     parent: Run | None = None,
     new: bool = False,
     observer: Observer | None = None,
-) -> Run:
-    """`run_loop` as an attempt. A loop that fails keeps its traceback as an artifact.
+) -> tuple[Run, dict[int, float]]:
+    """`run_loop` as an attempt; with it what each generation kept of D_0's diversity, where that is a number.
+
+    A loop that fails keeps its traceback as an artifact.
 
     Raises:
         Superseded: another attempt has taken up the loop.
@@ -58,7 +63,8 @@ def run_attempt(
     """
     attempt = _Attempt(store, observer or Observer(), {"method": method} if method else {})
     try:
-        return run_loop(config, store, name=name, study=study, parent=parent, new=new, observer=attempt)
+        run = run_loop(config, store, name=name, study=study, parent=parent, new=new, observer=attempt)
+        return run, attempt.retention
     except Pruned:
         assert attempt.run is not None
         attempt.run.log_tags(pruned="yes")
@@ -78,6 +84,7 @@ class _Attempt(Observer):
         self._asked, self._is_wanted = 0.0, True
         self._moved_from: str | None = None
         self.run: Run | None = None
+        self.retention: dict[int, float] = {}
 
     def run_taken(self, run: Run) -> None:
         """Makes the loop this attempt's."""
@@ -136,6 +143,8 @@ class _Attempt(Observer):
     def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
         if self._moved_from is not None and not source:
             self._mark_moved(generation)
+        if RETENTION in metrics and isfinite(metrics[RETENTION]):
+            self.retention[generation] = metrics[RETENTION]
         self._watch.generation_finished(generation, metrics, source)
 
     def _mark_moved(self, generation: int) -> None:

@@ -8,6 +8,7 @@ finished, MLflow's record is right.
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -148,6 +149,7 @@ class Trials:
 
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
+        self._count: int | None = None
 
     @classmethod
     def create(cls, name: str, config: StudyConfig) -> "Trials":
@@ -232,17 +234,34 @@ class Trials:
         attributes = {"cell": cell.key, "loop": cell.loop.model_dump(mode="json")}
         params = {name: values[name] for name in known}
         trial = create_trial(state=TrialState.RUNNING, params=params, distributions=known, user_attrs=attributes)
-        stores.patiently(self.study.add_trial, trial)
-        running = stores.patiently(self.study.get_trials, deepcopy=False, states=[TrialState.RUNNING])
-        cell.number = max(one.number for one in running if one.user_attrs.get("cell") == cell.key)
+        cell.number = self._add(trial)
+
+    def _add(self, trial: FrozenTrial) -> int:
+        """The trial's number. Optuna does not tell it; but only the driver adds trials, so it can count them."""
+        number, tries = self._num_trials(), count(1)
+
+        def add() -> int:
+            self._count = None  # for all we know it is added, even if the connection breaks
+            this = next(tries)
+            self.study.add_trial(trial)
+            return this
+
+        if stores.patiently(add) == 1:
+            self._count = number + 1
+        return self._num_trials() - 1
+
+    def _num_trials(self) -> int:
+        if self._count is None:
+            self._count = len(stores.patiently(self.study.get_trials, deepcopy=False))
+        return self._count
 
     def ask(self, config: StudyConfig) -> optuna.Trial:
         """A trial whose parameters the sampler has chosen; `name` says which loop it becomes."""
         # seeded by the number of trials, so that a study goes on after a stop as it would have without
-        seed = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = TPESampler(
-            n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=seed
+            n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=self._num_trials()
         )
+        self._count = None
         return stores.patiently(self.study.ask, fixed_distributions=distributions(config))
 
     def name_asked(self, trial: optuna.Trial, cell: Cell) -> None:

@@ -47,12 +47,10 @@ def run_one(
     os.environ.update(environment or {})  # by argument: what Ray is given otherwise, passwords too, it logs
     with _stoppable() if watch is None else nullcontext():
         from ouroloop.loop.attempt import run_attempt
-        from ouroloop.record.history import history
-        from ouroloop.science.metrics import RETENTION
 
         store, parent = _study(stores.tracking_uri(), str(stores.runs_folder()), parent_id)
         try:
-            run = run_attempt(
+            _, retention = run_attempt(
                 loop,
                 store,
                 name=loop.named(method) if method else loop.label,
@@ -61,7 +59,6 @@ def run_one(
                 parent=parent,
                 observer=watch,
             )
-            kept = history(store.get(run.id), [RETENTION])[RETENTION]
         except Pruned:
             return LoopResult("pruned")
         except Superseded:
@@ -72,7 +69,7 @@ def run_one(
             if stores.is_full(error):
                 raise stores.no_room() from None
             return LoopResult("failed", error=stores.masked(f"{type(error).__name__}: {error}"))
-    return LoopResult("done", [(step, value) for step, value in kept.items() if step > 0])
+    return LoopResult("done", sorted(retention.items()))
 
 
 @lru_cache(maxsize=1)
