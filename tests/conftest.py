@@ -1,5 +1,6 @@
 """Shared by the tests: a tiny loop, and real MLflow and Optuna stores in a temporary root."""
 
+import gc
 import os
 import shutil
 import signal
@@ -27,6 +28,9 @@ from ouroloop.config import EmpiricalConfig, LoopConfig
 from ouroloop.record.liveness import SIGNALS, catch_signals
 
 REPOSITORY = Path(__file__).parent.parent
+
+# A test process holds a million objects of its libraries, and every full collection looks at each of them
+gc.set_threshold(5_000, 20, 100)
 
 # What a test wrote need not survive the machine: no commit waits for the disk
 event.listen(Engine, "connect", lambda connection, _: _hurry(connection))

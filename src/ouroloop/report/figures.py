@@ -122,8 +122,8 @@ def unique(table: pd.DataFrame, is_page: bool = False, is_log: bool = True) -> C
     cells = _names(table, "cell")
     base = _chart("unique").transform_filter("indexof(hidden, datum.cell) < 0").encode(order="generation:Q")
     top = max(1.0, *table["diversity_retention"])
-    x = alt.X(field="diversity_retention", type="quantitative").scale(domain=[0, top], reverse=True, nice=False)
-    x = x.axis(format="~%", tickCount=5).title("diversity kept")
+    scale, axis = alt.Scale(domain=[0, top], reverse=True, nice=False), alt.Axis(format="~%", tickCount=5)
+    x = alt.X(field="diversity_retention", type="quantitative", scale=scale, axis=axis, title="diversity kept")
     y = _axis("unique_fraction", "distinct texts / all sampled", _scale(table["unique_fraction"], is_log))
     line = base.encode(x, y, color=_color("cell", cells, table, is_page))
     there = [x.field("paper_diversity_retention"), y.field("paper_unique_fraction")]
@@ -141,19 +141,18 @@ def composition(table: pd.DataFrame, is_page: bool = False) -> Chart:
     base = _chart("composition")
     if is_page:
         base = base.transform_filter("datum.cell === chosen")
-    x, y = (
-        _generation(table, title=not is_page),
-        alt.Y(field="share", type="quantitative").scale(domain=[0, 1]).axis(format="%", tickCount=3),
-    )
+    scale, axis = alt.Scale(domain=[0, 1]), alt.Axis(format="%", tickCount=3)
+    x = _generation(table, title=not is_page)
+    y = alt.Y(field="share", type="quantitative", scale=scale, axis=axis, title=None)
     colors = alt.Scale(domain=list(PARTS), range=[f"var(--{part.lower()})" for part in PARTS])
     legend = None if is_page else alt.Legend(orient="bottom", title=None)
     areas = base.transform_fold(list(PARTS), as_=["part", "share"])
     areas = areas.transform_calculate(rank="indexof(['True', 'False', 'malformed'], datum.part)")
     layers = [
         areas.mark_area().encode(
-            x, y.title(None).stack("zero"), order="rank:O", color=alt.Color("part:N").scale(colors).legend(legend)
+            x, y.stack("zero"), order="rank:O", color=alt.Color("part:N", scale=colors, legend=legend)
         ),
-        *_published(base.encode(x), table, "paper_True", y.field("paper_True").title(None), color="var(--ink)"),
+        *_published(base.encode(x), table, "paper_True", y.field("paper_True"), color="var(--ink)"),
         base.transform_filter("datum.generation === at").mark_rule(color="var(--ink)").encode(x),
     ]
     if is_page:
@@ -173,10 +172,11 @@ def depth(table: pd.DataFrame, is_page: bool = False) -> Chart:
         None if is_page else alt.Legend(title="share of texts", orient="bottom", format="%", values=[0.05, 0.25, 1])
     )
     stroke = {"stroke": "var(--card)", "strokeWidth": 0.6} if is_page else {}
+    opacity = alt.Scale(type="sqrt", domain=[0, 1], range=[0.03, 1])
     cells = base.mark_rect(fill="var(--heat)", **stroke).encode(
-        alt.X("generation:O").axis(values=ticks, labelAngle=0, title="generation" if is_page else None),
-        alt.Y("depth:N").sort(levels).scale(domain=levels).title("depth" if is_page else None),
-        fillOpacity=alt.FillOpacity("share:Q").scale(type="sqrt", domain=[0, 1], range=[0.03, 1]).legend(legend),
+        alt.X("generation:O", axis=alt.Axis(values=ticks, labelAngle=0, title="generation" if is_page else None)),
+        alt.Y("depth:N", sort=levels, scale=alt.Scale(domain=levels), title="depth" if is_page else None),
+        fillOpacity=alt.FillOpacity("share:Q", scale=opacity, legend=legend),
     )
     frame = (
         cells.transform_filter("datum.id === at")
@@ -196,9 +196,11 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> tuple[Spec, pd.DataFrame]:
     paper = [table.dropna(subset=["paper"]).assign(learner=PAPER, mean=table["paper"], seeds=1) for table in parts]
     drawn = pd.concat([*parts, *paper]).drop_duplicates(["learner", "cell", "generation"])
     learners = [*tables, PAPER]
-    color = alt.Color("learner:N").scale(domain=learners, range=["var(--s1)", "var(--s0)", "var(--ink)"])
-    color = color.legend(orient="bottom", title=None, symbolType="stroke", symbolStrokeWidth=2.4)
-    dash = alt.StrokeDash("learner:N").scale(domain=learners, range=[[1, 0], [1, 0], _DOTTED]).legend(None)
+    colors = alt.Scale(domain=learners, range=["var(--s1)", "var(--s0)", "var(--ink)"])
+    legend = alt.Legend(orient="bottom", title=None, symbolType="stroke", symbolStrokeWidth=2.4)
+    color = alt.Color("learner:N", scale=colors, legend=legend)
+    dashes = alt.Scale(domain=learners, range=[[1, 0], [1, 0], _DOTTED])
+    dash = alt.StrokeDash("learner:N", scale=dashes, legend=None)
     base = _chart("retention").encode(_generation(drawn), color=color)
     y = _axis("mean", "diversity kept", _scale([*drawn["mean"], *drawn["highest"]], False))
     band = (
@@ -227,9 +229,9 @@ def _step(last: int) -> int:
 
 def _generation(table: pd.DataFrame, title: bool = True) -> alt.X:
     last = max(1, *table["generation"])
-    x = alt.X("generation:Q").scale(domain=[0, last], nice=False)
-    ticks = list(range(0, last + 1, _step(last)))
-    return x.axis(values=ticks, format="d", grid=False).title("generation" if title else None)
+    scale = alt.Scale(domain=[0, last], nice=False)
+    axis = alt.Axis(values=list(range(0, last + 1, _step(last))), format="d", grid=False)
+    return alt.X("generation:Q", scale=scale, axis=axis, title="generation" if title else None)
 
 
 def _axis(field: str, title: str, scale: alt.Scale, format: str = "~%") -> alt.Y:
@@ -237,7 +239,7 @@ def _axis(field: str, title: str, scale: alt.Scale, format: str = "~%") -> alt.Y
     if scale.to_dict().get("type") == "log":
         low, high = scale.to_dict()["domain"]
         axis = alt.Axis(format=format, values=[10.0**e for e in range(round(log10(low)), floor(log10(high)) + 1)])
-    return alt.Y(field=field, type="quantitative").scale(scale).axis(axis).title(title)
+    return alt.Y(field=field, type="quantitative", scale=scale, axis=axis, title=title)
 
 
 def _scale(values: Sequence[float], is_log: bool) -> alt.Scale:
@@ -266,17 +268,17 @@ def _legend(is_page: bool) -> alt.Legend | None:
 
 def _color(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Color:
     colors = [f"var(--s{i % 7})" for i in range(len(names))]
-    return alt.Color(f"{key}:N").scale(_looks(names, table, colors, "var(--ink)")).legend(_legend(is_page))
+    return alt.Color(f"{key}:N", scale=_looks(names, table, colors, "var(--ink)"), legend=_legend(is_page))
 
 
 def _shape(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Shape:
     marks = [_MARKS[i % len(_MARKS)] for i in range(len(names))]
-    return alt.Shape(f"{key}:N").scale(_looks(names, table, marks, "stroke")).legend(_legend(is_page))
+    return alt.Shape(f"{key}:N", scale=_looks(names, table, marks, "stroke"), legend=_legend(is_page))
 
 
 def _dash(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.StrokeDash:
     dashes = [_DASHES[i // 7 % len(_DASHES)] for i in range(len(names))]
-    return alt.StrokeDash(f"{key}:N").scale(_looks(names, table, dashes, _DOTTED)).legend(_legend(is_page))
+    return alt.StrokeDash(f"{key}:N", scale=_looks(names, table, dashes, _DOTTED), legend=_legend(is_page))
 
 
 def _marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str], is_page: bool) -> alt.Chart:
@@ -316,7 +318,8 @@ def _proportions(known: list[float], aside: float | None) -> alt.X:
         else f"datum.value === {aside} ? 'no λ' : format(datum.value, '~g')"
     )
     axis = alt.Axis(values=ticks, labelExpr=label, grid=False, labelOverlap=True)
-    return alt.X("place:Q").scale(domain=[low, high], nice=False).axis(axis).title("synthetic proportion λ")
+    scale = alt.Scale(domain=[low, high], nice=False)
+    return alt.X("place:Q", scale=scale, axis=axis, title="synthetic proportion λ")
 
 
 def _finish(layers: Sequence[alt.Chart], name: str, is_page: bool) -> Chart:
@@ -337,7 +340,7 @@ def _panels(
     for layer in chart.layer:
         layer.data = alt.Undefined
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=width)
-    facet = alt.Facet(f"{key}:N").sort(names).title(None).header(header)
+    facet = alt.Facet(f"{key}:N", sort=names, title=None, header=header)
     return chart.facet(facet, columns=min(wide, len(names)))
 
 

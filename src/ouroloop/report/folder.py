@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from altair.utils.schemapi import debug_mode
 
 from ouroloop.console import duration
 from ouroloop.report.figures import drawings
@@ -33,10 +34,11 @@ def write_report(results: Results, folder: Path) -> Path:
     `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
     """
     tables = {**figure_tables(results), **methods_tables(results), "loops": loops(results)}
-    drawn = drawings(tables) | drawing(tables) | methods_drawing(tables)
-    few = drawings({"depth": tables["depth"]}, most=3) if "depth" in drawn and len(results.loops) > 3 else {}
-    sentences = [*headline(results), *_answer(results)]
-    content = page(results.name, sentences, _facts(results), tables, drawn | few)
+    with debug_mode(False):  # altair would check each part of a figure as it is made; the tests let it
+        drawn = drawings(tables) | drawing(tables) | methods_drawing(tables)
+        few = drawings({"depth": tables["depth"]}, most=3) if "depth" in drawn and len(results.loops) > 3 else {}
+        sentences = [*headline(results), *_answer(results)]
+        content = page(results.name, sentences, _facts(results), tables, drawn | few)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     path.write_text(content, encoding="utf-8")
