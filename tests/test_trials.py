@@ -1,11 +1,12 @@
 """What Optuna holds of a study: a loop must be told once, with the parameters that it really has."""
 
 import json
+from itertools import count
 from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.study.config import StudyConfig
@@ -22,7 +23,7 @@ def begun(config: StudyConfig) -> tuple[Trials, list[Cell]]:
     trials = Trials.create("study", config)
     cells = [Cell(loop, loop.fingerprint()) for loop in config.loops()]
     for cell in cells:
-        trials.begin(cell, config)
+        trials.note_progress(cell)
     return trials, cells
 
 
@@ -33,16 +34,17 @@ def _database(request: pytest.FixtureRequest, root: object, monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("_database")
-def test_a_loop_is_a_trial_with_its_parameters_and_its_configuration() -> None:
+def test_a_loop_that_has_ended_is_a_trial_with_its_parameters_and_its_configuration() -> None:
     config = config_of()
     trials, cells = begun(config)
-    assert [cell.number for cell in cells] == list(range(6))
-    cells[0].state, cells[0].retention = "done", {1: 0.75, 3: 0.5}
-    trials.end(cells[0], [0.5])
-    cells[1].state = "failed"
-    trials.end(cells[1])
-    cells[2].reached, cells[2].retention = 2, {1: 0.75, 2: 0.625}
-    trials.note_progress(cells[2])
+    cells[0].state, cells[0].retention, cells[0].seconds = "done", {1: 0.75, 3: 0.5}, 2.5
+    trials.end(cells[0], config, [0.5])
+    cells[1].state, cells[1].error = "failed", "of no memory"
+    trials.end(cells[1], config)
+    cells[2].state = "pruned"
+    trials.end(cells[2], config)
+    cells[3].reached, cells[3].retention = 2, {1: 0.75, 2: 0.625}
+    trials.note_progress(cells[3])
     found = Trials.load("study")
     assert found is None  # nobody has said yet what the study is
     trials.note(config=config.model_dump(mode="json"))
@@ -50,22 +52,74 @@ def test_a_loop_is_a_trial_with_its_parameters_and_its_configuration() -> None:
     assert found is not None
     assert found.config == config
     known = found.cells()
-    assert [cell.state for cell in known.values()] == ["done", "failed", "stopped", "stopped", "stopped", "stopped"]
+    assert [cell.state for cell in known.values()] == ["done", "failed", "pruned", "stopped", "stopped", "stopped"]
     assert [(cell.key, cell.loop) for cell in known.values()] == [(cell.key, cell.loop) for cell in cells]
-    assert known[cells[0].key].value == 0.5
-    assert known[cells[2].key].retention == {1: 0.75, 2: 0.625}
-    given = {t.params["cycle"]: t.params["synthetic_proportion"] for t in trials.study.get_trials()}
-    assert given == {"incremental": 0.5, "balanced": 1.0, "full_synthetic": 1.0}
+    done, failed, _, stopped, *_ = known.values()
+    assert (done.value, done.retention, done.seconds) == (0.5, {1: 0.75, 3: 0.5}, 2.5)
+    assert failed.error == "of no memory"
+    assert (stopped.reached, stopped.retention) == (2, {1: 0.75, 2: 0.625})
+    told = {t.params["cycle"]: (t.params["synthetic_proportion"], t.state) for t in found.study.get_trials()}
+    assert told == {
+        "incremental": (0.5, TrialState.COMPLETE),
+        "balanced": (1.0, TrialState.FAIL),
+        "full_synthetic": (1.0, TrialState.PRUNED),
+    }
 
 
 @pytest.mark.usefixtures("root")
-def test_told_twice_is_told_once() -> None:
-    trials, (cell, *_) = begun(config_of())
+def test_what_a_killed_driver_had_begun_stays_so_until_each_of_its_loops_has_ended() -> None:
+    config = config_of()
+    _, (first, second, *rest) = begun(config)
+    again = Trials.create("study", config)
+    first.state, first.retention = "done", {3: 0.5}
+    again.end(first, config, [0.5])  # and dies before another loop begins
+    again = Trials.create("study", config)
+    states = {cell.key: cell.state for cell in again.cells().values()}
+    assert states == {first.key: "done"} | {cell.key: "stopped" for cell in (second, *rest)}
+    second.state = "failed"
+    again.end(second, config)
+    again.note_progress(second)  # begins once more
+    assert again.cells()[second.key].state == "stopped"
+    assert len(again.cells()) == 6
+
+
+class ConnectionLost(Exception):
+    """As the drivers of PostgreSQL raise it."""
+
+
+ConnectionLost.__name__, ConnectionLost.__module__ = "OperationalError", "psycopg.errors"
+
+
+@pytest.mark.usefixtures("root")
+def test_told_twice_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of()
+    trials, (cell, *_) = begun(config)
+    add, calls = trials.study.add_trial, count(1)
+
+    def add_and_lose_the_connection(trial: FrozenTrial) -> None:
+        add(trial)
+        if next(calls) == 1:
+            raise ConnectionLost
+
+    monkeypatch.setattr(trials.study, "add_trial", add_and_lose_the_connection)
     cell.state, cell.retention = "done", {3: 0.5}
+    trials.end(cell, config, [0.5])
+    (done,) = trials.study.get_trials()
+    assert (done.state, done.values) == (TrialState.COMPLETE, [0.5])
+
+
+@pytest.mark.usefixtures("root")
+def test_what_the_sampler_chose_is_told_once() -> None:
+    config = config_of(kind="pareto", cycles=["fresh_mix"], synthetic_proportions=[])
+    trials = Trials.create("study", config)
+    loop = config.cell(DataCycle.FRESH_MIX, 0.8, 0.5, 1)
+    cell = Cell(loop, loop.fingerprint(), "done", retention={3: 0.5})
+    trials.name_asked(trials.ask(config), cell)
     for _ in range(2):
-        trials.end(cell, [0.5])
-    (done,) = trials.study.get_trials(states=[TrialState.COMPLETE])
-    assert done.values == [0.5]
+        trials.end(cell, config, [0.5, 0.25])
+    (done,) = trials.study.get_trials()
+    assert (done.state, done.values) == (TrialState.COMPLETE, [0.5, 0.25])
+    assert trials.cells()[cell.key].retention == {3: 0.5}
 
 
 @pytest.mark.usefixtures("root")

@@ -264,12 +264,13 @@ def study_plots(trials: Trials, cells: Sequence[Cell]) -> dict[str, bytes]:
 
 
 def _with_curves(trials: Trials, cells: Sequence[Cell]) -> optuna.Study:
-    """A copy of the study in memory whose newest trials have the retention of every generation."""
+    """A copy of the study in memory whose trials have the retention of every generation."""
     copy = optuna.create_study(directions=trials.study.directions)
-    curves = {cell.number: cell.retention for cell in cells}
+    curves = {cell.key: cell.retention for cell in cells}
     for trial in trials.study.get_trials(deepcopy=True):
         if trial.state.is_finished():
-            trial.intermediate_values = curves.get(trial.number, {}) if len(copy.directions) == 1 else {}
+            curve = curves.get(trial.user_attrs.get("cell", ""), {})
+            trial.intermediate_values = curve if len(copy.directions) == 1 else {}
             copy.add_trial(trial)
     return copy
 

@@ -221,8 +221,7 @@ class _Driver:
 
     def _submit(self, executor: LoopExecutor, cell: Cell) -> None:
         self.has_news = True
-        if cell.number is None:
-            self._trials.begin(cell, self._config)
+        self._trials.note_progress(cell)
         cell.state, cell.error = "runs", None
         self._known[cell.key] = cell
         arguments = (cell.loop, self._trials.name, self._run.id, self._config.method(cell.loop.fingerprint()))
@@ -286,6 +285,7 @@ class _Driver:
             return
         self._polled = monotonic()
         running = {cell.key: cell for future, cell in self._running.items() if not future.done()}
+        moved = []
         for run in self._store.running_loops(self._trials.name) if running else ():
             cell = running.get(run.tag("fingerprint") or "")
             if cell is None:
@@ -294,9 +294,10 @@ class _Driver:
             cell.seconds += elapsed
             if read_progress(cell, run):
                 cell.computed += cell.reached - before
-                self._trials.note_progress(cell)
+                moved.append(cell)
             if run.tag("wanted") != "no" and self._is_decided(cell):
                 run.log_tags(wanted="no")
+        self._trials.note_progress(*moved)
         self._show()
 
     def watched(self, cell: Cell, elapsed: float) -> None:
@@ -346,7 +347,7 @@ class _Driver:
         self.has_news = True
         values = [] if cell.value is None else [cell.value, fresh_share(cell.loop.cycle, cell.loop.data.num_examples)]
         for told in (cell, *self._alike.pop(cell.key, [])):
-            self._trials.end(replace(cell, number=told.number), values)
+            self._trials.end(replace(cell, number=told.number), self._config, values)
         if cell.state == "failed":
             self._console.print(
                 f"{self._config.label(cell.loop)} failed: {cell.error}", style="red", markup=False, soft_wrap=True
@@ -357,12 +358,12 @@ class _Driver:
     def _note_stopped(self) -> None:
         """Leaves for `status` how far the loops had come that were cut off."""
         recorded = {run.tag("fingerprint"): run for run in reversed(self._store.unfinished_loops(self._trials.name))}
-        for cell in self.cells:
-            if cell.state == "runs":
-                cell.state = "stopped"
-                if cell.key in recorded:
-                    read_progress(cell, recorded[cell.key])
-                self._trials.note_progress(cell)
+        running = [cell for cell in self.cells if cell.state == "runs"]
+        for cell in running:
+            cell.state = "stopped"
+            if cell.key in recorded:
+                read_progress(cell, recorded[cell.key])
+        self._trials.note_progress(*running)
 
     def _record(self) -> dict[str, Any]:
         return study_record(self._trials.name, self._config, self.cells)

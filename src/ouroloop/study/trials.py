@@ -1,8 +1,9 @@
 """The trials of a study in Optuna: which loops were asked for, and what came back. Only the driver writes them.
 
-A trial is one loop, its configuration a user attribute: that is the only copy that counts. How far each has come is
-an attribute of the study, so that `status` needs no more than this database. Where the two disagree about what is
-finished, MLflow's record is right.
+A trial is one loop that has come to an end, its configuration a user attribute: that is the only copy that counts. What
+is begun, and how far it has come, is an attribute of the study, so that `status` needs no more than this database; only
+what Optuna's sampler has chosen is a trial from then on. Where the two disagree about what is finished, MLflow's record
+is right.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 State = Literal["waits", "runs", "done", "pruned", "stopped", "failed"]
 
+_BEGUN = "begun"  # an attribute of the study
+
 _STARTUP_TRIALS = 8  # of a pareto study are drawn evenly, before TPE has anything to go by
 
 _STATES: dict[TrialState, State] = {
@@ -53,7 +56,7 @@ class Cell:
     """Its fingerprint, or what that was when the loop was first asked for."""
     state: State = "waits"
     number: int | None = None
-    """Of its newest trial."""
+    """Of its newest trial; None before it is one."""
     retention: dict[int, float] = field(default_factory=dict)
     """Diversity over D_0's, by generation."""
     reached: int = 0
@@ -149,7 +152,8 @@ class Trials:
 
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
-        self._count: int | None = None
+        self._begun: dict[str, dict[str, Any]] = {}
+        """By cell, the loop and the progress of what is no trial yet."""
 
     @classmethod
     def create(cls, name: str, config: StudyConfig) -> "Trials":
@@ -157,6 +161,7 @@ class Trials:
         directions = ["maximize", "minimize"] if config.kind == "pareto" else ["maximize"]
         options = {"study_name": name, "directions": directions, "load_if_exists": True}
         trials = cls(stores.patiently(optuna.create_study, storage=open_storage(), **options))
+        trials._begun = dict(trials.study.user_attrs.get(_BEGUN, {}))
         trials._end_nobodys()
         return trials
 
@@ -215,53 +220,31 @@ class Trials:
             kept = dict(trial.intermediate_values)  # as earlier versions noted it
             cell = Cell(loop, key, _STATES[trial.state], trial.number, kept, max(kept, default=0))
             cell.error = trial.user_attrs.get("error")
-            cell.take(attributes.get(_progress_key(trial.number), {}))
+            cell.take(trial.user_attrs.get("progress") or attributes.get(_progress_key(trial.number), {}))
             if trial.state is TrialState.COMPLETE:
                 cell.retention[loop.num_generations] = trial.values[0]
                 cell.reached = loop.num_generations
             found[key] = cell
+        for key, begun in attributes.get(_BEGUN, {}).items():
+            if key not in found or found[key].state != "done":  # which is struck off only when the next one begins
+                found[key] = Cell(LoopConfig.model_validate(begun["loop"]), key, "stopped")
+                found[key].take(begun["progress"])
         return found
 
     def num_counted(self, known: dict[str, Cell]) -> int:
         """How many loops were asked for, those that failed and were asked for again counted once."""
         newest = {cell.number for cell in known.values()}
-        trials = self.study.get_trials(deepcopy=False)
-        return sum("cell" in t.user_attrs and (t.state is not TrialState.FAIL or t.number in newest) for t in trials)
-
-    def begin(self, cell: Cell, config: StudyConfig) -> None:
-        """Makes the loop a trial, with its parameters and its configuration in one transaction."""
-        known, values = distributions(config), parameters(cell.loop)
-        attributes = {"cell": cell.key, "loop": cell.loop.model_dump(mode="json")}
-        params = {name: values[name] for name in known}
-        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=known, user_attrs=attributes)
-        cell.number = self._add(trial)
-
-    def _add(self, trial: FrozenTrial) -> int:
-        """The trial's number. Optuna does not tell it; but only the driver adds trials, so it can count them."""
-        number, tries = self._num_trials(), count(1)
-
-        def add() -> int:
-            self._count = None  # for all we know it is added, even if the connection breaks
-            this = next(tries)
-            self.study.add_trial(trial)
-            return this
-
-        if stores.patiently(add) == 1:
-            self._count = number + 1
-        return self._num_trials() - 1
-
-    def _num_trials(self) -> int:
-        if self._count is None:
-            self._count = len(stores.patiently(self.study.get_trials, deepcopy=False))
-        return self._count
+        trials = [trial for trial in self.study.get_trials(deepcopy=False) if "cell" in trial.user_attrs]
+        again = sum(cell.number is None for cell in known.values())
+        return again + sum(trial.state is not TrialState.FAIL or trial.number in newest for trial in trials)
 
     def ask(self, config: StudyConfig) -> optuna.Trial:
         """A trial whose parameters the sampler has chosen; `name` says which loop it becomes."""
         # seeded by the number of trials, so that a study goes on after a stop as it would have without
+        seed = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = TPESampler(
-            n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=self._num_trials()
+            n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=seed
         )
-        self._count = None
         return stores.patiently(self.study.ask, fixed_distributions=distributions(config))
 
     def name_asked(self, trial: optuna.Trial, cell: Cell) -> None:
@@ -281,17 +264,44 @@ class Trials:
             if trial.number not in newest:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def note_progress(self, cell: Cell) -> None:
-        assert cell.number is not None
-        self.note(**{_progress_key(cell.number): cell.progress})
+    def note_progress(self, *cells: Cell) -> None:
+        """Of loops that are begun."""
+        for cell in cells:
+            if cell.number is not None:
+                self.note(**{_progress_key(cell.number): cell.progress})
+            else:
+                self._begun[cell.key] = {"loop": cell.loop.model_dump(mode="json"), "progress": cell.progress}
+        if any(cell.number is None for cell in cells):
+            self.note(**{_BEGUN: self._begun})
 
-    def end(self, cell: Cell, values: Sequence[float] = ()) -> None:
+    def end(self, cell: Cell, config: StudyConfig, values: Sequence[float] = ()) -> None:
         """Tells Optuna what came of a loop; one that has been told already stays as it is."""
-        assert cell.number is not None
-        self.note_progress(cell)
-        with suppress(ValueError):  # told before the connection broke
-            told = list(values[: len(self.study.directions)]) or None
-            stores.patiently(self.study.tell, cell.number, told, state=_ENDS[cell.state])
+        told, state = list(values[: len(self.study.directions)]) or None, _ENDS[cell.state]
+        if cell.number is not None:
+            self.note_progress(cell)
+            with suppress(ValueError):  # told before the connection broke
+                stores.patiently(self.study.tell, cell.number, told, state=state)
+            return
+        known, chosen = distributions(config), parameters(cell.loop)
+        params = {name: chosen[name] for name in known}
+        attributes = {"cell": cell.key, "loop": cell.loop.model_dump(mode="json"), "progress": cell.progress}
+        trial = create_trial(state=state, values=told, params=params, distributions=known, user_attrs=attributes)
+        self._add(trial)
+        if self._begun.pop(cell.key, None) and cell.state != "done":  # which the next one's beginning strikes off
+            self.note(**{_BEGUN: self._begun})
+
+    def _add(self, trial: FrozenTrial) -> None:
+        """Once, even if the connection breaks after it is added and before that is known."""
+        tries = count(1)
+
+        def add() -> None:
+            if next(tries) > 1:
+                there = self.study.get_trials(deepcopy=False)
+                if there and there[-1].user_attrs == trial.user_attrs:
+                    return
+            self.study.add_trial(trial)
+
+        stores.patiently(add)
 
 
 def _progress_key(number: int) -> str:
