@@ -19,7 +19,7 @@ BIN := .venv/bin
 OUROLOOP := $(BIN)/ouroloop
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep leaderboard run figure ui status register report bench test test-slow test-browser check lint types architecture format clean
+.PHONY: help install sweep leaderboard run figure ui status register report bench test test-heavy test-slow test-browser check lint types architecture format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,13 +73,16 @@ register: .venv/.installed ## register the models of each collapse stage (STUDY=
 test: .venv/.installed-dev ## run the default test suite
 	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
+test-heavy: .venv/.installed-dev ## the same and what is heavy: whole loops and studies, processes, large samples
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not browser" $(ARGS)
+
 test-slow: .venv/.installed-dev ## what takes minutes: processes that are killed, the wheel, two machines
 	$(BIN)/pytest -m slow $(ARGS)
 
 test-browser: .venv/.installed-dev ## the report and the MLflow UI in a headless Chromium, where there is one
 	$(BIN)/pytest -m browser $(ARGS)
 
-check: lint types architecture test test-browser ## everything that CI runs
+check: lint types architecture test-heavy test-browser ## everything that CI runs
 
 lint: .venv/.installed-dev ## style and forbidden calls
 	$(BIN)/ruff check .

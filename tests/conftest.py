@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,8 +97,12 @@ def caught_signals() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's store as the program makes it, with nothing in it."""
+    from mlflow.store.db import utils
+
     from ouroloop.record.track import Store
 
+    # For every store that it opens MLflow loads its sixty migrations to see which one is the newest
+    utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUROLOOP_ROOT", str(root))

@@ -88,6 +88,7 @@ def test_models_by_generation_and_by_stage() -> None:
         loop.model(77)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_a_study_and_its_report(tmp_path: Path) -> None:
     preset = tmp_path / "few.yaml"

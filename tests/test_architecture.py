@@ -66,6 +66,7 @@ def test_a_package_draws_its_rooms(package: str) -> None:
 MACHINERY = {"torch", "pytorch_lightning", "transformers", "tokenizers", "mlflow", "optuna", "rich", "matplotlib"}
 
 
+@pytest.mark.heavy
 def test_science_and_testbeds_import_no_machinery() -> None:
     ours = [module for module in MODULES if module.startswith(("science/", "testbed/"))]
     ours += ["config/__init__", "learner/base", "learner/empirical", "study/config"]
@@ -94,6 +95,7 @@ assert set(samples.texts) <= set(training_set.texts)
     assert not MACHINERY & loaded_after(IDEAL + code)
 
 
+@pytest.mark.heavy
 def test_a_generation_of_the_ideal_learner_runs_without_torch() -> None:
     code = """
 from ouroloop.loop.generation import Observer, compute
@@ -217,6 +219,7 @@ def test_every_module_has_its_test_or_a_reason() -> None:
     assert untested == THROUGH_OTHERS.keys()
 
 
+@pytest.mark.heavy
 def test_a_reuse_depends_on_what_determines_results_and_on_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def run(observer: Observer) -> Run:
     return run_attempt(CONFIG, Store.open(), name="loop", study="study", observer=observer)[0]
 
 
+@pytest.mark.heavy
 def test_who_is_superseded_writes_no_generation_and_closes_no_run() -> None:
     with pytest.raises(Superseded):
         run(At("sample", lambda: the_loop().log_tags(attempt="another's")))
@@ -80,12 +81,14 @@ def test_two_attempts_at_once_compute_each_generation_once(tmp_path: Path) -> No
     assert len(loop.store.find(level="generation", parent=loop.id)) == 4
 
 
+@pytest.mark.heavy
 def test_a_lone_loop_that_another_root_takes_up_ends_in_one_line() -> None:
     with pytest.raises(ConfigError, match="another process has taken up this loop of preset"):
         run_alone(CONFIG, Store.open(), name="loop", preset="preset",
                   observer=At("sample", lambda: the_loop().log_tags(attempt="another's")))  # fmt: skip
 
 
+@pytest.mark.heavy
 def test_a_loop_that_nobody_wants_ends_before_its_next_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt, "_FRESH_SECONDS", 0.0)
     with pytest.raises(Pruned):
@@ -105,6 +108,7 @@ def test_an_attempt_knows_what_each_generation_kept_those_of_earlier_attempts_to
         assert retention.keys() == {1, 2, 3, 4}
 
 
+@pytest.mark.heavy
 def test_generations_of_another_kind_of_processor_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(At("sample", interrupt))

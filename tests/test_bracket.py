@@ -27,6 +27,7 @@ def test_a_falling_function_is_bracketed_in_the_fewest_steps(points: list[float]
     assert len(known) <= math.ceil(math.log2(len(points) + 1)) == num_steps(points, Bracket(None, None))
 
 
+@pytest.mark.heavy
 @given(POINTS, st.data())
 def test_the_answer_does_not_depend_on_who_tried_what(points: list[float], data: st.DataObject) -> None:
     """Any function, falling or not: what was tried off the path changes nothing."""

@@ -55,6 +55,7 @@ def leftovers(root: Path) -> list[Path]:
 ALL = {"locks of killed processes": 1, "worker logs": 1, "first generations of version 0.1": 2}
 
 
+@pytest.mark.heavy
 def test_only_what_is_old_goes_and_a_dry_run_only_says_so(tiny: LoopConfig, root: Path, leftovers: list[Path]) -> None:
     loop(tiny, "test")
     mlruns = root / "mlruns"
@@ -93,6 +94,7 @@ def test_what_a_live_process_holds_stays(root: Path, leftovers: list[Path]) -> N
     assert freed() == {"locks of killed processes": 1, "worker logs": 1}
 
 
+@pytest.mark.heavy
 def test_artifacts_of_deleted_runs_go_unless_a_model_is_registered(tiny: LoopConfig, root: Path) -> None:
     gone, kept = loop(tiny, "gone"), loop(tiny, "kept")
     store, mlruns = Store.open(), root / "mlruns"

@@ -178,6 +178,7 @@ _UNKNOWN = ["run x", "sweep x", "config x", "sample x", "sample models:/x@onset"
             "compare x", "register x", "report x", "status x", "rnu", "run smoke --sede=3"]  # fmt: skip
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("commands", "kept_out", "code"),
     [
@@ -214,6 +215,7 @@ def test_help_lists_commands_and_presets(ouroloop: CommandLine) -> None:
     assert "sweep-smoke A whole study in under two minutes" in sweep
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_a_shell_completes_commands_presets_and_studies(collapsing_root: Path) -> None:
     def completed(words: str) -> list[str]:
@@ -272,6 +274,7 @@ def test_other_encodings_get_replacement_characters(presets: Path, root: Path) -
     assert "diversity kept  ?" in done.stdout
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("arguments", "buffered"), [("config", ""), ("config", "1"), ("--help", "1")])
 def test_nobody_reads_on_and_it_ends_quietly(arguments: str, buffered: str) -> None:
     reader, writer = os.pipe()
@@ -303,6 +306,7 @@ def test_readers_of_an_empty_folder_create_nothing(
     assert list(root.iterdir()) == []
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_status_imports_neither_torch_nor_mlflow(collapsing_root: Path) -> None:
     code = (
@@ -340,6 +344,7 @@ def test_every_figure_can_be_run(ouroloop: CommandLine, preset: str) -> None:
     assert " loops of " in done.stdout
 
 
+@pytest.mark.heavy
 def test_a_study_of_the_ideal_learner(ouroloop: CommandLine, presets: Path) -> None:
     """Through sweep, status, report and resume; there is no network to wait for and none to record."""
     study = {"base": "tiny-study", "loop": {"model": {"kind": "empirical"}, "train": None}}

@@ -64,6 +64,7 @@ def new_points(run: Run) -> tuple[int, int]:
     return fresh, fresh + sampled
 
 
+@pytest.mark.heavy
 def test_a_search_leaves_its_answer_on_the_study_run(ouroloop: CommandLine, presets: Path) -> None:
     search = ("sweep", "search", "--loop.model.kind=empirical", "--loop.train=null")
     done = ouroloop(*search, cwd=presets)
@@ -331,6 +332,7 @@ def die_or_run(loop: LoopConfig, *arguments: object) -> object:
     return run_one(loop, *arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.heavy
 def test_a_failed_loop_keeps_its_traceback_without_passwords(
     ouroloop: CommandLine, presets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def hub() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("code", "choice", "is_asked"),
     [(CORPUS, {}, True), (MODEL, {}, True), (STARTED, {}, True), (LIBRARY, {}, False),

@@ -83,6 +83,7 @@ except Interrupted:
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("pause", "outcome"), [(0.0, (0, "goes on\n")), (0.4, (130, ""))])
 def test_a_second_signal_ends_the_process_unless_it_comes_with_the_first(
     pause: float, outcome: tuple[int, str]

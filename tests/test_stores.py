@@ -210,6 +210,7 @@ def test_slurm_around_a_loop_is_no_business_of_its_trainer(root: Path, tmp_path:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.heavy
 def test_ctrl_c_works_while_a_server_is_waited_for(tmp_path: Path) -> None:
     """MLflow's client tries for minutes; here the server is gone after the check."""
     code = """if True:

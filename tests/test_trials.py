@@ -27,7 +27,7 @@ def begun(config: StudyConfig) -> tuple[Trials, list[Cell]]:
     return trials, cells
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.heavy)])
 def _database(request: pytest.FixtureRequest, root: object, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "postgresql":
         monkeypatch.setenv("OUROLOOP_OPTUNA_URL", request.getfixturevalue("postgresql"))

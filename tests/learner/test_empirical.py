@@ -37,6 +37,7 @@ def heterozygosity(texts: list[str]) -> float:
     return float(1 - np.sum((counts / counts.sum()) ** 2))
 
 
+@pytest.mark.heavy
 def test_heterozygosity_falls_by_1_minus_1_over_m() -> None:
     """Wright-Fisher: E[H_t] = (1 - 1/m)^(t+1) from m distinct texts; 200 replicates at m = 100, 3 standard errors."""
     m, replicates = 100, 200

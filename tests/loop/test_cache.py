@@ -110,6 +110,7 @@ def test_software_and_processor_count(
 # What is found by it
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_what_another_loop_has_computed_is_copied_and_is_what_would_have_been_computed(tiny: LoopConfig) -> None:
     """Full synthetic is incremental at 1, and three generations are the beginning of four."""
@@ -143,6 +144,7 @@ def model_bytes(generation: Run) -> bytes | None:
     return (Path(place.removeprefix("file://")) / "model.safetensors").read_bytes()
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_its_times_are_those_of_the_original(ideal: LoopConfig) -> None:
     first, copied = loop(ideal, study="first"), loop(ideal, study="copied")
@@ -151,6 +153,7 @@ def test_its_times_are_those_of_the_original(ideal: LoopConfig) -> None:
     assert outcome(copied, lambda name: name.endswith(TIMES)) == times
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_where_it_is_from_is_said(ideal: LoopConfig) -> None:
     """What a key leads to is what was computed, never a copy: where that is gone, it is computed again."""
@@ -208,6 +211,7 @@ def artifact(generation: Run, name: str) -> Path:
     return Path(generation.entity.info.artifact_uri.removeprefix("file://")) / name
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "deleted"])
 def test_what_is_damaged_is_computed_again(ideal: LoopConfig, damage: str) -> None:
@@ -242,6 +246,7 @@ def test_what_was_interrupted_is_not_there_and_what_was_finished_is(ideal: LoopC
     assert watched(ideal, study="second")[1].fitted == [2]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_a_copy_needs_the_weights_that_its_loop_keeps(tiny: LoopConfig) -> None:
     loop(tiny.changed(keep_weights="none"), study="first")
@@ -252,6 +257,7 @@ def test_a_copy_needs_the_weights_that_its_loop_keeps(tiny: LoopConfig) -> None:
     assert watched(tiny.changed(keep_weights="none"), study="fourth")[1].fitted == []
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_weights_that_are_gone_are_computed_again(tiny: LoopConfig) -> None:
     first = loop(tiny.changed(num_generations=1, keep_weights="last"), study="first")
@@ -264,6 +270,7 @@ def test_weights_that_are_gone_are_computed_again(tiny: LoopConfig) -> None:
     assert sampled(second) == sampled(first)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_a_generation_is_no_copy_of_itself(ideal: LoopConfig) -> None:
     """A damaged one that is taken up again is what its key leads to."""

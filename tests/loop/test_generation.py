@@ -70,6 +70,7 @@ def generation(config: LoopConfig, fitted: Fitted, number: int = 2, observer: Ob
     return compute(config, Given(fitted), number, original, reference, observer or Observer())
 
 
+@pytest.mark.heavy
 def test_every_measure_is_the_sum_that_it_stands_for(tiny: LoopConfig) -> None:
     """Depths 1 and 2 are enumerated, so that nothing but entropy is estimated; 4 standard errors."""
     config = tiny.changed(sampling={"temperature": 0.7}, data={"num_examples": 110})

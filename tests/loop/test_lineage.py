@@ -31,6 +31,7 @@ def folders(run: Run) -> list[int]:
     ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("method", "keep_weights"),
     [
@@ -45,6 +46,7 @@ def test_stopped_anywhere_and_resumed_is_the_undisturbed_loop(
     stopped_and_resumed(tiny.changed(train=method, keep_weights=keep_weights))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("method", "there"), [(LAST, [2]), (ALL, [1, 2])], ids=["last", "all"])
 def test_weights_are_on_record_while_a_later_generation_needs_them(
     tiny: LoopConfig, method: dict[str, object], there: list[int]
@@ -58,12 +60,14 @@ def test_weights_are_on_record_while_a_later_generation_needs_them(
     assert not any(child.model_id for child in generations(run))
 
 
+@pytest.mark.heavy
 def test_a_learner_of_no_earlier_models_keeps_no_weights_beside(tiny: LoopConfig) -> None:
     with pytest.raises(Interrupted):
         loop(tiny.changed(keep_weights="none"), observer=StopAfter(3, "train"))
     assert folders(Store.open().find(level="loop")[0]) == []
 
 
+@pytest.mark.heavy
 def test_a_lost_model_is_fitted_again_and_is_the_same(tiny: LoopConfig) -> None:
     config = tiny.changed(train=LAST, keep_weights="none")
     undisturbed = loop(config, study="undisturbed")
@@ -78,6 +82,7 @@ def test_a_lost_model_is_fitted_again_and_is_the_same(tiny: LoopConfig) -> None:
     assert sampled(again) == sampled(undisturbed)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("method", [pytest.param(LAST, id="last", marks=pytest.mark.slow), pytest.param(ALL, id="all")])
 def test_a_longer_loop_goes_on_from_a_copied_one(tiny: LoopConfig, method: dict[str, object]) -> None:
     config = tiny.changed(train=method)
@@ -89,6 +94,7 @@ def test_a_longer_loop_goes_on_from_a_copied_one(tiny: LoopConfig, method: dict[
     assert sampled(longer) == sampled(whole)
 
 
+@pytest.mark.heavy
 def test_models_of_two_histories_share_no_generation(tiny: LoopConfig) -> None:
     """The same training set and other models before: the key of a generation covers those."""
     from ouroloop.loop import cache
@@ -102,6 +108,7 @@ def test_models_of_two_histories_share_no_generation(tiny: LoopConfig) -> None:
     assert second.tag("key") == cache.key(config, "cpu", training_set, 2, parent=first.tag("key") or "")
 
 
+@pytest.mark.heavy
 def test_soft_targets_change_what_is_learnt(tiny: LoopConfig) -> None:
     soft, plain = (loop(tiny.changed(train={"targets": kind})) for kind in ("soft", "tokens"))
     assert sampled(soft)[0] == sampled(plain)[0]  # M_1 has nobody to learn from
@@ -128,6 +135,7 @@ def test_m_1_is_the_baselines_for_every_method_that_trains_and_samples_it_alike(
     assert len({cache.key(loop, "cpu", original, 2, parent="M_1") for loop in loops.values()}) >= len(loops) - 1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("method", [ALL, WARM | {"num_tuning_steps": 3}], ids=["soft", "warm"])
 def test_m_1_is_trained_once(tiny: LoopConfig, method: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     short = tiny.changed(num_generations=2, keep_weights="all")

@@ -81,6 +81,7 @@ def stopped_and_resumed(config: LoopConfig) -> None:
     assert sampled(run) == sampled(undisturbed)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("cycle", [CYCLES[0], CYCLES[2]], ids=lambda cycle: cycle.kind.value)
 def test_stopped_anywhere_and_resumed_is_the_undisturbed_loop(ideal: LoopConfig, cycle: CycleConfig) -> None:
@@ -95,6 +96,7 @@ def test_so_it_is_where_less_is_carried_along(ideal: LoopConfig, cycle: CycleCon
     stopped_and_resumed(ideal.changed(cycle=cycle))
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_a_network_is_trained_after_an_interruption_as_it_would_have_been(tiny: LoopConfig) -> None:
     stopped_and_resumed(tiny.changed(cycle=CYCLES[1]))
@@ -121,6 +123,7 @@ def test_a_finished_loop_is_returned_and_not_run_again(ideal: LoopConfig) -> Non
     assert (watcher.started, watcher.sources) == ([], ["on record"] * 3)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("damage", ["truncated", "deleted"])
 def test_a_damaged_artifact_costs_just_its_generation(ideal: LoopConfig, damage: str) -> None:
@@ -170,6 +173,7 @@ def test_an_error_is_failed_and_not_a_result(tiny: LoopConfig, monkeypatch: pyte
     assert dict(run.history("correctness")).keys() == {0}
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize(("policy", "kept"), [("all", [1, 2, 3]), ("last", [3]), ("none", [])])
 def test_weights_are_kept_by_policy(tiny: LoopConfig, policy: str, kept: list[int]) -> None:

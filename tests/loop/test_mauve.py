@@ -45,6 +45,7 @@ def only(store: Store) -> Run:
     return run
 
 
+@pytest.mark.heavy
 def test_it_stands_beside_real_text_in_record_and_report(mine: Path, root: Path, ouroloop: CommandLine) -> None:
     done = ouroloop("run", str(mine))
     assert done.returncode == 0, done.stderr
@@ -66,6 +67,7 @@ def test_it_stands_beside_real_text_in_record_and_report(mine: Path, root: Path,
     assert "already complete" in ouroloop("run", str(mine)).stdout
 
 
+@pytest.mark.heavy
 def test_a_killed_loop_comes_to_the_same(mine: Path) -> None:
     config = LoopConfig.model_validate(yaml.safe_load(mine.read_text()))
     undisturbed = outcome(loop(config, study="undisturbed"))
@@ -76,6 +78,7 @@ def test_a_killed_loop_comes_to_the_same(mine: Path) -> None:
     assert outcome(loop(config, study="disturbed")) == undisturbed
 
 
+@pytest.mark.heavy
 def test_it_changes_nothing_else_and_nothing_where_it_is_left_out(mine: Path, tmp_path: Path) -> None:
     config = LoopConfig.model_validate(yaml.safe_load(mine.read_text()))
     plain = config.changed(data={"mauve_model": None})

@@ -57,6 +57,7 @@ def plainly_loaded(run: Run) -> Path:
     return place
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("family", "lora_rank"), [("llama, bos, rows that no token has", 2), ("gpt2, no pad", None)], ids=["llama", "gpt2"]
 )
@@ -79,6 +80,7 @@ def test_a_folder_goes_through_the_loop_and_comes_out_registered(
     assert sum("The cat" in line for line in written) == 2
 
 
+@pytest.mark.heavy
 def test_a_killed_loop_goes_on_from_the_same_base(root: Path) -> None:
     given = yaml.safe_load(preset(root, folder("gpt2, no pad")).read_text())
     config = LoopConfig.model_validate(given)

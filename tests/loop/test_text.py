@@ -60,6 +60,7 @@ def test_nothing_is_said_of_truth_and_everything_of_variety(on_text: LoopConfig)
     assert dict(run.history("verbatim_share")) == dict.fromkeys(range(1, 5), 1.0)  # the ideal learner only copies
 
 
+@pytest.mark.heavy
 def test_texts_of_any_kind_survive_storage_and_resumption(on_text: LoopConfig) -> None:
     undisturbed = loop(on_text, study="undisturbed")
     original = undisturbed.read_dataset("original_data.tsv.gz").texts
@@ -73,6 +74,7 @@ def test_texts_of_any_kind_survive_storage_and_resumption(on_text: LoopConfig) -
     assert outcome(resumed) == outcome(undisturbed)
 
 
+@pytest.mark.heavy
 def test_soft_targets_of_one_ancestor_each_resume_as_they_were(on_text: LoopConfig) -> None:
     """The best row of the leaderboard without an oracle, on byte pairs; half of each training set is real text."""
     soft = {"targets": "soft", "num_teachers": None, "teaching": "drawn", "soft_top_k": 16}
@@ -90,6 +92,7 @@ def test_soft_targets_of_one_ancestor_each_resume_as_they_were(on_text: LoopConf
     assert of_tokens[1] != sampled(resumed)[1]
 
 
+@pytest.mark.heavy
 def test_texts_go_on_with_real_beginnings_that_nothing_else_has(on_text: LoopConfig) -> None:
     config = network(on_text, sampling={"max_new_tokens": 20, "prompt_tokens": 6})
     undisturbed = loop(config, study="undisturbed")
@@ -135,6 +138,7 @@ def test_a_corpus_that_runs_out_is_said_before_anything_is_recorded(on_text: Loo
         loop(on_text.changed(num_generations=110, cycle={"kind": "fresh_mix", "synthetic_proportion": 0.95}))
 
 
+@pytest.mark.heavy
 def test_a_loop_does_not_go_on_with_another_corpus(on_text: LoopConfig, root: Path) -> None:
     first = loop(on_text)
     assert loop(on_text).id == first.id

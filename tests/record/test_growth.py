@@ -40,6 +40,7 @@ def study(ideal: LoopConfig, seeds: int, generations: int) -> StudyConfig:
     return StudyConfig.model_validate({"synthetic_proportions": [1.0], "seeds": list(range(seeds)), "loop": loop})
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_a_generation_is_recorded_in_few_writes(ideal: LoopConfig, asked: Counter[str]) -> None:
     store = Store.open()
@@ -52,6 +53,7 @@ def test_a_generation_is_recorded_in_few_writes(ideal: LoopConfig, asked: Counte
     assert five_more == {"create_run": 5, "log_inputs": 5, "log_batch": 10, "set_terminated": 5}
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_nothing_is_asked_for_each_loop_or_generation(ideal: LoopConfig, asked: Counter[str]) -> None:
     """By a report, and by a sweep that finds nothing missing, which writes no results anew either."""

@@ -51,6 +51,7 @@ def test_the_numbers_are_the_models_own(ouroloop: CommandLine, temperature: floa
         assert (row["verdict"], row["expression"] in texts) == ("True", True)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("collapsing")
 def test_a_study_compares_each_cells_first_stage_with_its_last(ouroloop: CommandLine) -> None:
     done = ouroloop("compare", "collapsing", "--json")

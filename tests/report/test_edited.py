@@ -29,6 +29,7 @@ def loop_with(store: Store, config: LoopConfig, key: str, value: str) -> None:
         one.end("FINISHED")
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("value", ["nan", "1e999", HOSTILE, ""])
 def test_a_tag_that_is_no_number(tiny: LoopConfig, tmp_path: Path, value: str) -> None:

@@ -180,6 +180,7 @@ def test_a_method_that_is_no_configuration_is_an_error_for_a_network() -> None:
         StudyConfig.model_validate(wrong)
 
 
+@pytest.mark.heavy
 def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     ouroloop: CommandLine, root: Path, tmp_path: Path
 ) -> None:
@@ -205,6 +206,7 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     assert content["is_complete"], [(one["method"], one["seeds"], one["seeds_missing"]) for one in content["rows"]]
 
 
+@pytest.mark.heavy
 def test_every_loop_of_a_method_is_called_by_it(ouroloop: CommandLine, root: Path, tmp_path: Path) -> None:
     wanted = {name: STUDY["methods"][name] for name in ("baseline", "soft", "verified")}  # type: ignore[index]
     study = StudyConfig.model_validate({**STUDY, "methods": wanted, "seeds": [1]})
@@ -238,6 +240,7 @@ def on_another_machine(monkeypatch: pytest.MonkeyPatch, store: Path, path: Path)
     return path
 
 
+@pytest.mark.heavy
 def test_what_the_committed_file_holds_is_shown_and_not_run_again(
     ouroloop: CommandLine, root: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def done(ouroloop: CommandLine, root: Path, tmp_path: Path) -> StudyConfig:
     return StudyConfig.model_validate(STUDY)
 
 
+@pytest.mark.heavy
 def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_does(
     done: StudyConfig, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ def rows(text: str) -> list[list[str]]:
     return [line.split("\t") for line in text.splitlines()]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("collapsing")
 def test_every_name_of_a_model_gives_the_same_expressions(ouroloop: CommandLine) -> None:
     version = Store.open().client.get_model_version_by_alias(NAME, "healthy")

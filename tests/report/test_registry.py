@@ -113,6 +113,7 @@ def test_registering_twice_changes_nothing(ouroloop: CommandLine, monkeypatch: p
     assert snapshot(Store.open()) == before
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("collapsing")
 @pytest.mark.parametrize("name", NAMES)
 def test_whatever_loads_it_gets_M_1(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +198,7 @@ def loops(study: str, seeds: list[int], store: Store, **changes: Any) -> list[Ru
 NAME = "ouroloop-full_synthetic-1.00"
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_more_seeds_and_another_study_move_the_aliases_and_delete_no_version() -> None:
     store = Store.open()
@@ -227,6 +229,7 @@ def test_more_seeds_and_another_study_move_the_aliases_and_delete_no_version() -
     assert len(store.client.search_model_versions(f"name='{NAME}'")) == int(entry.version)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_an_alias_of_another_loop_does_not_stay_behind() -> None:
     """What the newly chosen loop did not reach is no alias any more: all of them are of one loop."""
@@ -241,6 +244,7 @@ def test_an_alias_of_another_loop_does_not_stay_behind() -> None:
     assert aliases(store, NAME).keys() == {"healthy"}
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_what_is_skipped_is_said_with_its_reason(ouroloop: CommandLine) -> None:
     store = Store.open()

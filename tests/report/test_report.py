@@ -113,6 +113,7 @@ def test_a_study_in_every_state(tiny: LoopConfig, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_a_lone_loop_by_name_and_by_id(tiny: LoopConfig, tmp_path: Path) -> None:
     store = Store.open()

@@ -49,6 +49,7 @@ def page(root: Path, config: LoopConfig) -> str:
     return write_report(results, root / "report").read_text()
 
 
+@pytest.mark.heavy
 def test_it_speaks_of_text_and_never_of_truth(page: str, root: Path) -> None:
     said = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
     for word in ("Beside real text", "distinct-3", "self-BLEU", "one half of D<sub>0</sub> beside the other"):
@@ -65,6 +66,7 @@ LOGIC = re.compile(
 )
 
 
+@pytest.mark.heavy
 def test_no_file_of_its_folder_has_a_word_of_logic(page: str, root: Path) -> None:
     """Nor its name. What the page's scripts and styles call their own parts is for nobody to read."""
     files = {path.name: path for path in (root / "report").iterdir()}
@@ -79,6 +81,7 @@ def test_no_file_of_its_folder_has_a_word_of_logic(page: str, root: Path) -> Non
         assert not LOGIC.findall(f"{name} {said}"), name
 
 
+@pytest.mark.heavy
 def test_what_was_written_enters_the_page_as_data_alone(page: str) -> None:
     assert "alert(1)" not in page
     assert "<img onerror" not in page
@@ -104,6 +107,7 @@ def test_a_model_of_text_has_a_name_of_its_own(config: LoopConfig) -> None:
     assert config.label == "full_synthetic-text-empirical-T0.8-s0"
 
 
+@pytest.mark.heavy
 def test_a_model_of_text_is_registered_with_its_own_tokens_and_sampled(config: LoopConfig, root: Path) -> None:
     model = {"num_layers": 1, "num_heads": 2, "hidden_size": 16, "context_length": 96, "vocabulary_size": 300}
     train = {"num_steps": 4, "batch_size": 4, "learning_rate": 0.01, "num_warmup_steps": 1, "validate_every": 2}

@@ -68,6 +68,7 @@ class Sharpened:
         return log_p / self.temperature - self.log_z
 
 
+@pytest.mark.heavy
 def test_a_model_that_is_the_grammar() -> None:
     """Scored along the tree. Divergences are 0 up to rounding, coverage of everything is 1, and the entropy
     of 2,000 of its texts is the grammar's, within 4 standard errors."""
@@ -122,6 +123,7 @@ def test_small_strata_are_scored_together_and_each_large_one_by_itself(monkeypat
     assert asked == [0, 5, 105, 44_205, 100, 100]
 
 
+@pytest.mark.heavy
 def test_a_sharpened_grammar_and_standard_errors_that_cover() -> None:
     """Over 200 repetitions: the mean is within 4 of its errors of the closed form, and the spread is the stated
     error within 20 % (a standard deviation from 200 values is known to 5 %, a stated one from draws to less)."""
@@ -141,6 +143,7 @@ def test_a_sharpened_grammar_and_standard_errors_that_cover() -> None:
         assert stated == pytest.approx(spread, rel=0.2), key
 
 
+@pytest.mark.heavy
 def test_the_reverse_standard_errors_cover() -> None:
     """M gives a fifth of its mass to malformed texts and else is the grammar's at other depth shares."""
     shares = np.array([0.4, 0.2, 0.1, 0.05, 0.05])

@@ -73,6 +73,7 @@ print(mauve(rng.normal(size=(300, 64)), rng.normal(size=(300, 64)) + 0.1).hex())
 """
 
 
+@pytest.mark.heavy
 def test_it_is_the_same_bit_for_bit_whatever_the_threads() -> None:
     found = [
         subprocess.run(

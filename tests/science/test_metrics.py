@@ -70,6 +70,7 @@ def test_diversity_is_the_mean_over_all_pairs(texts: list[str]) -> None:
     assert 0 <= estimate.value <= 1
 
 
+@pytest.mark.heavy
 def test_diversity_of_long_texts_and_many_blocks() -> None:
     """Over 64 tokens the distance takes another path, and over a few rows the blocks are several."""
     texts = unique_set(24, stream(1, "data"), min_depth=5) + unique_set(24, stream(2, "data")) * 2

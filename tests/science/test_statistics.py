@@ -72,6 +72,7 @@ def coverage(draws: np.ndarray, mean: float, bounds: tuple[float, float]) -> flo
 UNBOUNDED = (-float("inf"), float("inf"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (2, 2), (8, 2), (20, 1), (1, 20)])
 def test_three_seeds_are_covered_as_it_says(a: float, b: float) -> None:
     """Of shares from U-shaped to one-sided: 95 % within three standard errors (0.011); the plain falls to 89 %."""

@@ -35,6 +35,7 @@ def alone(read: HiddenStates, text: str) -> np.ndarray:
     return state
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_the_last_state_of_the_last_token_whatever_is_read_beside(family: str) -> None:
     read = reader(folder(family))

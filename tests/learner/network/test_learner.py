@@ -152,6 +152,7 @@ def log_p(model: Fitted) -> list[float]:
     return list(model.log_prob(sampled_dataset(5).texts, [1.0])[0])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("teaching", ["mean", "drawn"])
 def test_a_student_becomes_its_teachers_and_not_its_texts(teaching: str) -> None:
     """Two untrained networks find every text far less probable than one who learns the texts; their student agrees with
@@ -214,6 +215,7 @@ def test_extrapolation_is_the_way_back_continued() -> None:
     assert torch.allclose(weights(0.5), origin + 0.5 * (origin - weights(0.0)), atol=1e-6)
 
 
+@pytest.mark.heavy
 def test_a_loss_at_the_sampling_temperature_fits_what_is_sampled() -> None:
     """One text in two: at T = 0.5 each network is fitted to the halves at its own temperature."""
     tokenizer = WordTokenizer(["a", "b"])
@@ -225,6 +227,7 @@ def test_a_loss_at_the_sampling_temperature_fits_what_is_sampled() -> None:
         assert math.exp(fitted.log_prob(["a"], [0.5])[0, 0]) == pytest.approx(expected, abs=0.06)
 
 
+@pytest.mark.heavy
 def test_an_ensemble_is_saved_whole_and_not_registered(tmp_path: Path) -> None:
     learner = TestEnsembleThatGoesOn.learner()
     TestEnsembleThatGoesOn.fitted_once().save(tmp_path)

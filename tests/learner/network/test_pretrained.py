@@ -59,6 +59,7 @@ class TestLora(contract.LearnerContract):
         return NetworkLearner(PretrainedModelConfig(pretrained=str(trained()), lora_rank=4), TRAIN, SAMPLING, None)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lora_rank", [None, 4])
 def test_a_family_trains_samples_and_loads_with_plain_transformers(

@@ -104,6 +104,7 @@ def test_a_cached_row_is_evaluated_as_if_it_stood_alone(monkeypatch: pytest.Monk
         assert torch.allclose(alone, cached, atol=1e-4)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("prompt", ["", "( not"])
 def test_each_text_comes_with_the_probability_that_it_was_drawn_with(prompt: str) -> None:
     """Some end, some are cut off after 12 words, and some are drawn more than once."""

@@ -51,6 +51,7 @@ def test_the_probabilities_of_all_outcomes_sum_to_1() -> None:
     assert going_on > 0.01
 
 
+@pytest.mark.heavy
 def test_what_is_drawn_often_scores_high() -> None:
     """The frequency of the commonest text is within 4 standard errors of its probability."""
     model, n = model_of(), 20_000

@@ -49,6 +49,7 @@ def trained(config: TrainConfig = CONFIG, dropout: float = 0.0) -> tuple[torch.n
     return model, data, train(model, data, config, seed=2, report=lambda step, loss: None)
 
 
+@pytest.mark.heavy
 def test_the_best_weights_are_put_back_and_their_loss_is_the_likelihood() -> None:
     """A learning rate that overshoots at the end makes the last validation worse than the best one."""
     model, data, training = trained(CONFIG.changed(final_learning_rate_ratio=1.0, num_steps=300, learning_rate=0.05))
@@ -92,6 +93,7 @@ def test_it_learns_and_counts_its_tokens() -> None:
     assert not model.training
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("muon", [None, 0.02])
 def test_accumulated_gradients_are_those_of_the_whole_batch(muon: float | None) -> None:
     """To rounding, 2^-23 of a float, which ten steps of either optimizer enlarge less than a thousandfold."""
@@ -105,6 +107,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(muon: float | None) 
     assert smaller.train_losses != pytest.approx(whole.train_losses, rel=1e-2)
 
 
+@pytest.mark.heavy
 def test_muon_and_adamw_together_make_one_step_and_learn_more_in_it() -> None:
     _, _, training = trained(CONFIG.changed(muon_learning_rate=0.02))
     assert len(training.train_losses) == 60
@@ -122,17 +125,20 @@ def test_the_last_stretch_is_validated_even_if_it_is_shorter() -> None:
     assert [step for step, _ in training.validation_losses] == [25, 50, 60]
 
 
+@pytest.mark.heavy
 def test_the_same_seed_trains_the_same_model_dropout_included() -> None:
     first, again = trained(dropout=0.1), trained(dropout=0.1)
     assert first[2] == again[2]
     assert all(torch.equal(a, b) for a, b in zip(first[0].parameters(), again[0].parameters(), strict=True))
 
 
+@pytest.mark.heavy
 def test_mixed_precision_trains_too() -> None:
     _, _, training = trained(CONFIG.changed(precision="bf16-mixed"))
     assert training.train_losses[-1] < 0.8 * training.train_losses[0]
 
 
+@pytest.mark.heavy
 def test_the_strategy_reaches_the_trainer_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A distributed one on a single process: the same sums."""
     strategies: list[type] = []

@@ -161,6 +161,7 @@ class TestEdited(StepContract):
             load_preset("smoke", ["model.kind=empirical", "train=null", "curation.steps=[edited]"], LoopConfig)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("steps", [["verified", "unique"], ["weighted"], [{"name": "original_buffer", "share": 0.1}]])
 def test_a_curated_loop_goes_on_where_it_stopped_with_the_same_texts(steps: list[object], root: Path) -> None:
     config = LoopConfig.model_validate(

@@ -88,6 +88,7 @@ def test_expected_unique_is_the_sum_over_all_expressions() -> None:
     assert TRUE.expected_unique(10_000) == pytest.approx(5_208, abs=1)  # a sample of 10,000 is 52 % distinct
 
 
+@pytest.mark.heavy
 def test_a_unique_set_has_the_depths_that_its_distribution_says() -> None:
     """The mean over 30 real sets of 500, within 4 standard errors."""
     distribution = LogicTestbed().distribution

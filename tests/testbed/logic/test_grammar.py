@@ -54,6 +54,7 @@ def words_of(texts: Sequence[str]) -> dict[str, list[str]]:
     return {text: text.split() for text in texts}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("truth_label", "diversity"), PAPERS)
 def test_a_part_of_the_papers_original_data_has_its_diversity(truth_label: TruthLabel, diversity: float) -> None:
     """2,500 of the 10,000: within 3 standard errors and the tolerance below."""

@@ -52,6 +52,7 @@ def test_malformed(text: str) -> None:
     assert judge(text).verdict is Verdict.MALFORMED
 
 
+@pytest.mark.heavy
 def test_every_expression_up_to_depth_3_agrees_with_python() -> None:
     """Python's eval is right on well-formed text, which here comes from the grammar and not from a model."""
     for depth in (1, 2, 3):

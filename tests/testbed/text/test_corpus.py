@@ -108,6 +108,7 @@ def test_a_missing_file_an_empty_folder_and_an_unknown_library(tmp_path: Path) -
         select(Corpus("docstrings:no-such-library", "text", 64), 1, 10, seed=1)
 
 
+@pytest.mark.heavy
 def test_a_dataset_of_the_hub_without_a_network_is_one_line() -> None:
     """In a process of its own, since the library reads its environment once."""
     code = (
@@ -121,6 +122,7 @@ def test_a_dataset_of_the_hub_without_a_network_is_one_line() -> None:
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.heavy
 def test_a_selection_is_a_uniform_sample_of_the_distinct_blocks(tmp_path: Path) -> None:
     """Of 40 lines, some of them often, 10 are chosen: over 300 seeds each within 4 standard errors of 1/4."""
     path = tmp_path / "repeated.txt"
@@ -154,6 +156,7 @@ def peak_kilobytes(path: Path) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["txt", "jsonl"])
 def test_peak_memory_does_not_grow_with_the_corpus(tmp_path: Path, kind: str) -> None:
     """Ten times the corpus, 40 MB more of text: less than a tenth of that more memory."""

@@ -47,6 +47,7 @@ def test_a_source_of_another_python_is_left_out() -> None:
         list(docstrings.of_source(b"print 'hello'"))
 
 
+@pytest.mark.heavy
 def test_a_library_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = list(docstrings.sentences(["optuna"]))

@@ -1,5 +1,6 @@
 """The longest shared span, against the definition."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ def by_definition(text: list[str], others: list[list[str]]) -> int:
     return max((len(span) for span in ours if span in spans), default=0)
 
 
+@pytest.mark.heavy
 @given(texts=SEQUENCES, others=SEQUENCES)
 @settings(max_examples=300, deadline=None)
 def test_it_is_the_longest_there_is(texts: list[list[str]], others: list[list[str]]) -> None:
