@@ -137,7 +137,6 @@ ALONE = {
     "loop/generation": "one generation, as tests and learners know it, without the record",
     "loop/lineage": "what becomes of earlier models is another matter than the order of generations",
     "record/clean": "a command",
-    "report/captions": "of the page",
     "report/folder": "the files of a report; Python's face asks for it",
     "report/page": "the page itself",
     "report/ui": "a command",
@@ -185,7 +184,6 @@ THROUGH_OTHERS = {
     "report/captions": "test_page",
     "report/figures": "test_report",
     "report/folder": "test_report",
-    "report/markdown": "test_report and test_card",
     "report/render": "test_report",
     "report/results": "test_report and test_api",
     "report/server": "test_ui",
@@ -195,7 +193,6 @@ THROUGH_OTHERS = {
     "leaderboard": "report/test_leaderboard",
     "report/board": "report/test_leaderboard",
     "report/outcomes": "report/test_leaderboard",
-    "study/methods": "report/test_leaderboard",
     "loop/harvest": "science/curation/contract.py",
     **{
         f"science/curation/{name}": "science/curation/test_steps.py, all against the contract"

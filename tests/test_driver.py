@@ -17,7 +17,7 @@ from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.record.locks import StudyLock
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.markdown import as_text
+from ouroloop.report.captions import as_text
 from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import Point, answer, front
 from ouroloop.study.config import StudyConfig

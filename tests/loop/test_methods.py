@@ -10,8 +10,7 @@ from ouroloop.presets import load_preset
 from ouroloop.record.liveness import Interrupted
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.seeding import Streams
-from ouroloop.study.config import StudyConfig
-from ouroloop.study.methods import knowledge
+from ouroloop.study.config import StudyConfig, knowledge
 from tests.conftest import TINY
 from tests.loop.loops import StopAfter, forget, generations, loop, outcome, sampled
 

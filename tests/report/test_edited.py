@@ -8,8 +8,8 @@ import pytest
 from ouroloop.config import LoopConfig
 from ouroloop.record.provenance import cell_tags, create_loop
 from ouroloop.record.track import Store
+from ouroloop.report.captions import as_text
 from ouroloop.report.folder import write_report
-from ouroloop.report.markdown import as_text
 from ouroloop.report.results import read_results
 from ouroloop.science.metrics import entered, may_enter
 

@@ -16,8 +16,7 @@ from ouroloop.report.outcomes import Outcome
 from ouroloop.report.results import read_results
 from ouroloop.report.stages import find_cells, registered_name
 from ouroloop.science.statistics import interval
-from ouroloop.study.config import StudyConfig
-from ouroloop.study.methods import KNOWLEDGE, knowledge
+from ouroloop.study.config import KNOWLEDGE, StudyConfig, knowledge
 from tests.conftest import CommandLine, copy_store
 
 LAST = 2

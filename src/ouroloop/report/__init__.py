@@ -14,7 +14,6 @@
     registry   those models under names that other tools load
     models     a model by any of its names, loaded
     compare    what a later model can no longer write
-    markdown   in which what somebody wrote is text
     ui         the MLflow UI and its views; server: behind a gate
 
 Reads the record and writes nothing into it but reports, registered models and views.

@@ -16,8 +16,7 @@ from ouroloop.report.outcomes import Outcome
 from ouroloop.report.render import png
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import Interval
-from ouroloop.study.config import StudyConfig
-from ouroloop.study.methods import KNOWLEDGE
+from ouroloop.study.config import KNOWLEDGE, StudyConfig
 
 _COLUMNS = {
     "coverage": "coverage",

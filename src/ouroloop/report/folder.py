@@ -12,9 +12,9 @@ import yaml
 from altair.utils.schemapi import debug_mode
 
 from ouroloop.console import duration
+from ouroloop.report.captions import as_text
 from ouroloop.report.figures import drawings
 from ouroloop.report.findings import findings_json, half_lives, headline, progress
-from ouroloop.report.markdown import as_text
 from ouroloop.report.methods import drawing as methods_drawing
 from ouroloop.report.methods import methods_tables
 from ouroloop.report.page import Facts, page

@@ -17,8 +17,7 @@ from ouroloop.record.track import Store
 from ouroloop.report.outcomes import Curves, Outcome
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import SHARE, UNBOUNDED, Bounds, Interval, interval
-from ouroloop.study.config import StudyConfig
-from ouroloop.study.methods import knowledge
+from ouroloop.study.config import StudyConfig, knowledge
 
 SCORES: Mapping[str, Bounds] = {
     "coverage": SHARE,

@@ -18,7 +18,7 @@ from ouroloop.report.render import svg
 from ouroloop.report.results import Loop, Results, compared
 from ouroloop.report.tables import frame
 from ouroloop.science.statistics import SHARE, UNBOUNDED, interval
-from ouroloop.study.methods import KNOWLEDGE
+from ouroloop.study.config import KNOWLEDGE
 
 _COSTS = {"num_drawn": "texts drawn", "train_seconds": "training"}
 _COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "keeps", "beats",

@@ -1,7 +1,6 @@
 """Many loops: what runs next, where, and the answer.
 
-    config      what a study is, and which loops it spans or chooses from
-    methods     what each method changes of a loop, and what it may know
+    config      what a study is, which loops it spans or chooses from, and what each method that it compares may know
     driver      the one process that decides and writes: read it first
     trials      what was asked for and what came back, in Optuna
     search      where retention passes a target, and how sure that is

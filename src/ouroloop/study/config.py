@@ -1,4 +1,7 @@
-"""What a study *is*: which loops it spans, or chooses from, and what it looks for. The same schema as a loop's."""
+"""What a study *is*: which loops it spans, or chooses from, and what it looks for. The same schema as a loop's.
+
+Methods that are compared say what each changes of a loop; what it may know is read off what that declares.
+"""
 
 from collections.abc import Collection, Container, Sequence
 from functools import cached_property
@@ -13,6 +16,7 @@ from ouroloop.config import (
     LogicData,
     LoopConfig,
     Number,
+    Oracle,
     Proportion,
     Section,
     Seed,
@@ -22,7 +26,6 @@ from ouroloop.config import (
     with_new_names,
 )
 from ouroloop.science.cycle import num_fresh
-from ouroloop.study.methods import MethodConfig, MethodName
 from ouroloop.testbed.logic.grammar import TruthLabel
 
 _CHANGEABLE = ("methods", "synthetic_proportions", "truth_labels", "seeds", "description", "keep_weights", "resources",
@@ -32,6 +35,21 @@ Proportions = Annotated[
     Annotated[list[Proportion], Tag("all")] | Annotated[dict[DataCycle, list[Proportion]], Tag("each")],
     Discriminator(lambda value: "each" if isinstance(value, dict) else "all"),
 ]
+
+
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ .-]{0,39}$")]
+"""MLflow keeps it as part of a key."""
+
+
+class MethodConfig(Section):
+    """One entry of a comparison: what it changes of the study's loop."""
+
+    description: str = ""
+    """What it does, in a sentence."""
+    changes: dict[str, Any] = Field(default={})
+    """Sections of the loop with the fields that differ: {curation: {steps: [unique]}}; {} is the baseline."""
+    cycles: list[DataCycle] | None = None
+    """Of the study's, those that it is run with; null for all."""
 
 
 class ProportionRange(Section):
@@ -273,3 +291,41 @@ class StudyConfig(Section):
 def _within(key: str, names: Sequence[str]) -> bool:
     """Whether a dotted key is, or lies in, one of these."""
     return any(f"{key}.".startswith(f"{name}.") or f".{name}." in f".{key}." for name in names)
+
+
+KNOWLEDGE = (
+    "data only",
+    "sampler",
+    "previous model",
+    "statistics of D_0",
+    "D_0 kept",
+    "fresh data",
+    "oracle",
+)
+"""What a method may know, each more than the one before; a method stands where the most that it knows is."""
+
+_OF_ORACLE = {
+    Oracle.PREVIOUS_MODEL: "previous model",
+    Oracle.ORIGINAL_STATISTICS: "statistics of D_0",
+    Oracle.ORIGINAL_DATA: "D_0 kept",
+    Oracle.FRESH_DATA: "fresh data",
+    Oracle.GRAMMAR: "oracle",
+    Oracle.VERIFIER: "oracle",
+}
+
+
+def knowledge(loop: LoopConfig, usual: LoopConfig) -> str:
+    """The most that the loop makes use of beside its texts: of oracles, earlier models, the sampler and D_0.
+
+    `usual` is the same loop without the method. What the cycle alone mixes in is no knowledge of the method.
+    """
+    known = {_OF_ORACLE[oracle] for oracle in loop.curation.needs}
+    if loop.cycle.kind is not usual.cycle.kind:
+        known.add("D_0 kept")
+    train = loop.train
+    if train is not None and train.num_previous != 0:
+        known.add("previous model")
+    is_matched = train is not None and train.loss_temperature != 1
+    if loop.sampling != usual.sampling or is_matched or any(step.uses_sampler for step in loop.curation.steps):
+        known.add("sampler")
+    return max(known, key=KNOWLEDGE.index, default=KNOWLEDGE[0])
