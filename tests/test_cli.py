@@ -23,7 +23,7 @@ from ouroloop.console import LoopView, fitted
 from ouroloop.learner.base import Samples
 from ouroloop.learner.network import sampling as sampling
 from ouroloop.record.track import Store
-from ouroloop.study.status import status_table
+from ouroloop.study.status import fitted_status, status_table
 from ouroloop.testbed.base import Tokenizer
 from tests.conftest import REPOSITORY, TINY, CommandLine
 
@@ -430,6 +430,18 @@ def test_the_status_fits_a_terminal_of_80_columns() -> None:
     assert "fig5-t1-ideal: 2 runs; about 1:01 left" in shown
     assert shown.count("room") == 18
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_loops_that_are_shown_as_one_row_look_as_rows() -> None:
+    loop = {"loop": "a[1]", "state": "runs", "generation": 7, "num_generations": 50, "error": None, "worker": "here:7"}
+    loops = [
+        loop | {"diversity_retention": [1.0]},
+        loop | {"loop": "b", "diversity_retention": [], "error": "no\nroom"},
+    ]
+    record = {"study": "study", "kind": "grid", "loops": loops, "seconds_left": None}
+    studies = [record, record | {"loops": []}, record]
+    assert printed(fitted_status(studies, Console(width=200)), 200) == printed(status_table(studies), 200)
+    assert len(status_table(studies, as_one=True).rows) == 5
 
 
 @pytest.mark.slow

@@ -239,11 +239,10 @@ def status(
     elif not studies:
         print(f"nothing has run in {stores.runs_folder()} yet")
     else:
-        from ouroloop.console import fitted
-        from ouroloop.study.status import status_table
+        from ouroloop.study.status import fitted_status
 
         console = Console()
-        console.print(fitted(status_table(studies), console))
+        console.print(fitted_status(studies, console))
     return 0
 
 

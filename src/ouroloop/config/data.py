@@ -106,9 +106,9 @@ class TextData(Section):
             return None
         return NamedModel("data.mauve_model", self.mauve_model, self.mauve_revision)
 
-    def identity(self) -> dict[str, Any]:
+    def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
         """Another model has other features: by what it is, wherever it lies."""
-        given = super().identity()
+        given = super()._identified(given)
         if self.feature_model is None:
             return given
         del given["mauve_model"]

@@ -80,9 +80,9 @@ class PretrainedModelConfig(Section):
         self.named.require_commit("model.revision")
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
         """By what it is, wherever it lies."""
-        given = super().identity()
+        given = super()._identified(given)
         del given["pretrained"]
         return given | {"revision": self.named.pinned}
 

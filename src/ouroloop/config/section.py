@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
@@ -28,24 +29,32 @@ class Section(BaseModel):
 
     def unusual(self) -> dict[str, Any]:
         """The fields that were `Added` and are not at their default, as JSON."""
-        return {
-            name: value
-            for name, value in self.identity().items()
-            if any(isinstance(mark, Added) for mark in type(self).model_fields[name].metadata)
-        }
+        added = _added(type(self))
+        return {name: value for name, value in self.identity().items() if name in added}
 
     def identity(self) -> dict[str, Any]:
         """As JSON, without the fields that were `Added` and are at their default: an older loop keeps its digests."""
-        given = self.model_dump(mode="json")
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if any(isinstance(mark, Added) for mark in field.metadata) and value == field.get_default(
-                call_default_factory=True
-            ):
+        return self._identified(self.model_dump(mode="json"))
+
+    def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What is left of all that is `given`."""
+        added = _added(type(self))
+        for name, value in self:
+            if name in added and value == added[name]:
                 del given[name]
             elif isinstance(value, Section):
-                given[name] = value.identity()
+                given[name] = value._identified(given[name])
         return given
+
+
+@cache
+def _added(section: type[Section]) -> dict[str, Any]:
+    """The fields that were `Added`, with their defaults."""
+    return {
+        name: field.get_default(call_default_factory=True)
+        for name, field in section.model_fields.items()
+        if any(isinstance(mark, Added) for mark in field.metadata)
+    }
 
 
 RENAMED = {"initialisation": "truth_label", "initialisations": "truth_labels"}

@@ -242,29 +242,34 @@ class StudyConfig(Section):
             where = ".".join(map(str, first["loc"]))
             raise ValueError(f"methods.{name}.changes: {where} {first['msg'].removeprefix('Value error, ')}") from None
 
-    @cached_property
+    @property
     def cells(self) -> list[LoopConfig]:
         """The distinct cells of a grid, without any method: for the first seed, then for the next one.
 
         What is half done so shows them all. A cycle without λ is there once for each start, temperature and seed.
         """
+        return list(self._cells.values())
+
+    @cached_property
+    def _cells(self) -> dict[str, LoopConfig]:
         found: dict[str, LoopConfig] = {}
         for seed, kind in product(self.seeds, self.cycles):
             arms = product(self.proportions(kind), self.starts(), self.temperatures)
             for proportion, truth_label, temperature in arms:
                 loop = self.cell(kind, temperature, proportion, seed, truth_label)
                 found.setdefault(loop.fingerprint(), loop)
-        return list(found.values())
+        return found
 
     @cached_property
     def _spanned(self) -> dict[str, tuple[LoopConfig, str]]:
         """By fingerprint, each cell with each method, and what that is called; a loop of two is the first one's."""
+        if not self.methods:
+            return {key: (cell, "") for key, cell in self._cells.items()}
         found: dict[str, tuple[LoopConfig, str]] = {}
-        for cell in self.cells:
-            for name in self.methods or [""]:
-                loop = self.applied(name, cell) if name else cell
-                if loop is not None:
-                    found.setdefault(loop.fingerprint(), (loop, name))
+        for cell, name in product(self.cells, self.methods):
+            loop = self.applied(name, cell)
+            if loop is not None:
+                found.setdefault(loop.fingerprint(), (loop, name))
         return found
 
     def loops(self, known: Container[str] = ()) -> list[LoopConfig]:

@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.markup import escape
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ouroloop.config import ConfigError
-from ouroloop.console import duration, percent, sparkline
+from ouroloop.console import duration, fitted, percent, sparkline
 from ouroloop.record import locks, stores
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.study.config import StudyConfig
@@ -144,8 +144,19 @@ def study_record(name: str, config: StudyConfig, cells: Sequence[Cell]) -> dict[
     return {"study": name, "kind": config.kind, "loops": rows, "seconds_left": left}
 
 
-def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> Table:
-    """The records of `status`, a row for each loop below its study's name."""
+def fitted_status(studies: list[dict[str, Any]], console: Console) -> Table:
+    """`status_table` for this console; where no line has to be folded, a thousand loops are one row of many lines.
+
+    rich takes a quarter of the time for them, and shows the same.
+    """
+    table = status_table(studies, as_one=True)
+    if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
+        return table
+    return fitted(status_table(studies), console)
+
+
+def status_table(studies: list[dict[str, Any]], running_only: bool = False, as_one: bool = False) -> Table:
+    """The records of `status`, below each study's name a row for each loop, or one of as many lines."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     for heading in ("loop", "state", "done", "kept", "curve"):
         table.add_column(
@@ -155,23 +166,29 @@ def status_table(studies: list[dict[str, Any]], running_only: bool = False) -> T
     for study in studies:
         table.add_section()
         table.add_row(Text(study["study"], style="bold"))
-        for loop in study["loops"]:
-            if running_only and loop["state"] != "runs":
-                continue
-            kept = loop[RETENTION]
-            table.add_row(
-                loop["loop"],
-                escape(loop["error"] or " on ".join(filter(None, [loop["state"], loop["worker"]]))),
-                f"{loop['generation']}/{loop['num_generations']}",
-                f"{kept[-1]:.1%}" if kept else "–",
-                sparkline(kept, width=14),
-            )
+        rows = [_shown(loop) for loop in study["loops"] if loop["state"] == "runs" or not running_only]
+        for row in [map("\n".join, zip(*rows, strict=True))] if as_one and rows else rows:
+            table.add_row(*map(Text, row))  # no markup is looked for
         counts = Counter(loop["state"] for loop in study["loops"])
         caption = f"{study['study']}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
         left = study["seconds_left"]
         captions.append(caption if left is None else f"{caption}; about {duration(left)} left")
     table.caption = "\n".join(captions)
     return table
+
+
+def _shown(loop: Mapping[str, Any]) -> tuple[str, ...]:
+    """A loop as a row of `status_table`."""
+    kept = loop[RETENTION]
+    state = loop["error"] or " on ".join(filter(None, [loop["state"], loop["worker"]]))
+    done = f"{loop['generation']}/{loop['num_generations']}"
+    return (
+        loop["loop"],
+        " ".join(state.split()),
+        done,
+        f"{kept[-1]:.1%}" if kept else "–",
+        sparkline(kept, width=14),
+    )
 
 
 def seconds_left(cells: Sequence[Cell], still_to_come: int = 0) -> float | None:
