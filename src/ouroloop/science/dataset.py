@@ -5,7 +5,6 @@ Every example is drawn from the testbed at the start (D_0) or fresh at t (F_t), 
 
 import gzip
 import hashlib
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +30,6 @@ class DatasetError(ValueError):
 
 _PLAIN = "source\tgeneration\ttext"
 _ESCAPED = "source\tgeneration\tescaped_text"
-_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n"}
-_UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +97,7 @@ class Dataset:
     def _table(self) -> bytes:
         texts, header = self.texts, _PLAIN
         if any("\t" in text or "\n" in text for text in texts):
-            texts, header = (
-                tuple(re.sub(r"[\\\t\n]", lambda found: _ESCAPES[found[0]], text) for text in texts),
-                _ESCAPED,
-            )
+            texts, header = tuple(map(_escaped, texts)), _ESCAPED
         lines = [header]
         for text, source, generation in zip(texts, self.sources, self.generations, strict=True):
             lines.append(f"{Source(source).name.lower()}\t{generation}\t{text}")
@@ -130,8 +124,12 @@ class Dataset:
             raise DatasetError(f"{path} is damaged: {error}") from error
 
 
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n")
+
+
 def _unescaped(text: str) -> str:
-    return re.sub(r"\\[\\tn]", lambda found: _UNESCAPES[found[0]], text)
+    return "\\".join(part.replace(r"\t", "\t").replace(r"\n", "\n") for part in text.split(r"\\"))
 
 
 def _origin(source: int, generation: int) -> str:
