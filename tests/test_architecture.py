@@ -173,7 +173,6 @@ THROUGH_OTHERS = {
     "config/named": "learner/network/test_pretrained and test_features",
     "console": "test_cache and test_cli",
     "learner/base": "protocols; tests/learner/contract.py",
-    "learner/network/hub": "test_pretrained",
     "learner/network/sharding": "test_world",
     "loop/observer": "test_loop and test_generation",
     "options": "test_cli",

@@ -10,14 +10,14 @@ from threading import Thread
 import pytest
 
 CORPUS = """
-from ouroloop.learner.network import hub  # as a run does, before its corpus is read
+from ouroloop.learner.network import pretrained  # as a run does, before its corpus is read
 from ouroloop.testbed.text.corpus import Corpus, select
 try: select(Corpus("nobody/nothing", "text", 64), 1, 10, 1)
 except Exception as error: print(type(error).__name__, error)
 """
 MODEL = """
 from ouroloop.config import NamedModel
-from ouroloop.learner.network.hub import downloaded
+from ouroloop.learner.network.pretrained import downloaded
 try: downloaded(NamedModel("model.pretrained", "nobody/nothing", "a" * 40))
 except Exception as error: print(type(error).__name__, error)
 """

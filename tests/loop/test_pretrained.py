@@ -17,7 +17,7 @@ from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ouroloop.config import LoopConfig
-from ouroloop.learner.network import hub
+from ouroloop.learner.network import pretrained
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -131,7 +131,7 @@ def empty(root: Path) -> Path:
 def test_bad_input_is_one_line_and_nothing_is_recorded(
     what: str, root: Path, ouroloop: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "OFFLINE_BY_CHOICE", False)
+    monkeypatch.setattr(pretrained, "OFFLINE_BY_CHOICE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
     make, message = BAD[what]
     path = preset(root, folder("gpt2, no pad"))

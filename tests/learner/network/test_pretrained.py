@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertCon
 
 from ouroloop.config import ConfigError, LoopConfig, PretrainedModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner import learner_of
-from ouroloop.learner.network import hub, pretrained
+from ouroloop.learner.network import pretrained
 from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.learner.network.sampling import _split, _split_by_text
 from ouroloop.science.dataset import Dataset, Source
@@ -195,7 +195,7 @@ def test_a_name_of_the_hub_needs_its_commit_and_a_network(monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match=r"no folder 'gpt2'; a name of the hub needs model.revision"):
         PretrainedModelConfig(pretrained="gpt2")
     config = PretrainedModelConfig(pretrained="nobody/nothing", revision="0" * 40)
-    monkeypatch.setattr(hub, "OFFLINE_BY_CHOICE", True)
+    monkeypatch.setattr(pretrained, "OFFLINE_BY_CHOICE", True)
     with pytest.raises(ConfigError, match=r"cannot get model.pretrained 'nobody/nothing' at 000000000000: ") as error:
         NetworkLearner(config, TRAIN, SAMPLING, None).check()
     assert "\n" not in str(error.value)

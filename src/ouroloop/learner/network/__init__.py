@@ -8,9 +8,8 @@
     muon        the optimizer of the weight matrices, and AdamW for the rest
     sharding    a model shared out over devices
     subwords    the tokens of a language without words of its own
-    pretrained  somebody's model that a loop starts from
+    pretrained  somebody's model that a loop starts from, fetched from the hub where it is named so
     features    what a model that learns nothing makes of texts
-    hub         where such a one is fetched
     world       several devices as one
     targets     what a text teaches: its tokens, or what a model makes of them
     rows        which texts are computed at once
@@ -22,4 +21,4 @@
 Knows a testbed by its tokenizer alone.
 """
 
-from ouroloop import fetching as _fetching  # noqa: F401 before transformers is there: only `hub` fetches anything
+from ouroloop import fetching as _fetching  # noqa: F401 before transformers is there: only `pretrained` fetches anything

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,12 +23,14 @@ from transformers import (
 
 from ouroloop.config import ConfigError, NamedModel, PretrainedModelConfig
 from ouroloop.errors import needs, reason
-from ouroloop.learner.network.hub import downloaded
+from ouroloop.fetching import OFFLINE_BY_CHOICE, online
 from ouroloop.learner.network.model import in_own_memory
 from ouroloop.learner.network.subwords import Subwords
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
+"""Of what the hub has: neither pickled weights nor code."""
 
 
 def folder_of(model: NamedModel) -> Path:
@@ -41,6 +44,25 @@ def folder_of(model: NamedModel) -> Path:
         raise ConfigError(f"{model} is not what it was: its revision is {content}, not {model.revision}")
     _require_files(model, folder)
     return folder
+
+
+def downloaded(model: NamedModel) -> Path:
+    """The folder of a name of the hub, from the cache where it is there.
+
+    Raises:
+        ConfigError: there is no such model, or no way to it.
+    """
+    name, commit = model.name, model.pinned
+    try:
+        try:
+            return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED, local_files_only=True))
+        except Exception:
+            if OFFLINE_BY_CHOICE:
+                raise
+        with online():
+            return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED))
+    except Exception as error:  # of the network, the hub or its cache, each with its own
+        raise ConfigError(f"cannot get {model} at {commit[:12]}: {reason(error)}") from None
 
 
 def _require_files(model: NamedModel, folder: Path) -> None:
