@@ -99,6 +99,7 @@ def test_a_loop_that_nobody_wants_ends_before_its_next_generation(monkeypatch: p
     assert [step for step, _ in the_loop().history("correctness")] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.heavy
 def test_an_attempt_knows_what_each_generation_kept_those_of_earlier_attempts_too() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(At("sample", interrupt))

@@ -71,7 +71,14 @@ def by_all(config: StudyConfig) -> Bracket:
     return Bracket(max(holding, default=None), min(failing, default=None))
 
 
-@pytest.mark.parametrize("seeds", [{"seeds": [1]}, {"seeds": [1, 2, 3]}, {"seeds": [1, 2, 3], "max_seeds": 12}])
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        {"seeds": [1]},
+        {"seeds": [1, 2, 3]},
+        pytest.param({"seeds": [1, 2, 3], "max_seeds": 12}, marks=pytest.mark.heavy),
+    ],
+)
 @pytest.mark.parametrize(("target", "max_rise"), [(0.6, None), (0.85, None), (0.85, 0.25)])
 def test_every_way_to_search_finds_the_same(seeds: dict[str, Any], target: float, max_rise: float | None) -> None:
     changes = {"target_retention": target, "max_rise": max_rise, "max_seeds": seeds.get("max_seeds")}

@@ -167,6 +167,7 @@ def test_where_it_is_from_is_said(ideal: LoopConfig) -> None:
     assert copies == [None, generations(second)[1].id]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_the_terminal_says_so_too(ideal: LoopConfig) -> None:
     loop(ideal, study="first")
@@ -196,6 +197,7 @@ def test_a_new_loop_computes_everything_itself(ideal: LoopConfig) -> None:
     assert not any(generation.tag("copied_from") for generation in generations(again))
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_only_what_the_same_software_and_processor_computed_is_copied(
     ideal: LoopConfig, monkeypatch: pytest.MonkeyPatch

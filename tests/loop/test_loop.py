@@ -146,6 +146,7 @@ def test_a_damaged_artifact_costs_just_its_generation(ideal: LoopConfig, damage:
     assert sampled(run) == sampled(undisturbed)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_full_synthetic_is_incremental_at_1(ideal: LoopConfig) -> None:
     incremental = CycleConfig(kind=DataCycle.INCREMENTAL, synthetic_proportion=1)
@@ -188,6 +189,7 @@ def test_stages_keeps_the_first_of_each_stage_and_the_last(tiny: LoopConfig) -> 
     assert kept == [1, 2, 5, 6]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_a_finished_loop_that_lost_a_generation_computes_it_again(ideal: LoopConfig) -> None:
     whole = outcome(loop(ideal))

@@ -23,6 +23,7 @@ def path_of(run: Run) -> Path:
     return Path(run.entity.info.artifact_uri.removeprefix("file://")) / "history.jsonl"
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_it_is_what_mlflow_has(ideal: LoopConfig) -> None:
     """Of a loop that was killed between generations as well: then two attempts wrote it."""
