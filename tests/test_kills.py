@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 from experiments import check_kills
@@ -17,6 +18,7 @@ def test_killed_anywhere_and_resumed_is_the_undisturbed_study(
 ) -> None:
     if on == "ray":
         pytest.importorskip("ray", reason="Ray is not installed (pip install 'ouroloop[ray]')")
+    monkeypatch.setenv("RAY_TMPDIR", gettempdir())  # the address of a socket has at most 107 bytes
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(check_kills, "STOPPED_SECONDS", 5.0)
     assert check_kills.main(KILLS, on, learner, seed=1) == 0
