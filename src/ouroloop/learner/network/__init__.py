@@ -4,6 +4,7 @@
     model       built from its configuration, saved, loaded
     batches     the data module, and packing instead of padding
     train       the Lightning module, and one call that trains it
+    graph       a training step as one CUDA graph
     neox        GPT-NeoX by hand, for small models on a CPU
     muon        the optimizer of the weight matrices, and AdamW for the rest
     sharding    a model shared out over devices

@@ -40,29 +40,73 @@ class Layout(NamedTuple):
 
     blocks: list[Tensor]
     """Of B texts each, padded to the longest: where each token stands in the row, (B, L); 0 on padding."""
+    is_padding_P: Tensor
+    """Of each place of the blocks, flattened and joined."""
     back_N: Tensor
-    """Where each token stands in the blocks, flattened and joined."""
+    """In which of these places each token stands."""
 
 
 def layout(
-    lengths_B: npt.NDArray[np.int64], *, single_block: bool = False, device: torch.device | str = "cpu"
+    lengths_B: npt.NDArray[np.int64],
+    *,
+    single_block: bool = False,
+    longest: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Layout:
-    """For texts of ascending length that stand one after another; the blocks with the least to compute."""
+    """For texts that stand one after another; the blocks with the least to compute, for which they are of ascending
+    length, or a single one, at least as wide as `longest`.
+    """
 
     def costs(end: int) -> npt.NDArray[np.int64]:
         tokens: npt.NDArray[np.int64] = np.arange(end, 0, -1) * lengths_B[end - 1]
         return tokens + _BLOCK_COST
 
-    blocks, backs = list[Tensor](), list[npt.NDArray[np.int64]]()
+    blocks, are_tokens = list[Tensor](), list[npt.NDArray[np.bool]]()
     starts_B = np.cumsum(lengths_B) - lengths_B
-    num_places = 0
     for first, end in [(0, len(lengths_B))] if single_block else cheapest_ranges(len(lengths_B), costs):
-        columns_L = np.arange(lengths_B[end - 1])
+        columns_L = np.arange(max(longest, lengths_B[end - 1]))
         is_token_BL = columns_L < lengths_B[first:end, None]
-        blocks.append(torch.from_numpy(np.where(is_token_BL, starts_B[first:end, None] + columns_L, 0)))
-        backs.append(num_places + np.flatnonzero(is_token_BL))
-        num_places += is_token_BL.size
-    return Layout([index_BL.to(device) for index_BL in blocks], torch.from_numpy(np.concatenate(backs)).to(device))
+        index_BL = np.where(is_token_BL, starts_B[first:end, None] + columns_L, 0)
+        blocks.append(sent(torch.from_numpy(index_BL), device))
+        are_tokens.append(is_token_BL.ravel())
+    is_token_P = np.concatenate(are_tokens)
+    back_N = np.flatnonzero(is_token_P)
+    return Layout(blocks, *(sent(torch.from_numpy(array), device) for array in (~is_token_P, back_N)))
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """To a device, without waiting for what a GPU still has to do."""
+    is_gpu = torch.device(device).type == "cuda"
+    return tensor.pin_memory().to(device, non_blocking=True) if is_gpu else tensor.to(device)
+
+
+class _IntoBlocks(torch.autograd.Function):
+    """(N, F) to (P, F). Torch's own gradient, of this way and the other, adds up what has the same index: nothing here,
+    but a GPU would sort for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states_NF: Tensor, index_P: Tensor, back_N: Tensor) -> Tensor:
+        ctx.save_for_backward(back_N)
+        return states_NF.index_select(0, index_P)
+
+    @staticmethod
+    def backward(ctx: Any, grad_PF: Tensor) -> tuple[Tensor, None, None]:
+        return grad_PF.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _OutOfBlocks(torch.autograd.Function):
+    """(P, F) to (N, F)."""
+
+    @staticmethod
+    def forward(ctx: Any, states_PF: Tensor, index_P: Tensor, is_padding_P: Tensor, back_N: Tensor) -> Tensor:
+        ctx.save_for_backward(index_P, is_padding_P)
+        return states_PF.index_select(0, back_N)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor, None, None, None]:
+        index_P, is_padding_P = ctx.saved_tensors
+        return grad_NF.index_select(0, index_P).masked_fill_(is_padding_P[:, None], 0), None, None, None
 
 
 def _attention(
@@ -79,19 +123,29 @@ def _attention(
     """Causal attention within each text, as an attention function of transformers; all are (1, heads, N, D)."""
     assert packed is not None
     heads, keys_and_values = query.shape[1], key.shape[1]
+    index_P = torch.cat([index_BL.flatten() for index_BL in packed.blocks])
+    rows = [
+        _IntoBlocks.apply(  # type: ignore[no-untyped-call]
+            states[0].transpose(0, 1).flatten(1), index_P, packed.back_N
+        )
+        for states in (query, key, value)
+    ]
+    sizes = [index_BL.numel() for index_BL in packed.blocks]
     attended: list[Tensor] = []
-    rows = [states[0].transpose(0, 1).flatten(1) for states in (query, key, value)]
-    for index_BL in packed.blocks:
+    for index_BL, *parts in zip(packed.blocks, *(states_PF.split(sizes) for states_PF in rows), strict=True):
         q, k, v = (
-            states_NF.index_select(0, index_BL.flatten()).view(*index_BL.shape, count, -1).transpose(1, 2)
-            for states_NF, count in zip(rows, (heads, keys_and_values, keys_and_values), strict=True)
+            states_PF.view(*index_BL.shape, count, -1).transpose(1, 2)
+            for states_PF, count in zip(parts, (heads, keys_and_values, keys_and_values), strict=True)
         )
         out_BHLD = F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=heads != keys_and_values
         )
         attended.append(out_BHLD.transpose(1, 2).flatten(0, 1))
-    together = attended[0] if len(attended) == 1 else torch.cat(attended)
-    return together.index_select(0, packed.back_N)[None], None
+    together_PHD = attended[0] if len(attended) == 1 else torch.cat(attended)
+    back_NF: Tensor = _OutOfBlocks.apply(  # type: ignore[no-untyped-call]
+        together_PHD.flatten(1), index_P, packed.is_padding_P, packed.back_N
+    )
+    return back_NF.view(1, -1, heads, together_PHD.shape[-1]), None
 
 
 AttentionInterface.register(_IMPLEMENTATION, _attention)
@@ -306,6 +360,12 @@ class MixedDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[list[list[Batch]]]:
         """All optimizer steps, in lists from one validation to the next."""
         return DataLoader(_Stream(self._stretches), batch_size=None)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        module: Any = self.trainer and self.trainer.lightning_module
+        if isinstance(batch, list) and module.graphed is not None:
+            return batch  # each step of the stretch is filled up first
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(_Stream(self.validation_batches), batch_size=None)

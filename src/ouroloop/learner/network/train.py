@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from ouroloop.config import ConfigError, TrainConfig
 from ouroloop.errors import reason
 from ouroloop.learner.base import Report, Training
-from ouroloop.learner.network import neox, world
+from ouroloop.learner.network import graph, neox, world
 from ouroloop.learner.network.batches import (
     Batch,
     MixedDataModule,
@@ -38,6 +38,7 @@ from ouroloop.learner.network.batches import (
     packed_logits,
     padded_logits,
 )
+from ouroloop.learner.network.graph import Filled, GraphedSteps
 from ouroloop.learner.network.muon import Muon, block_matrices
 from ouroloop.learner.network.neox import PackedNeoX
 from ouroloop.learner.network.sharding import is_sharded, shard, sharding, whole_weights
@@ -58,11 +59,13 @@ class LanguageModel(pl.LightningModule):
     def __init__(self, model: PreTrainedModel, config: TrainConfig, report: Report) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = torch.compile(model) if config.compile else model
+        self.model = torch.compile(model, dynamic=True) if config.compile else model
         self._plain = model
         self.config = config
         self._muon_groups = block_matrices(model) if config.muon_learning_rate else []
         self._by_hand: PackedNeoX | None = None
+        self.graphed: GraphedSteps | None = None
+        """What takes batches from the host, and computes the steps on them."""
         self._report = report
         self.train_losses: list[Tensor] = []
         """Nats per token, one scalar per optimizer step; what this process adds to it where there are several."""
@@ -84,17 +87,28 @@ class LanguageModel(pl.LightningModule):
 
     def summed_loss(self, batch: Batch) -> Tensor:
         """Summed over the expressions of the batch."""
-        logits_NV = self._logits(batch).float() / self.config.loss_temperature
         if batch.targets is None:
-            return F.cross_entropy(logits_NV, batch.labels_N, reduction="none") @ batch.counts_N
-        return cross_entropy(logits_NV, batch.targets) @ batch.counts_N
+            return self.nats(self._logits(batch), batch)
+        logits_NV = self._logits(batch).float() / self.config.loss_temperature
+        return self._weighted(cross_entropy(logits_NV, batch.targets), batch)
+
+    def nats(self, logits_NV: Tensor, batch: Batch | Filled) -> Tensor:
+        """The same, of what each token is to learn."""
+        logits_NV = logits_NV.float() / self.config.loss_temperature
+        return self._weighted(F.cross_entropy(logits_NV, batch.labels_N, reduction="none"), batch)
+
+    def _weighted(self, nats_N: Tensor, batch: Batch | Filled) -> Tensor:
+        with torch.autocast(self.device.type, enabled=False):  # which would sum in three digits
+            return nats_N.float() @ batch.counts_N
 
     def _logits(self, batch: Batch) -> Tensor:
         lengths_B = np.array(batch.lengths_B)
         if self._by_hand is not None:
             return self._by_hand.logits(batch.ids_N, batch.positions_N, lengths_B)
         if self.config.batching == "packed":
-            blocks = layout(lengths_B, device=self.device)
+            # A GPU computes padding faster than it starts a kernel for each block, and their number is compiled in
+            single = self.config.compile or self.device.type != "cpu"
+            blocks = layout(lengths_B, single_block=single, device=self.device)
             return packed_logits(self.model, batch.ids_N, batch.positions_N, blocks)
         return padded_logits(self.model, batch.ids_N, layout(lengths_B, single_block=True, device=self.device))
 
@@ -102,11 +116,14 @@ class LanguageModel(pl.LightningModule):
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
         for step in stretch:
-            optimizer.zero_grad()
             num_tokens = sum(batch.num_tokens for batch in step)
-            self.train_losses.append(torch.stack([self._backward(batch, num_tokens) for batch in step]).sum())
-            optimizer.step()
-            schedule.step()
+            if self.graphed is not None:
+                self.train_losses.append(self.graphed.step(step[0], learning_rate_factor(self.num_steps, self.config)))
+            else:
+                optimizer.zero_grad()
+                self.train_losses.append(torch.stack([self._backward(batch, num_tokens) for batch in step]).sum())
+                optimizer.step()
+                schedule.step()
             self.num_tokens += num_tokens
             if self.num_steps % max(1, self.config.num_steps // 100) == 0:
                 self._report(self.num_steps, float(self.train_losses[-1]) * world.size())
@@ -117,13 +134,33 @@ class LanguageModel(pl.LightningModule):
         self.manual_backward(loss * world.size())  # gradients of several processes are averaged
         return loss.detach()
 
+    def _backward_filled(self, batch: Filled, num_tokens: Tensor) -> Tensor:
+        """The same, of a batch on one device whose shape is fixed."""
+        loss = self.nats(graph.logits(self.model, batch), batch) / num_tokens
+        self.manual_backward(loss)
+        return loss.detach()
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Here and not in the loop above: what mixed precision has scaled up is scaled down again by now
-        self.clip_gradients(optimizer, self.config.gradient_clip, "norm")
+        # and by torch, since Lightning's own way refuses a fused optimizer in bfloat16, which scales nothing
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        torch.nn.utils.clip_grad_norm_(weights, self.config.gradient_clip)
 
     def on_fit_start(self) -> None:
         # Not before: by now the weights are where they will be trained
         self._by_hand = PackedNeoX(self._plain) if neox.fits(self._plain, self.config) else None
+        if graph.fits(self.config, self.device):
+            optimizer: Any = self.optimizers()
+            self.graphed = GraphedSteps(
+                self._backward_filled,
+                self.on_before_optimizer_step,
+                optimizer.optimizer,
+                self.config.batch_size,
+                self.device,
+            )
+
+    def on_fit_end(self) -> None:
+        self.graphed = None  # with the memory of its graphs
 
     def on_validation_epoch_start(self) -> None:
         self._validation_sum, self._num_validated = 0.0, 0
@@ -152,8 +189,8 @@ class LanguageModel(pl.LightningModule):
             groups = [*self._muon_groups, *(group | rates for group in groups)]
             optimizer = Muon(groups, config.muon_learning_rate, config.weight_decay)
         else:
-            # Lightning cannot clip a fused one under mixed precision
-            optimizer = torch.optim.AdamW(groups, **rates, fused=config.precision == "32-true")
+            # A fused one would unscale gradients itself, after they were clipped
+            optimizer = torch.optim.AdamW(groups, **rates, fused=config.precision != "16-mixed")
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
@@ -207,6 +244,8 @@ def build_trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Train
         raise ConfigError("train.strategy=fsdp shares a model out: train.devices must be at least 2")
     if config.strategy == "fsdp" and config.compile:
         raise ConfigError("train.compile does not go with train.strategy=fsdp; drop one")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a kernel for each tensor
+    torch.backends.cuda.enable_cudnn_sdp(False)  # whose gradients are not deterministic
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported")  # it is refused below
