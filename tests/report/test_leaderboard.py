@@ -40,6 +40,17 @@ def scored(*rows: Row) -> list[Row]:
     return found
 
 
+def test_an_interval_of_what_is_kept_stays_above_nothing_and_below_what_a_loop_kept() -> None:
+    collapsed = row("collapsed", {1: 0.1, 2: 0.1, 3: 0.1})
+    for seed, kept in ((1, 0.0), (2, 0.002), (3, 0.0)):
+        collapsed.curves[seed]["diversity_retention"] = {1: 1.05, LAST: kept}
+    (found, _) = scored(collapsed)
+    last = found.scores["diversity_retention"].last
+    assert last.low is not None
+    assert last.high is not None
+    assert 0 < last.low < last.mean < last.high < 1.05
+
+
 def test_who_cannot_be_told_apart_shares_a_rank() -> None:
     """Paired: the seeds differ more than the methods do, and still one is above the other in each of them."""
     best, close, worst = (

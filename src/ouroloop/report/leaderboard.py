@@ -15,14 +15,15 @@ from ouroloop.config import LoopConfig
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.outcomes import Curves, Outcome
+from ouroloop.report.results import bounds_of_kept
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import SHARE, UNBOUNDED, Bounds, Interval, interval
 from ouroloop.study.config import StudyConfig, knowledge
 
-SCORES: Mapping[str, Bounds] = {
+SCORES: dict[str, Bounds] = {
     "coverage": SHARE,
     "kl_forward_nats": (0.0, float("inf")),
-    RETENTION: UNBOUNDED,
+    RETENTION: (0.0, 1.0),  # or what a loop kept, where that is more
     "grammar_membership": SHARE,
     "unique_fraction": SHARE,
 }
@@ -137,7 +138,8 @@ def _score(rows: list[Row], loop: LoopConfig) -> None:
     if baseline.curves:
         rows.append(_keep_m1(baseline, last))
     for row in rows:
-        for key, bounds in SCORES.items():
+        kept = (value for curves in row.curves.values() for value in curves.get(RETENTION, {}).values())
+        for key, bounds in (SCORES | {RETENTION: bounds_of_kept(kept)}).items():
             ends = [curve for seed in sorted(row.curves) if (curve := _curve(row, seed, key, last))]
             if ends and len(ends) == len(row.curves):
                 area = [float(np.mean(curve)) for curve in ends]

@@ -5,7 +5,7 @@ Loops that differ in nothing but the seed form a cell. A mean is over the seeds 
 standard errors of a single loop do not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -173,15 +173,19 @@ def last_generation(loops: Sequence[Loop]) -> int:
     return min((loop.reached for loop in finished or loops), default=0)
 
 
-def retention_bounds(loops: Sequence[Loop]) -> Bounds:
-    """Of a cell's mean retention: nothing, and the most that any of its loops kept at any generation.
+def bounds_of_kept(kept: Iterable[float]) -> Bounds:
+    """Of a cell's mean retention: nothing, and the most that any of its loops `kept` at any generation.
 
     The latter is 1, D_0's own, or a little more. The bound in principle, 1 over the diversity of D_0, is about 1.9: so
     far off that an interval near 1 would not notice it, and cover the mean of loops of which few have begun to collapse
     in 65 % of cases, against 81 % (tests/science/test_statistics.py).
     """
-    kept = [value for loop in loops for value in loop.history.get(RETENTION, {}).values()]
     return 0.0, max([1.0, *kept])
+
+
+def retention_bounds(loops: Sequence[Loop]) -> Bounds:
+    """The same, of these loops."""
+    return bounds_of_kept(value for loop in loops for value in loop.history.get(RETENTION, {}).values())
 
 
 def kept_at(loops: Sequence[Loop], generation: int) -> Interval | None:
