@@ -4,9 +4,11 @@ import base64
 import gzip
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from transformers import AutoTokenizer
 
 from ouroloop.config import LoopConfig
@@ -19,7 +21,10 @@ from ouroloop.report.models import find_model
 from ouroloop.report.registry import register
 from ouroloop.report.results import read_results
 from ouroloop.report.stages import registered_name
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.driver import run_study
 
+UNIQUE = {"curation": {"steps": ["unique"]}}
 HOSTILE = [
     "<script>alert(1)</script>",
     "\u202eevil\u202c",
@@ -47,6 +52,17 @@ def page(root: Path, config: LoopConfig) -> str:
     assert headline(results)[-1].startswith("Distinct-3 went from ")
     assert "true" not in findings_json(results).lower()
     return write_report(results, root / "report").read_text()
+
+
+@pytest.mark.heavy
+def test_methods_on_text_have_no_board_for_want_of_what_it_ranks_by(root: Path, config: LoopConfig) -> None:
+    methods = {"all": {"description": "All"}, "unique": {"description": "One of each", "changes": UNIQUE}}
+    study = {"cycles": ["full_synthetic"], "synthetic_proportions": {}, "loop": config.model_dump(mode="json")}
+    study["seeds"] = [1]
+    run_study(StudyConfig.model_validate(study | {"methods": methods}), "methods-on-text", Console(file=StringIO()))
+    write_report(read_results(Store.open(), "methods-on-text"), root / "report")
+    assert (root / "report" / "loops.csv").exists()
+    assert not (root / "report" / "board.csv").exists()
 
 
 @pytest.mark.heavy

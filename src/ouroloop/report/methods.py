@@ -26,12 +26,19 @@ _COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "keeps", "beats",
 
 
 def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
-    """`board`, a row for each method that is scored, and `depth_by_method`; empty of a study that compares none."""
+    """`board`, a row for each method that is scored, and `depth_by_method`; empty of a study that compares none.
+
+    A language whose texts have no known distribution has nothing to rank by, and its finished loops no board.
+    """
     rows = _board(results)
     if not rows:
         return {}
-    shares = depth_shares(results)
-    return {"board": table(rows), **({"depth_by_method": shares} if len(shares) else {})}
+    tables = {"board": table(rows), "depth_by_method": depth_shares(results)}
+    if not len(tables["depth_by_method"]):
+        del tables["depth_by_method"]
+    if not len(tables["board"]) and any(row.curves for row in rows):
+        del tables["board"]
+    return tables
 
 
 def _board(results: Results) -> list[Row]:
