@@ -160,7 +160,8 @@ class LanguageModel(pl.LightningModule):
             )
 
     def on_fit_end(self) -> None:
-        self.graphed = None  # with the memory of its graphs
+        self.graphed = None
+        self.zero_grad()  # what is left of the gradients would hold the memory of the graphs
 
     def on_validation_epoch_start(self) -> None:
         self._validation_sum, self._num_validated = 0.0, 0
