@@ -43,3 +43,23 @@ def test_a_store_is_made_with_the_shipped_tables_or_without(
     assert [found.id for found in Store.existing().find(level="loop")] == [run.id]
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as database:
         assert dict(database.execute("SELECT experiment_id, name FROM experiments")) == {0: "Default", 1: "ouroloop"}
+
+
+def test_what_is_kept_of_a_run_is_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study keeps thousands: without the rest, and each as it was read, newest first over all pages."""
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(track, "_SMALL_PAGE", 2)
+    store = Store.open()
+    for name in "abcde":
+        run = store.create(name, None, {"level": "loop", "fingerprint": name})
+        run.log_params({"seed": 1})
+        run.log_series({"kept": [(0, 1.0), (3, 0.5)], "other": [(4, 2.0)]})
+    found = store.find(level="loop")
+    kept = [run.narrowed(["kept", "never measured"]) for run in store.each(level="loop")]
+    assert [run.id for run in kept] == [run.id for run in found]
+    assert all(run.metrics == {"kept": 0.5} and run.steps == {"kept": 3} for run in kept)
+    assert not any(run.entity.data.params for run in kept)
+    assert [(run.name, run.status, run.tag("fingerprint")) for run in kept] == [
+        (run.name, run.status, run.tag("fingerprint")) for run in found
+    ]

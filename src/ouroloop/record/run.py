@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from mlflow.entities import (
     LoggedModelStatus,
     Metric,
     Param,
+    RunData,
     RunTag,
 )
 from mlflow.entities import (
@@ -148,6 +149,13 @@ class Run:
         """`short_digest` of a generation's training set; None before that is recorded."""
         inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []
         return str(inputs[0].dataset.digest) if inputs else None
+
+    def narrowed(self, metrics: Collection[str]) -> "Run":
+        """For whoever keeps many: of its data only our own tags and these metrics, a tenth of the memory."""
+        data = self.entity.data
+        kept = [Metric.from_proto(metric) for metric in data.to_proto().metrics if metric.key in metrics]
+        tags = [RunTag(key, value) for key, value in data.tags.items() if key.startswith("ouroloop.")]
+        return Run(self.store, self.id, RunEntity(self.entity.info, RunData(kept, tags=tags)))
 
     def tag(self, key: str) -> str | None:
         value: str | None = self.entity.data.tags.get(f"ouroloop.{key}")

@@ -3,7 +3,7 @@
 import logging
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,9 @@ from ouroloop.record.run import Run
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its news are none, its errors are raised too
 
 EXPERIMENT = "ouroloop"
+
+_PAGE = 1_000  # runs that are read at once
+_SMALL_PAGE = 50  # a run takes some 0.2 MB while it is read
 
 
 class NoSuchRunError(LookupError):
@@ -107,9 +110,12 @@ class Store:
 
     def find(self, **tags: str) -> list[Run]:
         """All runs with these `ouroloop.*` tags (`parent` stands for the parent run's id), newest first."""
-        keys = {key: "mlflow.parentRunId" if key == "parent" else f"ouroloop.{key}" for key in tags}
-        query = " and ".join(f"tags.`{keys[key]}` = {_quoted(value)}" for key, value in tags.items())
-        return self._runs(query)
+        return self._runs(_with_tags(tags))
+
+    def each(self, **tags: str) -> Iterator[Run]:
+        """The same one by one: what nobody keeps of a run is gone when the next ones are read."""
+        for entity in self._search(ViewType.ACTIVE_ONLY, _with_tags(tags), _SMALL_PAGE):
+            yield Run(self, entity.info.run_id, entity)
 
     def _runs(self, query: str) -> list[Run]:
         return [Run(self, entity.info.run_id, entity) for entity in self._search(ViewType.ACTIVE_ONLY, query)]
@@ -129,17 +135,16 @@ class Store:
             f"tags.`ouroloop.level` = 'loop' and tags.`ouroloop.study` = {_quoted(study)} and {condition}"
         )
 
-    def _search(self, view: int, query: str = "") -> list[RunEntity]:
-        found: list[RunEntity] = []
+    def _search(self, view: int, query: str = "", size: int = _PAGE) -> Iterator[RunEntity]:
         token = None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id], query, view, order_by=["attributes.start_time DESC"], page_token=token
+                [self.experiment_id], query, view, size, order_by=["attributes.start_time DESC"], page_token=token
             )
-            found.extend(page)
             token = page.token
+            yield from page
             if not token:
-                return found
+                return
 
     def get(self, run_id: str) -> Run:
         """Raises NoSuchRunError."""
@@ -219,6 +224,11 @@ def _create_experiment(uri: str) -> str:
     artifacts = None if stores.is_server(uri) else (stores.runs_folder() / "artifacts").as_uri()
     tags = {"mlflow.experimentKind": "custom_model_development"}
     return str(MlflowClient(uri).create_experiment(EXPERIMENT, artifacts, tags=tags))
+
+
+def _with_tags(tags: Mapping[str, str]) -> str:
+    keys = {key: "mlflow.parentRunId" if key == "parent" else f"ouroloop.{key}" for key in tags}
+    return " and ".join(f"tags.`{keys[key]}` = {_quoted(value)}" for key, value in tags.items())
 
 
 def _quoted(value: str) -> str:

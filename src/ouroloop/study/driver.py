@@ -81,7 +81,7 @@ def run_study(
                 driver.drive(on, workers, address)
             finally:
                 close_dead_runs(store, driven=name)
-            loops = newest_loops(store, name) if driver.has_news else driver.recorded
+            loops = newest_loops(store, name, config) if driver.has_news else driver.recorded
             if is_new or driver.has_news or run.status != "FINISHED":  # else they are on the run already
                 record_results(run, loops, config, trials, driver.cells)
         failed = sum(cell.state == "failed" for cell in driver.cells)
@@ -168,7 +168,7 @@ class _Driver:
         self._alike: dict[str, list[Cell]] = {}  # further trials of a loop that was running when it was chosen again
         self._polled = monotonic()
         self._show: Callable[[], None] = lambda: None
-        self._known, self.recorded = trials.cells(), newest_loops(store, trials.name)
+        self._known, self.recorded = trials.cells(), newest_loops(store, trials.name, config)
         self._num_chosen = trials.num_counted(self._known)
         missing = [*self._gone(), *(cell for cell in self.cells if cell.state == "failed")]
         self.has_news = bool(missing)

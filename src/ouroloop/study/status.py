@@ -23,12 +23,14 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, and is not always asked
     from ouroloop.record.run import Run
     from ouroloop.record.track import Store
 
+_ALWAYS = "num_unique"  # measured in every generation
+_UNSCALED = "diversity_levenshtein"  # what retention is a share of D_0's of
 RUN_STATES: dict[str, State] = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
 
 
 def reached(run: "Run") -> int:
     """The last generation on a loop's record, from what was read of it already."""
-    return run.steps.get("num_unique", 0)
+    return run.steps.get(_ALWAYS, 0)
 
 
 def read_progress(cell: Cell, run: "Run") -> bool:
@@ -48,7 +50,7 @@ def note_retention(cell: Cell, metrics: Mapping[str, float]) -> None:
     if kept is not None:
         cell.retention[cell.reached] = kept
     if kept:
-        cell.ceiling = kept / metrics["diversity_levenshtein"]
+        cell.ceiling = kept / metrics[_UNSCALED]
 
 
 def status(name: str | None) -> list[dict[str, Any]]:
@@ -205,11 +207,18 @@ def seconds_left(cells: Sequence[Cell], still_to_come: int = 0) -> float | None:
     return seconds / computed * max((still_to_come + sum(stopped) + sum(running)) / len(running), *running, 0)
 
 
-def newest_loops(store: "Store", name: str) -> "list[Run]":
-    """The loop runs of a study, the newest for each cell, in order of cycle, proportion and seed."""
-    newest_last = reversed(store.find(level="loop", study=name))
-    loops = {loop.tag("fingerprint"): loop for loop in newest_last}
-    return sorted(loops.values(), key=lambda loop: loop.entity.info.run_name)
+def newest_loops(store: "Store", name: str, config: StudyConfig) -> "list[Run]":
+    """The loop runs of a study, the newest for each cell, in order of cycle, proportion and seed.
+
+    There may be thousands: each has only its tags and the metrics that a study shows or asks for.
+    """
+    wanted = {*config.loop.data.testbed.headline.values(), RETENTION, _ALWAYS, _UNSCALED}
+    loops: dict[str | None, Run] = {}
+    for loop in store.each(level="loop", study=name):  # the newest first
+        key = loop.tag("fingerprint")
+        loops[key] = loops.pop(key) if key in loops else loop.narrowed(wanted)
+    oldest_first = [*loops.values()][::-1]
+    return sorted(oldest_first, key=lambda loop: loop.name)
 
 
 def study_table(name: str, loops: "Sequence[Run]") -> Table:
