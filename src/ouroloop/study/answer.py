@@ -4,6 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from copy import copy as shallow
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import product
@@ -267,11 +268,12 @@ def _with_curves(trials: Trials, cells: Sequence[Cell]) -> optuna.Study:
     """A copy of the study in memory whose trials have the retention of every generation."""
     copy = optuna.create_study(directions=trials.study.directions)
     curves = {cell.key: cell.retention for cell in cells}
-    for trial in trials.study.get_trials(deepcopy=True):
+    for trial in trials.study.get_trials(deepcopy=False):
         if trial.state.is_finished():
             curve = curves.get(trial.user_attrs.get("cell", ""), {})
-            trial.intermediate_values = curve if len(copy.directions) == 1 else {}
-            copy.add_trial(trial)
+            drawn = shallow(trial)  # which is Optuna's own
+            drawn.user_attrs, drawn.intermediate_values = {}, curve if len(copy.directions) == 1 else {}
+            copy.add_trial(drawn)
     return copy
 
 
