@@ -34,11 +34,8 @@ def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
     if not rows:
         return {}
     tables = {"board": table(rows), "depth_by_method": depth_shares(results)}
-    if not len(tables["depth_by_method"]):
-        del tables["depth_by_method"]
-    if not len(tables["board"]) and any(row.curves for row in rows):
-        del tables["board"]
-    return tables
+    awaited = () if any(row.curves for row in rows) else ("board",)
+    return {name: found for name, found in tables.items() if len(found) or name in awaited}
 
 
 def _board(results: Results) -> list[Row]:

@@ -40,6 +40,11 @@ class Filled(NamedTuple):
     blocks: Layout
 
     @property
+    def targets(self) -> None:
+        """Each token teaches itself."""
+        return None
+
+    @property
     def tensors(self) -> list[Tensor]:
         *of_tokens, (blocks, is_padding_P, back_N) = self
         return [*of_tokens, *blocks, is_padding_P, back_N]

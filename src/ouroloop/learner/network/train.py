@@ -87,17 +87,15 @@ class LanguageModel(pl.LightningModule):
 
     def summed_loss(self, batch: Batch) -> Tensor:
         """Summed over the expressions of the batch."""
-        if batch.targets is None:
-            return self.nats(self._logits(batch), batch)
-        logits_NV = self._logits(batch).float() / self.config.loss_temperature
-        return self._weighted(cross_entropy(logits_NV, batch.targets), batch)
+        return self.nats(self._logits(batch), batch)
 
     def nats(self, logits_NV: Tensor, batch: Batch | Filled) -> Tensor:
-        """The same, of what each token is to learn."""
+        """The same, of these logits."""
         logits_NV = logits_NV.float() / self.config.loss_temperature
-        return self._weighted(F.cross_entropy(logits_NV, batch.labels_N, reduction="none"), batch)
-
-    def _weighted(self, nats_N: Tensor, batch: Batch | Filled) -> Tensor:
+        if batch.targets is None:
+            nats_N = F.cross_entropy(logits_NV, batch.labels_N, reduction="none")
+        else:
+            nats_N = cross_entropy(logits_NV, batch.targets)
         with torch.autocast(self.device.type, enabled=False):  # which would sum in three digits
             return nats_N.float() @ batch.counts_N
 
