@@ -89,6 +89,7 @@ def training_rows(config: LoopConfig, device: str, pairs: int, steps: int, size:
         for name, train in ours.items():
             speeds[name].append(our_tokens_per_second(config.changed(train=train), steps, warm_up))
         speeds["nanoGPT's loop"].append(bench_peer.tokens_per_second(config, texts, steps - warm_up, device, warm_up))
+        print(", ".join(f"{name} {values[-1]:,.0f} tokens/s" for name, values in speeds.items()), flush=True)
     rows = []
     for name, values in speeds.items():
         flops = flops_per_token(config.model, [bench_peer.PIECE] if name == "nanoGPT's loop" else lengths)
