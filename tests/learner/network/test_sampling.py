@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from ouroloop.config import ModelConfig, SamplingConfig
 from ouroloop.learner.network import sampling
 from ouroloop.learner.network.model import build_model
-from ouroloop.learner.network.sampling import assign_slots, log_probabilities, sample
+from ouroloop.learner.network.sampling import SlotLayer, assign_slots, log_probabilities, sample
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.grammar import WORDS
 from ouroloop.testbed.logic.testbed import TOKENIZER
@@ -168,6 +168,17 @@ def test_a_diverged_model_is_an_error() -> None:
         model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="diverged"):
         sample(model, TOKENIZER, 5, SamplingConfig(max_new_tokens=5), stream(1, "s"))
+
+
+def test_a_cache_that_grows_has_room_for_the_texts_that_are_left() -> None:
+    keys_RHLF = torch.randn(8, 2, 40, 4)
+    layer = SlotLayer(8)
+    layer.update(keys_RHLF[:, :, :32], keys_RHLF[:, :, :32])
+    layer.num_slots = 3
+    keys, values = layer.update(keys_RHLF[:2, :, 32:], keys_RHLF[:2, :, 32:])
+    assert layer.keys.shape[0] == 3
+    assert torch.equal(keys, keys_RHLF[:2])
+    assert torch.equal(values, keys_RHLF[:2])
 
 
 def test_slots_are_distinct_and_never_overwrite_a_live_parent() -> None:

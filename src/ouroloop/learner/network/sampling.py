@@ -33,11 +33,15 @@ _FIRST_CAPACITY = 32  # tokens that the cache has room for at first; doubled whe
 
 
 class SlotLayer(DynamicLayer):
-    """Keys and values of one layer in a buffer [slot, head, position, feature] that is written in place."""
+    """Keys and values of one layer in a buffer [slot, head, position, feature] that is written in place.
+
+    `num_slots` is how many rows there can be from now on. It is asked for when the buffer grows: few texts are long, so
+    that most of the longest buffer would never be used.
+    """
 
     def __init__(self, num_slots: int) -> None:
         super().__init__()
-        self._num_slots = num_slots
+        self.num_slots = num_slots
         self._length = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -60,7 +64,7 @@ class SlotLayer(DynamicLayer):
 
     def _empty(self, like: Tensor, capacity: int) -> Tensor:
         _, heads, _, features = like.shape
-        return like.new_empty(self._num_slots, heads, capacity, features)
+        return like.new_empty(self.num_slots, heads, capacity, features)
 
     def copy_slots(self, source: Tensor, target: Tensor) -> None:
         """No slot is both a source and a target."""
@@ -174,6 +178,8 @@ def tree(
         prefixes[slots, length] = tokens
         inherited = (drawn.copies[~ends], log_p[parents] + drawn.log_p[~ends], roots[parents])
         counts, log_p, roots = (of_child[np.argsort(slots)] for of_child in inherited)
+        for layer in cache.layers:
+            layer.num_slots = int(counts.sum())
         ids_RL = torch.from_numpy(prefixes[: len(parents), length : length + 1].astype(np.int64)).to(model.device)
     for unfinished, copies in enumerate(counts):
         yield int(roots[unfinished]), tuple(prefixes[unfinished].tolist()), float(log_p[unfinished]), int(copies)
@@ -381,6 +387,7 @@ def _tree_log_probs(
         source, target = torch.from_numpy(parents[moved]), torch.from_numpy(slot_of_branch[moved])
         for layer in cache.layers:
             layer.copy_slots(source.to(model.device), target.to(model.device))
+            layer.num_slots = len(live)
         next_ids = np.empty(len(parents), dtype=np.int64)
         next_ids[slot_of_branch] = tokens
         slots[live] = slot_of_branch[branch]
