@@ -59,7 +59,7 @@ def test_what_fills_a_batch_up_changes_neither_its_loss_nor_its_gradients(tiny: 
 def test_only_steps_that_are_alike_become_a_graph() -> None:
     assert graph.fits(CONFIG, torch.device("cuda"))
     assert not graph.fits(CONFIG, torch.device("cpu"))
-    for other in ({"accumulate": 2}, {"batching": "padded"}, {"targets": "soft"}, {"muon_learning_rate": 0.1}):
+    for other in ({"accumulate": 2}, {"batching": "padded"}, {"targets": "soft"}, {"precision": "16-mixed"}):
         assert not graph.fits(CONFIG.changed(**other), torch.device("cuda"))
 
 
@@ -67,11 +67,13 @@ def test_only_steps_that_are_alike_become_a_graph() -> None:
     "accelerator",
     ["cpu", pytest.param("gpu", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))],
 )
+@pytest.mark.parametrize("muon_learning_rate", [None, 0.01])
 def test_a_training_is_what_it_is_step_by_step(
-    tiny: LoopConfig, accelerator: str, monkeypatch: pytest.MonkeyPatch
+    tiny: LoopConfig, accelerator: str, muon_learning_rate: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a GPU those of a replay; on the CPU those that are recorded."""
-    config, found = tiny.changed(train={"accelerator": accelerator, "num_steps": 30, "batch_size": 12}), []
+    train = {"accelerator": accelerator, "num_steps": 30, "batch_size": 12, "muon_learning_rate": muon_learning_rate}
+    config, found = tiny.changed(train=train), []
     for fits in (lambda *_: True, lambda *_: False):
         monkeypatch.setattr(graph, "fits", fits)
         training = learner_of(config).fit(draw_original(config), Streams(1, 1)).training

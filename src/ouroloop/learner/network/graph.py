@@ -26,7 +26,6 @@ def fits(config: TrainConfig, device: torch.device) -> bool:
         device.type == "cuda"
         and (config.batching, config.accumulate, config.devices, config.targets) == ("packed", 1, 1, "tokens")
         and config.precision != "16-mixed"  # which skips a step that overflows
-        and config.muon_learning_rate is None
     )
 
 

@@ -72,8 +72,12 @@ class Muon(Optimizer):
             update_KRC = orthogonal(gradient_KRC.lerp_(momentum_KRC, _MOMENTUM))
         rows, columns = weights[0].shape
         outputs, inputs = (columns, rows) if group["inputs_first"] else (rows, columns)
+        rate = group["lr"] * max(1, outputs / inputs) ** 0.5
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(weights, update_KRC.unbind(), alpha=-group["lr"] * max(1, outputs / inputs) ** 0.5)
+        if isinstance(rate, Tensor):  # of a step that is recorded
+            torch._foreach_sub_(weights, (update_KRC * rate).unbind())
+        else:
+            torch._foreach_add_(weights, update_KRC.unbind(), alpha=-rate)
 
     def _adamw(
         self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], state: dict[str, Any]
