@@ -17,9 +17,9 @@ from statistics import median
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.presets import load_preset
 from ouroloop.science.seeding import stream
+from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Bracket, Search
-from ouroloop.study.trials import Cell
 
 ARM = (DataCycle.INCREMENTAL, 0.8)
 TARGET = 0.5

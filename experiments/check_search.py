@@ -18,9 +18,10 @@ from ouroloop.config import DataCycle
 from ouroloop.presets import load_preset
 from ouroloop.record import stores
 from ouroloop.study.answer import finished_points
+from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Search
-from ouroloop.study.trials import Cell, Trials
+from ouroloop.study.trials import Trials
 
 ARM = (DataCycle.INCREMENTAL, 0.8)
 

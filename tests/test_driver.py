@@ -20,9 +20,10 @@ from ouroloop.record.track import Store
 from ouroloop.report.captions import as_text
 from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import Point, answer, front
+from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.status import seconds_left
-from ouroloop.study.trials import Cell, Trials
+from ouroloop.study.trials import Trials
 from ouroloop.testbed.logic.grammar import TruthLabel
 from tests.conftest import IDEAL, IDEAL_LOOP, TINY, CommandLine
 

@@ -11,10 +11,10 @@ from experiments.check_interval import SETTINGS, coverage
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.science.seeding import stream
 from ouroloop.study.answer import answer
+from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.estimate import most_loops
 from ouroloop.study.search import Bracket, Search
-from ouroloop.study.trials import Cell
 from tests.conftest import TINY
 
 LATTICE = {"lowest": 0.0625, "highest": 0.9375, "precision": 0.0625, "target_retention": 0.6}

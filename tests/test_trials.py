@@ -9,8 +9,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
+from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
-from ouroloop.study.trials import Cell, Trials, open_storage
+from ouroloop.study.trials import Trials, open_storage
 from tests.conftest import IDEAL
 
 

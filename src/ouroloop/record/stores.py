@@ -134,6 +134,11 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
 
 
+def for_reading(path: Path) -> sqlite3.Connection:
+    """A store that is there and may be in use: whoever opens it as read-only leaves its write-ahead log behind."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)
+
+
 def require_database(path: Path) -> None:
     """Raises ConfigError when a file is no SQLite database: MLflow alone tries for 101 s to open it."""
     try:
@@ -175,7 +180,7 @@ def known(*kinds: str) -> list[str] | None:
             return None
         if path.is_file():
             try:
-                with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)) as database:
+                with closing(for_reading(path)) as database:
                     names.update(name for (name,) in database.execute(_NAMES[kind]))
             except sqlite3.Error:
                 return None

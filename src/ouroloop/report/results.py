@@ -21,6 +21,7 @@ from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.science.statistics import Bounds, Interval, interval
 from ouroloop.study.config import StudyConfig
+from ouroloop.study.recorded import recorded_studies
 from ouroloop.testbed.base import Sample, Testbed
 from ouroloop.testbed.logic.testbed import LogicTestbed
 
@@ -216,11 +217,8 @@ def compared(study: Run | None, name: str) -> StudyConfig | None:
     """The configuration of a study that compares methods; None of any other, and where it is not known."""
     if study is None or "methods" not in study.entity.data.params:
         return None
-    from ouroloop.study.trials import Trials  # Optuna takes a second to import
-
     try:
-        trials = Trials.load(name)
-        return trials.config if trials else None
+        return next((one.config for one in recorded_studies() if one.name == name), None)
     except ConfigError:  # recorded by another version, or another Optuna store's: the loops are there all the same
         return None
 

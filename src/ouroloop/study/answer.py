@@ -19,10 +19,11 @@ from ouroloop.record.history import history
 from ouroloop.record.run import Run
 from ouroloop.science.cycle import fresh_share
 from ouroloop.science.metrics import RETENTION, half_life
+from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Arm, Search
 from ouroloop.study.status import last_metrics, reached
-from ouroloop.study.trials import Cell, Trials
+from ouroloop.study.trials import Trials
 from ouroloop.testbed.logic.grammar import TruthLabel
 
 _LONGEST_LEGEND = 30

@@ -28,6 +28,7 @@ from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import answer, record_results
+from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.executor import InProcess, LoopExecutor, make_executor
 from ouroloop.study.search import Search
@@ -40,7 +41,7 @@ from ouroloop.study.status import (
     study_record,
     study_table,
 )
-from ouroloop.study.trials import Cell, Trials
+from ouroloop.study.trials import Trials
 from ouroloop.study.work import LoopResult, run_one
 
 _POLL_SECONDS = 1.0
@@ -317,8 +318,7 @@ class _Driver:
         error = future.exception()
         if isinstance(error, ConfigError):
             raise error
-        lost = LoopResult("superseded", error=f"{type(error).__name__}: {error}")
-        result = future.result() if error is None else lost
+        result = LoopResult("superseded", error=f"{type(error).__name__}: {error}") if error else future.result()
         if result.state == "superseded":
             self._give_back(cell, result.error)
             return

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
-from ouroloop.study.trials import Cell
 
 ERROR_RATE = 0.05
 """At most so often is λ* outside of what a search says; half of it on each side, shared by the batches of seeds."""

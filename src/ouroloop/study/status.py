@@ -14,9 +14,10 @@ from ouroloop.config import ConfigError
 from ouroloop.console import duration, fitted, percent, sparkline
 from ouroloop.record import locks, stores
 from ouroloop.science.metrics import RETENTION, half_life
+from ouroloop.study.cell import Cell, Recorded, State
 from ouroloop.study.config import StudyConfig
+from ouroloop.study.recorded import recorded_studies
 from ouroloop.study.search import Search
-from ouroloop.study.trials import Cell, State, Trials
 from ouroloop.testbed.logic.testbed import LogicTestbed
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and is not always asked
@@ -62,36 +63,36 @@ def status(name: str | None) -> list[dict[str, Any]]:
     Raises:
         ConfigError: there is no such study or preset, or a store cannot be opened.
     """
-    studies = {trials.name: trials for trials in Trials.all()}
+    studies = {study.name: study for study in recorded_studies()}
     if name in studies:
-        return [_recorded(studies[name])]
+        return [_as_found(studies[name])]
     lone = _lone_records()
     if name is None:
-        return [*map(_recorded, studies.values()), *lone.values()]
+        return [*map(_as_found, studies.values()), *lone.values()]
     if name not in lone:
         raise ConfigError(f"no study {name!r}; there are: {', '.join([*studies, *lone]) or 'none'}")
     return [lone[name]]
 
 
-def _recorded(trials: Trials) -> dict[str, Any]:
+def _as_found(study: Recorded) -> dict[str, Any]:
     """The record of a study as another process finds it."""
     try:
-        config = trials.config
+        config = study.config
     except ConfigError as error:
-        return {"study": trials.name, "kind": "unknown", "loops": [], "seconds_left": None, "error": str(error)}
+        return {"study": study.name, "kind": "unknown", "loops": [], "seconds_left": None, "error": str(error)}
     assert config is not None
-    cells = trials.cells()
+    cells = study.cells()
     begun = [cell for cell in cells.values() if cell.state == "stopped"]
-    if begun and locks.study_is_driven(trials.name):
+    if begun and locks.study_is_driven(study.name):
         for cell in begun:
             cell.state = "runs"
     elif begun:
         with suppress(ConfigError):  # without the record, what was noted last has to do
-            for run in reversed(_store().unfinished_loops(trials.name)):
+            for run in reversed(_store().unfinished_loops(study.name)):
                 known = cells.get(run.tag("fingerprint") or "")
                 if known is not None:
                     read_progress(known, run)
-    return study_record(trials.name, config, list(cells.values()))
+    return study_record(study.name, config, list(cells.values()))
 
 
 def _store() -> "Store":

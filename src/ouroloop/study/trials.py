@@ -8,10 +8,9 @@ is right.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from filelock import FileLock
@@ -19,69 +18,21 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.errors import reason
 from ouroloop.record import stores
+from ouroloop.study.cell import BEGUN, Cell, Recorded, Told, progress_key
 from ouroloop.study.config import StudyConfig
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-State = Literal["waits", "runs", "done", "pruned", "stopped", "failed"]
-
-_BEGUN = "begun"  # an attribute of the study
-
 _STARTUP_TRIALS = 8  # of a pareto study are drawn evenly, before TPE has anything to go by
 
-_STATES: dict[TrialState, State] = {
-    TrialState.WAITING: "waits",
-    TrialState.RUNNING: "stopped",
-    TrialState.COMPLETE: "done",
-    TrialState.FAIL: "failed",
-    TrialState.PRUNED: "pruned",
-}
 _ENDS = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-
-
-@dataclass
-class Cell:
-    """One loop of a study and what is known of it."""
-
-    loop: LoopConfig
-    key: str
-    """Its fingerprint, or what that was when the loop was first asked for."""
-    state: State = "waits"
-    number: int | None = None
-    """Of its newest trial; None before it is one."""
-    retention: dict[int, float] = field(default_factory=dict)
-    """Diversity over D_0's, by generation."""
-    reached: int = 0
-    ceiling: float | None = None
-    """The retention of a sample with every pair of texts wholly different."""
-    seconds: float = 0.0
-    computed: int = 0
-    """Generations that `seconds` were spent on."""
-    error: str | None = None
-    worker: str | None = None
-
-    @property
-    def value(self) -> float | None:
-        """The retention at the last generation, once that is reached."""
-        return self.retention.get(self.loop.num_generations) if self.state == "done" else None
-
-    @property
-    def progress(self) -> dict[str, Any]:
-        names = ("reached", "ceiling", "seconds", "computed", "error", "worker")
-        rounded = [[t, round(kept, 9)] for t, kept in sorted(self.retention.items())]
-        return {name: getattr(self, name) for name in names} | {"retention": rounded}
-
-    def take(self, progress: dict[str, Any]) -> None:
-        for name, value in progress.items():
-            setattr(self, name, dict(map(tuple, value)) if name == "retention" else value)
 
 
 def open_storage() -> RDBStorage:
@@ -161,7 +112,7 @@ class Trials:
         directions = ["maximize", "minimize"] if config.kind == "pareto" else ["maximize"]
         options = {"study_name": name, "directions": directions, "load_if_exists": True}
         trials = cls(stores.patiently(optuna.create_study, storage=open_storage(), **options))
-        trials._begun = dict(trials.study.user_attrs.get(_BEGUN, {}))
+        trials._begun = dict(trials.study.user_attrs.get(BEGUN, {}))
         trials._end_nobodys()
         return trials
 
@@ -187,49 +138,26 @@ class Trials:
 
     @property
     def config(self) -> StudyConfig | None:
-        """What the study was started with; None before that.
-
-        Raises:
-            ConfigError: that was under another schema.
-        """
-        attributes = self.study.user_attrs  # a deep copy of all progress, made once
-        recorded, elsewhere = attributes.get("config"), attributes.get("elsewhere", ())
-        try:
-            return None if recorded is None else StudyConfig.model_validate(recorded).without(elsewhere)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ConfigError(
-                f"study {self.name!r} was recorded by another version of ouroloop ({where}: {first['msg']}); "
-                "copy the preset under a new name to start another study"
-            ) from None
+        """What the study was started with; None before that. Raises what `Recorded.config` does."""
+        return Recorded(self.name, self.study.user_attrs).config
 
     def note(self, **attributes: Any) -> None:
         for key, value in attributes.items():
             stores.patiently(self.study.set_user_attr, key, value)
 
+    def recorded(self) -> Recorded:
+        """What `recorded_studies` gives of an SQLite file."""
+        trials = stores.patiently(self.study.get_trials, deepcopy=False)
+        told = [
+            Told(one.number, one.state.name, one.user_attrs, one.values[0] if one.values else None,
+                 one.intermediate_values)
+            for one in trials
+        ]  # fmt: skip
+        return Recorded(self.name, self.study.user_attrs, told)
+
     def cells(self) -> dict[str, Cell]:
-        """One cell for each loop, with its newest trial, in the order in which they were first asked for."""
-        found: dict[str, Cell] = {}
-        attributes = self.study.user_attrs
-        for trial in stores.patiently(self.study.get_trials, deepcopy=False):
-            if "cell" not in trial.user_attrs:
-                continue
-            key = trial.user_attrs["cell"]
-            loop = LoopConfig.model_validate(trial.user_attrs["loop"])
-            kept = dict(trial.intermediate_values)  # as earlier versions noted it
-            cell = Cell(loop, key, _STATES[trial.state], trial.number, kept, max(kept, default=0))
-            cell.error = trial.user_attrs.get("error")
-            cell.take(trial.user_attrs.get("progress") or attributes.get(_progress_key(trial.number), {}))
-            if trial.state is TrialState.COMPLETE:
-                cell.retention[loop.num_generations] = trial.values[0]
-                cell.reached = loop.num_generations
-            found[key] = cell
-        for key, begun in attributes.get(_BEGUN, {}).items():
-            if key not in found or found[key].state != "done":  # which is struck off only when the next one begins
-                found[key] = Cell(LoopConfig.model_validate(begun["loop"]), key, "stopped")
-                found[key].take(begun["progress"])
-        return found
+        """See `Recorded.cells`."""
+        return self.recorded().cells()
 
     def num_counted(self, known: dict[str, Cell]) -> int:
         """How many loops were asked for, those that failed and were asked for again counted once."""
@@ -268,11 +196,11 @@ class Trials:
         """Of loops that are begun."""
         for cell in cells:
             if cell.number is not None:
-                self.note(**{_progress_key(cell.number): cell.progress})
+                self.note(**{progress_key(cell.number): cell.progress})
             else:
                 self._begun[cell.key] = {"loop": cell.loop.model_dump(mode="json"), "progress": cell.progress}
         if any(cell.number is None for cell in cells):
-            self.note(**{_BEGUN: self._begun})
+            self.note(**{BEGUN: self._begun})
 
     def end(self, cell: Cell, config: StudyConfig, values: Sequence[float] = ()) -> None:
         """Tells Optuna what came of a loop; one that has been told already stays as it is."""
@@ -288,7 +216,7 @@ class Trials:
         trial = create_trial(state=state, values=told, params=params, distributions=known, user_attrs=attributes)
         self._add(trial)
         if self._begun.pop(cell.key, None) and cell.state != "done":  # which the next one's beginning strikes off
-            self.note(**{_BEGUN: self._begun})
+            self.note(**{BEGUN: self._begun})
 
     def _add(self, trial: FrozenTrial) -> None:
         """Once, even if the connection breaks after it is added and before that is known."""
@@ -302,7 +230,3 @@ class Trials:
             self.study.add_trial(trial)
 
         stores.patiently(add)
-
-
-def _progress_key(number: int) -> str:
-    return f"trial {number}"

@@ -1,0 +1,127 @@
+"""One loop of a study and what is known of it; and what a study's database says of all of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.study.config import StudyConfig
+
+State = Literal["waits", "runs", "done", "pruned", "stopped", "failed"]
+
+BEGUN = "begun"
+"""The attribute of a study that holds, by cell, the loop and the progress of what is no trial yet."""
+
+_STATES: dict[str, State] = {
+    "WAITING": "waits",
+    "RUNNING": "stopped",
+    "COMPLETE": "done",
+    "FAIL": "failed",
+    "PRUNED": "pruned",
+}
+
+
+@dataclass
+class Cell:
+    """One loop of a study and what is known of it."""
+
+    loop: LoopConfig
+    key: str
+    """Its fingerprint, or what that was when the loop was first asked for."""
+    state: State = "waits"
+    number: int | None = None
+    """Of its newest trial; None before it is one."""
+    retention: dict[int, float] = field(default_factory=dict)
+    """Diversity over D_0's, by generation."""
+    reached: int = 0
+    ceiling: float | None = None
+    """The retention of a sample with every pair of texts wholly different."""
+    seconds: float = 0.0
+    computed: int = 0
+    """Generations that `seconds` were spent on."""
+    error: str | None = None
+    worker: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The retention at the last generation, once that is reached."""
+        return self.retention.get(self.loop.num_generations) if self.state == "done" else None
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        names = ("reached", "ceiling", "seconds", "computed", "error", "worker")
+        rounded = [[t, round(kept, 9)] for t, kept in sorted(self.retention.items())]
+        return {name: getattr(self, name) for name in names} | {"retention": rounded}
+
+    def take(self, progress: dict[str, Any]) -> None:
+        for name, value in progress.items():
+            setattr(self, name, dict(map(tuple, value)) if name == "retention" else value)
+
+
+class Told(NamedTuple):
+    """A trial, whoever has read it."""
+
+    number: int
+    state: str
+    """As Optuna calls it."""
+    attributes: Mapping[str, Any]
+    value: float | None
+    intermediate: Mapping[int, float]
+    """By generation, as earlier versions noted retention."""
+
+
+class Recorded(NamedTuple):
+    """What a study's database says of it."""
+
+    name: str
+    attributes: Mapping[str, Any]
+    trials: Sequence[Told] = ()
+    """In the order in which they were first asked for."""
+
+    @property
+    def config(self) -> StudyConfig | None:
+        """What the study was started with; None before that.
+
+        Raises:
+            ConfigError: that was under another schema.
+        """
+        recorded, elsewhere = self.attributes.get("config"), self.attributes.get("elsewhere", ())
+        try:
+            return None if recorded is None else StudyConfig.model_validate(recorded).without(elsewhere)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(
+                f"study {self.name!r} was recorded by another version of ouroloop ({where}: {first['msg']}); "
+                "copy the preset under a new name to start another study"
+            ) from None
+
+    def cells(self) -> dict[str, Cell]:
+        """One cell for each loop, with its newest trial, in the order in which they were first asked for."""
+        found: dict[str, Cell] = {}
+        for trial in self.trials:
+            if "cell" not in trial.attributes:
+                continue
+            key = trial.attributes["cell"]
+            loop = LoopConfig.model_validate(trial.attributes["loop"])
+            kept = dict(trial.intermediate)
+            cell = Cell(loop, key, _STATES[trial.state], trial.number, kept, max(kept, default=0))
+            cell.error = trial.attributes.get("error")
+            cell.take(trial.attributes.get("progress") or self.attributes.get(progress_key(trial.number), {}))
+            if cell.state == "done":
+                assert trial.value is not None
+                cell.retention[loop.num_generations] = trial.value
+                cell.reached = loop.num_generations
+            found[key] = cell
+        for key, begun in self.attributes.get(BEGUN, {}).items():
+            if key not in found or found[key].state != "done":  # which is struck off only when the next one begins
+                found[key] = Cell(LoopConfig.model_validate(begun["loop"]), key, "stopped")
+                found[key].take(begun["progress"])
+        return found
+
+
+def progress_key(number: int) -> str:
+    """The attribute of a study that holds the progress of a trial that has not ended."""
+    return f"trial {number}"
