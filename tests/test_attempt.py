@@ -13,7 +13,7 @@ from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.loop import attempt
 from ouroloop.loop.attempt import run_alone, run_attempt
 from ouroloop.loop.observer import Observer
-from ouroloop.record import stores
+from ouroloop.record import provenance, stores
 from ouroloop.record.liveness import Pruned, Superseded
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -114,9 +114,13 @@ def test_generations_of_another_kind_of_processor_are_marked(monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         run(At("sample", interrupt))
     here = the_loop().tag("processor")
-    monkeypatch.setattr(attempt, "processor", lambda: "another kind")
+    for module in (attempt, provenance):
+        monkeypatch.setattr(module, "processor", lambda device: f"{device} of another kind")
+    with pytest.raises(KeyboardInterrupt):
+        run(At("sample", interrupt))
     run(Observer())
+    assert the_loop().tag("processor") == here, "and after a second interruption it is known where it began"
     generations = Store.open().find(level="generation")
     marks = {g.tag("generation"): (g.tag("processor"), g.tag("moved_from")) for g in generations}
-    moved = ("another kind", here)
+    moved = ("cpu of another kind", here)
     assert marks == {"1": (None, None), "2": moved, "3": moved, "4": moved}

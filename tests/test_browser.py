@@ -112,7 +112,7 @@ def hostile_loop(store: Store) -> None:
     original, written = (Sample.of(texts, config.data.testbed) for texts in (["( not False )", "True"], HOSTILE))
     run = create_loop(store, config, "hostile", "hostile", None)
     dataset = Dataset.of(list(original.counts), Source.ORIGINAL, 0)
-    record_origin(run, config, dataset, as_metrics(measure(original, original)))
+    record_origin(run, config, "cpu", dataset, as_metrics(measure(original, original)))
     tags = {"level": "generation", "generation": "1", **cell_tags(config, "hostile")}
     child = store.create("gen-01", run, tags)
     points = {key: [(1, value)] for key, value in as_metrics(measure(written, original)).items()}

@@ -178,7 +178,7 @@ def record(store: Store, config: LoopConfig, study: str) -> None:
     original = draw_original(config)
     reference = Sample.of(original.texts, config.data.testbed)
     run = create_loop(store, config, config.label, study, None)
-    record_origin(run, config, original, as_metrics(measure(reference, reference)))
+    record_origin(run, config, "cpu", original, as_metrics(measure(reference, reference)))
     for t in range(1, config.num_generations + 1):
         sampled = Sample.of(list(original.texts[: 201 - 4 * t]) * 4, config.data.testbed)
         points = {key: [(t, value)] for key, value in as_metrics(measure(sampled, reference)).items()}

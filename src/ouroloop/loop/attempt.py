@@ -82,27 +82,29 @@ class _Attempt(Observer):
         self._store, self._watch, self._tags = store, watch, tags
         self._id = uuid4().hex
         self._asked, self._is_wanted = 0.0, True
+        self._here = ""
+        """The processor that it computes on."""
         self._moved_from: str | None = None
+        """The one that the loop began on, if that is another."""
         self.run: Run | None = None
         self.retention: dict[int, float] = {}
 
-    def run_taken(self, run: Run) -> None:
+    def run_taken(self, run: Run, device: str) -> None:
         """Makes the loop this attempt's."""
         if self.run is None or self.run.id != run.id:
-            self._take(run)
-        self._watch.run_taken(run)
+            self._take(run, processor(device))
+        self._watch.run_taken(run, device)
 
-    def _take(self, run: Run) -> None:
-        self.run = run
+    def _take(self, run: Run, here: str) -> None:
+        self.run, self._here = run, here
         self._asked = monotonic()
-        began_on = run.tag("processor") or processor()
-        self._moved_from = None if began_on == processor() else began_on
+        began_on = run.tag("processor") or here
+        self._moved_from = None if began_on == here else began_on
         run.log_tags(
             attempt=self._id,
             wanted="yes",
             worker=f"{socket.gethostname()}:{os.getpid()}",
             root=stores.root_id(),
-            processor=began_on,
             **self._tags,
         )
 
@@ -152,4 +154,4 @@ class _Attempt(Observer):
         assert self.run is not None
         assert self._moved_from is not None
         for run in self._store.find(level="generation", parent=self.run.id, generation=str(generation)):
-            run.log_tags(processor=processor(), moved_from=self._moved_from)
+            run.log_tags(processor=self._here, moved_from=self._moved_from)

@@ -68,21 +68,23 @@ def run_loop(
     existing = alike[0] if alike else None
     if existing and (existing.tag("corpus_digest") or "") != testbed.digest:
         raise ConfigError(f"the corpus is not what it was when {name} began; `run --new` starts over with it")
-    if existing and existing.status != "FINISHED":
-        observer.run_taken(existing)  # before it is looked what is done: whoever else was at it writes no more
-    found = store.find(level="generation", parent=existing.id) if existing else []
-    recorded = {int(generation.tag("generation") or 0): generation for generation in found}
-    if existing and existing.status == "FINISHED" and recorded.keys() >= set(range(1, config.num_generations + 1)):
-        _show_complete(recorded, observer)
-        return existing
+    if existing and existing.status == "FINISHED":
+        recorded = _generations(store, existing)
+        if recorded.keys() >= set(range(1, config.num_generations + 1)):
+            _show_complete(recorded, observer)
+            return existing
+    learner = learner_of(config)  # torch is imported here: no generation is charged with it
+    if existing:
+        observer.run_taken(existing, learner.device)  # before it is looked what is done: no one else writes any more
+    recorded = _generations(store, existing) if existing else {}
     original = draw_original(config, testbed)
-    learner = learner_of(config).prepared(original.texts)  # torch is imported here: no generation is charged with it
+    learner = learner.prepared(original.texts)
     likeness = likeness_of(config, learner, testbed)
     with running(lambda: existing or create_loop(store, config, name, study, parent, testbed.digest)) as run:
-        observer.run_taken(run)
+        observer.run_taken(run, learner.device)
         reference = Sample.of(original.texts, testbed)
         measures = as_metrics(_measure_original(config, reference, likeness)) | _lost(learner, original, observer)
-        record_origin(run, config, original, measures, prompts(config, testbed))
+        record_origin(run, config, learner.device, original, measures, prompts(config, testbed))
         with Writer.open() as history:
             history.add(0, measures, Written.of(reference))
             loop = _Loop(config, learner, study, run, reference, likeness, observer, history, new, reached=run.reached)
@@ -94,6 +96,12 @@ def run_loop(
             history.log(run)
         _describe_outcome(run, config)
     return run
+
+
+def _generations(store: Store, loop: Run) -> dict[int, Run]:
+    """Those on record, by number."""
+    found = store.find(level="generation", parent=loop.id)
+    return {int(generation.tag("generation") or 0): generation for generation in found}
 
 
 def _show_complete(recorded: dict[int, Run], observer: Observer) -> None:

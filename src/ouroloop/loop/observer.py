@@ -16,8 +16,10 @@ class Observer:
     def loop_is_complete(self) -> None:
         """Everything is on record already; its generations follow, none of them is computed."""
 
-    def run_taken(self, run: "Run") -> None:
-        """The loop's run, found or created, before it is written to; one that is gone on with twice."""
+    def run_taken(self, run: "Run", device: str) -> None:
+        """The loop's run, found or created, before it is written to; one that is gone on with twice. `device` is what
+        the learner computes on here.
+        """
 
     def texts_lost(self, count: int, num_texts: int) -> None:
         """So many texts of D_0 are others in the tokens of the learner."""

@@ -37,8 +37,10 @@ def commit() -> str:
 
 
 @cache
-def processor() -> str:
-    """The kind of processor, and how wide it computes: another one may round otherwise."""
+def processor(device: str = "cpu") -> str:
+    """The kind of processor, and how wide it computes, and the GPU of a learner that computes on one: another may round
+    otherwise. `device` is the learner's.
+    """
     fields: dict[str, str] = {}
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
@@ -46,7 +48,8 @@ def processor() -> str:
     flags = set(fields.get("flags", "").split())
     widths = [width for width in ("avx512f", "avx2", "avx") if width in flags][:1]
     kind = [fields[key] for key in ("vendor_id", "cpu family", "model") if key in fields] or [platform.processor()]
-    return " ".join([platform.machine(), *kind, *widths])
+    host = " ".join([platform.machine(), *kind, *widths])
+    return host if device == "cpu" else f"{host}, {device}"
 
 
 @cache
@@ -64,7 +67,7 @@ def packages(*more: str) -> dict[str, str]:
     return {name: version(name) for name in (*always, *more)}
 
 
-def software() -> dict[str, Any]:
+def software(device: str) -> dict[str, Any]:
     """Commit, versions and machine, for the record of a loop."""
     changes = _git("status", "--porcelain") if commit() != "unknown" else None
     return {
@@ -73,7 +76,7 @@ def software() -> dict[str, Any]:
         "ouroloop_version": version("ouroloop"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "processor": processor(),
+        "processor": processor(device),
         "packages": {name: version(name) for name in _PACKAGES},
     }
 
@@ -97,12 +100,20 @@ def create_loop(
 
 
 def record_origin(
-    run: Run, config: LoopConfig, original: Dataset, metrics: Mapping[str, float], prompts: Sequence[str] = ()
+    run: Run,
+    config: LoopConfig,
+    device: str,
+    original: Dataset,
+    metrics: Mapping[str, float],
+    prompts: Sequence[str] = (),
 ) -> None:
     """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures; what the texts of
     every S_t go on with, in their order.
+
+    `device` is the learner's. A loop keeps the name of the processor that it began on.
     """
-    environment = software()
+    environment = software(device)
+    began_on = run.tag("processor") or environment["processor"]
     run.log_params(
         {
             key: value
@@ -123,7 +134,7 @@ def record_origin(
         {key: [(0, value)] for key, value in metrics.items()},
         skip_existing=True,
         note=loop_description(config),
-        **(environment | {"packages": packages, "root": stores.root_id()}),
+        **(environment | {"packages": packages, "root": stores.root_id(), "processor": began_on}),
     )
 
 
