@@ -28,15 +28,15 @@ def batches(dataset: Dataset) -> list[Batch]:
 def test_batches_are_filled_up_to_one_of_a_few_shapes(tiny: LoopConfig) -> None:
     given = batches(draw_original(tiny))
     shapes = {
-        (len(one.ids_N), *one.blocks.blocks[0].shape) for one in (filled(batch, CONFIG.batch_size) for batch in given)
+        (len(one.ids_N), *one.blocks.shapes[0]) for one in (filled(batch, CONFIG.batch_size) for batch in given)
     }
     assert len({len(batch.ids_N) for batch in given}) > 1, "batches of one size would show nothing"
     assert len(shapes) == 1
     for batch in given:
         one = filled(batch, CONFIG.batch_size)
         assert one.counts_N.sum() == batch.counts_N.sum()
-        (index_BL,) = one.blocks.blocks
-        assert index_BL.flatten()[one.blocks.back_N].tolist() == list(range(len(one.ids_N)))
+        assert len(one.blocks.shapes) == 1
+        assert one.blocks.index_P[one.blocks.back_N].tolist() == list(range(len(one.ids_N)))
 
 
 def test_what_fills_a_batch_up_changes_neither_its_loss_nor_its_gradients(tiny: LoopConfig) -> None:

@@ -32,15 +32,14 @@ def tokens(lengths: np.ndarray) -> tuple[Tensor, Tensor]:
 @given(st.lists(st.integers(1, 126), min_size=1, max_size=40).map(sorted), st.booleans())
 def test_a_layout_holds_every_token_once_and_no_more_padding_than_one_block(lengths: list[int], single: bool) -> None:
     found = layout(np.array(lengths), single_block=single)
-    places = torch.cat([index_BL.flatten() for index_BL in found.blocks])
-    assert places[found.back_N].tolist() == list(range(sum(lengths)))
-    assert len(places) <= len(lengths) * lengths[-1]
-    assert sum(len(index_BL) for index_BL in found.blocks) == len(lengths)
-    assert len(found.blocks) == 1 or not single
+    assert found.index_P[found.back_N].tolist() == list(range(sum(lengths)))
+    assert len(found.index_P) <= len(lengths) * lengths[-1]
+    assert sum(num_texts for num_texts, _ in found.shapes) == len(lengths)
+    assert len(found.shapes) == 1 or not single
 
 
 def test_short_and_long_expressions_are_kept_in_blocks_of_their_own() -> None:
-    assert [tuple(index_BL.shape) for index_BL in layout(np.array([5] * 40 + [120] * 3)).blocks] == [(40, 5), (3, 120)]
+    assert layout(np.array([5] * 40 + [120] * 3)).shapes == [(40, 5), (3, 120)]
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "gpt_neox", "llama", "opt", "qwen2"])

@@ -36,14 +36,21 @@ _BLOCK_COST = 100  # one more block takes as long as attention to so many more t
 
 
 class Layout(NamedTuple):
-    """How the N tokens of a batch, in one row, fall into blocks."""
+    """How the N tokens of a batch, in one row, fall into blocks of texts that are padded to the longest; P places."""
 
-    blocks: list[Tensor]
-    """Of B texts each, padded to the longest: where each token stands in the row, (B, L); 0 on padding."""
+    shapes: list[tuple[int, int]]
+    """(B, L) of each block."""
+    index_P: Tensor
+    """Where the token of each place stands in the row; 0 on padding."""
     is_padding_P: Tensor
-    """Of each place of the blocks, flattened and joined."""
     back_N: Tensor
-    """In which of these places each token stands."""
+    """In which place each token stands."""
+
+    def apart(self, values_P: Tensor) -> Iterator[Tensor]:
+        """What is in the places, block by block: (B, L, …)."""
+        sizes = [num_texts * length for num_texts, length in self.shapes]
+        for shape, values in zip(self.shapes, torch.split(values_P, sizes), strict=True):
+            yield values.view(*shape, *values.shape[1:])
 
 
 def layout(
@@ -61,17 +68,17 @@ def layout(
         tokens: npt.NDArray[np.int64] = np.arange(end, 0, -1) * lengths_B[end - 1]
         return tokens + _BLOCK_COST
 
-    blocks, are_tokens = list[Tensor](), list[npt.NDArray[np.bool]]()
+    shapes, indices, are_tokens = list[tuple[int, int]](), list[npt.NDArray[np.int64]](), list[npt.NDArray[np.bool]]()
     starts_B = np.cumsum(lengths_B) - lengths_B
     for first, end in [(0, len(lengths_B))] if single_block else cheapest_ranges(len(lengths_B), costs):
         columns_L = np.arange(max(longest, lengths_B[end - 1]))
         is_token_BL = columns_L < lengths_B[first:end, None]
-        index_BL = np.where(is_token_BL, starts_B[first:end, None] + columns_L, 0)
-        blocks.append(sent(torch.from_numpy(index_BL), device))
+        shapes.append(is_token_BL.shape)
+        indices.append(np.where(is_token_BL, starts_B[first:end, None] + columns_L, 0).ravel())
         are_tokens.append(is_token_BL.ravel())
     is_token_P = np.concatenate(are_tokens)
-    back_N = np.flatnonzero(is_token_P)
-    return Layout(blocks, *(sent(torch.from_numpy(array), device) for array in (~is_token_P, back_N)))
+    places = (np.concatenate(indices), ~is_token_P, np.flatnonzero(is_token_P))
+    return Layout(shapes, *(sent(torch.from_numpy(array), device) for array in places))
 
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -123,19 +130,17 @@ def _attention(
     """Causal attention within each text, as an attention function of transformers; all are (1, heads, N, D)."""
     assert packed is not None
     heads, keys_and_values = query.shape[1], key.shape[1]
-    index_P = torch.cat([index_BL.flatten() for index_BL in packed.blocks])
     rows = [
         _IntoBlocks.apply(  # type: ignore[no-untyped-call]
-            states[0].transpose(0, 1).flatten(1), index_P, packed.back_N
+            states[0].transpose(0, 1).flatten(1), packed.index_P, packed.back_N
         )
         for states in (query, key, value)
     ]
-    sizes = [index_BL.numel() for index_BL in packed.blocks]
     attended: list[Tensor] = []
-    for index_BL, *parts in zip(packed.blocks, *(states_PF.split(sizes) for states_PF in rows), strict=True):
+    for parts in zip(*map(packed.apart, rows), strict=True):
         q, k, v = (
-            states_PF.view(*index_BL.shape, count, -1).transpose(1, 2)
-            for states_PF, count in zip(parts, (heads, keys_and_values, keys_and_values), strict=True)
+            states_BLF.unflatten(2, (count, -1)).transpose(1, 2)
+            for states_BLF, count in zip(parts, (heads, keys_and_values, keys_and_values), strict=True)
         )
         out_BHLD = F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=heads != keys_and_values
@@ -143,7 +148,7 @@ def _attention(
         attended.append(out_BHLD.transpose(1, 2).flatten(0, 1))
     together_PHD = attended[0] if len(attended) == 1 else torch.cat(attended)
     back_NF: Tensor = _OutOfBlocks.apply(  # type: ignore[no-untyped-call]
-        together_PHD.flatten(1), index_P, packed.is_padding_P, packed.back_N
+        together_PHD.flatten(1), packed.index_P, packed.is_padding_P, packed.back_N
     )
     return back_NF.view(1, -1, heads, together_PHD.shape[-1]), None
 
@@ -201,7 +206,8 @@ def packed_logits(model: PreTrainedModel, ids_N: Tensor, positions_N: Tensor, pa
 def padded_logits(model: PreTrainedModel, ids_N: Tensor, packed: Layout) -> Tensor:
     """The same, each block run through all of the model with its padding: what works for any causal LM."""
     # Rows are padded on the right, so causality alone keeps padding out of every real position
-    logits = [model(input_ids=ids_N[index_BL], use_cache=False).logits.flatten(0, 1) for index_BL in packed.blocks]
+    blocks = packed.apart(ids_N[packed.index_P])
+    logits = [model(input_ids=ids_BL, use_cache=False).logits.flatten(0, 1) for ids_BL in blocks]
     return torch.cat(logits)[packed.back_N]
 
 

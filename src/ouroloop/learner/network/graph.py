@@ -45,8 +45,8 @@ class Filled(NamedTuple):
 
     @property
     def tensors(self) -> list[Tensor]:
-        *of_tokens, (blocks, is_padding_P, back_N) = self
-        return [*of_tokens, *blocks, is_padding_P, back_N]
+        *of_tokens, (_, *of_places) = self
+        return [*of_tokens, *of_places]
 
 
 def filled(batch: Batch, size: int, device: torch.device | str = "cpu") -> Filled:
@@ -108,7 +108,7 @@ class GraphedSteps:
             group["lr"].fill_(peak * learning_rate_factor)
         if self._device.type != "cuda":
             return self._run(given)
-        shape = (len(given.ids_N), *given.blocks.blocks[0].shape)
+        shape = (len(given.ids_N), *given.blocks.shapes[0])
         if shape not in self._recorded:
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):  # where it is recorded too
