@@ -27,7 +27,8 @@ def row(name: str, coverage: dict[int, float], **others: float) -> Row:
     made = Row(name, "full_synthetic", "", "data only", 3)
     values = {"diversity_retention": 1.0, "grammar_membership": 0.6, "unique_fraction": 1.0} | others
     for seed, end in coverage.items():
-        made.curves[seed] = {"coverage": {1: 0.5, LAST: end}} | {k: {1: v, LAST: v} for k, v in values.items()}
+        curves = {"coverage": {1: 0.5, LAST: end}} | {k: {1: v, LAST: v} for k, v in values.items()}
+        made.outcomes[seed] = Outcome("", curves, (), "", {})
     return made
 
 
@@ -124,7 +125,7 @@ def test_the_best_that_the_other_cycle_lacks_are_named_once_the_first_is_complet
     found = sorted(scored(*rows), key=lambda one: -one.scores["coverage"].last.mean)
     assert not_chosen(found, study, most=3) == ["b", "c"], "the baseline and M_1 are no choice, and `a` is run"
     assert not_chosen(found, study, most=1) == []
-    del found[-1].curves[3]
+    del found[-1].outcomes[3]
     assert not_chosen(found, study, most=3) == [], "who is best is not known yet"
 
 

@@ -1,5 +1,7 @@
 """A panel for each measure, with real text beside it."""
 
+import pytest
+
 from ouroloop.report.panels import drawing
 from ouroloop.report.tables import frame
 
@@ -20,6 +22,13 @@ def test_each_measure_has_a_panel_and_real_text_is_in_it() -> None:
     assert svg.count('stroke-dasharray="6,3"') == 2  # the control, in both
     assert svg.count('stroke-dasharray="1,3.5"') == 1  # D_0 itself, where it has the measure
     assert svg.count('stroke="var(--s0)"') >= 2
+
+
+@pytest.mark.parametrize(("count", "axes"), [(2, 2), (5, 5), (8, 4)])
+def test_where_there_is_no_panel_there_is_no_axis(count: int, axes: int) -> None:
+    rows = [(f"m{i}", f"measure {i}", "λ = 1", t, 1, 0.5, 0.5, 0.5, None, None, None, None)
+            for i in range(count) for t in range(1, 8)]  # fmt: skip
+    assert drawing({"measures": frame(COLUMNS, rows)})["measures"].count(">7</text>") == axes
 
 
 def test_nothing_measured_is_nothing_drawn() -> None:

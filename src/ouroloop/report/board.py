@@ -55,7 +55,7 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
 def _seeds(row: Row) -> str:
     """Whose, and which code computed them."""
     commits = dict.fromkeys(commit[:7] for seed in row.filed for commit in row.outcomes[seed].commits)
-    return f"seeds {', '.join(map(str, row.filed))} of {len(row.curves)}, {' '.join(commits)}"
+    return f"seeds {', '.join(map(str, row.filed))} of {len(row.outcomes)}, {' '.join(commits)}"
 
 
 def _table(rows: Sequence[Row], title: str) -> Table:
@@ -101,7 +101,7 @@ def write_board(
     loops = [
         outcome.as_record(method=row.method, cycle=row.cycle, seed=seed)
         for row in rows
-        for seed, outcome in sorted(row.outcomes.items())
+        for seed, outcome in sorted(row.runs.items())
     ]
     loops += [outcome.as_record() for outcome in others]
     content = {

@@ -340,8 +340,15 @@ def _panels(
     for layer in chart.layer:
         layer.data = alt.Undefined
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=width)
-    facet = alt.Facet(f"{key}:N", sort=names, title=None, header=header)
-    return chart.facet(facet, columns=min(wide, len(names)))
+    return faceted(chart, alt.Facet(f"{key}:N", sort=names, title=None, header=header), len(names), wide)
+
+
+def faceted(chart: Chart, facet: alt.Facet, count: int, columns: int) -> Chart:
+    """So many small charts in rows. The axis below a column stands in the last row, even where that has no chart: then
+    each chart has its own.
+    """
+    found = chart.facet(facet, columns=min(columns, count))
+    return found.resolve_axis(x="independent") if count > columns and count % columns else found
 
 
 def evenly(names: Sequence[str], most: int) -> list[str]:

@@ -26,6 +26,8 @@ from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION
 from ouroloop.testbed.base import words_of
 
+_HEATMAPS = 3  # of depth, on the page without scripts: with them it has each loop's
+
 
 def write_report(results: Results, folder: Path) -> Path:
     """Writes the report of a study or loop into `folder` and its run, and returns the page.
@@ -36,7 +38,8 @@ def write_report(results: Results, folder: Path) -> Path:
     tables = {**figure_tables(results), **methods_tables(results), "loops": loops(results)}
     with debug_mode(False):  # altair would check each part of a figure as it is made; the tests let it
         drawn = drawings(tables) | drawing(tables) | methods_drawing(tables)
-        few = drawings({"depth": tables["depth"]}, most=3) if "depth" in drawn and len(results.loops) > 3 else {}
+        is_many = "depth" in drawn and len(results.loops) > _HEATMAPS
+        few = drawings({"depth": tables["depth"]}, _HEATMAPS) if is_many else {}
         sentences = [*headline(results), *_answer(results)]
         content = page(results.name, sentences, _facts(results), tables, drawn | few)
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ told apart from all that share the last one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,19 +15,13 @@ from ouroloop.config import LoopConfig
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.outcomes import Curves, Outcome
-from ouroloop.report.results import bounds_of_kept
+from ouroloop.report.results import bounds_of, bounds_of_kept
 from ouroloop.science.metrics import RETENTION
-from ouroloop.science.statistics import SHARE, UNBOUNDED, Bounds, Interval, interval
+from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, interval
 from ouroloop.study.config import StudyConfig, knowledge
 
-SCORES: dict[str, Bounds] = {
-    "coverage": SHARE,
-    "kl_forward_nats": (0.0, float("inf")),
-    RETENTION: (0.0, 1.0),  # or what a loop kept, where that is more
-    "grammar_membership": SHARE,
-    "unique_fraction": SHARE,
-}
-"""What the board shows of each method, and between which bounds it lies; it ranks by the first."""
+SCORES = ("coverage", "kl_forward_nats", RETENTION, "grammar_membership", "unique_fraction")
+"""What the board shows of each method; it ranks by the first."""
 
 KEEP_M1 = "keep M_1"
 MEASURES = (*SCORES, "num_drawn", "train_seconds")
@@ -53,10 +47,8 @@ class Row:
     knows: str
     wanted: int
     """Seeds."""
-    curves: dict[int, Curves] = field(default_factory=dict)
-    """Of finished loops, by seed."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
-    """The same with where they are from; M_1 kept has none."""
+    """Of finished loops, by seed; of M_1 kept what comes of the baseline's."""
     reason: str = ""
     """Why it cannot be run; empty where it can."""
     scores: dict[str, Score] = field(default_factory=dict)
@@ -70,13 +62,22 @@ class Row:
     """How many of its cycle it is told apart from, and better."""
 
     @property
+    def curves(self) -> dict[int, Curves]:
+        return {seed: outcome.curves for seed, outcome in self.outcomes.items()}
+
+    @property
+    def runs(self) -> dict[int, Outcome]:
+        """The outcomes of loops that were run for it."""
+        return {} if self.method == KEEP_M1 else self.outcomes
+
+    @property
     def missing(self) -> int:
-        return 0 if self.reason else self.wanted - len(self.curves)
+        return 0 if self.reason else self.wanted - len(self.outcomes)
 
     @property
     def filed(self) -> list[int]:
         """Seeds whose loops are not on record here, but in the file that was committed."""
-        return sorted(seed for seed, outcome in self.outcomes.items() if outcome.is_filed)
+        return sorted(seed for seed, outcome in self.runs.items() if outcome.is_filed)
 
 
 def board(config: StudyConfig, store: Store | None, name: str, filed: Mapping[str, Outcome] | None = None) -> list[Row]:
@@ -128,20 +129,21 @@ def _enter(
     if run is not None and run.status == "FINISHED":
         outcome = Outcome.of_run(run, MEASURES)
     if outcome is not None:
-        row.outcomes[loop.seed], row.curves[loop.seed] = outcome, outcome.curves
+        row.outcomes[loop.seed] = outcome
 
 
 def _score(rows: list[Row], loop: LoopConfig) -> None:
     """Adds the row of M_1 kept, and scores all; the first row is the baseline."""
     last = loop.num_generations
     baseline = rows[0]
-    if baseline.curves:
+    if baseline.outcomes:
         rows.append(_keep_m1(baseline, last))
     for row in rows:
-        kept = (value for curves in row.curves.values() for value in curves.get(RETENTION, {}).values())
-        for key, bounds in (SCORES | {RETENTION: bounds_of_kept(kept)}).items():
-            ends = [curve for seed in sorted(row.curves) if (curve := _curve(row, seed, key, last))]
-            if ends and len(ends) == len(row.curves):
+        kept = bounds_of_kept(value for curves in row.curves.values() for value in curves.get(RETENTION, {}).values())
+        for key in SCORES:
+            bounds = kept if key == RETENTION else bounds_of(key)
+            ends = [curve for _, curves in sorted(row.curves.items()) if (curve := _curve(curves, key, last))]
+            if ends and len(ends) == len(row.outcomes):
                 area = [float(np.mean(curve)) for curve in ends]
                 row.scores[key] = Score(_within([curve[-1] for curve in ends], bounds), _within(area, bounds))
         row.keeps = _keeps(row, last)
@@ -149,9 +151,9 @@ def _score(rows: list[Row], loop: LoopConfig) -> None:
     _rank([row for row in rows if "coverage" in row.scores], last)
 
 
-def _curve(row: Row, seed: int, key: str, last: int) -> list[float]:
+def _curve(curves: Curves, key: str, last: int) -> list[float]:
     """Generations 1 to the last; empty where any is absent."""
-    values = row.curves[seed].get(key, {})
+    values = curves.get(key, {})
     return [values[t] for t in range(1, last + 1)] if values.keys() >= set(range(1, last + 1)) else []
 
 
@@ -165,18 +167,19 @@ def _within(values: Sequence[float], bounds: Bounds) -> Interval:
 def _keep_m1(baseline: Row, last: int) -> Row:
     """M_1, kept: nothing is run, its measures are those of the baseline's first generation again and again."""
     row = Row(KEEP_M1, baseline.cycle, "M_1 is kept, and no later model is trained", "previous model", baseline.wanted)
-    for seed, curves in baseline.curves.items():
-        first = {key: values[1] for key, values in curves.items() if 1 in values}
-        row.curves[seed] = {
+    for seed, outcome in baseline.outcomes.items():
+        first = {key: values[1] for key, values in outcome.curves.items() if 1 in values}
+        curves = {
             key: {t: value if key in SCORES or t == 1 else 0.0 for t in range(1, last + 1)}
             for key, value in first.items()
         }
+        row.outcomes[seed] = replace(outcome, curves=curves)
     return row
 
 
 def _keeps(row: Row, last: int) -> bool | None:
     needed = ("coverage", RETENTION, "grammar_membership")
-    if not row.curves or any(key not in row.scores for key in needed):
+    if not row.outcomes or any(key not in row.scores for key in needed):
         return None
     first = {key: float(np.mean([curves[key][1] for curves in row.curves.values()])) for key in needed}
     end = {key: row.scores[key].last.mean for key in needed}
@@ -189,11 +192,12 @@ def _keeps(row: Row, last: int) -> bool | None:
 
 def _cost(row: Row, baseline: Row, m: int, last: int) -> None:
     """Samples that were drawn, and seconds of training on the same kind of processor, over those of the baseline."""
-    shared = sorted(row.curves.keys() & baseline.curves.keys())
+    shared = sorted(row.outcomes.keys() & baseline.outcomes.keys())
     for key, usual in (("num_drawn", m), ("train_seconds", None)):
         both = shared if usual else [seed for seed in shared if _on_one_kind(row, baseline, seed)]
         mine, theirs = (
-            sum(sum(_spent(one.curves[seed].get(key, {}), usual, last)) for seed in both) for one in (row, baseline)
+            sum(sum(_spent(curves[seed].get(key, {}), usual, last)) for seed in both)
+            for curves in (row.curves, baseline.curves)
         )
         if row.method == KEEP_M1 and key == "num_drawn":
             mine = m * len(both)
@@ -202,7 +206,7 @@ def _cost(row: Row, baseline: Row, m: int, last: int) -> None:
 
 
 def _on_one_kind(row: Row, other: Row, seed: int) -> bool:
-    return len({one.outcomes[seed].processor for one in (row, other) if seed in one.outcomes}) < 2
+    return row.outcomes[seed].processor == other.outcomes[seed].processor
 
 
 def _spent(values: Mapping[int, float], usual: float | None, last: int) -> list[float]:
@@ -215,8 +219,9 @@ def told_apart(one: Row, other: Row, last: int) -> float:
 
     A single seed tells nothing apart, and nor do equal values.
     """
-    both = sorted(one.curves.keys() & other.curves.keys())
-    differences = [one.curves[s]["coverage"][last] - other.curves[s]["coverage"][last] for s in both]
+    curves = one.curves, other.curves
+    both = sorted(curves[0].keys() & curves[1].keys())
+    differences = [curves[0][seed]["coverage"][last] - curves[1][seed]["coverage"][last] for seed in both]
     if len(differences) < 2:
         return 0.0
     found = interval(differences)
@@ -229,7 +234,7 @@ def _rank(rows: list[Row], last: int) -> None:
 
     Of several seeds one alone is no rank: it would be alike to all, and make all others so.
     """
-    ordered = sorted((row for row in rows if len(row.curves) >= min(2, row.wanted)), key=lambda row: -_mean(row))
+    ordered = sorted((row for row in rows if len(row.outcomes) >= min(2, row.wanted)), key=lambda row: -_mean(row))
     rank, group = 1, list[Row]()
     for place, row in enumerate(ordered, 1):
         if group and all(told_apart(other, row, last) for other in group):
@@ -259,7 +264,7 @@ def record(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "method": row.method, "cycle": row.cycle, "description": row.description, "knows": row.knows,
             "rank": row.rank, "told_apart_from_worse": row.beats, "keeps": row.keeps,
-            "seeds": sorted(row.curves), "seeds_of_the_file": row.filed, "seeds_missing": row.missing,
+            "seeds": sorted(row.outcomes), "seeds_of_the_file": row.filed, "seeds_missing": row.missing,
             "not_applicable": row.reason or None,
             "cost_over_baseline": row.cost,
             **{key: {"last": score.last._asdict(), "area": score.area._asdict()} for key, score in row.scores.items()},

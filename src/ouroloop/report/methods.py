@@ -34,7 +34,7 @@ def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
     if not rows:
         return {}
     tables = {"board": table(rows), "depth_by_method": depth_shares(results)}
-    awaited = () if any(row.curves for row in rows) else ("board",)
+    awaited = () if any(row.outcomes for row in rows) else ("board",)
     return {name: found for name, found in tables.items() if len(found) or name in awaited}
 
 
@@ -48,7 +48,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     found = []
     for row in rows:
         if "coverage" in row.scores:
-            cells: list[Any] = [row.cycle, row.rank, row.method, row.knows, len(row.curves), row.keeps, row.beats]
+            cells: list[Any] = [row.cycle, row.rank, row.method, row.knows, len(row.outcomes), row.keeps, row.beats]
             for key in SCORES:
                 score = row.scores.get(key)
                 cells += [None] * 4 if score is None else [*score.last[:3], score.area.mean]
@@ -171,4 +171,4 @@ def depth_by_method(table: pd.DataFrame) -> figures.Chart:
     ]
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelExpr="'depth ' + datum.value")
     chart = alt.layer(*layers, data=alt.NamedData(name="depth_by_method")).properties(width=150, height=130)
-    return chart.facet(alt.Facet("depth:N").title(None).header(header), columns=3)
+    return figures.faceted(chart, alt.Facet("depth:N").title(None).header(header), table["depth"].nunique(), 3)

@@ -24,7 +24,7 @@ from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
 from ouroloop.report.render import DAY
-from ouroloop.testbed.base import as_words
+from ouroloop.testbed.base import as_words, is_share
 
 MOST_DATA = 300_000
 """Of compressed data, in bytes; what is above it is thinned out on the page, and whole in the CSV files."""
@@ -164,7 +164,7 @@ def _cell(key: str, name: str, row: Mapping[str, Any], words: Mapping[str, str])
     elif value is None:
         shown = "–"
     elif key == "diversity_retention" or key in words:
-        shown = as_words(key, value) if "nats" in key else percent(value)
+        shown = percent(value) if is_share(key) else as_words(key, value)
     else:
         shown = f"{value:,.0f}" if key == "num_unique" else html.escape(str(value))
     kind = "" if key in ("loop", "state") else " class=number"

@@ -47,4 +47,4 @@ def measures(table: pd.DataFrame) -> figures.Chart:
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=_WIDTH + 20)
     chart = alt.layer(*layers, data=alt.NamedData(name="measures")).properties(width=_WIDTH, height=_HEIGHT)
     facet = alt.Facet("title:N").sort(titles).title(None).header(header)
-    return chart.facet(facet, columns=4).resolve_scale(y="independent")
+    return figures.faceted(chart, facet, len(titles), 4).resolve_scale(y="independent")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
@@ -19,10 +19,10 @@ from ouroloop.record.run import Run
 from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION, half_life
-from ouroloop.science.statistics import Bounds, Interval, interval
+from ouroloop.science.statistics import SHARE, Bounds, Interval, interval
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
-from ouroloop.testbed.base import Sample, Testbed
+from ouroloop.testbed.base import Sample, Testbed, is_share
 from ouroloop.testbed.logic.testbed import LogicTestbed
 
 FIXED_SHARE = 0.99
@@ -172,6 +172,11 @@ def last_generation(loops: Sequence[Loop]) -> int:
     """
     finished = [loop for loop in loops if loop.run.status == "FINISHED"]
     return min((loop.reached for loop in finished or loops), default=0)
+
+
+def bounds_of(key: str) -> Bounds:
+    """Of a measure that figures and tables show, but for what is kept."""
+    return SHARE if is_share(key) else (0.0, inf)
 
 
 def bounds_of_kept(kept: Iterable[float]) -> Bounds:

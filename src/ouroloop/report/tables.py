@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import product
-from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ouroloop.config import LogicData, LoopConfig
-from ouroloop.report.results import Loop, Results, retention_bounds
+from ouroloop.report.results import Loop, Results, bounds_of, retention_bounds
 from ouroloop.science.metrics import RETENTION
-from ouroloop.science.statistics import SHARE, interval
+from ouroloop.science.statistics import interval
 from ouroloop.testbed.base import noun_of
 
 NUM_EXAMPLES = 10_000
@@ -155,12 +154,11 @@ def measures(results: Results) -> pd.DataFrame:
                "interval_high", "real", "control")  # fmt: skip
     rows: list[tuple[Any, ...]] = []
     for (key, title), (cell, loops) in product(results.testbed.means.items(), results.cells.items()):
-        bounds = (0.0, inf) if "nats" in key or "ratio" in key else SHARE  # in which units they are, keys say
         real, halves = _values(loops, key, 0), _values(loops, f"control_{key}", 0)
         beside = [sum(values) / len(values) if values else None for values in (real, halves)]
         for generation in range(1, _reached(loops) + 1):
             if values := _values(loops, key, generation):
-                mean, low, high, n = interval(values, bounds)
+                mean, low, high, n = interval(values, bounds_of(key))
                 rows.append((key, title, cell, generation, n, mean, min(values), max(values), low, high, *beside))
     return frame(columns, rows)
 

@@ -256,9 +256,14 @@ def noun_of(testbed: Testbed) -> str:
     return f"{testbed.columns[-1]}s"
 
 
+def is_share(key: str) -> bool:
+    """Whether a measure that figures and tables show is in [0, 1]; of what is in nats, or a ratio, the key says so."""
+    return "nats" not in key and "ratio" not in key
+
+
 def as_words(key: str, value: float) -> str:
-    """A measure for people: nats where its key says so, else per cent."""
-    return f"{value:.3f}" if "nats" in key else f"{value:.1%}"
+    """A measure for people: a share as per cent."""
+    return f"{value:.1%}" if is_share(key) else f"{value:.3f}"
 
 
 @dataclass(frozen=True, eq=False)

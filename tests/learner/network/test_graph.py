@@ -27,9 +27,7 @@ def batches(dataset: Dataset) -> list[Batch]:
 
 def test_batches_are_filled_up_to_one_of_a_few_shapes(tiny: LoopConfig) -> None:
     given = batches(draw_original(tiny))
-    shapes = {
-        (len(one.ids_N), *one.blocks.shapes[0]) for one in (filled(batch, CONFIG.batch_size) for batch in given)
-    }
+    shapes = {(len(one.ids_N), *one.blocks.shapes[0]) for one in (filled(batch, CONFIG.batch_size) for batch in given)}
     assert len({len(batch.ids_N) for batch in given}) > 1, "batches of one size would show nothing"
     assert len(shapes) == 1
     for batch in given:
