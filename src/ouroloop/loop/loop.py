@@ -88,11 +88,13 @@ def run_loop(
         with Writer.open() as history:
             history.add(0, measures, Written.of(reference))
             loop = _Loop(config, learner, study, run, reference, likeness, observer, history, new, reached=run.reached)
+            is_frozen = gc.get_freeze_count() > 0
             gc.freeze()  # the libraries' half a million objects: collecting a generation's few takes 1 ms then, not 450
             try:
                 loop.walk(original, recorded)
             finally:
-                gc.unfreeze()
+                if not is_frozen:
+                    gc.unfreeze()
             history.log(run)
         _describe_outcome(run, config)
     return run
