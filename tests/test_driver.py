@@ -238,6 +238,9 @@ def test_a_signal_ends_the_study_and_the_same_command_goes_on(
     shown = {loop["loop"]: loop["generation"] for loop in record["loops"] if loop["state"] == "stopped"}
     assert shown == true
     assert max(shown.values()) > 0
+    assert ouroloop("sweep", *long, "--seeds=[2]", cwd=presets).returncode == 0
+    ended = {(run.tag("seed"), run.status) for run in Store.open().find(level="loop")}
+    assert ended == {("1", "KILLED"), ("2", "FINISHED")}, "what is not asked for any more does not go on"
     assert ouroloop("sweep", "grid", "--loop.num_generations=25", "--workers=2", cwd=presets).returncode == 0
     store = Store.open()
     loops = store.find(level="loop")

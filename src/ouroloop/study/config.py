@@ -276,6 +276,11 @@ class StudyConfig(Section):
         """The loops of a grid: its cells with each method, but for those that are `known`, by fingerprint."""
         return [loop for key, (loop, _) in self._spanned.items() if key not in self._elsewhere and key not in known]
 
+    def spans(self, loop: LoopConfig) -> bool:
+        """Whether it is one of `loops`."""
+        key = loop.fingerprint()
+        return key in self._spanned and key not in self._elsewhere
+
     def method(self, fingerprint: str) -> str:
         """The name of the method of the loop with this fingerprint; empty where it has none."""
         return self._spanned[fingerprint][1] if self.methods and fingerprint in self._spanned else ""

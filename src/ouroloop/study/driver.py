@@ -234,12 +234,12 @@ class _Driver:
         self._running[future] = cell
 
     def _next(self) -> Cell | None:
-        """What was stopped goes on first; then what the kind of study asks for."""
+        """What was stopped goes on first, if it is still asked for; then what the kind of study asks for."""
         for cell in self.cells:
             if cell.state == "stopped" and self._is_decided(cell):
                 cell.state = "pruned"
                 self._end(cell)
-            elif cell.state == "stopped":
+            elif cell.state == "stopped" and (self._config.kind != "grid" or self._config.spans(cell.loop)):
                 return cell
         if self._config.kind == "pareto":
             again = next(self._chosen, None)
