@@ -65,7 +65,7 @@ class StudyLines:
 
 
 class LoopView(Observer):
-    """A live display on a terminal, one line per generation elsewhere. Use as a context manager."""
+    """A live display on a terminal, one line per generation elsewhere. A context manager, entered for each loop."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -75,7 +75,7 @@ class LoopView(Observer):
         )  # fmt: skip
         self._generations: TaskID = self._progress.add_task("generations", total=1, note="")
         self._steps: TaskID = self._progress.add_task("", total=1, note="")
-        self._live = Live(self, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._live: Live | None = None
         self._title = ""
         self._config: LoopConfig | None = None
         self._rows: list[tuple[int, dict[str, float]]] = []
@@ -84,7 +84,8 @@ class LoopView(Observer):
         self._started = monotonic()
 
     def __enter__(self) -> "LoopView":
-        if self._live:
+        if self._console.is_terminal:
+            self._live = Live(self, console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
 
@@ -93,13 +94,15 @@ class LoopView(Observer):
     ) -> None:
         if self._live:
             self._live.stop()
+            self._live = None
 
     def __rich__(self) -> RenderableType:
         return Group(fitted(self.table(_ROWS), self._console), self._progress)
 
     def loop_started(self, config: LoopConfig, name: str) -> None:
         self._config, self._title, self._rows, self._copied = config, name, [], 0
-        self._progress.reset(self._generations, total=config.num_generations, note="")
+        self._seconds.clear()
+        self._progress.reset(self._generations, total=config.num_generations, description="generations", note="")
         if not self._live:
             self._console.print(f"{name}: {config.num_generations} generations", highlight=False)
 

@@ -165,18 +165,17 @@ class _Driver:
         self._config, self._store, self._console = config, store, console
         self._trials, self._run, self._lock = trials, run, lock
         self._running: dict[Future[LoopResult], Cell] = {}
-        self._lost: dict[str, tuple[int, int]] = {}  # by cell: the generation, and how many workers were lost in it
+        self._lost: dict[tuple[str, int], int] = {}  # by cell and generation: how many workers were lost in it
         self._alike: dict[str, list[Cell]] = {}  # further trials of a loop that was running when it was chosen again
-        self._polled = monotonic()
+        self._polled, self._watch = monotonic(), _Watch(self, console)
         self._show: Callable[[], None] = lambda: None
         self._known, self.recorded = trials.cells(), newest_loops(store, trials.name, config)
-        self._num_chosen = trials.num_counted(self._known)
+        self._num_chosen, self._grid = trials.num_counted(self._known), iter(config.loops())
         missing = [*self._gone(), *(cell for cell in self.cells if cell.state == "failed")]
         self.has_news = bool(missing)
         for cell in missing:  # the only thing that is known of it is that it has to run
             del self._known[cell.key]
         self._chosen = iter(missing if config.kind == "pareto" else [])
-        self._grid = iter(config.loops())
 
     @property
     def cells(self) -> list[Cell]:
@@ -227,7 +226,8 @@ class _Driver:
         self._known[cell.key] = cell
         arguments = (cell.loop, self._trials.name, self._run.id, self._config.method(cell.loop.fingerprint()))
         if isinstance(executor, InProcess):
-            with _Watch(self, cell, self._console) as watch:
+            self._watch.cell = cell
+            with self._watch as watch:
                 future = executor.submit(run_one, *arguments, watch=watch)
         else:
             future = executor.submit(run_one, *arguments, executor.environment)
@@ -334,13 +334,11 @@ class _Driver:
 
     def _give_back(self, cell: Cell, reason: str | None) -> None:
         """A lost worker says nothing of its loop, unless workers are lost again and again in the same generation."""
-        generation, often = cell.reached + 1, 1
-        if self._lost.get(cell.key, (0, 0))[0] == generation:
-            often += self._lost[cell.key][1]
-        self._lost[cell.key] = (generation, often)
+        where = cell.key, cell.reached + 1
+        self._lost[where] = often = self._lost.get(where, 0) + 1
         cell.state = "stopped"
         if often == _MOST_LOST:
-            cell.state, cell.error = "failed", f"{often} workers were lost in generation {generation}: {reason}"
+            cell.state, cell.error = "failed", f"{often} workers were lost in generation {where[1]}: {reason}"
             self._end(cell)
 
     def _end(self, cell: Cell) -> None:
@@ -385,16 +383,18 @@ class _Driver:
 
 
 class _Watch(LoopView):
-    """Shows a loop of this process, and tells the driver how far it has come."""
+    """Shows the loops of this process, one after another, and tells the driver how far each has come."""
 
-    def __init__(self, driver: _Driver, cell: Cell, console: Console) -> None:
+    cell: Cell
+
+    def __init__(self, driver: _Driver, console: Console) -> None:
         super().__init__(console)
-        self._driver, self._cell = driver, cell
+        self._driver = driver
 
     def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
         begun = self._started
         super().generation_finished(generation, metrics, source)
-        self._cell.reached = generation
-        note_retention(self._cell, metrics)
+        self.cell.reached = generation
+        note_retention(self.cell, metrics)
         if not source:
-            self._driver.watched(self._cell, monotonic() - begun)
+            self._driver.watched(self.cell, monotonic() - begun)
