@@ -89,6 +89,7 @@ def run_loop(
             history.add(0, measures, Written.of(reference))
             loop = _Loop(config, learner, study, run, reference, likeness, observer, history, new, reached=run.reached)
             is_frozen = gc.get_freeze_count() > 0
+            gc.collect(1)  # or cycles that nobody needs any more are frozen too, and then too old to be looked at
             gc.freeze()  # the libraries' half a million objects: collecting a generation's few takes 1 ms then, not 450
             try:
                 loop.walk(original, recorded)
