@@ -18,7 +18,6 @@ from typing import NamedTuple
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import yaml
 from filelock import FileLock
 from hypothesis import settings
 from sqlalchemy import event
@@ -143,8 +142,8 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session")
 def collapsing_root(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """A root with a study of two cells and two seeds, run by the command line and registered: nearly greedy
-    sampling makes its loops collapse in three generations. Made once for all processes that share the tests."""
+    """A root with a study of two cells and two seeds, run and registered, without a report: nearly greedy sampling
+    makes its loops collapse in three generations. Made once for all processes that share the tests."""
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "collapsing"
     with FileLock(root.with_suffix(".lock")):
@@ -154,14 +153,20 @@ def collapsing_root(tmp_path_factory: pytest.TempPathFactory, empty_store: Path)
 
 
 def fill_collapsing(root: Path, empty_store: Path) -> None:
+    from rich.console import Console
+
+    from ouroloop.record.track import Store
+    from ouroloop.report.registry import register
+    from ouroloop.study.config import StudyConfig
+    from ouroloop.study.driver import run_study
+
     copy_store(empty_store, root)
-    (root / "collapsing.yaml").write_text(yaml.safe_dump(COLLAPSING))
     with pytest.MonkeyPatch.context() as patch, own_handlers():
         patch.setenv("OUROLOOP_ROOT", str(root))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.delenv("OUROLOOP_OPTUNA_URL", raising=False)
-        assert main(["sweep", str(root / "collapsing.yaml")]) == 0
-        assert main(["register", "collapsing"]) == 0
+        assert run_study(StudyConfig.model_validate(COLLAPSING), "collapsing", Console(quiet=True)) == 0
+        register(Store.existing(), "collapsing")
 
 
 @pytest.fixture

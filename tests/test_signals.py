@@ -94,6 +94,7 @@ def test_a_second_signal_ends_the_process_unless_it_comes_with_the_first(
     assert (done.returncode, done.stdout) == outcome
 
 
+@pytest.mark.heavy
 def test_what_nohup_ignores_stays_ignored() -> None:
     code = (
         "import os, signal\nfrom ouroloop.record.liveness import catch_signals\n"

@@ -62,17 +62,17 @@ class Stop(Observer):
 
 
 @pytest.mark.usefixtures("root")
-def test_a_study_in_every_state(tiny: LoopConfig, tmp_path: Path) -> None:
+def test_a_study_in_every_state(ideal: LoopConfig, tmp_path: Path) -> None:
     store = Store.open()
     parent = store.create("test", None, {"level": "study", "study": "test"})
 
     def loop(config: LoopConfig, observer: Observer | None = None) -> Run:
         return run_loop(config, store, name=config.label, study="test", parent=parent, observer=observer)
 
-    finished = [store.get(loop(incremental(tiny, 1.0, seed)).id) for seed in (5, 6)]
+    finished = [store.get(loop(incremental(ideal, 1.0, seed)).id) for seed in (5, 6)]
     with pytest.raises(Interrupted):
-        loop(incremental(tiny, 0.5, 5), Stop())
-    create_loop(store, incremental(tiny, 0.0, 5), "began", "test", parent).end("FAILED")  # before it recorded anything
+        loop(incremental(ideal, 0.5, 5), Stop())
+    create_loop(store, incremental(ideal, 0.0, 5), "began", "test", parent).end("FAILED")  # before it recorded anything
     lost = next(run for run in store.find(level="generation", parent=finished[0].id) if run.tag("generation") == "2")
     shutil.rmtree(lost.entity.info.artifact_uri.removeprefix("file://"))
     _artifact(finished[0], "history.jsonl").unlink()  # else it would be known what they were
@@ -100,11 +100,11 @@ def test_a_study_in_every_state(tiny: LoopConfig, tmp_path: Path) -> None:
     assert list(by_depth.values()) == [pytest.approx(1)] * len(by_depth)
     assert (finished[0].entity.info.run_name, "2") not in by_depth  # its samples are lost, and it is left out
     measured = rows(folder / "metrics.csv")
-    assert measured[0]["validation_nats"] == ""  # D_0 has none, and that is not 0
+    assert measured[0]["share_in_training_set"] == ""  # D_0 has none, and that is not 0
     assert {row["loop"] for row in measured} == {
-        "incremental-0.5-T0.8-s5",
-        "incremental-1-T0.8-s5",
-        "incremental-1-T0.8-s6",
+        "incremental-0.5-empirical-T0.8-s5",
+        "incremental-1-empirical-T0.8-s5",
+        "incremental-1-empirical-T0.8-s6",
     }
     assert '<p class="progress">1 failed, 2 finished, 1 killed</p>' in path.read_text()
     assert "<dt>cycle.synthetic_proportion</dt><dd>0.5, 1.0</dd>" in path.read_text()

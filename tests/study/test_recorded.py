@@ -75,6 +75,7 @@ def test_tables_of_another_version_are_left_to_optuna() -> None:
         recorded_studies()
 
 
+@pytest.mark.heavy
 def test_status_imports_no_optuna_and_leaves_nothing_behind(root: Path) -> None:
     """Nor MLflow, where no loop has stopped short: they take three seconds."""
     config = StudyConfig.model_validate({"loop": IDEAL, "synthetic_proportions": [0.5], "seeds": [1, 2]})
