@@ -16,11 +16,11 @@ from time import perf_counter
 from typing import Any
 
 import bench_peer
-import numpy as np
 import torch
 
 from ouroloop.config import LoopConfig, ModelConfig
 from ouroloop.learner import learner_of
+from ouroloop.learner.base import Fitted
 from ouroloop.loop.generation import compute
 from ouroloop.loop.loop import draw_original
 from ouroloop.loop.observer import Observer
@@ -32,6 +32,12 @@ PAPER = {"correctness": 0.8329, "error_rate": 0.0, "diversity_levenshtein": 0.52
 """S_1 of the paper's full synthetic loop, digitised from its figures 3 and 4."""
 SKIPPED = "no GPU here: make bench ARGS=--gpu was skipped, and nothing was measured"
 RESULTS = Path(__file__).parent / "results" / "bench-gpu.json"
+
+Row = dict[str, Any]
+
+
+def row(what: str, unit: str, *values: float, **beside: float) -> Row:
+    return {"what": what, "unit": unit, "values": list(values), **beside}
 
 
 def flops_per_token(shape: ModelConfig, lengths: list[int]) -> float:
@@ -72,7 +78,7 @@ def our_tokens_per_second(config: LoopConfig, steps: int, warm_up: int) -> float
     return training.num_tokens / steps * (last - first) / (end - begin)
 
 
-def training_rows(config: LoopConfig, device: str, pairs: int, steps: int, size: int) -> list[dict[str, Any]]:
+def training_rows(config: LoopConfig, device: str, pairs: int, steps: int, size: int) -> list[Row]:
     assert isinstance(config.model, ModelConfig)
     texts = list(draw_original(config).texts)
     lengths = [len(text.split()) + 1 for text in texts]
@@ -93,39 +99,32 @@ def training_rows(config: LoopConfig, device: str, pairs: int, steps: int, size:
     rows = []
     for name, values in speeds.items():
         flops = flops_per_token(config.model, [bench_peer.PIECE] if name == "nanoGPT's loop" else lengths)
-        used = median(values) * flops / peak
-        rows.append({"what": f"training, {name}", "unit": "tokens/s", "values": values, "share_of_peak": used})
+        rows.append(row(f"training, {name}", "tokens/s", *values, share_of_peak=median(values) * flops / peak))
     ratios = [own / peer for own, peer in zip(speeds["ours"], speeds["nanoGPT's loop"], strict=True)]
-    return [
-        *rows,
-        {"what": "ours over nanoGPT's loop", "unit": "ratio", "values": ratios},
-        {"what": "peak", "unit": "FLOP/s", "values": [peak]},
-    ]
+    return [*rows, row("ours over nanoGPT's loop", "ratio", *ratios), row("peak", "FLOP/s", peak)]
 
 
-def sampling_row(model: Any, config: LoopConfig, device: str, repeats: int) -> dict[str, Any]:
+def sampling_row(model: Fitted, config: LoopConfig, device: str, repeats: int) -> Row:
     count, values = config.data.num_examples, []
     for repeat in range(repeats):
         _wait(device)
         start = perf_counter()
         model.sample(count, stream(config.seed, "bench", repeat))
         values.append(count / (perf_counter() - start))
-    return {"what": f"sampling {count:,} texts of M_1", "unit": "texts/s", "values": values}
+    return row(f"sampling {count:,} texts of M_1", "texts/s", *values)
 
 
-def generation_rows(config: LoopConfig) -> list[dict[str, Any]]:
+def generation_rows(config: LoopConfig) -> list[Row]:
     """All of generation 1, from D_0 to its measures."""
     original = draw_original(config)
     start = perf_counter()
     made = compute(config, learner_of(config), 1, original, Sample.of(original.texts, config.data.testbed), Observer())
     minutes = (perf_counter() - start) / 60
-    rows = [{"what": "a generation", "unit": "minutes", "values": [minutes]}]
-    for key, paper in PAPER.items():
-        rows.append({"what": f"{key} of S_1", "unit": "share", "values": [made.metrics[key]], "paper": paper})
-    return rows
+    beside = [row(f"{key} of S_1", "share", made.metrics[key], paper=paper) for key, paper in PAPER.items()]
+    return [row("a generation", "minutes", minutes), *beside]
 
 
-def measure(config: LoopConfig, device: str, pairs: int, steps: int, size: int) -> list[dict[str, Any]]:
+def measure(config: LoopConfig, device: str, pairs: int, steps: int, size: int) -> list[Row]:
     rows = training_rows(config, device, pairs, steps, size)
     short = config.changed(train={"num_steps": steps, "validate_every": steps})
     model = learner_of(short).fit(draw_original(config), Streams(config.seed, 1))
@@ -143,9 +142,9 @@ def main() -> None:
     rows = measure(config, "cuda", pairs=3, steps=500, size=8_192)
     machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda}
     RESULTS.write_text(json.dumps({"date": date.today().isoformat(), **machine, "rows": rows}, indent=2) + "\n")
-    for row in rows:
-        extra = "".join(f", {key} {row[key]:.3f}" for key in ("share_of_peak", "paper") if key in row)
-        print(f"{row['what']}: {np.median(row['values']):,.4g} {row['unit']}{extra}")
+    for one in rows:
+        beside = "".join(f", {key} {one[key]:.3f}" for key in ("share_of_peak", "paper") if key in one)
+        print(f"{one['what']}: {median(one['values']):,.4g} {one['unit']}{beside}")
     print(f"written to {RESULTS}")
 
 

@@ -81,11 +81,13 @@ def test_a_model_has_lost_nothing_to_itself() -> None:
 
 
 @pytest.mark.usefixtures("collapsing")
-def test_folders_are_compared_on_the_grammar() -> None:
-    """Their 32 positions have room for trees up to depth 3, of at most 29 words."""
+def test_folders_are_compared_on_texts_drawn_like_a_d_0() -> None:
+    """Their 32 positions have room for trees of depth 3, of at most 29 words, and for few that are deeper."""
     comparison = compare(find_model(str(folder_of())), find_model(str(folder_of("ouroloop-incremental-1.00-T0.1"))))
-    assert comparison.reference == "2,000 True expressions drawn from the grammar, depth 1 to 3"
-    assert set(comparison.depths) == {1, 2, 3}
+    assert comparison.reference.startswith(f"{len(comparison.texts):,} of 2,000 expressions drawn as D_0 is")
+    assert len(comparison.texts) == len(set(comparison.texts)) > 500
+    assert max(len(text.split()) for text in comparison.texts) == 31
+    assert {1, 2, 3} <= set(comparison.depths)
 
 
 def comparison() -> Comparison:

@@ -20,10 +20,8 @@ from ouroloop.report.stages import Cell, Found, find_cells, find_stages
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Array, Testbed, noun_of
-from ouroloop.testbed.logic.grammar import TruthLabel, capacity, unique_set
-from ouroloop.testbed.logic.testbed import LogicTestbed
 
-_DRAWN = 2_000  # expressions when no D_0 is on record
+_DRAWN = 2_000  # texts when no D_0 is on record
 _FOLDS = (10, 1_000)  # by more than this many times did a probability fall or rise
 _NUMBERS = ("log_p_before", "log_p_after", "change")
 
@@ -105,7 +103,7 @@ class Comparison:
 
 
 def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> Comparison:
-    """Both models on the D_0 that the first one's loop began with; for a folder, on a draw from the grammar.
+    """Both models on the D_0 that the first one's loop began with; for a folder, on texts drawn like one.
 
     Raises:
         ConfigError: D_0 is not on record, or a model has no positions for its texts.
@@ -139,14 +137,13 @@ def _texts(*models: FoundModel) -> tuple[Sequence[str], str]:
                 return loop.read_dataset("original_data.tsv.gz").texts, f"D_0 of {loop.entity.info.run_name}"
             except DatasetError as error:
                 raise ConfigError(str(error)) from None
-    if not isinstance(models[0].testbed, LogicTestbed):
+    testbed = models[0].testbed
+    if testbed.distribution is None:
         raise ConfigError(f"{models[0].name} is a folder, of which no D_0 is on record to compare the models on")
-    # What all of them have positions for: a tree of depth d has at most 4·2^d - 3 words, <eos> comes before them
-    positions = min(model.fitted.num_positions for model in models)
-    depth = max((d for d in range(1, 6) if 4 * 2**d - 3 < positions), default=1)
-    count = min(_DRAWN, capacity(1, depth, TruthLabel.TRUE_ONLY))
-    texts = unique_set(count, stream(0, "compare"), max_depth=depth)
-    return texts, f"{count:,} True expressions drawn from the grammar, depth 1 to {depth}"
+    positions = min(model.fitted.num_positions for model in models)  # one is the start symbol's
+    drawn = testbed.original(_DRAWN, stream(0, "compare"))
+    texts = [text for text in drawn if len(testbed.tokens(text)) < positions]
+    return texts, f"{len(texts):,} of {_DRAWN:,} {noun_of(testbed)} drawn as D_0 is: those no longer than a model takes"
 
 
 def compare_study(store: Store, study: str, temperature: float = 1.0) -> tuple[list[Comparison], list[str]]:

@@ -14,8 +14,10 @@ from ouroloop.errors import reason
 from ouroloop.preset_files import did_you_mean, shown
 from ouroloop.record import stores
 from ouroloop.science.seeding import stream
+from ouroloop.testbed.base import Testbed
 from ouroloop.testbed.logic.testbed import LogicTestbed
 from ouroloop.testbed.text.testbed import TextTestbed
+from ouroloop.testbed.tokenizer import WordTokenizer
 
 if TYPE_CHECKING:  # torch and MLflow take seconds to import, and a name may be mistyped
     from ouroloop.learner.network.learner import Network
@@ -31,7 +33,7 @@ class FoundModel:
     """As it was asked for."""
     fitted: "Network"
     """As S_t was sampled from it."""
-    testbed: LogicTestbed | TextTestbed
+    testbed: Testbed
     generation: "Run | None"
     """The run that made it; None for a folder."""
 
@@ -43,7 +45,7 @@ class FoundModel:
         Raises:
             ConfigError: the prompt has other words than the language, or is too long for the model.
         """
-        if isinstance(self.testbed, LogicTestbed):
+        if isinstance(self.testbed.tokenizer, WordTokenizer):
             prompt = " ".join(prompt.split())
             allowed = self.testbed.tokenizer.words[:-1]
             unknown = [word for word in prompt.split() if word not in allowed]
@@ -127,7 +129,7 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
     return sampling
 
 
-def language_of(folder: Path) -> LogicTestbed | TextTestbed:
+def language_of(folder: Path) -> Testbed:
     """What a saved model writes, by its vocabulary: one that is not that of logic is of text."""
     vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     return LogicTestbed() if vocabulary == LogicTestbed().tokenizer.vocabulary else TextTestbed()
