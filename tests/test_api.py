@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import pytest
 
 import ouroloop
+from ouroloop.config.data import TextData
 from tests.conftest import TINY
 
 IDEAL = {"model": {"kind": "empirical"}, "train": None}
@@ -84,8 +86,10 @@ def test_models_by_generation_and_by_stage() -> None:
     for stage in stages:
         assert stage is not None
         assert loop.model(stage).generation is not None
-    with pytest.raises(LookupError, match="no weights of 77"):
+    kept = [run.tag("generation") for run in loop.loops[0].generations if run.model_id]
+    with pytest.raises(LookupError, match=rf"no weights of 77 are on record; there are those of {kept[0]} \("):
         loop.model(77)
+    assert repr(last) == f"<FoundModel '{last.name}'>"
 
 
 @pytest.mark.heavy
@@ -105,14 +109,48 @@ def test_a_study_and_its_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("root")
+def test_results_say_what_they_are_in_a_line(tiny_config: ouroloop.LoopConfig) -> None:
+    results = ouroloop.run(tiny_config, name="mine", show=False)
+    [name] = results
+    assert name == results.loops[0].name
+    assert len(results) == 1
+    assert repr(results) == f"<StudyResults {name!r}: {name}>"
+    assert repr(results.loops[0]) == f"<Loop {name!r}: 3 generations>"
+    assert repr(ouroloop.load("mine")) == f"<StudyResults 'mine': {name}>"
+    with pytest.raises(LookupError, match=f"{name} has no generation 4 on record; the last is 3"):
+        results.samples(4)
+
+
+def test_values_are_what_scripts_have_at_hand(tmp_path: Path) -> None:
+    study = ouroloop.load_preset("sweep-smoke", seeds=range(2), synthetic_proportions=np.array([0.0, 0.5]))
+    assert isinstance(study, ouroloop.StudyConfig)
+    assert (study.seeds, study.synthetic_proportions) == ([0, 1], [0.0, 0.5])
+    cycle = ouroloop.load_preset("smoke", {"cycle.kind": "incremental"}, cycle__synthetic_proportion=np.float32(0.5))
+    assert isinstance(cycle, ouroloop.LoopConfig)
+    loop = ouroloop.load_preset("text-smoke", seed=np.int64(7), data__path=tmp_path / "a.txt", cycle=cycle.cycle)
+    assert isinstance(loop, ouroloop.LoopConfig)
+    assert isinstance(loop.data, TextData)
+    assert (loop.seed, loop.data.path, loop.cycle) == (7, str(tmp_path / "a.txt"), cycle.cycle)
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("base: smoke\nseed: 11\n")
+    assert ouroloop.load_preset(preset) == ouroloop.load_preset("smoke", seed=11)
+    with pytest.raises(ouroloop.ConfigError, match="seed: got <object object at"):
+        ouroloop.load_preset("smoke", seed=object())
+
+
+@pytest.mark.usefixtures("root")
 def test_bad_input_is_an_error_of_one_line(tiny_config: ouroloop.LoopConfig) -> None:
     with pytest.raises(ouroloop.ConfigError, match="num_generation"):
         ouroloop.run("smoke", num_generation=3)
     with pytest.raises(ouroloop.ConfigError, match="use `ouroloop sweep"):
         ouroloop.run("sweep-smoke")
     ouroloop.run(tiny_config, show=False)
-    with pytest.raises(ouroloop.ConfigError, match="no study or loop"):
-        ouroloop.load("never")
+    with pytest.raises(ouroloop.ConfigError, match=r"no study or loop .pyton. has run .did you mean python"):
+        ouroloop.load("pyton")
+    study = ouroloop.load_preset("sweep-smoke")
+    for wrong in (study, None):
+        with pytest.raises(ouroloop.ConfigError, match="allowed is a preset, by name or path, or a LoopConfig"):
+            ouroloop.run(wrong)  # type: ignore[arg-type]
     assert isinstance(ouroloop.load_preset("sweep-smoke"), ouroloop.StudyConfig)
     assert ouroloop.load_preset("smoke", {"data.max_depth": 4}).data.max_depth == 4
     with pytest.raises(AttributeError):

@@ -50,6 +50,15 @@ def presets(tmp_path: Path) -> Path:
         (["sweep", "no-such-preset"], "no preset 'no-such-preset'; there are: "),
         (["config", "smok"], "no preset 'smok' (did you mean smoke?); there are: "),
         (["run", "sweep-smoke"], "sweep-smoke is a study: use `ouroloop sweep sweep-smoke`"),
+        (["run", "sweep-smoke", "--seeds=[1]"], "sweep-smoke is a study: use `ouroloop sweep sweep-smoke`"),
+        (["sweep", "smoke", "--model.kind=empirical"], "smoke is a loop: use `ouroloop run smoke`"),
+        (["run", "smoke", "--seeds=[1]"], "unknown key 'seeds' (did you mean seed?)"),
+        (["run", "smoke", "--T=1"], "unknown option '--T' (did you mean --sampling.temperature?)"),
+        (["run", "smoke", "--lambda=0.5"], "(did you mean --cycle.synthetic_proportion?)"),
+        (["sweep", "sweep-smoke", "--λ=[0.5]"], "(did you mean --synthetic_proportions?)"),
+        (["sweep", "sweep-smoke", "--m=50"], "(did you mean --loop.data.num_examples?)"),
+        (["sweep", "sweep-smoke", "--on=slurm"], "Invalid value for '--on': 'slurm' is not one of 'local', 'ray'"),
+        (["run", "smoke", "--curation.steps=unique"], "got 'unique', allowed is a list, each text, or keys and values"),
         (
             ["run", "smoke", "--cycle.knid=balanced"],
             "unknown option '--cycle.knid' (did you mean --cycle.kind?); allowed here: kind, synthetic_proportion",
@@ -157,6 +166,12 @@ def test_a_read_only_folder_ends_with_2(ouroloop: CommandLine, root: Path) -> No
     assert done.returncode == 2
     assert f"cannot write to {root / 'mlruns'}" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_report_into_what_is_no_folder_ends_with_2(ouroloop: CommandLine, collapsing: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    done = ouroloop("report", "collapsing", f"--folder={tmp_path / 'taken'}")
+    assert (done.returncode, done.stderr) == (2, f"ouroloop: cannot write to {tmp_path / 'taken'}: File exists\n")
 
 
 def test_a_corrupt_preset_ends_with_2(ouroloop: CommandLine, tmp_path: Path) -> None:

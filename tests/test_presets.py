@@ -133,6 +133,15 @@ def test_bad_overrides_are_one_line(overrides: list[str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_preset_in_another_encoding_says_so(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "café.yaml"
+    path.write_bytes("base: smoke\ndescription: café\n".encode(encoding))
+    line = {"latin-1": 2, "utf-16": 1}[encoding]
+    with pytest.raises(ConfigError, match=f"café.yaml, line {line}: not UTF-8"):
+        load_preset(str(path), [], LoopConfig)
+
+
 def test_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"no preset 'smok' \(did you mean smoke\?\); there are: .*smoke, sweep-"):
         load_preset("smok", [], LoopConfig)
@@ -162,7 +171,7 @@ def test_a_binary_file_and_a_cycle_of_bases(tmp_path: Path) -> None:
     binary, own_base = tmp_path / "binary.yaml", tmp_path / "own.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x80")
     own_base.write_text(f"base: {own_base}")
-    with pytest.raises(ConfigError, match="not valid YAML"):
+    with pytest.raises(ConfigError, match="not UTF-8"):
         load_preset(str(binary), [], LoopConfig)
     with pytest.raises(ConfigError, match="is its own base"):
         load_preset(str(own_base), [], LoopConfig)

@@ -1,20 +1,23 @@
 """The program from Python, in a notebook cell or a script: what the commands do, and results as an object."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pydantic import BaseModel
 from rich.console import Console
 
 from ouroloop import presets
-from ouroloop.config import LoopConfig
+from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.console import LoopView, fitted
 from ouroloop.learner import require_runnable
 from ouroloop.loop.attempt import run_alone
 from ouroloop.loop.loop import prepared_testbed
+from ouroloop.preset_files import shown
 from ouroloop.record import stores
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -30,10 +33,23 @@ if TYPE_CHECKING:  # torch comes with it
 
 Overrides = Mapping[str, Any]
 """Dotted keys and their values: {"cycle.kind": "balanced"}."""
+Preset = str | PathLike[str]
+"""The name or the path of one."""
 
 
 class StudyResults(Results):
     """What a study or a lone loop found, so far; `results[name]` is one of its loops, by its name."""
+
+    def __repr__(self) -> str:
+        first, more = ", ".join(self.names[:3]), len(self.loops) - 3
+        return f"<StudyResults {self.title!r}: {first}{f' and {more} more loops' if more > 0 else ''}>"
+
+    def __len__(self) -> int:
+        return len(self.loops)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, as of any mapping."""
+        return iter(self.names)
 
     def __getitem__(self, loop: str) -> "StudyResults":
         chosen = [one for one in self.loops if loop in (one.name, one.run.id)]
@@ -70,7 +86,8 @@ class StudyResults(Results):
         """
         found = [(loop, texts) for loop in self.loops if (texts := loop.texts(generation)) is not None]
         if not found:
-            raise LookupError(f"{self.name} has no generation {generation} on record")
+            last = max((loop.reached for loop in self.loops), default=0)
+            raise LookupError(f"{self.title} has no generation {generation!r} on record; the last is {last}")
         rows = [
             (loop.name, *row)
             for loop, texts in found
@@ -79,7 +96,7 @@ class StudyResults(Results):
         return pd.DataFrame(rows, columns=["loop", "count", "share", *found[0][0].testbed.columns])
 
     def model(self, which: int | str) -> "FoundModel":
-        """M_t of the only loop, by t or by the stage whose first kept model it is; see `results[name]` for several.
+        """M_t of the only loop, by t or by the stage whose first kept model it is; `results[name]` is one of several.
 
         Raises:
             LookupError: there are several loops, or the weights of that generation were not kept.
@@ -88,9 +105,12 @@ class StudyResults(Results):
 
         if len(self.loops) > 1:
             raise LookupError(f"of which loop? results[name].model({which!r}) with one of: {', '.join(self.names)}")
-        run = self.loops[0].generation(which)
+        [loop] = self.loops
+        run = loop.generation(which)
         if run is None or run.model_id is None:
-            raise LookupError(f"no weights of {which!r} are on record; keep_weights says which are kept")
+            kept = [f"{one.tag('generation')} ({one.tag('stage')})" for one in loop.generations if one.model_id]
+            there_are = f"there are those of {', '.join(kept)}" if kept else "there are none"
+            raise LookupError(f"no weights of {which!r} are on record; {there_are}: keep_weights says which are kept")
         return find_model(f"models:/{run.model_id}")
 
     def compare(self, temperature: float = 1.0) -> "list[Comparison]":
@@ -118,39 +138,62 @@ def load(study_or_loop: str) -> StudyResults:
     Raises:
         ConfigError: there is none.
     """
+    stores.require_recorded(study_or_loop, "study", "run")
     found = read_results(Store.existing(), study_or_loop)
     return StudyResults(found.name, found.study, found.loops)
 
 
-def load_preset(preset: str, overrides: Overrides | None = None, /, **changes: Any) -> LoopConfig | StudyConfig:
+def load_preset(preset: Preset, overrides: Overrides | None = None, /, **changes: Any) -> LoopConfig | StudyConfig:
     """A preset's configuration; what is to differ is said by dotted keys, or as keywords with `__` for the dot.
 
     Raises:
         ConfigError: no such preset, an unknown key, a value out of range.
     """
-    spelled = _spelled(overrides, changes)
-    if presets.is_study(preset):
-        return presets.load_preset(preset, spelled, StudyConfig)
-    return presets.load_preset(preset, spelled, LoopConfig)
+    name, spelled = str(preset), _spelled(overrides, changes)
+    if presets.is_study(name):
+        return presets.load_preset(name, spelled, StudyConfig)
+    return presets.load_preset(name, spelled, LoopConfig)
 
 
 def _spelled(overrides: Overrides | None, changes: Mapping[str, Any]) -> list[str]:
     """As the command line spells them."""
     wanted = {**(overrides or {}), **{key.replace("__", "."): value for key, value in changes.items()}}
-    return [f"{key}={json.dumps(value)}" for key, value in wanted.items()]
+    return [f"{key}={_json(key, value)}" for key, value in wanted.items()]
+
+
+def _json(key: str, value: Any) -> str:
+    try:
+        return json.dumps(value, default=_plain)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{key}: got {shown(value)}, allowed is what a preset can say") from None
+
+
+def _plain(value: Any) -> Any:
+    """What a script has at hand where a preset has numbers, texts and lists: of numpy, a range, a path, a section."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, PathLike):
+        return str(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError
 
 
 def _chosen(
-    preset: str | presets.Config, kind: type[presets.Config], spelled: list[str], name: str | None
+    preset: str | PathLike[str] | presets.Config, kind: type[presets.Config], spelled: list[str], name: str | None
 ) -> tuple[presets.Config, str]:
     """The configuration, and what its runs are kept under."""
-    if isinstance(preset, str):
-        return presets.load_preset(preset, spelled, kind), name or presets.preset_name(preset)
+    if isinstance(preset, str | PathLike):
+        return presets.load_preset(str(preset), spelled, kind), name or presets.preset_name(str(preset))
+    if not isinstance(preset, kind):
+        raise ConfigError(f"got {shown(preset)}, allowed is a preset, by name or path, or a {kind.__name__}")
     return presets.changed(preset, spelled), name or "python"
 
 
 def run(
-    preset: str | LoopConfig,
+    preset: Preset | LoopConfig,
     overrides: Overrides | None = None,
     /,
     *,
@@ -184,7 +227,7 @@ def perform(config: LoopConfig, study: str, console: Console, new: bool = False)
 
 
 def sweep(
-    preset: str | StudyConfig,
+    preset: Preset | StudyConfig,
     overrides: Overrides | None = None,
     /,
     *,
@@ -208,7 +251,7 @@ def sweep(
 
 
 def estimate(
-    preset: str | LoopConfig | StudyConfig, overrides: Overrides | None = None, /, **changes: Any
+    preset: Preset | LoopConfig | StudyConfig, overrides: Overrides | None = None, /, **changes: Any
 ) -> tuple[float, int]:
     """Seconds of one worker, and bytes, that a loop or a study takes here, from a few steps that are really done.
 
@@ -217,7 +260,7 @@ def estimate(
     """
     from ouroloop.study.estimate import cost, loop_totals, study_totals
 
-    if isinstance(preset, str):
+    if isinstance(preset, str | PathLike):
         preset = load_preset(preset, overrides, **changes)
     if isinstance(preset, StudyConfig):
         config = presets.changed(preset, _spelled(overrides, changes))

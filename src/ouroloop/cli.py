@@ -77,8 +77,8 @@ def _explained(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ConfigError):
         return 2, stores.masked(str(error))
     if isinstance(error, TyperException):
-        context = getattr(error, "ctx", None)
-        return 2, f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'ouroloop'} --help"
+        context, said = getattr(error, "ctx", None), error.format_message().replace(": Value error, ", ": ")
+        return 2, f"{said.rstrip('.')}; see {context.command_path if context else 'ouroloop'} --help"
     if stores.is_full(error):
         return 2, str(stores.no_room())
     raise error
@@ -246,20 +246,6 @@ def status(
     return 0
 
 
-def _require_recorded(name: str, *kinds: str) -> None:
-    """Answers a mistyped name at once, where the store can be asked without MLflow."""
-    from ouroloop.record import stores
-
-    stores.require_store()
-    known = stores.known(*kinds)
-    if known is not None and name not in known:
-        studies = stores.known("study") or []
-        there_are = ", ".join(studies) or "none"
-        raise ConfigError(
-            f"no study or loop {shown(name)} has run{did_you_mean(name, studies)}; there are: {there_are}"
-        )
-
-
 @_app.command(cls=Command)
 def report(
     name: Annotated[
@@ -268,7 +254,9 @@ def report(
     folder: Annotated[Path | None, typer.Option(help="Where to; mlruns/reports/NAME without it.")] = None,
 ) -> int:
     """Write a page about what a study or loop found. Its figures and data lie beside it."""
-    _require_recorded(name, "study", "run")
+    from ouroloop.record import stores
+
+    stores.require_recorded(name, "study", "run")
     from ouroloop.api import load
 
     print(load(name).report(folder))
@@ -278,7 +266,9 @@ def report(
 @_app.command(cls=Command)
 def register(study: Study) -> int:
     """Register models of each stage of collapse. Each cell has a stable name; again, this brings it up to date."""
-    _require_recorded(study, "study")
+    from ouroloop.record import stores
+
+    stores.require_recorded(study, "study")
     from rich.console import Console
 
     from ouroloop.console import print_listing
@@ -332,12 +322,13 @@ def compare(
     as_json: Json = False,
 ) -> int:
     """Show what a later model can no longer write: the texts of D_0 whose probability fell most."""
+    from ouroloop.record import stores
     from ouroloop.report.models import require_model
 
     if len(models) > 2:
         raise ConfigError(f"compare takes a study or two models, not {len(models)} names")
     if len(models) == 1:
-        _require_recorded(models[0], "study")
+        stores.require_recorded(models[0], "study")
     else:
         for model in models:
             require_model(model)

@@ -39,6 +39,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def in_words(seconds: float) -> str:
+    """For a sentence: its two largest units, and never nothing."""
+    minutes, rest = divmod(max(1, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 class StudyLines:
     """A study for those who read a log: a line whenever a loop has come further, with the time left of them all."""
 

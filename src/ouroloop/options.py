@@ -62,11 +62,13 @@ class Command(TyperCommand):
         if kind is None:
             allowed = ", ".join(own)
             raise ConfigError(f"unknown option {shown(name)}{did_you_mean(name, own)}; allowed here: {allowed}")
+        from ouroloop.config import LoopConfig
         from ouroloop.presets import current_key, unknown_key
         from ouroloop.schema import is_key
+        from ouroloop.study.config import StudyConfig
 
         key = current_key(name.removeprefix("--"))
-        if not is_key(kind, key):
+        if not any(is_key(each, key) for each in (LoopConfig, StudyConfig)):  # the preset may be of the other kind
             raise ConfigError(unknown_key(kind, key, own, "--"))
 
     def invoke(self, ctx: Any) -> Any:

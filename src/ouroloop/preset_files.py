@@ -94,8 +94,11 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} has more than {_MAX_BYTES:,} bytes, which no preset needs")
     try:
         tree = parse(content.decode())
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid YAML{error if isinstance(error, NotYamlError) else ''}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}, line {line}: not UTF-8, as which presets are read") from None
+    except NotYamlError as error:
+        raise ConfigError(f"{path} is not valid YAML{error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold keys and values, as the other presets do")
     return tree

@@ -29,6 +29,13 @@ _SPANNED = {
     "loop.data.truth_label": "truth_labels",
     "loop.sampling.temperature": "temperatures",
 }
+# What the paper and the README write for them
+_LETTERS = {
+    "m": "data.num_examples",
+    "λ": "cycle.synthetic_proportion",
+    "lambda": "cycle.synthetic_proportion",
+    "T": "sampling.temperature",
+}
 _USUAL_KIND = {
     "data": LogicData.model_fields["kind"].default,
     "model": ModelConfig.model_fields["kind"].default,
@@ -103,7 +110,11 @@ def unknown_key(kind: type[BaseModel], key: str, also: Iterable[str] = (), dashe
     """What is wrong with a key, which one is near it, and which there are; a command line has options too."""
     options = list(also) if "." not in key else []
     here = ", ".join([*options, *below(kind, key)])
-    near = did_you_mean(dashes + key, [*options, *(dashes + known for known in keys(kind))])
+    if letter := _LETTERS.get(key):
+        field = letter if kind is LoopConfig else _SPANNED.get(f"loop.{letter}", f"loop.{letter}")
+        near = f" (did you mean {dashes}{field}?)"
+    else:
+        near = did_you_mean(dashes + key, [*options, *(dashes + known for known in keys(kind))])
     what = "option" if dashes else "key"
     rest = f"; allowed here: {here}" if here else f": {shown(key.rpartition('.')[0])} has no fields"
     return f"unknown {what} {shown(dashes + key)}{near}{rest}"

@@ -138,7 +138,7 @@ def _words(node: Node, definitions: Node) -> str:
             return f"a number{_range(node, 0)}"
         case "array":
             size = f" of at least {node['minItems']}" if "minItems" in node else ""
-            return f"a list{size}, each of it {_words(node['items'], definitions)}"
+            return f"a list{size}, each {_words(node['items'], definitions)}"
     return {"boolean": "true or false", "string": "text", "null": "null"}.get(node.get("type", ""), "keys and values")
 
 

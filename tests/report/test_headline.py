@@ -70,7 +70,7 @@ def test_one_seed_claims_no_interval() -> None:
         "One loop (full synthetic), one seed, so no interval over seeds: "
         "after 2 generations 60.0% of D_0's diversity is left."
     )
-    assert second == "No loop has lost half of it, over 2 generations or more."
+    assert second == "No loop has lost half of it in 2 generations."
 
 
 def test_what_was_not_measured_is_not_said() -> None:

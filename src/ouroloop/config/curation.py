@@ -4,14 +4,18 @@ A step is a class in a module of `science/curation/`, which has its fields and w
 It is known here by its name alone: what a configuration needs to know of it, it says itself.
 """
 
+import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 from importlib import import_module
+from inspect import getsource
+from types import FunctionType
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
 from ouroloop.config.section import Number, Section
+from ouroloop.errors import ConfigError
 from ouroloop.schema import allowed, below
 
 _METHODS = "ouroloop.science.curation"  # imported when a configuration names a step: it stands above this room
@@ -48,10 +52,31 @@ class Step(Section):
         if isinstance(name, str):
             cls.known[name] = cls
 
+    @classmethod
+    def own_source(cls) -> str:
+        """Digest of the methods that are not this program's: edited, it is another step. Empty for a step that came
+        with this program, whose code every generation names.
+
+        Raises:
+            ConfigError: a method has no source, as one that was typed at Python's own prompt.
+        """
+        kinds = [each for each in cls.__mro__ if issubclass(each, Step) and not each.__module__.startswith("ouroloop.")]
+        try:
+            sources = [getsource(method) for each in kinds for method in _methods(each)]
+        except OSError:
+            raise ConfigError(f"step {cls.__name__}: write it in a file or a notebook; its source is needed") from None
+        return hashlib.sha256("".join(sources).encode()).hexdigest()[:12] if kinds else ""
+
     @property
     def num_candidates(self) -> float:
         """What is drawn at first, for it to choose from. Unit: multiples of m."""
         return 1.0
+
+
+def _methods(kind: type) -> list[FunctionType]:
+    """What its body defines: functions, and those behind properties and class methods."""
+    parts = [getattr(part, "fget", getattr(part, "__func__", part)) for part in vars(kind).values()]
+    return [part for part in parts if isinstance(part, FunctionType) and part.__module__ == kind.__module__]
 
 
 def _step(value: Any) -> Any:
@@ -77,10 +102,13 @@ def _step(value: Any) -> Any:
         raise ValueError(f"{where}: got {first['input']!r}, allowed is {allowed(kind, first['loc'])[1]}") from None
 
 
+_AnyStep = Annotated[SerializeAsAny[Step], BeforeValidator(_step, json_schema_input_type=str | Step)]
+
+
 class CurationConfig(Section):
     """What becomes of the texts of M_t before they are S_t's part of D_t."""
 
-    steps: list[Annotated[SerializeAsAny[Step], BeforeValidator(_step)]] = Field(default=[])
+    steps: list[_AnyStep] = Field(default=[])
     """Applied in this order, each to what the one before it kept: names, or {name: …} with fields; none keeps all.
     docs/curation.md lists them."""
     max_drawn: Number = Field(default=8.0, ge=1, le=1_000)
@@ -93,3 +121,9 @@ class CurationConfig(Section):
     @property
     def label(self) -> str:
         return "+".join(step.name for step in self.steps)
+
+    def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
+        for step, one in zip(self.steps, given["steps"], strict=True):
+            if source := step.own_source():
+                one["source"] = source
+        return super()._identified(given)

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ouroloop import __version__
 from ouroloop.config import LoopConfig, flatten
 from ouroloop.record import stores
 from ouroloop.record.run import Run
@@ -73,7 +74,7 @@ def software(device: str) -> dict[str, Any]:
     return {
         "commit": commit(),
         "uncommitted_changes": "unknown" if changes is None else "yes" if changes else "no",
-        "ouroloop_version": version("ouroloop"),
+        "ouroloop_version": __version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "processor": processor(device),

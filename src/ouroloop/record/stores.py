@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 
 from ouroloop.config import ConfigError
 from ouroloop.errors import reason
+from ouroloop.preset_files import did_you_mean, shown
 
 PATIENCE_SECONDS = 60.0
 """How long a database that went away is waited for."""
@@ -200,13 +201,30 @@ def require_store() -> None:
         raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
 
 
-def require_writable() -> None:
-    """Creates the folder and writes to it once, so that a long run does not fail at its end.
+def require_recorded(name: str, *kinds: str) -> None:
+    """Answers a mistyped name at once, where the store can be asked without MLflow.
+
+    Raises:
+        ConfigError: there is no store, or no study or loop of that name.
+    """
+    require_store()
+    recorded = known(*kinds)
+    if recorded is not None and name not in recorded:
+        studies = known("study") or []
+        there_are = ", ".join(studies) or "none"
+        raise ConfigError(
+            f"no study or loop {shown(name)} has run{did_you_mean(name, studies)}; there are: {there_are}"
+        )
+
+
+def require_writable(chosen: Path | None = None) -> None:
+    """Creates the folder of all runs, or another one, and writes to it once, so that nothing long fails at its end.
 
     Raises:
         ConfigError: it cannot be created or written.
     """
-    folder = runs_folder()
+    folder = chosen or runs_folder()
+    remedy = "" if chosen else "; set OUROLOOP_ROOT to another folder"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not folder.stat().st_mode & 0o222:  # root could write all the same, against the owner's wish
@@ -214,7 +232,7 @@ def require_writable() -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror}; set OUROLOOP_ROOT to another folder") from None
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}{remedy}") from None
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

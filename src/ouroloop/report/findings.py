@@ -86,8 +86,8 @@ def _halving(results: Results) -> str:
     lives = {cell: found for cell, loops in results.cells.items() if (found := half_lives(loops))}
     halved = {cell: found for cell, found in lives.items() if found.num_events}
     if not halved:
-        fewest = min(loop.reached for loops in results.cells.values() for loop in loops)
-        return f"No loop has lost half of it, over {fewest} generations or more."
+        reached = sorted(loop.reached for loops in results.cells.values() for loop in loops)
+        return f"No loop has lost half of it in {_range(reached)} generations."
     soonest = min(halved, key=lambda cell: halved[cell].restricted_mean.mean)
     own = [loop.half_life for loop in results.cells[soonest] if loop.half_life]
     some, every = halved[soonest].num_events, halved[soonest].restricted_mean.num_seeds

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from altair.utils.schemapi import debug_mode
 
-from ouroloop.console import duration
+from ouroloop.console import in_words
+from ouroloop.record import stores
 from ouroloop.report.captions import as_text
 from ouroloop.report.figures import drawings
 from ouroloop.report.findings import findings_json, half_lives, headline, progress
@@ -34,15 +35,18 @@ def write_report(results: Results, folder: Path) -> Path:
 
     `report.html` needs no other file. Beside it: a PNG and an SVG for each figure and a CSV for its data,
     `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
+
+    Raises:
+        ConfigError: the folder cannot be written.
     """
+    stores.require_writable(folder)
     tables = {**figure_tables(results), **methods_tables(results), "loops": loops(results)}
     with debug_mode(False):  # altair would check each part of a figure as it is made; the tests let it
         drawn = drawings(tables) | drawing(tables) | methods_drawing(tables)
         is_many = "depth" in drawn and len(results.loops) > _HEATMAPS
         few = drawings({"depth": tables["depth"]}, _HEATMAPS) if is_many else {}
         sentences = [*headline(results), *_answer(results)]
-        content = page(results.name, sentences, _facts(results), tables, drawn | few)
-    folder.mkdir(parents=True, exist_ok=True)
+        content = page(results.title, sentences, _facts(results), tables, drawn | few)
     path = folder / "report.html"
     path.write_text(content, encoding="utf-8")
     for name, table in {**tables, "metrics": metrics(results)}.items():
@@ -129,7 +133,7 @@ def _facts(results: Results) -> Facts:
     measure = configuration.get("stages.measure", RETENTION).replace("_", " ")
     lead += f" Stages rest on {measure}, and below healthy on two generations in a row."
     seconds = sum(sum(loop.history.get("generation_seconds", {}).values()) for loop in results.loops)
-    spent = f"{duration(seconds)} (h:mm:ss) of training, sampling and measuring in all." if seconds else ""
+    spent = f"{in_words(seconds)} of training, sampling and measuring in all." if seconds else ""
     kind = "study" if results.study else "loop"
     about = configuration | _software(results)
     return Facts(kind, lead, progress(results), spent, about, words_of(results.testbed))

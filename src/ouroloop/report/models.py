@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # torch and MLflow take seconds to import, and a name may be 
 FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a folder"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FoundModel:
     name: str
     """As it was asked for."""
@@ -36,6 +36,9 @@ class FoundModel:
     testbed: Testbed
     generation: "Run | None"
     """The run that made it; None for a folder."""
+
+    def __repr__(self) -> str:
+        return f"<FoundModel {self.name!r}>"
 
     def write(self, count: int, temperature: float | None = None, prompt: str = "", seed: int = 0) -> list[str]:
         """So many texts that begin with the prompt, the same ones for the same seed.

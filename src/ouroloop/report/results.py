@@ -53,7 +53,7 @@ def as_number(label: str | None) -> float | None:
     return number if isfinite(number) else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loop:
     run: Run
     cell: str
@@ -65,6 +65,9 @@ class Loop:
     """None when it was recorded under another schema, or not at all."""
     commits: Sequence[str] = ()
     """Of the software that computed its generations, in their order."""
+
+    def __repr__(self) -> str:
+        return f"<Loop {self.name!r}: {self.reached} generations>"
 
     @property
     def testbed(self) -> Testbed:
@@ -78,9 +81,9 @@ class Loop:
     def generation(self, which: int | str) -> Run | None:
         """The finished run of generation t, or the first one with its weights that is in that stage."""
         done = [run for run in self.generations if run.status == "FINISHED"]
-        if isinstance(which, int):
-            return next((run for run in done if run.tag("generation") == str(which)), None)
-        return next((run for run in done if run.tag("stage") == which and run.model_id), None)
+        if isinstance(which, str):
+            return next((run for run in done if run.tag("stage") == which and run.model_id), None)
+        return next((run for run in done if run.tag("generation") == str(which)), None)
 
     def texts(self, generation: int) -> Sequence[str] | None:
         """S_t, or D_0 for 0; None where it is not on record, or lost."""
@@ -149,6 +152,12 @@ class Results:
     study: Run | None
     loops: list[Loop]
     """In order of cycle, proportion, temperature and seed."""
+
+    @property
+    def title(self) -> str:
+        """Its name; of the loop run of an id, that of the loop."""
+        lone = self.loops[0] if len(self.loops) == 1 else None
+        return lone.name if lone is not None and lone.run.id == self.name else self.name
 
     @property
     def testbed(self) -> Testbed:

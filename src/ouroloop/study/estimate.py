@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ouroloop.config import DataCycle, LoopConfig, flatten
-from ouroloop.console import duration
+from ouroloop.console import in_words
 from ouroloop.learner import learner_of, require_runnable
 from ouroloop.learner.base import Fitted, Learner
 from ouroloop.loop.loop import draw_original, likeness_of, prepared_testbed
@@ -211,7 +211,7 @@ def cost_line(totals: tuple[float, int], of: Cost, workers: int = 1) -> str:
     seconds, size = totals
     shared = f" with {workers} workers" if workers > 1 else ""
     return (
-        f"about {duration(seconds / workers)} (h:mm:ss){shared} and {size / 1e6:,.0f} MB here: a generation trains "
+        f"about {in_words(seconds / workers)}{shared} and {size / 1e6:,.0f} MB here: a generation trains "
         f"{of.train_seconds:.1f} s, samples {of.sample_seconds:.1f} s, measures {of.measure_seconds:.1f} s and leaves "
         f"{of.record_bytes / 1e6:.2f} MB, a kept model {of.model_bytes / 1e6:.2f} MB"
     )

@@ -1,5 +1,8 @@
 """Each step against the contract, and against what it is for."""
 
+import importlib
+import linecache
+import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -7,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ouroloop
 import ouroloop.science.curation as room
 from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.config.curation import Step
@@ -179,34 +183,69 @@ def test_a_curated_loop_goes_on_where_it_stopped_with_the_same_texts(steps: list
     assert {"acceptance_rate", "drawn_per_kept", "curate_seconds", "curated_num_unique"} <= metrics.keys()
 
 
+SHORT = textwrap.dedent('''
+    """Only what is short."""
+
+    from typing import Literal
+
+    from ouroloop.config.section import Whole
+    from ouroloop.science.curation.step import CurationStep, Given, Pool
+
+
+    class Short(CurationStep):
+        """Keeps texts of few words."""
+
+        name: Literal["short"] = "short"
+        """Keeps texts of few words."""
+        max_tokens: Whole = 10
+        """The most words. Unit: tokens."""
+
+        def keep(self, pool: Pool, given: Given) -> Pool:
+            return pool.where([len(given.tokens(text)) <= self.max_tokens for text in pool.texts])
+    ''')
+"""The file of docs/curation.md."""
+
+
+def test_the_documented_step_is_the_one_that_is_tested() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "curation.md").read_text(encoding="utf-8")
+    assert SHORT.strip() in page
+
+
 def test_a_step_of_ones_own_is_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file of docs/curation.md."""
-    (tmp_path / "short.py").write_text(
-        textwrap.dedent('''
-        """Only what is short."""
-
-        from typing import Literal
-
-        from ouroloop.config.section import Whole
-        from ouroloop.science.curation.step import CurationStep, Given, Pool
-
-
-        class Short(CurationStep):
-            """Keeps texts of few words."""
-
-            name: Literal["short"] = "short"
-            """Keeps texts of few words."""
-            max_tokens: Whole = 10
-            """The most words. Unit: tokens."""
-
-            def keep(self, pool: Pool, given: Given) -> Pool:
-                return pool.where([len(given.tokens(text)) <= self.max_tokens for text in pool.texts])
-        ''')
-    )
+    (tmp_path / "short.py").write_text(SHORT)
     monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
     room.find()
     try:
         config = load_preset("smoke", ["curation.steps=[{name: short, max_tokens: 4}]"], LoopConfig)
         assert config.curation.label == "short"
+        assert "source" not in config.identity()["curation"]["steps"][0]  # it lies with the steps of this program
     finally:
         Step.known.pop("short")
+
+
+@pytest.mark.usefixtures("root")
+def test_a_step_beside_a_script_is_another_one_when_it_is_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what it kept before would be copied from the record, and taken for what it keeps now."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    changes = {"model.kind": "empirical", "train": None, "curation.steps": ["short"], "num_generations": 2}
+    kept, names = dict[str, float](), set[str]()
+    try:
+        for word in ("<=", ">", "<="):
+            (tmp_path / "my_steps.py").write_text(SHORT.replace("<=", word))
+            linecache.clearcache()
+            sys.modules.pop("my_steps", None)
+            importlib.import_module("my_steps")
+            results = ouroloop.run("smoke", changes, curation__max_drawn=1.0, show=False)
+            history = results.loops[0].history
+            kept.setdefault(word, history["num_kept"][1])
+            assert kept[word] == history["num_kept"][1]
+            names.add(results.name)
+    finally:
+        Step.known.pop("short")
+        sys.modules.pop("my_steps")
+    assert kept["<="] + kept[">"] == 200
+    assert 0 < kept["<="] < 200
+    assert len(names) == 2  # the first and the third are one loop

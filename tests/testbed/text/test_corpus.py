@@ -66,7 +66,7 @@ def test_half_a_surrogate_pair_is_no_unicode(tmp_path: Path) -> None:
 
 def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
-    (tmp_path / "b.txt").write_text("second")
+    (tmp_path / "b.TXT").write_text("second")
     (tmp_path / "notes.md").write_text("no corpus")
     written(tmp_path / "deep", "jsonl", ["third"])
     (tmp_path / "a.txt").write_text("first")

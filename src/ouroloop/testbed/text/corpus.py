@@ -119,17 +119,21 @@ def documents(corpus: Corpus) -> Iterator[str]:
         return
     for file in _files(place):
         try:
-            yield from _READERS[file.suffix](file, corpus.text_column)
+            yield from _READERS[_kind(file)](file, corpus.text_column)
         except (OSError, ValueError, csv.Error) as error:
             raise ConfigError(f"data.path {file}: {reason(error)}") from None
 
 
 def _files(place: Path) -> list[Path]:
-    found = sorted(file for file in place.rglob("*") if file.suffix in KINDS) if place.is_dir() else [place]
-    if not found or found[0].suffix not in KINDS:
+    found = sorted(file for file in place.rglob("*") if _kind(file) in KINDS) if place.is_dir() else [place]
+    if not found or _kind(found[0]) not in KINDS:
         what = "has no file" if place.is_dir() else "is no file"
         raise ConfigError(f"data.path {place} {what} that ends in {', '.join(KINDS)}")
     return found
+
+
+def _kind(file: Path) -> str:
+    return file.suffix.lower()
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -196,7 +200,7 @@ def _no_column(column: str, there_are: Any) -> str:
 
 def _of_hub(corpus: Corpus) -> Iterator[str]:
     """The training split of a dataset of the hub, as a stream."""
-    is_file = corpus.path.startswith((".", "/", "~")) or Path(corpus.path).suffix in KINDS
+    is_file = corpus.path.startswith((".", "/", "~")) or _kind(Path(corpus.path)) in KINDS
     if is_file:
         raise ConfigError(f"data.path {corpus.path}: there is no such file or folder")
     name, _, part = corpus.path.partition(":")
