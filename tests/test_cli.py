@@ -152,6 +152,7 @@ def test_an_override_may_be_one_word_or_two(ouroloop: CommandLine) -> None:
                         "--cycle.synthetic_proportion=0.25")  # fmt: skip
     assert (apart.returncode, apart.stderr) == (0, "")
     assert "seed = 3\n" in apart.stdout
+    assert "\ntrain = null\n" in apart.stdout  # as it is typed
     assert "cycle.synthetic_proportion = 0.25\n" in apart.stdout
     shown = [done.stdout.split("\nno network")[0] for done in (apart, together)]
     assert shown[0] == shown[1]

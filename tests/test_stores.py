@@ -1,12 +1,13 @@
 """Stores that are half made, gone, deleted or out of reach: one line each, with the way out, and no secret in it."""
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,26 @@ def test_ctrl_c_works_while_a_server_is_waited_for(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     process.stdout.close()
+
+
+def test_a_limit_on_files_is_a_disk_without_room_to_sqlite_and_to_python(tmp_path: Path) -> None:
+    """What a quota of a cluster comes to as well. The limit of this process is lowered for as long as it takes."""
+    content, before = b"x" * 2_000_000, resource.getrlimit(resource.RLIMIT_FSIZE)
+    errors = list[BaseException]()
+    with (
+        closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as database,
+        (tmp_path / "b").open("wb", buffering=0) as file,
+    ):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+        try:
+            with pytest.raises(sqlite3.OperationalError) as caught:
+                database.execute("CREATE TABLE t AS SELECT ? AS c", [content])
+            errors.append(caught.value)
+            file.write(content)
+            with pytest.raises(OSError, match="too large") as too_large:
+                file.write(content)
+            errors.append(too_large.value)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert all(map(stores.is_full, errors))
+    assert not stores.is_full(sqlite3.OperationalError("no such table: t"))

@@ -191,25 +191,19 @@ def config(
 
     from ouroloop.config import LoopConfig
     from ouroloop.presets import load_any
-    from ouroloop.schema import fields
+    from ouroloop.schema import fields, spelled
 
     console, of = Console(), load_any(preset) if preset else None
     if not console.is_terminal:
         print("key", "value", "default", "unit", "what it is", sep="\t")
     for key, *values, unit, meaning in fields(type(of) if of else LoopConfig, of):
-        value, default = map(_spelled, values)
+        value, default = map(spelled, values)
         if console.is_terminal:
             console.print(Text.assemble((key, "bold"), f" = {value} {unit}  ", (f"default {default}", "dim")))
             console.print(Padding(Text(meaning), (0, 0, 0, 4)))
         else:
             print(key, value, default, unit, meaning, sep="\t")
     return 0
-
-
-def _spelled(value: Any) -> str:
-    """As it can be written in a preset and on the command line."""
-    is_plain = isinstance(value, str) and value.isprintable()
-    return value if is_plain else json.dumps(value, ensure_ascii=False)
 
 
 @_app.command(cls=Command)

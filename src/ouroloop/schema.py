@@ -1,5 +1,6 @@
 """What can be configured, read off the sections of `config`: each dotted key, its meaning, and what it may be."""
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple, get_args, get_origin
@@ -41,6 +42,12 @@ def fields(kind: Kind, config: BaseModel | None = None, prefix: str = "") -> Ite
                 value = config.model_dump(mode="json")[name]
             meaning, _, unit = " ".join((field.description or "").split()).partition(" Unit: ")
             yield Described(key, value, default, unit.removesuffix("."), meaning)
+
+
+def spelled(value: Any) -> str:
+    """As it can be written in a preset and on the command line."""
+    is_plain = isinstance(value, str) and value.isprintable()
+    return value if is_plain else json.dumps(value, ensure_ascii=False)
 
 
 def _sections(annotation: Any) -> Iterator[Kind]:

@@ -244,16 +244,19 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error comes of a disk without room, whatever a library made of it on its way."""
-    texts = ("disk is full", "No space left on device")  # SQLite's, and safetensors'
+    """Whether an error comes of a disk that takes no more, whatever a library made of it on its way."""
+    # SQLite's, the second of a quota or limit that is reached as of a disk that fails; and safetensors'
+    texts = ("disk is full", "disk I/O error", "No space left on device")
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return any(
-        (isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT)) or any(t in str(one) for t in texts)
+        (isinstance(one, OSError) and one.errno in numbers) or any(text in str(one) for text in texts)
         for one in _chain(error)
     )
 
 
 def no_room() -> StoreError:
-    return StoreError(f"no room left in {runs_folder()}; make some, and the same command goes on where it was")
+    why = "the disk is full, a quota or limit is reached, or it fails"
+    return StoreError(f"no room left in {runs_folder()}: {why}; make some, and the same command goes on where it was")
 
 
 def is_away(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from ouroloop.console import in_words
 from ouroloop.learner import learner_of, require_runnable
 from ouroloop.learner.base import Fitted, Learner
 from ouroloop.loop.loop import draw_original, likeness_of, prepared_testbed
+from ouroloop.schema import spelled
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import measure
 from ouroloop.science.seeding import Streams
@@ -221,7 +222,7 @@ def show_loop(config: LoopConfig, console: Console) -> None:
     """What would run, and what it would take."""
     learner = require_runnable(config)
     for key, value in flatten(config).items():
-        console.print(f"{key} = {value}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{key} = {spelled(value)}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\n{learner.description}", highlight=False)
     with console.status("timing a few steps"):
         of = cost(config)
