@@ -19,7 +19,7 @@ BIN := .venv/bin
 OUROLOOP := $(BIN)/ouroloop
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep leaderboard run figure ui status register report bench test test-heavy test-slow test-browser check lint types architecture format clean
+.PHONY: help install sweep leaderboard run figure ui status register report bench pictures test test-heavy test-slow test-browser check lint types architecture format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ BENCH := $(if $(filter --workers,$(ARGS)),bench_workers.py,$(if $(filter --gpu,$
 
 bench: .venv/.installed ## ours against stock here (ARGS=--quick: two minutes, --loop: whole loops, --workers: two against one, --gpu)
 	$(BIN)/python experiments/$(BENCH)
+
+pictures: .venv/.installed-dev ## the pictures that README and docs show: from their tables, and screenshots by a Chromium that is there
+	$(BIN)/python -m ouroloop.report.archive $(dir $(wildcard experiments/results/*/findings.json)) experiments/results/leaderboard-retention.csv
+	$(BIN)/python experiments/pictures.py
 
 register: .venv/.installed ## register the models of each collapse stage (STUDY=sweep-smoke)
 	$(OUROLOOP) register $(STUDY)

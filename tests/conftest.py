@@ -48,6 +48,7 @@ settings.load_profile("ouroloop")
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(5_000, 20, 100)
     gc.enable()
 
 

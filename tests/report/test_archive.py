@@ -1,11 +1,12 @@
 """What is committed in experiments/results follows from its CSV files: figures by their data, not by their pixels."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from ouroloop.report.archive import read_csv, read_folder
+from ouroloop.report.archive import main, read_csv, read_folder
 from ouroloop.report.figures import figures, headline
 from ouroloop.report.findings import findings_json
 from ouroloop.report.tables import figure_tables, write_csv
@@ -46,6 +47,25 @@ def test_intervals_of_what_a_testbed_measures_keep_to_its_range(study: str) -> N
     shares = known[~known["measure"].str.contains("nats|ratio")]
     assert {"distinct_3", "repetition", "rare_token_coverage"} <= set(shares["measure"])
     assert shares["interval_high"].max() <= 1
+
+
+def test_the_boards_curves_are_those_of_its_loops() -> None:
+    table = read_csv(RESULTS / "leaderboard-retention.csv")
+    loops = json.loads((RESULTS / "leaderboard.json").read_text(encoding="utf-8"))["loops"]
+    for cell in ("full synthetic, baseline", "full synthetic, drawn ancestors"):
+        cycle, method = cell.split(", ")
+        kept = [one["curves"]["diversity_retention"] for one in loops
+                if (one["cycle"], one["method"]) == (cycle.replace(" ", "_"), method)]  # fmt: skip
+        shown = table[(table["cell"] == cell) & (table["generation"] > 0)]
+        assert set(shown["seeds"]) == {len(kept)}
+        for column, of in (("lowest", min), ("highest", max), ("mean", lambda values: sum(values) / len(values))):
+            assert shown[column].tolist() == pytest.approx([of(values) for values in zip(*kept, strict=True)])
+
+
+def test_a_table_of_what_is_kept_is_drawn_beside_it(tmp_path: Path) -> None:
+    shutil.copy(RESULTS / "leaderboard-retention.csv", tmp_path / "kept.csv")
+    main([str(tmp_path / "kept.csv")])
+    assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("study", ["fig5", "fig3-4"])

@@ -3,7 +3,8 @@
     python -m ouroloop.report.archive experiments/results/fig5 ...
 
 The CSV files hold everything that was measured, so findings, intervals and pictures follow from them. Where a folder
-named like it with `-ideal` stands beside it, the two are drawn into one figure, `headline.png`.
+named like it with `-ideal` stands beside it, the two are drawn into one figure, `headline.png`. A single table of what
+is kept, as `retention.csv` has it, is drawn too.
 """
 
 import argparse
@@ -151,12 +152,17 @@ def draw_headline(folder: Path) -> Path | None:
     return path
 
 
-def main(folders: Sequence[str]) -> None:
-    for folder in folders:
-        redraw(Path(folder))
+def draw_retention(table: Path) -> None:
+    """A picture beside it, of the same name."""
+    table.with_suffix(".png").write_bytes(png(drawings({"retention": read_csv(table)})["retention"]))
+
+
+def main(places: Sequence[str]) -> None:
+    for place in map(Path, places):
+        redraw(place) if place.is_dir() else draw_retention(place)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="+", help="of a report")
-    main(parser.parse_args().folder)
+    parser.add_argument("place", nargs="+", help="the folder of a report, or a table of what is kept")
+    main(parser.parse_args().place)
