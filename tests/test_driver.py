@@ -395,7 +395,7 @@ def test_what_a_grid_says_holds_for_every_seed(
     grid: Callable[..., list[str]], kept: tuple[tuple[float | None, float | None], ...], said: str
 ) -> None:
     line, *notes = grid(*kept)
-    assert notes in ([], ["± is one standard error of a mean over seeds"])
+    assert notes in ([], ["± is one standard error of a mean over seeds; in brackets are the lowest and the highest"])
     assert said in line
 
 

@@ -155,7 +155,7 @@ def test_what_cannot_be_told_apart_is_not_called_a_bracket() -> None:
     assert lines[1] == "  λ = 0.5: undecided, 75.7% ± 9.2% (60.0% to 92.0%), 3 seeds"
     assert lines[2] == "  λ = 0.6: undecided, 71.3% ± 6.6% (62.0% to 84.0%), 3 seeds"
     assert lines[3] == "  between the two, over the same 3 seeds: 4.3% ± 3.2%"
-    assert lines[4] == "± is one standard error of a mean over seeds"
+    assert lines[4] == "± is one standard error of a mean over seeds; in brackets are the lowest and the highest"
 
 
 def test_one_seed_says_so() -> None:

@@ -130,7 +130,10 @@ def _truth(results: Results, cell: str) -> str:
     )
     if first is None or end is None:
         return f"The share of True texts{at} was not measured{_fixed(results)}."
-    sentence = f"The share of True texts{at} went from {first:.1%} at generation 1 to {end:.1%} at {last}"
+    course = f"went from {first:.1%} at generation 1 to {end:.1%} at {last}"
+    if f"{first:.1%}" == f"{end:.1%}":
+        course = f"is {end:.1%} at generation {last}, as at 1"
+    sentence = f"The share of True texts{at} {course}"
     if malformed is not None:
         sentence += f", with {malformed:.1%} malformed"
     return f"{sentence}{_fixed(results)}."

@@ -92,7 +92,8 @@ def answer(config: StudyConfig, cells: Sequence[Cell]) -> list[str]:
         case "grid":
             starts = product(config.arms(), config.starts())
             lines = [line for arm, start in starts if (line := _safe(config, points, arm, start))]
-    return lines + ["± is one standard error of a mean over seeds"] * any("±" in line for line in lines)
+    note = "± is one standard error of a mean over seeds; in brackets are the lowest and the highest"
+    return lines + [note] * any("±" in line for line in lines)
 
 
 def _named(arm: Arm) -> str:
