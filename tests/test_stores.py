@@ -129,6 +129,7 @@ def test_no_password_is_shown(url: str, text: str, shown: str, monkeypatch: pyte
     assert stores.masked(text) == shown
 
 
+@pytest.mark.heavy
 def test_a_database_that_stays_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
 

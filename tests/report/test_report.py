@@ -62,6 +62,7 @@ class Stop(Observer):
 
 
 @pytest.mark.usefixtures("root")
+@pytest.mark.heavy
 def test_a_study_in_every_state(ideal: LoopConfig, tmp_path: Path) -> None:
     store = Store.open()
     parent = store.create("test", None, {"level": "study", "study": "test"})
@@ -192,6 +193,7 @@ def record(store: Store, config: LoopConfig, study: str) -> None:
     run.end("FINISHED")
 
 
+@pytest.mark.heavy
 def test_a_picture_is_the_same_every_time() -> None:
     def drawn(*kept: float) -> dict[str, bytes]:
         tables = figure_tables(results(*(loop("λ = 1", seed, [1.0, *kept]) for seed in (1, 2))))
