@@ -55,6 +55,7 @@ def test_metrics_are_tidy_and_those_of_the_record(tiny_config: ouroloop.LoopConf
     assert retention.stderr.to_dict() == pytest.approx(recorded["diversity_retention_stderr"])
     assert sorted(retention.index) == [0, 1, 2, 3]
     assert math.isnan(frame[frame.measure == "num_unique"].stderr.iloc[0])
+    results.loops[0].run.log_tags(seed="edited in the UI")
     again = ouroloop.load("mine")
     assert again.metrics.equals(frame)
 

@@ -21,7 +21,7 @@ from ouroloop.preset_files import shown
 from ouroloop.record import stores
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.results import Results, read_results
+from ouroloop.report.results import Results, as_number, read_results
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 
@@ -66,8 +66,9 @@ class StudyResults(Results):
     def metrics(self) -> pd.DataFrame:
         """Tidy: loop, seed, generation (0 is D_0), measure, value, stderr (NaN where there is none)."""
         rows = [
-            (loop.name, int(loop.seed or 0), generation, key, value, errors.get(generation))
+            (loop.name, seed, generation, key, value, errors.get(generation))
             for loop in self.loops
+            for seed in [loop.config.seed if loop.config else int(as_number(loop.seed) or 0)]
             for key, values in loop.history.items()
             if not key.endswith("_stderr")
             for errors in [loop.history.get(f"{key}_stderr", {})]
