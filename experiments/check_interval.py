@@ -4,7 +4,9 @@
 
 Simulates whole searches on response curves that are known, with the noise of seeds and of loops, through the same code
 that decides what a real search runs next. No models. Exit code 1 if in any setting fewer than 93 % of the studies
-cover λ*. 500 studies of each setting take some minutes. What came out is also written into the JSON file RESULTS.
+cover λ*, but for curves that are flat at the target: there each point of a path may be mistaken, and what is covered is
+only told. 500 studies of each setting take some minutes. What came out is also written into the JSON
+file RESULTS.
 """
 
 import json
@@ -30,6 +32,8 @@ SETTINGS = {
     "3 to 12 seeds": {"seeds": 3, "max_seeds": 12},
     "3 to 12 seeds, noisy loops": {"seeds": 3, "max_seeds": 12, "level": 0.01, "noise": 0.08},
     "3 to 12 seeds, noisy seeds": {"seeds": 3, "max_seeds": 12, "level": 0.1, "noise": 0.01},
+    "flat, 3 seeds": {"seeds": 3, "max_seeds": 3, "is_flat": True},
+    "flat, 3 to 12 seeds": {"seeds": 3, "max_seeds": 12, "is_flat": True},
 }
 
 
@@ -39,12 +43,16 @@ def response(center: float, width: float) -> Callable[[float], float]:
 
 
 def simulate(
-    number: int, seeds: int, max_seeds: int, level: float = 0.05, noise: float = 0.04
+    number: int, seeds: int, max_seeds: int, level: float = 0.05, noise: float = 0.04, is_flat: bool = False
 ) -> tuple[bool, float, int]:
     """One study: whether its interval covers λ*, how wide it is, and how many loops it took."""
     rng = stream(number, "study")
     center, width = float(rng.uniform(0.15, 0.85)), float(rng.uniform(0.03, 0.2))
     curve, levels = response(center, width), rng.normal(0, level, 200)
+    if is_flat:
+        is_above = bool(rng.integers(2))
+        kept = TARGET + (1e-6 if is_above else -1e-6)
+        center, curve = float(is_above), lambda _: kept  # beyond all points, or before them
     loop = load_preset("smoke", ["model.kind=empirical", "train=null"], LoopConfig)
     search = {"lowest": 0.03125, "highest": 0.96875, "precision": 0.03125, "target_retention": TARGET}
     config = StudyConfig.model_validate(
@@ -79,7 +87,7 @@ def main(studies: int, results: Path | None = None) -> int:
         print(f"{name:<28} covers {covered:.1%} of {studies}; median width {width:.3f}, {loops:g} loops", flush=True)
         if results is not None:
             results.write_text(json.dumps(rows, indent=1) + "\n")
-    return 0 if all(row["covered"] >= 0.93 for row in rows) else 1
+    return 0 if all(row["covered"] >= 0.93 for row in rows if not row["setting"].startswith("flat")) else 1
 
 
 if __name__ == "__main__":

@@ -199,7 +199,6 @@ THROUGH_OTHERS = {
     },
     "study/answer": "test_search and test_driver",
     "study/cell": "test_trials and study/test_recorded",
-    "study/status": "test_cli and test_driver",
     "study/work": "test_driver and test_kills",
 }
 

@@ -138,7 +138,7 @@ def test_a_failed_loop_blocks_its_path_and_not_the_other_arm() -> None:
 def said(config: StudyConfig, kept: dict[float, list[float]]) -> list[str]:
     cells = []
     for point, values in kept.items():
-        for seed, value in zip(config.seeds, values, strict=True):
+        for seed, value in zip(config.seed_batches()[-1], values, strict=False):
             loop = config.cell(*INCREMENTAL, point, seed)
             cells.append(Cell(loop, loop.fingerprint(), "done", retention={6: value}, ceiling=2.0))
     return answer(config, cells)
@@ -156,6 +156,12 @@ def test_what_cannot_be_told_apart_is_not_called_a_bracket() -> None:
     assert lines[2] == "  λ = 0.6: undecided, 71.3% ± 6.6% (62.0% to 84.0%), 3 seeds"
     assert lines[3] == "  between the two, over the same 3 seeds: 4.3% ± 3.2%"
     assert lines[4] == "± is one standard error of a mean over seeds; in brackets are the lowest and the highest"
+
+
+def test_the_seeds_are_those_of_the_points_that_decide() -> None:
+    config = config_of(search={"lowest": 0.25, "highest": 0.75, "precision": 0.25, "max_seeds": 6})
+    (first, *_) = said(config, {0.25: [0.9, 0.91] * 3, 0.5: [0.9, 0.91, 0.92], 0.75: [0.1, 0.11, 0.12]})
+    assert "between 0.5 and 0.75 (95 % interval, with 3 seeds)" in first
 
 
 def test_one_seed_says_so() -> None:

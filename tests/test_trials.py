@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
+from ouroloop.record.locks import StudyLock
 from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.trials import Trials, open_storage
@@ -168,6 +169,8 @@ def test_a_store_that_cannot_be_opened_is_one_line(monkeypatch: pytest.MonkeyPat
             Trials.all()
         assert str(raised.value).startswith(("cannot open the Optuna store", "no server answers at"))
         assert "secret" not in str(raised.value)
+    with pytest.raises(ConfigError, match="no server answers at postgresql://u:\\*\\*\\*@"):  # at once
+        StudyLock("study").acquire()
 
 
 def test_a_cycle_without_a_proportion_has_one_for_optuna(tiny: LoopConfig) -> None:

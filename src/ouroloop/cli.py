@@ -1,5 +1,7 @@
 """The command line: parse, check, call, and say in one line what went wrong."""
 
+import atexit
+import gc
 import io
 import json
 import sys
@@ -45,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; 0 done, 1 it failed, 2 bad input, 128 + n stopped by signal n."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without λ is no reason to lose a loop
+    atexit.register(gc.freeze)  # at its end a process is freed as it is: to look at all its objects first takes seconds
     given = sys.argv[1:] if arguments is None else arguments
     warnings.showwarning = _note
     try:

@@ -118,11 +118,11 @@ class StudyCommand(LoopCommand):
         return StudyConfig
 
 
-def number_from(low: int) -> Any:
+def number_from(low: int, high: int = 999_999_999) -> Any:
     def parse(given: str | int) -> int:
         text = str(given)  # a default comes here too
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= low):
-            raise typer.BadParameter(f"{shown(text)} is not a whole number from {low} to 999999999")
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
+            raise typer.BadParameter(f"{shown(text)} is not a whole number from {low} to {high}")
         return int(text)
 
     return parse
@@ -169,7 +169,7 @@ Workers = Annotated[
     typer.Option(parser=number_from(1), metavar="N", help="Loops at a time: 1, or what a cluster's machines take."),
 ]
 Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")]
-Port = Annotated[int, typer.Option(parser=number_from(1), metavar="N", help="On this machine.")]
+Port = Annotated[int, typer.Option(parser=number_from(1, 65_535), metavar="N", help="On this machine.")]
 Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same one, the same texts.")]
 Temperature = typer.Option(parser=_temperature, metavar="T", help="Above 0, up to 10.")
 Count = Annotated[int, typer.Option("-n", parser=number_from(1), metavar="N", help="How many.")]

@@ -244,6 +244,14 @@ def test_an_alias_of_another_loop_does_not_stay_behind() -> None:
     assert aliases(store, NAME).keys() == {"healthy"}
 
 
+@pytest.mark.usefixtures("root")
+def test_the_ideal_learner_has_no_weights_to_keep(ideal: LoopConfig) -> None:
+    store = Store.open()
+    run_loop(ideal, store, name="ideal", study="ideal")
+    outcomes = {entry.alias: entry.outcome for entry in register(store, "ideal")}
+    assert outcomes["healthy"] == "skipped: the ideal learner has no weights: it is its training set"
+
+
 @pytest.mark.heavy
 @pytest.mark.usefixtures("root")
 def test_what_is_skipped_is_said_with_its_reason(ouroloop: CommandLine) -> None:

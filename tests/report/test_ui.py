@@ -70,8 +70,7 @@ def test_a_port_that_cannot_be_had_is_one_line(ouroloop: CommandLine) -> None:
         with pytest.raises(ConfigError, match=f"--port={port} is taken"):
             open_ui(Store.open(), port)
     for number in (0, 80_000, -1):
-        with pytest.raises(ConfigError, match="from 1 to 65535"):
-            open_ui(Store.open(), number)
-    done = ouroloop("ui", "--port=80000")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+        done = ouroloop("ui", f"--port={number}")
+        assert done.returncode == 2
+        assert "is not a whole number from 1 to 65535;" in done.stderr
+        assert done.stderr.count("\n") == 1

@@ -80,7 +80,9 @@ class StudyLock:
         self._lock = None if is_advisory else _file(_study_folder(), f"{study}-study")
 
     def acquire(self) -> bool:
+        """Raises ConfigError when the server of an advisory lock does not answer."""
         if self._lock is None:
+            stores.require_reachable(self._url)
             return self._try_advisory()
         try:
             self._lock.acquire(timeout=_PATIENCE_SECONDS, blocking=True)

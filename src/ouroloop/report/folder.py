@@ -28,6 +28,7 @@ from ouroloop.science.metrics import RETENTION
 from ouroloop.testbed.base import words_of
 
 _HEATMAPS = 3  # of depth, on the page without scripts: with them it has each loop's
+_MOST_ROWS = 50  # of the description of a run, for which MLflow has 8,000 characters
 
 
 def write_report(results: Results, folder: Path) -> Path:
@@ -76,7 +77,7 @@ def study_metrics(results: Results) -> dict[str, float]:
     """What studies are compared by in MLflow's table of runs: λ*, and of each cell what is kept and when half is gone.
 
     `lambda_star/CYCLE-T…`, `kept_at_end/CELL` (mean retention), `half_life/CELL` (mean up to the last generation, the
-    loops that did not lose half among them). Keys are ASCII, as MLflow wants them.
+    loops that did not lose half among them; absent where none did). Keys are ASCII, as MLflow wants them.
     """
     metrics: dict[str, float] = {}
     for bracket in _recorded_answer(results).get("brackets", []):
@@ -85,7 +86,7 @@ def study_metrics(results: Results) -> dict[str, float]:
     for cell, loops_of_cell in results.cells.items():
         if (kept := kept_at(loops_of_cell, last_generation(loops_of_cell))) is not None:
             metrics[_key("kept_at_end", cell)] = kept.mean
-        if (lives := half_lives(loops_of_cell)) is not None:
+        if (lives := half_lives(loops_of_cell)) is not None and lives.num_events:
             metrics[_key("half_life", cell)] = lives.restricted_mean.mean
     return metrics
 
@@ -112,13 +113,15 @@ def _description(results: Results) -> str:
     """Markdown. Names and numbers only: no text of a model is in it."""
     columns = ["loop", "state", "generation", RETENTION, *results.testbed.headline.values(), "num_unique", "half_life"]
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
-    for row in loops(results)[columns].itertuples(index=False):
+    table = loops(results)[columns]
+    for row in table.head(_MOST_ROWS).itertuples(index=False):
         lines.append(
             " | ".join("" if v is None else f"{v:.4g}" if isinstance(v, float) else as_text(str(v)) for v in row)
         )
     finding = [*(f"**{as_text(sentence)}**" for sentence in headline(results)), *map(as_text, _answer(results))]
     where = "The whole report is under *Artifacts*: `report/report.html`."
-    return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines)])
+    more = [f"{len(table) - _MOST_ROWS} loops more are in the report."] if len(table) > _MOST_ROWS else []
+    return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines), *more])
 
 
 def _facts(results: Results) -> Facts:

@@ -139,7 +139,7 @@ def open_ui(store: Store, port: int) -> int:
     The links are the last that is printed, once it answers; what it says itself goes into a file.
 
     Raises:
-        ConfigError: the port is none, or taken.
+        ConfigError: the port is taken, or may not be used.
     """
     tree, loops = prepare(store)
     if stores.is_server(address := stores.tracking_uri()):
@@ -173,8 +173,6 @@ def _print(host: str, over: str, tree: str, loops: str) -> None:
 
 
 def _require_free(port: int) -> None:
-    if not 0 < port < 65_536:
-        raise ConfigError(f"--port={port}: a port is a number from 1 to 65535")
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
         try:

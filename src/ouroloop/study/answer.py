@@ -127,8 +127,9 @@ def _seeds(count: int) -> str:
 def _interval(search: Search, at: dict[float, Point], arm: Arm) -> str:
     """Where λ* lies: to 95 % once there are several seeds, to the next point of the lattice if that is told apart."""
     held, failed = search.interval(arm)
-    count = max((len(point.retention) for point in at.values()), default=0)
-    with_seeds = f"with {_seeds(count)}"
+    counts = [len(at[end].retention) for end in (held, failed) if end in at]
+    counts = counts or [len(point.retention) for point in at.values()] or [0]
+    with_seeds = f"with {_seeds(counts[0]) if len(set(counts)) == 1 else f'{min(counts)} to {max(counts)} seeds'}"
     low = f"below {search.points[0]:g}, the lowest" if held is None else f"{held:g}"
     high = f"not known to end: {search.points[-1]:g} is the highest" if failed is None else f"{failed:g}"
     is_open = "still open, " if search.open_points(arm) else ""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from itertools import chain
 from time import monotonic
 from typing import Any
@@ -18,8 +19,6 @@ from rich.live import Live
 
 from ouroloop.config import ConfigError, DataCycle, flatten
 from ouroloop.console import LoopView, StudyLines, fitted
-from ouroloop.learner import require_runnable
-from ouroloop.loop.loop import prepared_testbed
 from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, close_dead_runs, running
 from ouroloop.record.locks import HeldElsewhereError, StudyLock, holder
@@ -42,7 +41,7 @@ from ouroloop.study.status import (
     study_table,
 )
 from ouroloop.study.trials import Trials
-from ouroloop.study.work import LoopResult, run_one
+from ouroloop.study.work import LoopResult, require_possible, run_one
 
 _POLL_SECONDS = 1.0
 _MOST_LOST = 5  # workers that died in one generation of a loop: some are bad luck, more are the loop's
@@ -64,12 +63,12 @@ def run_study(
         ConfigError: somebody else drives it, it was started with another configuration, or cannot run here.
     """
     stores.require_writable()
-    if on == "local":
-        require_runnable(config.loop)
-        if config.loop.data.testbed.is_finite:
-            prepared_testbed(config.hungriest())
     store = Store.open()
+    executor = cache(partial(make_executor, on, workers, address, store, name))  # starts with whoever needs it first
     with _driven(name) as lock:
+        is_known = Trials.load(name) is not None
+        if not is_known:  # whatever is wrong is found out before anything is recorded
+            executor().everywhere(require_possible, config.loop, config.hungriest())
         trials = Trials.create(name, config)
         is_new = trials.config != config
         _refuse_changes(trials, config)
@@ -79,7 +78,10 @@ def run_study(
         with running(lambda: run):
             driver = _Driver(config, store, console, trials, run, lock)
             try:
-                driver.drive(on, workers, address)
+                if first := driver.next():
+                    if is_known:
+                        executor().everywhere(require_possible, config.loop, config.hungriest())
+                    driver.drive(first, executor())
             finally:
                 close_dead_runs(store, driven=name)
             loops = newest_loops(store, name, config) if driver.has_news else driver.recorded
@@ -196,12 +198,8 @@ class _Driver:
             self._console.print(f"{len(gone)} finished loops are no longer on record; what is needed runs again")
         return gone
 
-    def drive(self, on: str, workers: int | None, address: str | None) -> None:
-        """Runs loops until the study needs no more."""
-        first = self._next()
-        if first is None:
-            return
-        executor = make_executor(on, workers, address, self._store, self._trials.name)
+    def drive(self, first: Cell, executor: LoopExecutor) -> None:
+        """Runs this loop, and others until the study needs no more."""
         try:
             with self._shown(executor):
                 self._submit(executor, first)
@@ -210,7 +208,7 @@ class _Driver:
                     self._poll()
                     for future in done:
                         self._finish(self._running.pop(future), future)
-                    while len(self._running) < executor.workers and (cell := self._next()) is not None:
+                    while len(self._running) < executor.workers and (cell := self.next()) is not None:
                         self._submit(executor, cell)
                     self._lock.keep()
         except BaseException:
@@ -233,7 +231,7 @@ class _Driver:
             future = executor.submit(run_one, *arguments, executor.environment)
         self._running[future] = cell
 
-    def _next(self) -> Cell | None:
+    def next(self) -> Cell | None:
         """What was stopped goes on first, if it is still asked for; then what the kind of study asks for."""
         for cell in self.cells:
             if cell.state == "stopped" and self._is_decided(cell):

@@ -4,6 +4,7 @@ A future that holds anything but a result says that its worker was lost; whoever
 is left to futures, and knowing how far a loop has come to the record.
 """
 
+import atexit
 import logging
 import multiprocessing
 import os
@@ -35,6 +36,15 @@ class LoopExecutor(Executor):
     """How many loops it takes at a time."""
     environment: Mapping[str, str] | None = None
     """What its workers do not inherit."""
+
+    def everywhere(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Calls it in each worker, which is warm by then for its first loop; what it raises is raised, and ends all."""
+        try:
+            for future in [self.submit(fn, *args, **kwargs) for _ in range(self.workers)]:
+                future.result()
+        except BaseException:
+            self.shutdown(cancel_futures=True)
+            raise
 
 
 class InProcess(LoopExecutor):
@@ -127,6 +137,7 @@ def _become_worker(log: Path) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    atexit.register(os._exit, 0)  # the last thing: to take apart what torch and MLflow have made takes seconds
 
 
 @contextmanager
@@ -203,6 +214,9 @@ class RayCluster(LoopExecutor):
         self._running[future] = reference
         future.add_done_callback(self._note_end)
         return future
+
+    def everywhere(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Nowhere: its machines come and go, and each finds out for itself what it cannot do."""
 
     def _note_end(self, future: Future[Any]) -> None:
         """It may be that Ray itself was lost, and not a worker: the node that the driver is on has died."""

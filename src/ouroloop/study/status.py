@@ -39,8 +39,8 @@ def read_progress(cell: Cell, run: "Run") -> bool:
     cell.worker = run.tag("worker")
     if reached(run) <= cell.reached:
         return False
-    cell.reached = reached(run)
-    cell.retention = {step: kept for step, kept in run.history(RETENTION) if step > 0}
+    retention = {step: kept for step, kept in run.history(RETENTION) if step > 0}
+    cell.reached, cell.retention = reached(run), retention  # both or, if Ctrl-C comes in between, none
     note_retention(cell, run.metrics)
     return True
 
@@ -240,12 +240,12 @@ def study_table(name: str, loops: "Sequence[Run]") -> Table:
         if _mark(loop) == "†":
             table.caption = "† ended early: nothing depended on it any more"
         table.add_row(
-            loop.entity.info.run_name,
+            Text(loop.name),
             f"{last}{_mark(loop)}",
             *(percent(metrics, key) for key in shown.values()),
             percent(metrics, RETENTION),
             f"> {last}" if life is None else f"{life}",
-            sparkline([kept for _, kept in sorted(retention.items())], width=6),
+            sparkline([kept for t, kept in sorted(retention.items()) if t > 0], width=6),
         )
     return table
 

@@ -29,6 +29,16 @@ class LoopResult:
     error: str | None = None
 
 
+def require_possible(loop: LoopConfig, hungriest: LoopConfig) -> None:
+    """Raises ConfigError where such a loop cannot run here, or the source of its data has too little for the other."""
+    from ouroloop.learner import require_runnable
+    from ouroloop.loop.loop import prepared_testbed
+
+    require_runnable(loop)
+    if loop.data.testbed.is_finite:
+        prepared_testbed(hungriest)
+
+
 def run_one(
     loop: LoopConfig,
     study: str,
