@@ -44,7 +44,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from ouroloop.config import LoopConfig
 from ouroloop.learner import learner_of
-from ouroloop.learner.network.learner import Network, NetworkLearner
+from ouroloop.learner.network.fitted import Network
+from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.learner.network.sampling import sample
 from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.loop.observer import Observer

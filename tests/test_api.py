@@ -11,6 +11,7 @@ import pytest
 
 import ouroloop
 from ouroloop.config.data import TextData
+from ouroloop.record.track import Store
 from tests.conftest import TINY
 
 IDEAL = {"model": {"kind": "empirical"}, "train": None}
@@ -156,3 +157,35 @@ def test_bad_input_is_an_error_of_one_line(tiny_config: ouroloop.LoopConfig) -> 
     assert ouroloop.load_preset("smoke", {"data.max_depth": 4}).data.max_depth == 4
     with pytest.raises(AttributeError):
         _ = ouroloop.nothing
+
+
+@pytest.mark.heavy
+def test_a_plain_script_may_ask_for_several_workers(root: Path, tmp_path: Path) -> None:
+    """A spawned process begins with the script that it comes from, and would call us again; a step in it is refused."""
+    script = tmp_path / "plain.py"
+    script.write_text(
+        '''
+from typing import Literal
+import ouroloop
+from ouroloop.science.curation.step import CurationStep
+
+class Half(CurationStep):
+    """Every second text."""
+    name: Literal["half"] = "half"
+    def keep(self, pool, given):
+        return pool.where([i % 2 == 0 for i in range(len(pool))])
+
+print("begun")
+ideal = {"loop.model.kind": "empirical", "loop.train": None, "loop.num_generations": 2}
+try:
+    ouroloop.sweep("sweep-smoke", ideal, loop__curation__steps=["half"], name="refused", workers=2, show=False)
+except ouroloop.ConfigError as error:
+    print(error)
+print(len(ouroloop.sweep("sweep-smoke", ideal, workers=2, show=False).names))
+'''
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=True)
+    begun, refused, number = done.stdout.splitlines()
+    assert (begun, number) == ("begun", "3")
+    assert refused.startswith("step 'half' is defined in the script or notebook itself")
+    assert [run.tag("study") for run in Store.existing().find(level="study")] == ["sweep-smoke"]

@@ -129,6 +129,18 @@ def test_what_is_told_of_a_testbed_by_its_protocol_knows_no_language(module: str
     assert not [found for found in imports(module) if found.startswith("testbed/logic")]
 
 
+def test_each_name_of_a_walk_is_where_it_says() -> None:
+    """The two paragraphs of docs/architecture.md that follow λ and a text through the code: `name` (`module.py`)."""
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    walks = " ".join(section for section in page.split("\n## ") if section.startswith("A walk"))
+    stops = re.findall(r"`([\w.]+)`\s+\(`([\w/]+)\.py`\)", walks)
+    assert len(stops) >= 11
+    for name, module in stops:
+        *of, last = name.split(".")
+        defined = [node for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        assert {last, *of} <= {node.name for node in defined}, (name, module)
+
+
 # Who is imported by one module alone, and why it is one nevertheless
 ALONE = {
     "cli": "what `python -m ouroloop` and the console script start",
@@ -172,6 +184,7 @@ THROUGH_OTHERS = {
     **{f"config/{name}": "test_config" for name in ("curation", "cycle", "data", "loop", "model", "section", "train")},
     "config/named": "learner/network/test_pretrained and test_features",
     "console": "test_cache and test_cli",
+    "learner/network/fitted": "learner/network/test_learner and report/test_models",
     "learner/base": "protocols; tests/learner/contract.py",
     "learner/network/sharding": "test_world",
     "loop/observer": "test_loop and test_generation",
@@ -189,6 +202,7 @@ THROUGH_OTHERS = {
     "report/stages": "test_registry and test_compare",
     "report/tables": "test_report and test_paper",
     "schema": "test_config",
+    "spawning": "test_api and learner/network/test_world",
     "leaderboard": "report/test_leaderboard",
     "report/board": "report/test_leaderboard",
     "report/outcomes": "report/test_leaderboard",

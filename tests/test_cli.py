@@ -242,7 +242,8 @@ def test_a_shell_completes_commands_presets_and_studies(collapsing_root: Path) -
     assert completed("ouroloop sw") == ["sweep"]
     assert completed("ouroloop run sm") == ["smoke"]
     assert completed("ouroloop sweep search-") == ["search-laptop", "search-smoke"]
-    assert completed("ouroloop register c") == ["collapsing"]
+    for command in ("register", "report", "status"):
+        assert completed(f"ouroloop {command} c") == ["collapsing"]
     script = python("from ouroloop.cli import main; main(['--show-completion'])", SHELL="/bin/bash")
     assert "_ouroloop_completion" in script.stdout or "not supported" in script.stderr  # depends on the shell above us
 
@@ -316,9 +317,14 @@ def test_readers_of_an_empty_folder_create_nothing(
     root = tmp_path / "nothing"
     root.mkdir()
     monkeypatch.setenv("OUROLOOP_ROOT", str(root))
+    monkeypatch.chdir(root)
     assert json.loads(ouroloop("status", "--json").stdout) == []
-    for arguments in (["status", "x"], ["report", "x"], ["register", "x"], ["compare", "x"], ["sample", "models:/x@y"]):
-        assert ouroloop(*arguments).returncode == 2
+    assert ouroloop("leaderboard", "--show").returncode == 0
+    for arguments in (
+        "status x", "report x", "register x", "compare x", "sample models:/x@y", "clean --older-than=1d --dry-run",
+        "clean --older-than=abc", "ui --port=80000", "leaderboard fig5 --show", "run smoke --train.accelerator=tpu",
+    ):  # fmt: skip
+        assert ouroloop(*arguments.split()).returncode == 2, arguments
     assert list(root.iterdir()) == []
 
 
@@ -428,6 +434,11 @@ def test_a_status_in_a_narrow_pipe(width: int) -> None:
     assert ("████" in row) == (width > 40)
     column = "".join(line.split("runs")[0].strip() for line in lines[lines.index(row) :][: 34 if width < 80 else 1])
     assert "".join(re.findall("[-a-zA-Z0-9.]", column)).startswith(name)
+
+
+def test_why_a_study_cannot_be_read_is_said() -> None:
+    record = {"study": "mine[/x]", "kind": "unknown", "loops": [], "seconds_left": None, "error": "of another version"}
+    assert printed(status_table([record]), 80)[-1].strip() == "mine[/x]: of another version"
 
 
 def test_the_status_fits_a_terminal_of_80_columns() -> None:

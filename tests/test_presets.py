@@ -484,6 +484,8 @@ def test_a_broken_preset_does_not_break_the_lists(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name, content in {"a": "[", "b": "base: b", "c": "base: no-such", "d": "- x", "e": "description: 3"}.items():
         write(tmp_path / "experiments", name, content)
+    (tmp_path / "experiments" / "folder.yaml").mkdir()
+    (tmp_path / "experiments" / ".#smoke.yaml").symlink_to("somebody@a-machine.1:2")  # an editor's lock
     shipped = {path.stem for path in (REPOSITORY / "experiments").glob("*.yaml")}
     listed = described_presets(studies=False).keys()
     assert listed - shipped == {"b", "c", "e"}

@@ -217,9 +217,9 @@ def run(
 
 def perform(config: LoopConfig, study: str, console: Console, new: bool = False) -> Run:
     """The finished run of the loop; the console gets its progress and its table."""
-    stores.require_writable()
     require_runnable(config)
     prepared_testbed(config)
+    stores.require_writable()
     name, store = f"{study}-{config.label}", Store.open()
     with LoopView(console) as view:
         run = run_alone(config, store, name=name, preset=study, new=new, observer=view)

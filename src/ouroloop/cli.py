@@ -31,6 +31,7 @@ from ouroloop.options import (
     StudyPreset,
     Temperature,
     Workers,
+    recorded,
 )
 from ouroloop.preset_files import did_you_mean, shown
 
@@ -212,7 +213,8 @@ def config(
 @_app.command(cls=Command)
 def status(
     study: Annotated[
-        str | None, typer.Argument(metavar="STUDY", help="Only this study, or this preset's lone loops.")
+        str | None,
+        typer.Argument(metavar="STUDY", help="Only this study, or this preset's lone loops.", autocompletion=recorded),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -246,7 +248,12 @@ def status(
 @_app.command(cls=Command)
 def report(
     name: Annotated[
-        str, typer.Argument(metavar="STUDY-or-LOOP", help="A study, the preset of a lone loop, or a run id.")
+        str,
+        typer.Argument(
+            metavar="STUDY-or-LOOP",
+            help="A study, the preset of a lone loop, or a run id.",
+            autocompletion=recorded,
+        ),
     ],
     folder: Annotated[Path | None, typer.Option(help="Where to; mlruns/reports/NAME without it.")] = None,
 ) -> int:
@@ -366,7 +373,8 @@ def clean(
     from ouroloop.record.clean import clean as free
     from ouroloop.record.track import Store
 
-    freed = free(Store.open(), age_seconds(older_than), dry_run)
+    age = age_seconds(older_than)
+    freed = free(Store.existing(), age, dry_run)
     for kind in freed:
         print(f"{kind.num_bytes / 1e6:>10,.1f} MB  {kind.count:>6,} {kind.kind}")
     total = sum(kind.num_bytes for kind in freed)

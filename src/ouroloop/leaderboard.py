@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from ouroloop.errors import ConfigError
 from ouroloop.options import Executor, StudyPreset, Workers
+from ouroloop.preset_files import shown
 
 _IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]
 _IDEAL_GENERATIONS = 25  # minutes, of one core; drift has gone further by then, t/m, than the network's by its last
@@ -38,6 +40,8 @@ def leaderboard(
     ideal = learner == "empirical"
     fixed = _of_ideal(preset) if ideal else []
     study = load_preset(preset, [*fixed, *context.args], StudyConfig)
+    if not study.methods:
+        raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
     name, console = preset_name(preset) + ("-ideal" if ideal else ""), Console()
     with console.status("loading libraries"):
         from ouroloop.record import stores

@@ -150,7 +150,7 @@ def _presets(incomplete: str) -> list[tuple[str, str]]:
     return _loops(incomplete) + _studies(incomplete)
 
 
-def _recorded(incomplete: str) -> list[str]:
+def recorded(incomplete: str) -> list[str]:
     from ouroloop.record import stores
 
     return [name for name in stores.known("study") or [] if name.startswith(incomplete)]
@@ -162,7 +162,7 @@ AnyPreset = Annotated[
     str | None, typer.Argument(metavar="PRESET", help="Whose values; without it the defaults.", autocompletion=_presets)
 ]
 Study = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A study, or the preset of lone loops.", autocompletion=_recorded)
+    str, typer.Argument(metavar="STUDY", help="A study, or the preset of lone loops.", autocompletion=recorded)
 ]
 Workers = Annotated[
     int | None,

@@ -49,7 +49,7 @@ def find(preset: str, beside: Path | None = None) -> Path:
 
 
 def known_presets() -> list[str]:
-    return sorted({path.stem for folder in (HERE, _SHIPPED) for path in folder.glob("*.yaml")})
+    return sorted({path.stem for folder in (HERE, _SHIPPED) for path in folder.glob("*.yaml") if path.is_file()})
 
 
 def described_presets(studies: bool) -> dict[str, str]:

@@ -51,6 +51,9 @@ class LearnerContract:
     def learner() -> Learner:
         raise NotImplementedError("the test class of a learner gives a new one")
 
+    def test_it_says_what_it_is(self) -> None:
+        assert self.learner().description
+
     @classmethod
     def dataset(cls) -> Dataset:
         """Some of its texts are there four times, and models wrote a part of it."""

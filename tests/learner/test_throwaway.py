@@ -40,6 +40,7 @@ class Uniform:
 
 class UniformLearner:
     device = "cpu"
+    description = "uniform over the texts of D"
     is_registrable = False
     num_previous = 0
 

@@ -9,7 +9,8 @@ import pytest
 
 from ouroloop.config import LoopConfig
 from ouroloop.learner.base import Fitted, Report, Samples, Training
-from ouroloop.learner.network.learner import Network, NetworkLearner
+from ouroloop.learner.network.fitted import Network
+from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.loop.cache import CURVES, Generation
 from ouroloop.loop.generation import compute
 from ouroloop.loop.loop import draw_original

@@ -92,18 +92,20 @@ def _with_limits(value: Interval) -> str:
 def write_board(
     rows: Sequence[Row], config: StudyConfig, folder: Path, name: str, others: Sequence[Outcome] = ()
 ) -> list[Path]:
-    """`NAME.json` and, where anything is done, `NAME.png`: quality kept against cost, by what a method knows.
+    """`NAME.json` and `NAME.png`: quality kept against cost, by what a method knows; neither where nothing is done.
 
     `others` are loops of the file that are not among the rows, and stay in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.json"
     loops = [
         outcome.as_record(method=row.method, cycle=row.cycle, seed=seed)
         for row in rows
         for seed, outcome in sorted(row.runs.items())
     ]
     loops += [outcome.as_record() for outcome in others]
+    if not loops:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.json"
     content = {
         "study": name,
         "num_generations": config.loop.num_generations,

@@ -20,7 +20,7 @@ from ouroloop.testbed.text.testbed import TextTestbed
 from ouroloop.testbed.tokenizer import WordTokenizer
 
 if TYPE_CHECKING:  # torch and MLflow take seconds to import, and a name may be mistyped
-    from ouroloop.learner.network.learner import Network
+    from ouroloop.learner.network.fitted import Network
     from ouroloop.record.run import Run
     from ouroloop.record.track import Store
 
@@ -76,7 +76,7 @@ def find_model(name: str) -> FoundModel:
     require_model(name)
     with _located(name) as (folder, generation):
         sampling, testbed = _sampling(name, folder), language_of(folder)
-        from ouroloop.learner.network.learner import Network
+        from ouroloop.learner.network.fitted import Network
         from ouroloop.learner.network.model import load_model
         from ouroloop.learner.network.sampling import require_causal
         from ouroloop.learner.network.subwords import saved

@@ -22,6 +22,7 @@ from ouroloop.errors import needs, reason
 from ouroloop.record import stores
 from ouroloop.record.liveness import SIGNALS
 from ouroloop.record.track import Store
+from ouroloop.spawning import without_main
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +73,12 @@ class LocalProcesses(LoopExecutor):
         self._slots = [_Slot(name, number, max(1, _num_cores() // workers)) for number in range(1, workers + 1)]
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        for step in (step for one in args if isinstance(one, LoopConfig) for step in one.curation.steps):
+            if type(step).__module__ == "__main__":
+                raise ConfigError(
+                    f"step {step.name!r} is defined in the script or notebook itself, where other processes do not "
+                    "find it: put it into a file of its own and import it, or take one worker"
+                )
         return next(slot for slot in self._slots if slot.is_idle).submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -103,7 +110,8 @@ class _Slot:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         spawn = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, spawn, initializer=_become_worker, initargs=(self._log,))
-        with _environment({"OMP_NUM_THREADS": self._threads}):  # before torch, numpy or anything is imported there
+        # Before torch, numpy or anything is imported there
+        with without_main(), _environment({"OMP_NUM_THREADS": self._threads}):
             self._pid = self._pool.submit(os.getpid)
         self._work = self._pool.submit(fn, *args, **kwargs)
         return self._work

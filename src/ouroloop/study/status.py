@@ -173,10 +173,11 @@ def status_table(studies: list[dict[str, Any]], running_only: bool = False, as_o
         for row in [map("\n".join, zip(*rows, strict=True))] if as_one and rows else rows:
             table.add_row(*map(Text, row))  # no markup is looked for
         counts = Counter(loop["state"] for loop in study["loops"])
-        caption = f"{study['study']}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+        said = study.get("error") or ", ".join(f"{count} {state}" for state, count in counts.items())
+        caption = f"{study['study']}: {said}"
         left = study["seconds_left"]
         captions.append(caption if left is None else f"{caption}; about {duration(left)} left")
-    table.caption = "\n".join(captions)
+    table.caption = Text("\n".join(captions))
     return table
 
 

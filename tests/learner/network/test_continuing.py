@@ -10,7 +10,7 @@ from ouroloop.config import SamplingConfig
 from ouroloop.learner.base import Continuing, Samples
 from ouroloop.learner.network import continuing
 from ouroloop.learner.network.continuing import continued
-from ouroloop.learner.network.learner import Network
+from ouroloop.learner.network.fitted import Network
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.grammar import WORDS
 from ouroloop.testbed.logic.testbed import TOKENIZER

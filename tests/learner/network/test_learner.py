@@ -10,7 +10,8 @@ import torch
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner.base import Fitted
 from ouroloop.learner.network.ensemble import mean_of
-from ouroloop.learner.network.learner import Network, NetworkLearner
+from ouroloop.learner.network.fitted import Network
+from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.learner.network.model import build_model
 from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed
 from ouroloop.testbed.tokenizer import WordTokenizer

@@ -12,7 +12,8 @@ import pytest
 from ouroloop.config import ModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner.base import Fitted, Report
 from ouroloop.learner.network import sampling, world
-from ouroloop.learner.network.learner import Network, NetworkLearner
+from ouroloop.learner.network.fitted import Network
+from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.seeding import Streams, stream
 from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed

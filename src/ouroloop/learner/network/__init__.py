@@ -1,6 +1,7 @@
 """A causal LM of transformers, trained by Lightning, sampled and scored by our own means.
 
     learner     the network as a learner
+    fitted      the network that it gives
     model       built from its configuration, saved, loaded
     batches     the data module, and packing instead of padding
     train       the Lightning module, and one call that trains it

@@ -21,66 +21,15 @@ from ouroloop.config import ConfigError, ModelConfig, PretrainedModelConfig, Sam
 from ouroloop.learner.base import Fitted, Report, Samples, Training
 from ouroloop.learner.network import pretrained, sampling, targets, world
 from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_attention
-from ouroloop.learner.network.continuing import continued
-from ouroloop.learner.network.editing import edit
-from ouroloop.learner.network.ensemble import Mean, mean_of
-from ouroloop.learner.network.model import build_model, in_own_memory, load_model, num_parameters, save_model
+from ouroloop.learner.network.ensemble import mean_of
+from ouroloop.learner.network.fitted import Network, members_in
+from ouroloop.learner.network.model import build_model, in_own_memory, num_parameters
 from ouroloop.learner.network.subwords import Subwords, byte_pairs, of_size, saved
 from ouroloop.learner.network.targets import Ids, Targets
 from ouroloop.learner.network.train import build_trainer, train
 from ouroloop.science.dataset import Dataset
 from ouroloop.science.seeding import Streams
-from ouroloop.testbed.base import Array, Tokenizer
-
-
-@dataclass(frozen=True)
-class Network:
-    model: PreTrainedModel
-    """Or the mean of several."""
-    tokenizer: Tokenizer
-    config: SamplingConfig
-    training: Training | None = None
-    """None when it was loaded."""
-    spread: "Spread | None" = None
-    """The devices that sample together; None where there is one."""
-
-    def sample(self, count: int, rng: np.random.Generator, prompt: str = "") -> Samples:
-        if self.spread is not None:
-            return self.spread.sample(count, rng, prompt)
-        return sampling.sample(self.model, self.tokenizer, count, self.config, rng, prompt)
-
-    def continued(self, beginnings: Sequence[str], rng: np.random.Generator) -> Samples:
-        return continued(self.model, self.tokenizer, beginnings, self.config, rng)
-
-    def log_prob(self, texts: Sequence[str], temperatures: Sequence[float]) -> Array:
-        return sampling.log_probabilities(self.model, self.tokenizer, texts, temperatures, self.config.min_p)
-
-    def edit(self, texts: Sequence[str], threshold: float, rng: np.random.Generator) -> list[str]:
-        return edit(self.model, self.tokenizer, texts, threshold, rng)
-
-    def probabilities(self) -> None:
-        return None
-
-    def num_tokens(self, texts: Sequence[str]) -> Array:
-        return np.array([len(self.tokenizer.encode(text)) - 1 for text in texts], dtype=np.float64)
-
-    @property
-    def num_positions(self) -> int:
-        """Tokens that it has positions for, the start symbol's counted."""
-        return int(self.model.config.max_position_embeddings)
-
-    @property
-    def members(self) -> list[PreTrainedModel]:
-        return list(self.model.members) if isinstance(self.model, Mean) else [self.model]
-
-    def save(self, folder: Path) -> None:
-        """As a folder of transformers, which has those of all members but the first inside."""
-        for i, member in enumerate(self.members):
-            save_model(member, self.tokenizer, self.config, _of_member(folder, i))
-
-
-def _of_member(folder: Path, number: int) -> Path:
-    return folder / f"member-{number}" if number else folder
+from ouroloop.testbed.base import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -248,7 +197,7 @@ class NetworkLearner:
         return teach
 
     def load(self, folder: Path) -> Network:
-        model = _members(folder, self.model.num_members)
+        model = members_in(folder, self.model.num_members)
         if isinstance(self.model, PretrainedModelConfig):
             return Network(model, self.tokenizer, self.sampling)
         tokenizer = self.own_tokenizer or saved(folder, self.model.context_length)
@@ -321,9 +270,5 @@ def _sample_in_rank(
 @lru_cache(maxsize=1)
 def _loaded(folder: str, num_members: int, device: torch.device) -> PreTrainedModel:
     """From where all have it: the weights of what was trained here lie elsewhere in memory, and round otherwise."""
-    model: PreTrainedModel = _members(Path(folder), num_members).to(device)
+    model: PreTrainedModel = members_in(Path(folder), num_members).to(device)
     return model
-
-
-def _members(folder: Path, count: int) -> Any:
-    return mean_of([load_model(_of_member(folder, i)) for i in range(count)])

@@ -28,6 +28,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor, distributed
 
 from ouroloop.learner.base import Report
+from ouroloop.spawning import without_main
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,7 +120,8 @@ class World:
                 device_id=torch.device("cuda", number) if self._backend == "nccl" else None,
             )
             process = spawn.Process(target=_serve, args=(theirs, meeting, self._backend, number), daemon=True)
-            process.start()
+            with without_main():
+                process.start()
             theirs.close()  # or the end of the process would be none of the connection
             processes.append(process)
             self._ranks.append(ours)
