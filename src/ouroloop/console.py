@@ -113,7 +113,7 @@ class LoopView(Observer):
         self._seconds.clear()
         self._progress.reset(self._generations, total=config.num_generations, description="generations", note="")
         if not self._live:
-            self._console.print(f"{name}: {config.num_generations} generations", highlight=False)
+            self._console.print(f"{name}: generations 1 to {config.num_generations}", highlight=False)
 
     def texts_lost(self, count: int, num_texts: int) -> None:
         line = f"{count:,} of {num_texts:,} texts of D_0 do not come back from the model's tokens as they were"

@@ -17,6 +17,7 @@ from ouroloop.config.curation import CurationConfig as CurationConfig
 from ouroloop.config.curation import Oracle as Oracle
 from ouroloop.config.cycle import CycleConfig as CycleConfig
 from ouroloop.config.cycle import DataCycle as DataCycle
+from ouroloop.config.data import USUAL_TESTBED as USUAL_TESTBED
 from ouroloop.config.data import Data as Data
 from ouroloop.config.data import LogicData as LogicData
 from ouroloop.config.data import TextData as TextData

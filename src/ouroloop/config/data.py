@@ -6,6 +6,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from ouroloop.config.named import NamedModel
 from ouroloop.config.section import Added, Section, Whole, with_new_names
+from ouroloop.testbed.base import Testbed
 from ouroloop.testbed.logic.grammar import TruthLabel, capacity
 from ouroloop.testbed.logic.testbed import LogicTestbed
 from ouroloop.testbed.text.testbed import TextTestbed
@@ -142,3 +143,6 @@ Data = Annotated[
     Annotated[LogicData, Tag("logic")] | Annotated[TextData, Tag("text")],
     Discriminator(_kind, custom_error_type="data_kind", custom_error_message="data whose kind is 'logic' or 'text'"),
 ]
+
+USUAL_TESTBED: Testbed = LogicTestbed()
+"""Of a record that does not say, as of data that names no kind."""

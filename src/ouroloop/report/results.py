@@ -12,7 +12,7 @@ from functools import cached_property
 from math import inf, isfinite
 from typing import Any, NamedTuple
 
-from ouroloop.config import ConfigError, DataCycle, LoopConfig
+from ouroloop.config import USUAL_TESTBED, ConfigError, DataCycle, LoopConfig
 from ouroloop.record.history import Written, by_metric, history, read_entries, read_written
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
@@ -23,7 +23,6 @@ from ouroloop.science.statistics import SHARE, Bounds, Interval, interval
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
 from ouroloop.testbed.base import Sample, Testbed, is_share
-from ouroloop.testbed.logic.testbed import LogicTestbed
 
 FIXED_SHARE = 0.99
 """From which on a loop counts as fixed on a text: a model that writes one for good still slips now and then."""
@@ -71,7 +70,7 @@ class Loop:
 
     @property
     def testbed(self) -> Testbed:
-        return self.config.data.testbed if self.config else LogicTestbed()
+        return self.config.data.testbed if self.config else USUAL_TESTBED
 
     @cached_property
     def generations(self) -> list[Run]:
@@ -162,7 +161,7 @@ class Results:
     @property
     def testbed(self) -> Testbed:
         """Of its loops: a study has one."""
-        return next((loop.testbed for loop in self.loops if loop.config), LogicTestbed())
+        return next((loop.testbed for loop in self.loops if loop.config), USUAL_TESTBED)
 
     @cached_property
     def cells(self) -> dict[str, list[Loop]]:

@@ -14,7 +14,6 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from ouroloop.config import LogicData
 from ouroloop.record.history import history
 from ouroloop.record.run import Run
 from ouroloop.science.cycle import fresh_share
@@ -24,7 +23,6 @@ from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Arm, Search
 from ouroloop.study.status import last_metrics, reached
 from ouroloop.study.trials import Trials
-from ouroloop.testbed.logic.grammar import TruthLabel
 
 _LONGEST_LEGEND = 30
 
@@ -34,7 +32,7 @@ class Point:
     """What the finished loops of one setting kept of D_0's diversity at the last generation."""
 
     arm: Arm
-    truth_label: TruthLabel | None
+    truth_label: str | None
     """None where the data has none."""
     proportion: float | None
     fresh_share: float
@@ -54,13 +52,12 @@ class Point:
 
 def finished_points(cells: Iterable[Cell]) -> list[Point]:
     """The points of a study in order of cycle, temperature and λ; only loops that reached their last generation."""
-    found: dict[tuple[Arm, TruthLabel | None, float | None], Point] = {}
+    found: dict[tuple[Arm, str | None, float | None], Point] = {}
     for cell in cells:
         if cell.value is not None:
             loop = cell.loop
             arm = (loop.cycle.kind, loop.sampling.temperature)
-            start = loop.data.truth_label if isinstance(loop.data, LogicData) else None
-            setting = (arm, start, loop.cycle.synthetic_proportion)
+            setting = (arm, loop.data.tags.get("truth_label"), loop.cycle.synthetic_proportion)
             point = found.setdefault(setting, Point(*setting, fresh_share(loop.cycle, loop.data.num_examples)))
             point.retention[loop.seed] = cell.value
     return sorted(found.values(), key=lambda point: (*point.arm, point.truth_label or "", point.proportion or 0.0))
@@ -172,7 +169,7 @@ def _contradicts(point: Point, config: StudyConfig, held: float | None, failed: 
     return (above and is_high) or (below and not is_high)
 
 
-def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: TruthLabel | None) -> str | None:
+def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: str | None) -> str | None:
     """The largest λ of a grid up to which every λ stays above the stage of decline, with every seed."""
     proportions = sorted(p for p in config.proportions(arm[0]) if p is not None)
     at = {p.proportion: p for p in points if (p.arm, p.truth_label) == (arm, start)}
@@ -188,7 +185,7 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: TruthLa
             broke = f"λ = {proportion:g} does not: {point}"
             break
         held = point
-    named = _named(arm) if start is None or len(config.starts()) == 1 else f"{_named(arm)}, {start.value}"
+    named = _named(arm) if start is None or len(config.starts()) == 1 else f"{_named(arm)}, {start}"
     wanted = f"at least {limit:.0%} of D_0's diversity at t = {config.loop.num_generations}"
     if held is None:
         return f"{named}: no λ is known to keep {wanted}: {broke}"
@@ -219,7 +216,7 @@ def _as_record(config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
     """The same for programs: the points with their seeds, and what the kind of study makes of them."""
 
     def record(point: Point) -> dict[str, Any]:
-        start = {} if point.truth_label is None else {"truth_label": point.truth_label.value}
+        start = {} if point.truth_label is None else {"truth_label": point.truth_label}
         return {"cycle": point.arm[0].value, "temperature": point.arm[1], **start,
                 "synthetic_proportion": point.proportion, "fresh_share": point.fresh_share,
                 "mean_retention": point.mean, "retention_by_seed": point.retention}  # fmt: skip

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ouroloop.config import ConfigError
+from ouroloop.config import USUAL_TESTBED, ConfigError
 from ouroloop.console import duration, fitted, percent, sparkline
 from ouroloop.record import locks, stores
 from ouroloop.science.metrics import RETENTION, half_life
@@ -18,7 +18,6 @@ from ouroloop.study.cell import Cell, Recorded, State
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
 from ouroloop.study.search import Search
-from ouroloop.testbed.logic.testbed import LogicTestbed
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and is not always asked
     from ouroloop.record.run import Run
@@ -256,7 +255,7 @@ def headline_of(loops: "Sequence[Run]") -> Mapping[str, str]:
     from ouroloop.record.provenance import recorded_config
 
     configs = (recorded_config(loop) for loop in loops)
-    testbed = next((config.data.testbed for config in configs if config), LogicTestbed())
+    testbed = next((config.data.testbed for config in configs if config), USUAL_TESTBED)
     return testbed.headline
 
 
