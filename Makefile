@@ -68,7 +68,7 @@ bench: .venv/.installed ## ours against stock here (ARGS=--quick: two minutes, -
 	$(BIN)/python experiments/$(BENCH)
 
 pictures: .venv/.installed-dev ## the pictures that README and docs show: from their tables, and screenshots by a Chromium that is there
-	$(BIN)/python -m ouroloop.report.archive $(dir $(wildcard experiments/results/*/findings.json)) experiments/results/leaderboard-retention.csv
+	$(BIN)/python -m ouroloop.report.archive $(dir $(wildcard experiments/results/*/findings.json)) experiments/results/leaderboard-retention.csv experiments/results/leaderboard-depth.csv
 	$(BIN)/python experiments/pictures.py
 
 register: .venv/.installed ## register the models of each collapse stage (STUDY=sweep-smoke)

@@ -62,10 +62,11 @@ def test_the_boards_curves_are_those_of_its_loops() -> None:
             assert shown[column].tolist() == pytest.approx([of(values) for values in zip(*kept, strict=True)])
 
 
-def test_a_table_of_what_is_kept_is_drawn_beside_it(tmp_path: Path) -> None:
-    shutil.copy(RESULTS / "leaderboard-retention.csv", tmp_path / "kept.csv")
-    main([str(tmp_path / "kept.csv")])
-    assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize("table", ["retention", "depth"])
+def test_a_table_is_drawn_beside_it(tmp_path: Path, table: str) -> None:
+    shutil.copy(RESULTS / f"leaderboard-{table}.csv", tmp_path / "own.csv")
+    main([str(tmp_path / "own.csv")])
+    assert (tmp_path / "own.png").read_bytes() == (RESULTS / f"leaderboard-{table}.png").read_bytes()
 
 
 @pytest.mark.parametrize("study", ["fig5", "fig3-4"])

@@ -3,8 +3,8 @@
     python -m ouroloop.report.archive experiments/results/fig5 ...
 
 The CSV files hold everything that was measured, so findings, intervals and pictures follow from them. Where a folder
-named like it with `-ideal` stands beside it, the two are drawn into one figure, `headline.png`. A single table of what
-is kept, as `retention.csv` has it, is drawn too.
+named like it with `-ideal` stands beside it, the two are drawn into one figure, `headline.png`. A single table is drawn
+too: of what is kept, as `retention.csv` has it, or of depths, as `depth_by_method.csv` has them.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.record.history import Written
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
+from ouroloop.report import methods
 from ouroloop.report.figures import drawings, headline
 from ouroloop.report.findings import findings_json
 from ouroloop.report.panels import drawing
@@ -49,6 +50,7 @@ _TEXTS = (
     "cell",
     "loop",
     "seed",
+    "method",
     "depth",
     "verdict",
     "expression",
@@ -152,17 +154,20 @@ def draw_headline(folder: Path) -> Path | None:
     return path
 
 
-def draw_retention(table: Path) -> None:
-    """A picture beside it, of the same name."""
-    table.with_suffix(".png").write_bytes(png(drawings({"retention": read_csv(table)})["retention"]))
+def draw(table: Path) -> None:
+    """A picture beside it, of the same name: of what is kept or, where it has depths, of their shares by method."""
+    rows = read_csv(table)
+    name = "depth_by_method" if "depth" in rows else "retention"
+    drawn = methods.drawing if "depth" in rows else drawings
+    table.with_suffix(".png").write_bytes(png(drawn({name: rows})[name]))
 
 
 def main(places: Sequence[str]) -> None:
     for place in map(Path, places):
-        redraw(place) if place.is_dir() else draw_retention(place)
+        redraw(place) if place.is_dir() else draw(place)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("place", nargs="+", help="the folder of a report, or a table of what is kept")
+    parser.add_argument("place", nargs="+", help="the folder of a report, or a table")
     main(parser.parse_args().place)
