@@ -317,14 +317,13 @@ def test_readers_of_an_empty_folder_create_nothing(
     root = tmp_path / "nothing"
     root.mkdir()
     monkeypatch.setenv("OUROLOOP_ROOT", str(root))
-    monkeypatch.chdir(root)
     assert json.loads(ouroloop("status", "--json").stdout) == []
-    assert ouroloop("leaderboard", "--show").returncode == 0
+    assert ouroloop("leaderboard", "--show", cwd=root).returncode == 0
     for arguments in (
         "status x", "report x", "register x", "compare x", "sample models:/x@y", "clean --older-than=1d --dry-run",
         "clean --older-than=abc", "ui --port=80000", "leaderboard fig5 --show", "run smoke --train.accelerator=tpu",
     ):  # fmt: skip
-        assert ouroloop(*arguments.split()).returncode == 2, arguments
+        assert ouroloop(*arguments.split(), cwd=root).returncode == 2, arguments
     assert list(root.iterdir()) == []
 
 
