@@ -138,7 +138,7 @@ def test_a_failed_loop_blocks_its_path_and_not_the_other_arm() -> None:
 def said(config: StudyConfig, kept: dict[float, list[float]]) -> list[str]:
     cells = []
     for point, values in kept.items():
-        for seed, value in zip(config.seed_batches()[-1], values, strict=False):
+        for seed, value in zip(config.seed_batches()[-1][: len(values)], values, strict=True):
             loop = config.cell(*INCREMENTAL, point, seed)
             cells.append(Cell(loop, loop.fingerprint(), "done", retention={6: value}, ceiling=2.0))
     return answer(config, cells)

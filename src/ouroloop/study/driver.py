@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from itertools import chain
 from time import monotonic
 from typing import Any
@@ -64,11 +64,16 @@ def run_study(
     """
     stores.require_writable()
     store = Store.open()
-    executor = cache(partial(make_executor, on, workers, address, store, name))  # starts with whoever needs it first
+
+    @cache
+    def executor() -> LoopExecutor:
+        made = make_executor(on, workers, address, store, name)
+        made.everywhere(require_possible, config.loop, config.hungriest())
+        return made
+
     with _driven(name) as lock:
-        is_known = Trials.load(name) is not None
-        if not is_known:  # whatever is wrong is found out before anything is recorded
-            executor().everywhere(require_possible, config.loop, config.hungriest())
+        if Trials.load(name) is None:  # whatever is wrong is found out before anything is recorded
+            executor()
         trials = Trials.create(name, config)
         is_new = trials.config != config
         _refuse_changes(trials, config)
@@ -79,8 +84,6 @@ def run_study(
             driver = _Driver(config, store, console, trials, run, lock)
             try:
                 if first := driver.next():
-                    if is_known:
-                        executor().everywhere(require_possible, config.loop, config.hungriest())
                     driver.drive(first, executor())
             finally:
                 close_dead_runs(store, driven=name)
@@ -243,8 +246,7 @@ class _Driver:
             again = next(self._chosen, None)
             return Cell(again.loop, again.loop.fingerprint()) if again is not None else self._ask()
         for loop in self._grid if self._config.kind == "grid" else self._search().wanted():
-            key = loop.fingerprint()
-            if key not in self._known or self._known[key].state == "pruned":
+            if (key := loop.fingerprint()) not in self._known or self._known[key].state == "pruned":
                 return Cell(loop, key)
         return None
 
