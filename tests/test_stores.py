@@ -7,7 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.track import Store
+from ouroloop.study.recorded import recorded_studies
 from ouroloop.study.trials import open_storage
 from tests.conftest import IDEAL_LOOP, TINY, CommandLine
 
@@ -53,25 +55,79 @@ def test_killed_while_it_makes_the_store_it_makes_it_anew(
     assert not [*(tmp_path / "mlruns").glob(".mlflow.db.making*")]
 
 
-def test_a_half_that_an_earlier_version_left_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path))
-    (tmp_path / "mlruns").mkdir()
-    path = tmp_path / "mlruns" / "mlflow.db"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE metrics (key TEXT, step INTEGER)")
-        connection.execute("CREATE TABLE _alembic_tmp_tags (key TEXT)")
-    connection.close()
+FOREIGN = {
+    "half made": ["metrics", "_alembic_tmp_tags"],  # as versions left it that made stores where they lie
+    "another program's": ["letters"],
+}
+
+
+@pytest.mark.parametrize("whose", ["the other's", *FOREIGN])
+@pytest.mark.parametrize(
+    ("variable", "opened"),
+    [
+        ("MLFLOW_TRACKING_URI", Store.open),
+        ("MLFLOW_TRACKING_URI", Store.existing),
+        ("OUROLOOP_OPTUNA_URL", open_storage),
+        ("OUROLOOP_OPTUNA_URL", recorded_studies),
+    ],
+)
+def test_a_database_that_is_not_the_programs_own_stays_as_it_is(
+    whose: str, variable: str, opened: Callable[[], object], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not known was once taken for a half and made anew: runs and studies were lost by it."""
+    path = root / "whose.db"
+    if whose == "the other's":
+        open_storage().engine.dispose()
+        (root / "mlruns" / ("optuna.db" if variable == "MLFLOW_TRACKING_URI" else "mlflow.db")).rename(path)
+    else:
+        with closing(sqlite3.connect(path)) as database:
+            for table in FOREIGN[whose]:
+                database.execute(f"CREATE TABLE {table} (key TEXT)")
+    before = path.read_bytes()
+    monkeypatch.setenv(variable, f"sqlite:///{path}")
+    owner = "another program's, or half made"
+    if whose == "the other's":
+        owner = "Optuna's" if variable == "MLFLOW_TRACKING_URI" else "MLflow's"
+    with pytest.raises(ConfigError, match=rf"whose.db is no \w+ store: it is {owner} \(tables "):
+        opened()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("spelled", ["sqlite:///{root}/mlruns/mlflow.db", "sqlite:///{root}/link/mlflow.db?timeout=9"])
+@pytest.mark.parametrize("opened", [Store.open, open_storage])
+def test_one_database_for_both_is_one_line(
+    spelled: str, opened: Callable[[], object], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "link").symlink_to(root / "mlruns")
+    monkeypatch.setenv("OUROLOOP_OPTUNA_URL", spelled.format(root=root))
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI and OUROLOOP_OPTUNA_URL both name sqlite:"):
+        opened()
+
+
+@pytest.mark.parametrize(
+    ("mlflow", "optuna", "is_same"),
+    [
+        ("postgresql://u:word@h/x", "postgresql+psycopg://u:word@h/x", True),
+        ("postgresql://u:word@h/x", "postgresql+psycopg://u:word@h/y", False),
+        ("http://h:5000", "postgresql+psycopg://u:word@h/y", False),
+    ],
+)
+def test_one_database_of_a_server_for_both_is_one_line(
+    mlflow: str, optuna: str, is_same: bool, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow)
+    monkeypatch.setenv("OUROLOOP_OPTUNA_URL", optuna)
+    with nullcontext() if not is_same else pytest.raises(ConfigError, match=r"both name postgresql://u:\*\*\*@h/x: "):
+        stores.require_own("MLflow")
+
+
+def test_an_empty_file_becomes_a_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "mlruns" / "mlflow.db").unlink()
+    for name in ("mlflow.db", "optuna.db"):
+        (root / "mlruns" / name).touch()
     assert Store.open().find() == []
-
-
-def test_what_has_runs_in_it_is_never_made_anew(root: Path) -> None:
-    store = Store.open()
-    store.create("loop", None, {"level": "loop"})
-    path = root / "mlruns" / "mlflow.db"
-    assert not stores.holds_nothing(path, "runs")
-    assert not stores.holds_nothing(root / "no-such.db", "runs")
-    (root / "text.db").write_text("no database" * 100)
-    assert not stores.holds_nothing(root / "text.db", "runs")
+    open_storage().engine.dispose()
+    assert recorded_studies() == []
 
 
 @pytest.mark.usefixtures("root")

@@ -131,34 +131,46 @@ def is_missing(path: Path) -> bool:
     return not path.exists() or path.stat().st_size == 0
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
-
-
 def for_reading(path: Path) -> sqlite3.Connection:
     """A store that is there and may be in use: whoever opens it as read-only leaves its write-ahead log behind."""
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)
 
 
-def require_database(path: Path) -> None:
-    """Raises ConfigError when a file is no SQLite database: MLflow alone tries for 101 s to open it."""
+_OWN = {"MLflow": {"experiments", "runs", "metrics"}, "Optuna": {"studies", "trials", "version_info"}}
+
+
+def require_own(program: str) -> None:
+    """Makes sure that a program is given a database of its own: it would put its tables beside those of any other.
+
+    Raises:
+        ConfigError: MLflow and Optuna are given the same, of which each keeps an `alembic_version` table; or an SQLite
+            file is another's, half made, or no database at all, which MLflow alone tries for 101 s to open.
+    """
+    urls = {"MLflow": tracking_uri(), "Optuna": optuna_url()}
+    places = {name: sqlite_file(url) for name, url in urls.items()}
+    path = places[program]
+    same = {place.resolve() if place else re.sub(r"\+\w+(?=://)", "", urls[name]) for name, place in places.items()}
+    if len(same) == 1:
+        raise ConfigError(
+            masked(
+                f"MLFLOW_TRACKING_URI and OUROLOOP_OPTUNA_URL both name {urls[program]}: each needs its own database"
+            )
+        )
+    if path is None or is_missing(path):
+        return
     try:
-        if not is_missing(path):
-            with closing(_read_only(path)) as connection:
-                connection.execute("SELECT 1 FROM sqlite_master")
+        with closing(for_reading(path)) as database:
+            found = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
-        if error.sqlite_errorname not in ("SQLITE_BUSY", "SQLITE_LOCKED"):
-            raise ConfigError(f"cannot open the MLflow store {path}: {error}") from None
-
-
-def holds_nothing(path: Path, table: str) -> bool:
-    """Whether it is a database without a row in this table, or without the table: a half of a killed process."""
-    try:
-        with closing(_read_only(path)) as connection:
-            known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-            return not known or not connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608
-    except sqlite3.Error:
-        return False
+        if error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+            return
+        raise ConfigError(f"cannot open the {program} store {path}: {error}") from None
+    if found and not _OWN[program] <= found:
+        owner = next((f"{name}'s" for name, own in _OWN.items() if own <= found), "another program's, or half made")
+        shown = ", ".join(sorted(found)[:4]) + ", …" * (len(found) > 4)
+        raise ConfigError(
+            f"{path} is no {program} store: it is {owner} (tables {shown}); name another file, new or whole"
+        )
 
 
 # What MLflow and Optuna would be asked for these names. Their own APIs take 1.9 and 0.4 s of processor where this takes

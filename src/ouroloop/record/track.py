@@ -63,12 +63,10 @@ class Store:
         stores.require_writable()
         uri = stores.tracking_uri()
         stores.require_reachable(uri)
+        stores.require_own("MLflow")
         path = stores.sqlite_file(uri)
-        if path is not None:
-            stores.require_database(path)
         with FileLock(stores.runs_folder() / ".store.lock"):  # migrations of a fresh database race
-            # A whole one has at least MLflow's default experiment; who made one without it died over it
-            if path is not None and (stores.is_missing(path) or stores.holds_nothing(path, "experiments")):
+            if path is not None and stores.is_missing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 stores.make_whole(path, _create_store)
             return cls._opened(uri)

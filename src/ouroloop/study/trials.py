@@ -9,7 +9,6 @@ is right.
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -43,11 +42,12 @@ def open_storage() -> RDBStorage:
     """
     url = stores.optuna_url()
     path = stores.sqlite_file(url)
+    stores.require_reachable(url)
+    stores.require_own("Optuna")
     try:
-        stores.require_reachable(url)
-        if path is not None and path.parent.is_dir() and not _is_whole(path):
+        if path is not None and path.parent.is_dir() and stores.is_missing(path):
             with FileLock(path.with_name(f".{path.name}.lock")):
-                if not _is_whole(path):
+                if stores.is_missing(path):
                     stores.make_whole(path, _create)
         # A server's connections are not kept: one that it has dropped meanwhile would be found out in mid-transaction
         options: dict[str, Any] = {"connect_args": {"timeout": 60}} if path is not None else {"poolclass": NullPool}
@@ -55,14 +55,6 @@ def open_storage() -> RDBStorage:
     except (SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
         said = reason(error).removesuffix(f": {url}")
         raise ConfigError(stores.masked(f"cannot open the Optuna store {url}: {said}")) from None
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether nobody died while making it."""
-    tables = ("version_info", "alembic_version")
-    return not stores.is_missing(path) and (
-        not stores.holds_nothing(path, "studies") or not any(stores.holds_nothing(path, table) for table in tables)
-    )
 
 
 def _create(url: str) -> None:
