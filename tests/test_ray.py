@@ -17,6 +17,7 @@ import pytest
 import yaml
 from experiments import check_kills
 
+from ouroloop.record import stores
 from ouroloop.record.track import Store
 from tests.conftest import IDEAL_LOOP, CommandLine
 
@@ -63,6 +64,21 @@ def test_a_cluster_needs_a_record_that_its_machines_reach(ouroloop: CommandLine,
     assert done.stderr.count("\n") == 1
     local = ouroloop("sweep", "study", "--address=10.0.0.1:6379", cwd=presets)
     assert (local.returncode, local.stderr) == (2, "ouroloop: --address is for --on=ray\n")
+
+
+def test_a_disk_that_is_full_on_another_machine_is_one_line(
+    ouroloop: CommandLine, presets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (pip install 'ouroloop[ray]')")
+    from ray.exceptions import RayTaskError
+
+    def full(*_: object, **__: object) -> None:
+        raise RayTaskError("run_one", "Traceback of\nthe worker", stores.no_room()).as_instanceof_cause()
+
+    monkeypatch.setattr("ouroloop.study.driver.run_one", full)
+    done = ouroloop("sweep", "study", cwd=presets)
+    assert done.returncode == 2
+    assert done.stderr == f"ouroloop: {stores.no_room()}\n"
 
 
 def begun(presets: Path) -> tuple[subprocess.Popen[str], IO[str]]:

@@ -317,7 +317,7 @@ class _Driver:
     def _finish(self, cell: Cell, future: "Future[LoopResult]") -> None:
         error = future.exception()
         if isinstance(error, ConfigError):
-            raise error
+            raise getattr(error, "cause", None) or error  # of Ray's, whose own text is a traceback in colours
         result = LoopResult("superseded", error=f"{type(error).__name__}: {error}") if error else future.result()
         if result.state == "superseded":
             self._give_back(cell, result.error)
