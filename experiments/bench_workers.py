@@ -2,10 +2,10 @@
 
     python experiments/bench_workers.py [ROUNDS] [GENERATIONS] [PRESET]
 
-Runs a study of four loops with their own seeds, so that nothing is shared, one thread for each worker, with one and with
-two workers in turn, each in a store of its own. The pace is that of the whole command: from the shell to the report,
-with the start of every process in it. Of two loops the longer one would be the time of two workers, and a ratio of 2 out
-of reach: texts, and so generations, differ in length from seed to seed.
+Runs a study of four loops with their own seeds, so that nothing is shared, one thread for each worker, with one and
+with two workers in turn, each in a store of its own. The pace is that of the whole command: from the shell to the
+report, with the start of every process in it. Of two loops the longer one would be the time of two workers, and a ratio
+of 2 out of reach: texts, and so generations, differ in length from seed to seed.
 """
 
 import os
