@@ -66,9 +66,9 @@ def leaderboard(
 
 
 def _of_ideal(preset: str) -> list[str]:
-    """The ideal learner's task, made of the network's."""
+    """The ideal learner's task, made of the network's, which is validated first."""
     from ouroloop.presets import load_preset
     from ouroloop.study.config import StudyConfig
 
-    wanted = load_preset(preset, _IDEAL, StudyConfig).loop.num_generations
+    wanted = load_preset(preset, [], StudyConfig).loop.num_generations
     return [*_IDEAL, f"loop.num_generations={min(wanted, _IDEAL_GENERATIONS)}"]

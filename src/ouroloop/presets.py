@@ -17,6 +17,7 @@ from ouroloop.config import RENAMED, ConfigError, CycleConfig, LogicData, LoopCo
 from ouroloop.preset_files import NotYamlError, did_you_mean, find, parse, read, shown
 from ouroloop.schema import allowed, below, fields, is_key, keys
 from ouroloop.study.config import StudyConfig
+from ouroloop.study.method import MethodError
 
 Config = TypeVar("Config", LoopConfig, StudyConfig)
 Tree = dict[str, Any]
@@ -109,14 +110,16 @@ def current_key(key: str) -> str:
 def unknown_key(kind: type[BaseModel], key: str, also: Iterable[str] = (), dashes: str = "") -> str:
     """What is wrong with a key, which one is near it, and which there are; a command line has options too."""
     options = list(also) if "." not in key else []
-    here = ", ".join([*options, *below(kind, key)])
+    section, inner = key.rpartition(".")[0], below(kind, key)
+    here = ", ".join([*options, *inner])
     if letter := _LETTERS.get(key):
         field = letter if kind is LoopConfig else _SPANNED.get(f"loop.{letter}", f"loop.{letter}")
         near = f" (did you mean {dashes}{field}?)"
     else:
-        near = did_you_mean(dashes + key, [*options, *(dashes + known for known in keys(kind))])
+        known = [*keys(kind), *(f"{section}.{name}" for name in inner if section)]
+        near = did_you_mean(dashes + key, [*options, *(dashes + one for one in known)])
     what = "option" if dashes else "key"
-    rest = f"; allowed here: {here}" if here else f": {shown(key.rpartition('.')[0])} has no fields"
+    rest = f"; allowed here: {here}" if here else f": {shown(section)} has no fields"
     return f"unknown {what} {shown(dashes + key)}{near}{rest}"
 
 
@@ -244,6 +247,8 @@ def _one_line(error: ValidationError, kind: type[BaseModel], tree: Tree) -> str:
         return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     first = errors[0]
     where, words = allowed(kind, first["loc"])
+    if isinstance(method := first.get("ctx", {}).get("error"), MethodError):
+        return f"{method.where}: {_one_line(method.error, LoopConfig, {})}"
     if first["type"] == "value_error":
         return f"{where}: {_message(first)}" if where else _message(first)
     if first["type"] not in get_args(ErrorType):  # our own

@@ -80,12 +80,14 @@ def is_key(kind: Kind, key: str) -> bool:
 
 
 def below(kind: Kind, key: str) -> list[str]:
-    """The names of the fields of the innermost section that a dotted key is in."""
+    """The names of the fields of the innermost section that a dotted key is in, an entry of a mapping included."""
     section = key
     while section and section not in keys(kind):
         section = section.rpartition(".")[0]
     prefix = f"{section}." if section else ""
-    return list(dict.fromkeys(known[len(prefix) :].split(".")[0] for known in keys(kind) if known.startswith(prefix)))
+    names = dict.fromkeys(known[len(prefix) :].split(".")[0] for known in keys(kind) if known.startswith(prefix))
+    _, node, definitions = _walk(kind, key.split(".")[:-1])
+    return list(names or _resolved(node, definitions).get("properties", {}))
 
 
 def allowed(kind: Kind, path: Sequence[str | int]) -> tuple[str, str]:

@@ -161,6 +161,14 @@ METHODS: dict[str, object] = {
     "soft": {"changes": {"train": {"targets": "soft"}}},
     "accumulate": {"changes": {"cycle": {"kind": "balanced"}}},
 }
+CYCLES = {
+    "some kept": ({"kind": "incremental", "synthetic_proportion": 0.5}, "D_0 kept"),
+    "all kept": ({"kind": "expanding", "synthetic_proportion": 1.0}, "D_0 kept"),
+    "none kept": ({"kind": "incremental", "synthetic_proportion": 1.0}, "data only"),
+    "fresh": ({"kind": "fresh_mix", "synthetic_proportion": 0.5}, "fresh data"),
+    "none fresh": ({"kind": "fresh_mix", "synthetic_proportion": 1.0}, "data only"),
+    "both": ({"kind": "expanding", "synthetic_proportion": 0.5}, "fresh data"),
+}
 STUDY = {
     "cycles": ["full_synthetic"],
     "seeds": [1, 2],
@@ -175,20 +183,32 @@ STUDY = {
 
 
 def test_what_a_method_knows_is_read_off_what_it_declares() -> None:
-    study = StudyConfig.model_validate(STUDY)
+    edited = {"edited": {"changes": {"curation": {"steps": ["edited"]}}}}
+    study = StudyConfig.model_validate({**STUDY, "methods": METHODS | edited})
     cell = study.model_copy(update={"methods": {}}).loops()[0]
     known = {name: knowledge(loop, cell) for name in study.methods if (loop := study.applied(name, cell))}
     assert known == {
         "baseline": "data only", "verified": "oracle", "weights": "sampler", "buffer": "D_0 kept", "warm": "sampler",
-        "soft": "previous model", "accumulate": "D_0 kept", "fresh": "fresh data",
+        "soft": "previous model", "accumulate": "D_0 kept", "fresh": "fresh data", "edited": "D_0 kept",
     }  # fmt: skip
     assert set(known.values()) <= set(KNOWLEDGE)
 
 
-def test_a_method_that_is_no_configuration_is_an_error_for_a_network() -> None:
-    wrong = {**STUDY, "methods": {"odd": {"changes": {"train": {"targets": "hard"}}}}}
-    with pytest.raises(ValueError, match=r"methods\.odd\.changes: train\.targets"):
-        StudyConfig.model_validate(wrong)
+def test_what_a_method_knows_of_another_cycle_is_what_that_mixes_in() -> None:
+    methods = {name: {"changes": {"cycle": cycle}} for name, (cycle, _) in CYCLES.items()}
+    study = StudyConfig.model_validate({**STUDY, "methods": methods})
+    cell = study.cells[0]
+    known = {name: knowledge(loop, cell) for name in methods if (loop := study.applied(name, cell))}
+    assert known == {name: knows for name, (_, knows) in CYCLES.items()}
+
+
+def test_what_a_method_changes_of_lambda_is_known_too() -> None:
+    half = {"cycles": ["incremental"], "synthetic_proportions": [0.5]}
+    changes = {"changes": {"cycle": {"synthetic_proportion": 0.0}}}
+    study = StudyConfig.model_validate({**STUDY, **half, "methods": {"baseline": {}, "none new": changes}})
+    cell = study.cells[0]
+    known = [knowledge(loop, cell) for name in study.methods if (loop := study.applied(name, cell))]
+    assert known == ["data only", "D_0 kept"]
 
 
 @pytest.mark.heavy

@@ -22,6 +22,7 @@ from ouroloop.config.data import Data as Data
 from ouroloop.config.data import LogicData as LogicData
 from ouroloop.config.data import TextData as TextData
 from ouroloop.config.loop import LoopConfig as LoopConfig
+from ouroloop.config.loop import NeedsNetworkError as NeedsNetworkError
 from ouroloop.config.loop import ResourceConfig as ResourceConfig
 from ouroloop.config.loop import StageConfig as StageConfig
 from ouroloop.config.loop import flatten as flatten

@@ -22,7 +22,7 @@ _METHODS = "ouroloop.science.curation"  # imported when a configuration names a 
 
 
 class Oracle(StrEnum):
-    """What a step may ask for beside the samples of M_t, their log-probabilities and D_{t-1}; in no order."""
+    """What a step may ask for beside the samples of M_t and their log-probabilities; in no order."""
 
     VERIFIER = "verifier"
     GRAMMAR = "grammar"
@@ -30,6 +30,7 @@ class Oracle(StrEnum):
     FRESH_DATA = "fresh_data"
     PREVIOUS_MODEL = "previous_model"
     ORIGINAL_STATISTICS = "original_statistics"
+    TRAINING_SET = "training_set"
 
 
 class Step(Section):
@@ -43,7 +44,7 @@ class Step(Section):
     needs_network: ClassVar[bool] = False
     """Whether it makes no sense of a model that is a list of texts."""
     uses_sampler: ClassVar[bool] = False
-    """Whether it makes use of how M_t was sampled from."""
+    """Whether it makes use of how M_t was sampled from: it is told how probable texts are at temperature 1."""
     known: ClassVar[dict[str, type["Step"]]] = {}
 
     @classmethod

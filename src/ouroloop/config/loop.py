@@ -14,6 +14,10 @@ from ouroloop.config.section import Added, Number, Proportion, Section, Seed, Wh
 from ouroloop.config.train import TrainConfig
 
 
+class NeedsNetworkError(ValueError):
+    """What is asked of the ideal learner only a network can do."""
+
+
 class StageConfig(Section):
     """Thresholds on a measure r: healthy r >= healthy > onset r >= onset > decline r >= decline."""
 
@@ -81,7 +85,7 @@ class LoopConfig(Section):
         if self.model.kind == "transformers" and self.train is None:
             raise ValueError("train is missing: a network needs train.num_steps and so on")
         if self.model.kind == "empirical" and self.train is not None:
-            raise ValueError(
+            raise NeedsNetworkError(
                 "model.kind empirical trains nothing; leave train out, or write train: null (--train=null)"
             )
         return self
@@ -139,7 +143,7 @@ class LoopConfig(Section):
             of_network = [step.name for step in self.curation.steps if step.needs_network]
             of_network += ["sampling.min_p"] if self.sampling.min_p else []
             if of_network:
-                raise ValueError(f"{of_network[0]} needs a network: model.kind empirical draws whole texts")
+                raise NeedsNetworkError(f"{of_network[0]} needs a network: model.kind empirical draws whole texts")
         return self
 
     @model_validator(mode="after")

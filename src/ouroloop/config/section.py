@@ -21,7 +21,7 @@ class Section(BaseModel):
         given = self.model_dump()
         for key, value in values.items():
             inner = value.model_dump() if isinstance(value, BaseModel) else value
-            before = given[key]
+            before: Any = given.get(key)
             is_change = isinstance(value, dict) and isinstance(before, dict)
             is_change = is_change and value.get("kind") in (None, before.get("kind"))  # another kind has other fields
             given[key] = before | value if is_change else inner

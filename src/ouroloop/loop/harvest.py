@@ -86,17 +86,18 @@ def _given(config: LoopConfig, streams: Streams, fitted: Fitted, training_set: D
     testbed = original.testbed
     return Given(
         config.data.num_examples,
-        training_set,
         streams.generation,
         lambda texts: cast(Array, fitted.log_prob(texts, [1.0])[0]),
         testbed.tokens,
         testbed.features if isinstance(testbed, Featured) else lambda text: (0, len(testbed.tokens(text))),
         streams.numpy("curation"),
-        _oracles(config, streams, fitted, original),
+        _oracles(config, streams, fitted, training_set, original),
     )
 
 
-def _oracles(config: LoopConfig, streams: Streams, fitted: Fitted, original: Sample) -> Mapping[Oracle, Any]:
+def _oracles(
+    config: LoopConfig, streams: Streams, fitted: Fitted, training_set: Dataset, original: Sample
+) -> Mapping[Oracle, Any]:
     """Those that the steps declare, and no others."""
     testbed, needs = original.testbed, config.curation.needs
     oracles: dict[Oracle, Any] = {}
@@ -112,6 +113,8 @@ def _oracles(config: LoopConfig, streams: Streams, fitted: Fitted, original: Sam
         oracles[Oracle.PREVIOUS_MODEL] = fitted
     if Oracle.ORIGINAL_STATISTICS in needs:
         oracles[Oracle.ORIGINAL_STATISTICS] = as_metrics(measure(original, original))
+    if Oracle.TRAINING_SET in needs:
+        oracles[Oracle.TRAINING_SET] = training_set
     return oracles
 
 

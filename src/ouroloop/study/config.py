@@ -8,7 +8,14 @@ from functools import cached_property
 from itertools import count, islice, product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from ouroloop.config import (
     CycleConfig,
@@ -25,7 +32,8 @@ from ouroloop.config import (
     flatten,
     with_new_names,
 )
-from ouroloop.science.cycle import num_fresh
+from ouroloop.science.cycle import needs_fresh_data, num_fresh, num_synthetic
+from ouroloop.study.method import MethodConfig, MethodError, MethodName, needs_network
 from ouroloop.testbed.logic.grammar import TruthLabel
 
 _CHANGEABLE = ("methods", "synthetic_proportions", "truth_labels", "seeds", "description", "keep_weights", "resources",
@@ -35,21 +43,6 @@ Proportions = Annotated[
     Annotated[list[Proportion], Tag("all")] | Annotated[dict[DataCycle, list[Proportion]], Tag("each")],
     Discriminator(lambda value: "each" if isinstance(value, dict) else "all"),
 ]
-
-
-MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ .-]{0,39}$")]
-"""MLflow keeps it as part of a key."""
-
-
-class MethodConfig(Section):
-    """One entry of a comparison: what it changes of the study's loop."""
-
-    description: str = ""
-    """What it does, in a sentence."""
-    changes: dict[str, Any] = Field(default={})
-    """Sections of the loop with the fields that differ: {curation: {steps: [unique]}}; {} is the baseline."""
-    cycles: list[DataCycle] | None = None
-    """Of the study's, those that it is run with; null for all."""
 
 
 class ProportionRange(Section):
@@ -169,8 +162,9 @@ class StudyConfig(Section):
     def _methods_are_possible(self) -> Self:
         if self.methods and self.kind != "grid":
             raise ValueError(f"a {self.kind} compares no methods; that is for kind: grid")
-        for name in self.methods:
-            self.applied(name, self.loop)
+        for name, kind in product(self.methods, self.cycles):
+            proportion = next(iter(self.proportions(kind)), None)
+            self.applied(name, self.cell(kind, self.temperatures[0], proportion, self.seeds[0]))
         return self
 
     def proportions(self, kind: DataCycle) -> Sequence[float | None]:
@@ -228,7 +222,7 @@ class StudyConfig(Section):
         """A cell with a method; None where the method is not for this cycle or not for the ideal learner.
 
         Raises:
-            ValueError: its changes are no configuration.
+            MethodError: its changes are no configuration.
         """
         method = self.methods[name]
         if method.cycles is not None and cell.cycle.kind not in method.cycles:
@@ -236,11 +230,9 @@ class StudyConfig(Section):
         try:
             return cell.changed(**method.changes)
         except ValidationError as error:
-            if cell.model.kind == "empirical":
+            if cell.model.kind == "empirical" and needs_network(error):
                 return None
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"methods.{name}.changes: {where} {first['msg'].removeprefix('Value error, ')}") from None
+            raise MethodError(name, error) from None
 
     @property
     def cells(self) -> list[LoopConfig]:
@@ -317,6 +309,7 @@ KNOWLEDGE = (
 _OF_ORACLE = {
     Oracle.PREVIOUS_MODEL: "previous model",
     Oracle.ORIGINAL_STATISTICS: "statistics of D_0",
+    Oracle.TRAINING_SET: "D_0 kept",  # D_{t-1} is D_0 at t = 1
     Oracle.ORIGINAL_DATA: "D_0 kept",
     Oracle.FRESH_DATA: "fresh data",
     Oracle.GRAMMAR: "oracle",
@@ -330,8 +323,8 @@ def knowledge(loop: LoopConfig, usual: LoopConfig) -> str:
     `usual` is the same loop without the method. What the cycle alone mixes in is no knowledge of the method.
     """
     known = {_OF_ORACLE[oracle] for oracle in loop.curation.needs}
-    if loop.cycle.kind is not usual.cycle.kind:
-        known.add("D_0 kept")
+    if loop.cycle.canonical() != usual.cycle.canonical():
+        known |= _mixed_in(loop.cycle, loop.data.num_examples)
     train = loop.train
     if train is not None and train.num_previous != 0:
         known.add("previous model")
@@ -339,3 +332,11 @@ def knowledge(loop: LoopConfig, usual: LoopConfig) -> str:
     if loop.sampling != usual.sampling or is_matched or any(step.uses_sampler for step in loop.curation.steps):
         known.add("sampler")
     return max(known, key=KNOWLEDGE.index, default=KNOWLEDGE[0])
+
+
+def _mixed_in(cycle: CycleConfig, num_examples: int) -> set[str]:
+    """What a cycle has in its training sets beside S_t."""
+    found = {"fresh data"} if needs_fresh_data(cycle, num_examples) else set[str]()
+    is_kept = cycle.kind in (DataCycle.BALANCED, DataCycle.EXPANDING)
+    is_kept |= cycle.kind is DataCycle.INCREMENTAL and num_synthetic(cycle, num_examples) < num_examples
+    return found | ({"D_0 kept"} if is_kept else set())

@@ -108,7 +108,8 @@ class StepContract:
                     assert Oracle.FRESH_DATA in self.step.needs
                     assert generation == STREAMS.generation
                 case Source.SAMPLED:
-                    assert generation == STREAMS.generation
+                    is_now = generation == STREAMS.generation
+                    assert is_now or (Oracle.TRAINING_SET in self.step.needs and 0 < generation < STREAMS.generation)
         assert len(found.kept) <= m
 
     def test_what_is_kept_of_samples_was_drawn(self) -> None:
@@ -155,13 +156,21 @@ class StepContract:
             Oracle.FRESH_DATA: lambda: own.fresh_data(2),
             Oracle.PREVIOUS_MODEL: lambda: own.previous_model,
             Oracle.ORIGINAL_STATISTICS: lambda: own.original_statistics,
+            Oracle.TRAINING_SET: lambda: own.training_set,
         }
+        assert asks.keys() == set(Oracle)
+        assert own.oracles.keys() == self.step.needs, "nor beside its properties"
         for oracle, ask in asks.items():
             if oracle in self.step.needs:
                 assert ask() is not None
             else:
                 with pytest.raises(UndeclaredError, match=oracle.value):
                     ask()
+        if self.step.uses_sampler or Oracle.PREVIOUS_MODEL in self.step.needs:
+            assert own.log_probs_at_1(["( not False )"]).tolist() == [0.0]
+        else:
+            with pytest.raises(UndeclaredError, match=f"step {self.step.name} neither uses_sampler"):
+                own.log_probs_at_1(["( not False )"])
 
 
 class Greedy(CurationStep):

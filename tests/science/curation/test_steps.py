@@ -15,7 +15,7 @@ import ouroloop.science.curation as room
 from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.config.curation import Step
 from ouroloop.learner.empirical import EmpiricalModel
-from ouroloop.loop.harvest import harvest
+from ouroloop.loop.harvest import _given, harvest
 from ouroloop.presets import load_preset
 from ouroloop.record.liveness import Interrupted
 from ouroloop.science.curation.archive import Archived
@@ -23,6 +23,7 @@ from ouroloop.science.curation.buffer import FreshBuffer, OriginalBuffer
 from ouroloop.science.curation.checks import Grammatical, Verified
 from ouroloop.science.curation.editing import Edited
 from ouroloop.science.curation.repeats import Unique
+from ouroloop.science.curation.step import Pool
 from ouroloop.science.curation.weights import Weighted
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.testbed.base import Sample
@@ -153,12 +154,30 @@ class TestFreshBuffer(StepContract):
         assert found.kept.mixture() == {"fresh-03": M // 10, "sampled-03": M - M // 10}
 
 
+class Liar(EmpiricalModel):
+    """Sure of one text."""
+
+    def edit(self, texts: tuple[str, ...], threshold: float, rng: np.random.Generator) -> list[str]:
+        return ["( True and True )" if text == LIAR else text for text in texts]
+
+
 class TestEdited(StepContract):
     step = Edited()
 
     def test_it_is_the_training_set_that_is_learnt_from_again(self) -> None:
         found, _ = self.harvested([LIAR] * 10)
         assert found.kept.texts == (LIAR,) * 10
+
+    def test_a_text_that_stays_as_it_is_is_still_who_wrote_it_first(self) -> None:
+        """Or D_0, which a loop of edits has for good where no token is sure, would pass for what models wrote."""
+        before = Dataset.of(["( not False )", LIAR], Source.ORIGINAL, 0)
+        before += Dataset.of(["( True or True )", LIAR], Source.SAMPLED, 2)
+        reference = Sample.of(self.original().texts, self.config().data.testbed)
+        given = _given(self.config(), STREAMS, Liar({LIAR: 1}, 0.8), before, reference)
+        kept = self.step.keep(Pool(Dataset.of([], Source.SAMPLED, 3), np.array([])), given.to(self.step, given.rng))
+        assert kept.data.texts == ("( not False )", "( True and True )", "( True or True )", "( True and True )")
+        assert kept.data.mixture() == {"original": 1, "sampled-02": 1, "sampled-03": 2}
+        assert kept.data.synthetic_share == 0.75
 
     def test_a_list_of_texts_has_no_tokens_to_edit(self) -> None:
         with pytest.raises(ConfigError, match="needs a network"):

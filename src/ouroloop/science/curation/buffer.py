@@ -23,7 +23,7 @@ class OriginalBuffer(CurationStep):
     which: Literal["tail", "any"] = "tail"
     """Of D_0, those that M_t finds least probable, or a random part."""
 
-    needs: ClassVar = frozenset({Oracle.ORIGINAL_DATA})
+    needs: ClassVar = frozenset({Oracle.ORIGINAL_DATA, Oracle.PREVIOUS_MODEL})
 
     def keep(self, pool: Pool, given: Given) -> Pool:
         original, count = given.original_data, round(self.share * given.wanted)

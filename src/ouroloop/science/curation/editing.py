@@ -13,7 +13,8 @@ from ouroloop.science.dataset import Dataset, Source
 class Edited(CurationStep):
     """In the place of samples, the texts of D_{t-1} with each token drawn anew from M_t that it finds at least so sure.
 
-    What was edited counts as sampled at t. So it is a semi-synthetic D_{t-1}, whose tail nobody touches.
+    A text that comes out as it was is still who wrote it first; any other one counts as sampled at t. So it is a
+    semi-synthetic D_{t-1}, whose tail nobody touches.
 
     Source: arXiv 2412.14689, section 4, with M_t as the model that edits.
     """
@@ -23,11 +24,13 @@ class Edited(CurationStep):
     threshold: Proportion = 0.99
     """A token is drawn anew where M_t gives it at least this probability. Unit: probability."""
 
-    needs: ClassVar = frozenset({Oracle.PREVIOUS_MODEL})
+    needs: ClassVar = frozenset({Oracle.PREVIOUS_MODEL, Oracle.TRAINING_SET})
     needs_network: ClassVar = True
 
     def keep(self, pool: Pool, given: Given) -> Pool:
         before = given.training_set.draw(min(given.wanted, len(given.training_set)), given.rng)
         texts = given.previous_model.edit(before.texts, self.threshold, given.rng)
-        edited = Dataset.of(texts, Source.SAMPLED, given.generation)
+        is_new = np.array([text != old for text, old in zip(texts, before.texts, strict=True)], dtype=bool)
+        sources = np.where(is_new, np.uint8(Source.SAMPLED), before.sources)
+        edited = Dataset(tuple(texts), sources, np.where(is_new, np.int32(given.generation), before.generations))
         return Pool(edited, np.full(len(edited), np.nan))

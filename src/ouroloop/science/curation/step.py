@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,16 +53,15 @@ class PreviousModel(Protocol):
 
 @dataclass(frozen=True)
 class Given:
-    """All that a step may know beside its pool. An oracle answers only to who declared it."""
+    """All that a step may know beside its pool. An oracle is there only for who declared it."""
 
     wanted: int
     """m: what is kept beyond it is not learnt from."""
-    training_set: Dataset
-    """D_{t-1}, on which M_t was trained."""
     generation: int
     """t."""
     log_probs_at_1: Callable[[Sequence[str]], Array]
-    """Of texts under M_t itself, at temperature 1, in nats."""
+    """Of any texts under M_t itself, at temperature 1, in nats; what `sampling.min_p` cuts of its samples is cut here
+    too. For a step that `uses_sampler` or needs the previous model."""
     tokens: Callable[[str], Sequence[str]]
     """What a text is long by."""
     features: Callable[[str], tuple[int, ...]]
@@ -73,12 +73,21 @@ class Given:
 
     def to(self, step: Step, rng: np.random.Generator) -> "Given":
         """What this step is given."""
-        return replace(self, rng=rng, declared=step.needs)
+        oracles = {oracle: self.oracles[oracle] for oracle in step.needs & self.oracles.keys()}
+        given = replace(self, rng=rng, oracles=oracles, declared=step.needs)
+        knows_model = step.uses_sampler or Oracle.PREVIOUS_MODEL in step.needs
+        return given if knows_model else replace(given, log_probs_at_1=partial(_refuse, step))
 
     def _ask(self, oracle: Oracle) -> Any:
         if oracle not in self.declared:
             raise UndeclaredError(f"{oracle.value} is not among what the step needs: {sorted(self.declared)}")
         return self.oracles[oracle]
+
+    @property
+    def training_set(self) -> Dataset:
+        """D_{t-1}, on which M_t was trained; at t = 1 that is D_0, which a step that puts it back keeps for good."""
+        found: Dataset = self._ask(Oracle.TRAINING_SET)
+        return found
 
     def verify(self, text: str, max_depth: int | None = None) -> bool | None:
         """Whether a text is right; None where a verifier that sees no deeper than that cannot tell."""
@@ -111,6 +120,10 @@ class Given:
         """The measures of D_0, by their keys."""
         found: Mapping[str, float] = self._ask(Oracle.ORIGINAL_STATISTICS)
         return found
+
+
+def _refuse(step: Step, texts: Sequence[str]) -> Array:
+    raise UndeclaredError(f"log_probs_at_1: step {step.name} neither uses_sampler nor needs previous_model")
 
 
 class CurationStep(Step):
