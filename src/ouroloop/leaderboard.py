@@ -11,7 +11,6 @@ from ouroloop.preset_files import shown
 
 _IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]
 _IDEAL_GENERATIONS = 25  # minutes, of one core; drift has gone further by then, t/m, than the network's by its last
-RESULTS = Path("experiments") / "results"
 
 
 def leaderboard(
@@ -24,9 +23,12 @@ def leaderboard(
     workers: Workers = None,
     on: Executor = "local",
     folder: Annotated[
-        Path | None, typer.Option(help=f"Where leaderboard.json is read and written; {RESULTS} without it.")
+        Path | None,
+        typer.Option(help="Where leaderboard.json is read and written: experiments/results of the working directory."),
     ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Run nothing: the board of what is done.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Run nothing: the board of what is done. With overrides, write nothing.")
+    ] = False,
 ) -> int:
     """Run what is missing of the methods' comparison, and print the board. It shows what is done so far.
 
@@ -39,6 +41,7 @@ def leaderboard(
 
     ideal = learner == "empirical"
     fixed = _of_ideal(preset) if ideal else []
+    whole = load_preset(preset, fixed, StudyConfig)
     study = load_preset(preset, [*fixed, *context.args], StudyConfig)
     if not study.methods:
         raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
@@ -48,19 +51,20 @@ def leaderboard(
         from ouroloop.record.track import Store
         from ouroloop.report.board import show_board, write_board
         from ouroloop.report.leaderboard import board
-        from ouroloop.report.outcomes import read_filed
+        from ouroloop.report.outcomes import RESULTS, read_filed
         from ouroloop.study.driver import run_study
     folder = folder or RESULTS
-    own = {loop.fingerprint() for loop in study.loops()}
-    of_preset = {loop.fingerprint() for loop in load_preset(preset, fixed, StudyConfig).loops()}
-    filed = read_filed(folder / f"{name}.json", own | of_preset)
-    missing, failed = study.without(filed), 0
-    if not show and missing.loops():
-        failed = run_study(missing, name, console, workers, on)
-    rows = board(study, Store.open() if stores.exists() else None, name, filed)
+    filed = read_filed(folder / f"{name}.json")
+    missing = study.without([fingerprint for fingerprint, outcome in filed.items() if not outcome.has_failed])
+    failed = 0 if show or not missing.loops() else run_study(missing, name, console, workers, on)
+    store = Store.open() if stores.exists() else None
+    rows = board(study, store, name, folder)
     show_board(rows, console, study)
-    others = [outcome for fingerprint, outcome in filed.items() if fingerprint not in own]
-    for path in write_board(rows, study, folder, name, others):
+    own, of_whole = ({loop.fingerprint() for loop in each.loops()} for each in (study, whole))
+    if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
+        study, rows = whole, board(whole, store, name, folder)
+    others = [filed[fingerprint] for fingerprint in filed.keys() & of_whole - own] if study is not whole else []
+    for path in write_board(rows, study, folder, name, others) if not (show and context.args) else ():
         console.print(f"Written: {path}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 

@@ -1,8 +1,12 @@
 """The board: ranks by what can be told apart, costs, what is kept, and what is missing or cannot be run."""
 
 import json
+import resource
+import shutil
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -10,9 +14,10 @@ from ouroloop.config import LoopConfig
 from ouroloop.presets import load_preset
 from ouroloop.record.provenance import processor
 from ouroloop.record.track import Store
-from ouroloop.report.board import show_board
+from ouroloop.report.board import show_board, write_board
 from ouroloop.report.leaderboard import KEEP_M1, Row, _keeps, _rank, _score, board, not_chosen, record, told_apart
-from ouroloop.report.outcomes import Outcome
+from ouroloop.report.methods import methods_tables
+from ouroloop.report.outcomes import RESULTS, Outcome, read_filed
 from ouroloop.report.results import read_results
 from ouroloop.report.stages import find_cells, registered_name
 from ouroloop.science.statistics import interval
@@ -22,9 +27,9 @@ from tests.conftest import CommandLine, copy_store
 LAST = 2
 
 
-def row(name: str, coverage: dict[int, float], **others: float) -> Row:
-    """Equal in all generations, but that 1 has a coverage of 0.5."""
-    made = Row(name, "full_synthetic", "", "data only", 3)
+def row(name: str, coverage: dict[int, float], wanted: int | None = None, **others: float) -> Row:
+    """Equal in all generations, but that 1 has a coverage of 0.5; whole, unless more seeds are wanted."""
+    made = Row(name, "full_synthetic", "", "data only", wanted or len(coverage))
     values = {"diversity_retention": 1.0, "grammar_membership": 0.6, "unique_fraction": 1.0} | others
     for seed, end in coverage.items():
         curves = {"coverage": {1: 0.5, LAST: end}} | {k: {1: v, LAST: v} for k, v in values.items()}
@@ -71,31 +76,117 @@ def test_who_cannot_be_told_apart_shares_a_rank() -> None:
     assert unpaired < 0.31, "without pairing the intervals would overlap"
 
 
+def require_no_contradiction(rows: list[Row]) -> None:
+    """No two of different ranks are alike, and none is above one that beats it."""
+    ranked = [one for one in rows if one.rank is not None]
+    for one, other in product(ranked, ranked):
+        assert one.rank == other.rank or told_apart(one, other, LAST) != 0
+        assert not (one.rank < other.rank and told_apart(one, other, LAST) < 0)  # type: ignore[operator]
+    for one in ranked:
+        assert one.beats == sum(told_apart(one, other, LAST) > 0 for other in ranked)
+
+
 def test_no_two_of_different_ranks_are_alike() -> None:
     rows = [
         row(f"m{i}", {1: 0.5 - 0.02 * i, 2: 0.5 - 0.021 * i + 0.015 * (i % 2), 3: 0.5 - 0.02 * i}) for i in range(9)
     ]
-    for one in rows:
-        one.scores = {}
-    scored(*rows)
-    for one in rows:
-        for other in rows:
-            assert one.rank == other.rank or told_apart(one, other, LAST) != 0
+    require_no_contradiction(scored(*rows))
+
+
+def test_who_varies_much_is_alike_to_ranks_that_are_told_apart_and_joins_them() -> None:
+    """Its neighbour above is told apart from the best, and it is not."""
+    best, close = row("best", {1: 0.41, 2: 0.40, 3: 0.42}), row("close", {1: 0.31, 2: 0.30, 3: 0.33})
+    varied, worst = row("varied", {1: 0.38, 2: 0.20, 3: 0.21}), row("worst", {1: 0.00, 2: 0.01, 3: 0.01})
+    assert told_apart(best, close, LAST) > 0
+    assert told_apart(best, varied, LAST) == told_apart(close, varied, LAST) == 0
+    rows = scored(best, close, varied, worst)
+    assert [one.rank for one in (best, close, varied, worst)] == [1, 1, 1, 1], "even the best and the worst"
+    assert best.beats == 2
+    require_no_contradiction(rows)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ranks_contradict_no_comparison_whatever_the_scores(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    centers, spreads = rng.uniform(0.1, 0.4, 8), rng.exponential(0.02, 8)
+    require_no_contradiction(
+        scored(*(row(f"m{i}", dict(enumerate(rng.normal(centers[i], spreads[i], 3)))) for i in range(8)))
+    )
+
+
+def test_a_difference_that_is_the_same_in_every_seed_tells_apart_and_none_does_not() -> None:
+    high, low, equal = row("high", {1: 0.75, 2: 0.5}), row("low", {1: 0.5, 2: 0.25}), row("equal", {1: 0.75, 2: 0.5})
+    assert told_apart(high, low, LAST) == 0.25
+    assert told_apart(high, equal, LAST) == 0
 
 
 def test_one_seed_tells_nothing_apart() -> None:
-    high, low = row("high", {1: 0.4}), row("low", {1: 0.1})
-    high.wanted = low.wanted = 1
-    rows = scored(high, low)
+    rows = scored(row("high", {1: 0.4}), row("low", {1: 0.1}))
     assert {one.rank for one in rows} == {1}
 
 
-def test_one_seed_of_several_has_no_rank_yet_and_joins_no_ranks() -> None:
-    """It is alike to the best and to the worst, who are not."""
-    high, low, alone = row("high", {1: 0.4, 2: 0.39}), row("low", {1: 0.1, 2: 0.11}), row("alone", {1: 0.3})
-    scored(low, alone, high)
-    assert (high.rank, alone.rank, low.rank) == (2, None, 3), "1 is M_1"
-    assert alone.scores["coverage"].last.mean == 0.3
+@pytest.mark.parametrize(
+    ("high", "low", "lacking"),
+    [
+        # told apart from both, by the seeds that it shares with each
+        ({1: 0.5, 2: 0.5, 3: 0.5}, {1: 0.30, 2: 0.302, 3: 0.55}, {1: 0.40, 2: 0.401}),
+        # its mean is above that of the one that beats it seed by seed
+        ({1: 0.50, 2: 0.40, 3: 0.10}, {1: 0.01, 2: 0.02, 3: 0.01}, {1: 0.48, 2: 0.3799}),
+    ],
+)
+def test_who_lacks_a_seed_has_no_rank_yet_and_moves_none(
+    high: dict[int, float], low: dict[int, float], lacking: dict[int, float]
+) -> None:
+    first, second, waits = row("first", high), row("second", low), row("waits", lacking, wanted=3)
+    rows = scored(second, waits, first)
+    assert waits.rank is None
+    assert waits.scores["coverage"].last.num_seeds == 2, "its scores are shown"
+    beats = {one.method: one.beats for one in rows}
+    require_no_contradiction(rows)
+    assert beats == {one.method: one.beats for one in scored(row("second", low), row("first", high))} | {"waits": 0}
+    shown = text_of(rows)
+    assert "2 of 3" in shown
+    assert "waits (1 of 3)" in shown
+
+
+def test_who_failed_says_so_and_has_no_rank_and_the_board_is_complete(tmp_path: Path) -> None:
+    """Two of three seeds alive are no mean of a method that may die."""
+    base, mortal = row("base", {1: 0.2, 2: 0.21, 3: 0.2}), row("mortal", {1: 0.46, 2: 0.47}, wanted=3)
+    mortal.failures[3] = Outcome("f3", {}, ("abc",), "x86", {}, has_failed=True)
+    rows = scored(base, mortal)
+    assert (mortal.rank, mortal.keeps, mortal.missing) == (None, None, 0)
+    shown = text_of(rows)
+    assert "Failed, and so without a rank: mortal (seeds 3)" in shown
+    assert "Seeds still missing" not in shown
+    study = StudyConfig.model_validate({**STUDY, "seeds": [1, 2, 3]})
+    content = json.loads(write_board(rows, study, tmp_path, "few")[0].read_text())
+    assert content["is_complete"]
+    assert {one["method"]: one["seeds_failed"] for one in content["rows"]} == {"base": [], "mortal": [3], KEEP_M1: []}
+    assert [one["seed"] for one in content["loops"] if one.get("has_failed")] == [3]
+    again = read_filed(tmp_path / "few.json")["f3"]
+    assert (again.has_failed, again.curves, again.about["method"]) == (True, {}, "mortal")
+
+
+def text_of(rows: list[Row]) -> str:
+    console = Console(record=True, width=200)
+    show_board(rows, console, StudyConfig.model_validate(STUDY))
+    return console.export_text()
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """It may be the only copy of other machines' loops; here the disk is full after 100 bytes."""
+    study, rows = StudyConfig.model_validate(STUDY), scored(row("base", {1: 0.2, 2: 0.3}))
+    [file, image] = write_board(rows, study, tmp_path, "few")
+    before = file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_board(rows, study, tmp_path, "few")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [file, image], "nothing half-done lies about"
 
 
 def test_what_is_missing_of_a_curve_is_absent_and_not_averaged() -> None:
@@ -113,7 +204,24 @@ def test_what_is_missing_of_a_curve_is_absent_and_not_averaged() -> None:
     [(0.46, {}, True), (0.44, {}, False), (0.5, {"diversity_retention": 0.94}, False)],
 )
 def test_what_it_takes_to_keep(end: float, others: dict[str, float], keeps: bool) -> None:
-    assert _keeps(scored(row("one", {1: end, 2: end}, **others))[0], LAST) is keeps
+    one, baseline = row("one", {1: end, 2: end}, **others), row("base", {1: 0.1, 2: 0.1, 3: 0.1})
+    assert _keeps(scored(baseline, one)[1], baseline, LAST) is keeps
+
+
+def test_what_it_takes_to_keep_is_the_baselines_m_1_and_not_its_own() -> None:
+    """An untrained model keeps what it has, which is nothing; and seeds differ in their M_1."""
+    baseline, untrained = row("base", {1: 0.1, 2: 0.1}), row("untrained", {1: 0.001, 2: 0.001}, grammar_membership=0.0)
+    for curves in untrained.curves.values():
+        curves["coverage"][1] = 0.001  # type: ignore[index]
+    scored(baseline, untrained)
+    assert untrained.keeps is False
+    baseline.curves[2]["coverage"][1] = 0.9  # type: ignore[index]
+    by_first, by_second = row("one", {1: 0.46}, wanted=2), row("other", {2: 0.46}, wanted=2)
+    scored(baseline, by_first, by_second)
+    assert (by_first.keeps, by_second.keeps) == (True, False)
+    elsewhere = row("third", {3: 0.46}, wanted=2)
+    scored(baseline, elsewhere)
+    assert elsewhere.keeps is None, "no baseline has its seed"
 
 
 def test_the_best_that_the_other_cycle_lacks_are_named_once_the_first_is_complete() -> None:
@@ -127,6 +235,8 @@ def test_the_best_that_the_other_cycle_lacks_are_named_once_the_first_is_complet
     assert not_chosen(found, study, most=1) == []
     del found[-1].outcomes[3]
     assert not_chosen(found, study, most=3) == [], "who is best is not known yet"
+    found[-1].failures[3] = Outcome("", {}, (), "", {}, has_failed=True)
+    assert not_chosen(found, study, most=3) == ["b", "c"], "nothing more will come"
 
 
 def test_a_narrow_board_keeps_words_whole_and_a_cycle_that_was_not_begun_has_no_table() -> None:
@@ -141,7 +251,8 @@ def test_a_narrow_board_keeps_words_whole_and_a_cycle_that_was_not_begun_has_no_
 
 
 def test_costs_are_over_the_baselines_with_the_same_seeds() -> None:
-    baseline, greedy = row("baseline", {1: 0.2, 2: 0.2}), row("greedy", {2: 0.3}, num_drawn=25.0, train_seconds=3.0)
+    baseline = row("baseline", {1: 0.2, 2: 0.2})
+    greedy = row("greedy", {2: 0.3}, wanted=2, num_drawn=25.0, train_seconds=3.0)
     for curves in baseline.curves.values():
         curves["train_seconds"] = {1: 1.0, LAST: 1.0}  # type: ignore[index]
     rows = {one.method: one for one in scored(baseline, greedy)}
@@ -271,13 +382,55 @@ def on_another_machine(monkeypatch: pytest.MonkeyPatch, store: Path, path: Path)
     return path
 
 
+def test_each_temperature_of_a_study_has_a_board_of_its_own(tmp_path: Path) -> None:
+    """A row for each, with all its seeds: none takes another's place."""
+    study = StudyConfig.model_validate({**FEW, "temperatures": [0.8, 1.0]})
+    loops = []
+    for loop in study.loops():
+        curves = {"coverage": dict.fromkeys((1, LAST), loop.sampling.temperature / 2 + loop.seed / 100)}
+        outcome = Outcome(loop.fingerprint(), curves, (), "", {})
+        loops.append(outcome.as_record(method="any", cycle="any", seed=loop.seed))
+    (tmp_path / "few.json").write_text(json.dumps({"loops": loops}))
+    rows = board(study, None, "few", tmp_path)
+    found = {(one.cycle, one.method): one.scores["coverage"].last.mean for one in rows}
+    assert all(one.is_whole for one in rows)
+    assert found == {
+        (f"full_synthetic-T{name}", method): pytest.approx(temperature / 2 + 0.015)
+        for name, temperature in (("0.8", 0.8), ("1", 1.0))
+        for method in ("baseline", "verified", KEEP_M1)
+    }
+
+
+@pytest.mark.heavy
+def test_a_loop_that_is_left_with_nothing_has_failed_here_and_in_another_clone(
+    ouroloop: CommandLine, root: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that a network writes after one step is in the grammar."""
+    strict = {"changes": {"curation": {"steps": ["grammatical"], "max_drawn": 1}}}
+    (tmp_path / "board.yaml").write_text(json.dumps({**STUDY, "methods": {"baseline": {}, "strict": strict}}))
+    here = ("leaderboard", str(tmp_path / "board.yaml"), f"--folder={tmp_path}")
+    assert ouroloop(*here).returncode == 1
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path / "here"))  # nothing is there
+    shown = ouroloop(*here, "--show").stdout
+    assert "Failed, and so without a rank: strict (seeds 1, 2)" in shown
+    assert "Seeds still missing" not in shown
+    content = json.loads((tmp_path / "board.json").read_text())
+    assert content["is_complete"]
+    assert {one["method"]: (one["rank"], one["seeds_failed"]) for one in content["rows"]} == {
+        "baseline": (1, []), KEEP_M1: (1, []), "strict": (None, [1, 2])
+    }  # fmt: skip
+    on_another_machine(monkeypatch, empty_store, tmp_path / "elsewhere")
+    assert ouroloop(*here).returncode == 1, "what failed is tried again"
+    assert {run.tag("method") for run in Store.existing().find(level="loop")} == {"strict"}
+
+
 @pytest.mark.heavy
 def test_what_the_committed_file_holds_is_shown_and_not_run_again(
     ouroloop: CommandLine, root: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "board.yaml").write_text(json.dumps(FEW))
-    file, few = tmp_path / "board-ideal.json", ("leaderboard", str(tmp_path / "board.yaml"), "--learner=empirical")
-    here = (*few, f"--folder={tmp_path}")
+    file, here = tmp_path / "board-ideal.json", ("leaderboard", str(tmp_path / "board.yaml"), "--learner=empirical")
+    here = (*here, f"--folder={tmp_path}")
     assert ouroloop(*here, "--seeds=[1]").returncode == 0
     first = json.loads(file.read_text())
     assert [(one["method"], one["seed"]) for one in first["loops"]] == [("baseline", 1), ("verified", 1)]
@@ -285,7 +438,7 @@ def test_what_the_committed_file_holds_is_shown_and_not_run_again(
     assert [len(one["curves"]["coverage"]) for one in first["loops"]] == [LAST, LAST]
 
     elsewhere = on_another_machine(monkeypatch, empty_store, tmp_path / "elsewhere")
-    shown = ouroloop(*here, "--seeds=[1]", "--show")
+    shown = ouroloop(*here, "--show")
     assert "* From the record: baseline (seeds 1 of 1, " in shown.stdout
     again = json.loads(file.read_text())
     assert again["loops"] == first["loops"], "whoever only shows it does not change it"
@@ -304,8 +457,23 @@ def test_what_the_committed_file_holds_is_shown_and_not_run_again(
     states = json.loads(ouroloop("status", "board-ideal", "--json").stdout)[0]["loops"]
     assert [one["state"] for one in states] == ["done", "done"], "what lies elsewhere does not wait"
 
-    ouroloop(*here, "--seeds=[2]", "--show")
-    assert len(json.loads(file.read_text())["loops"]) == 4, "what another call left out is still there"
+    (tmp_path / RESULTS).mkdir(parents=True)
+    shutil.copy(file, tmp_path / RESULTS)
+    assert ouroloop("report", "board-ideal", cwd=tmp_path).returncode == 0
+    page = methods_tables(read_results(Store.existing(), "board-ideal"))["board"]
+    rows = {one["method"]: one for one in content["rows"]}
+    for one in page.to_dict("records"):
+        same = rows[one["method"]]
+        assert (one["seeds"], one["rank"], one["beats"]) == (2, same["rank"], same["told_apart_from_worse"])
+        found = one["coverage"], one["num_drawn"]
+        assert found == (same["coverage"]["last"]["mean"], same["cost_over_baseline"]["num_drawn"])
+
+    written = file.read_bytes()
+    narrow = ouroloop(*here, "--seeds=[2]", "--show").stdout
+    assert "Written" not in narrow
+    assert file.read_bytes() == written, "whoever looks at a part leaves the whole"
+    assert ouroloop(*here, "--seeds=[2]").returncode == 0
+    assert file.read_bytes() == written, "and who runs a part too"
     (tmp_path / "board.yaml").write_text(json.dumps({**FEW, "methods": {"baseline": {}}}))
     ouroloop(*here, "--show")
     assert {one["method"] for one in json.loads(file.read_text())["loops"]} == {"baseline"}

@@ -1,7 +1,8 @@
 """The leaderboard for people: a table on the terminal, a file for programs, and quality kept against cost."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ouroloop.console import fitted
+from ouroloop.record import stores
 from ouroloop.report.leaderboard import Row, not_chosen, record
 from ouroloop.report.methods import drawing, table
 from ouroloop.report.outcomes import Outcome
@@ -36,6 +38,8 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
             console.print(fitted(_table(scored, f"{cycle}, t = {config.loop.num_generations}"), console))
         if filed := [f"{row.method} ({_seeds(row)})" for row in of_cycle if row.filed]:
             console.print(f"* From the record: {', '.join(filed)}", markup=False, soft_wrap=True)
+        if failed := [f"{row.method} (seeds {_listed(row.failures)})" for row in of_cycle if row.failures]:
+            console.print(f"Failed, and so without a rank: {', '.join(failed)}", markup=False, soft_wrap=True)
         if missing := [f"{row.method} ({row.missing} of {row.wanted})" for row in of_cycle if row.missing]:
             console.print(f"Seeds still missing: {', '.join(missing)}", markup=False, soft_wrap=True)
         if cannot := [f"{row.method} ({row.reason})" for row in of_cycle if row.reason]:
@@ -45,17 +49,22 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
         said = f"Among the best six of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
         console.print(f"{said}The preset names who is, by `cycles`.", markup=False, soft_wrap=True)
     console.print(
-        "Mean over seeds at the last generation, area under the curve in brackets for coverage. Methods that cannot be "
-        "told apart by coverage (95 %, paired seeds) share a rank; over: how many it is told apart from and beats. "
-        "keeps: retention at least 0.95, membership M_1's less 2 points, coverage 0.9 of M_1's.",
+        "Mean over seeds at the last generation, area under the curve in brackets for coverage. Ranks are of methods "
+        "with all seeds; those that cannot be told apart by coverage (95 %, paired seeds) share one. over: how many "
+        "with a rank it is told apart from and beats. keeps: retention at least 0.95, membership that of the "
+        "baseline's M_1 less 2 points, coverage 0.9 of that M_1's.",
         style="dim", markup=False, soft_wrap=True,
     )  # fmt: skip
 
 
 def _seeds(row: Row) -> str:
     """Whose, and which code computed them."""
-    commits = dict.fromkeys(commit[:7] for seed in row.filed for commit in row.outcomes[seed].commits)
-    return f"seeds {', '.join(map(str, row.filed))} of {len(row.outcomes)}, {' '.join(commits)}"
+    commits = dict.fromkeys(commit[:7] for seed in row.filed for commit in row.runs[seed].commits)
+    return f"seeds {_listed(row.filed)} of {len(row.runs)}, {' '.join(commits)}"
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 def _table(rows: Sequence[Row], title: str) -> Table:
@@ -70,8 +79,10 @@ def _table(rows: Sequence[Row], title: str) -> Table:
         costs = [f"{row.cost[key]:.1f}x" if key in row.cost else "–" for key in ("num_drawn", "train_seconds")]
         keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
         rank = "–" if row.rank is None else f"{row.rank}"
-        name = f"{row.method} *" if row.filed else row.method
-        table.add_row(rank, name, row.knows, keeps, *scores, f"{row.beats}", *costs)
+        name = row.method + " *" * bool(row.filed)
+        name += "" if row.is_whole else f" ({len(row.outcomes)} of {row.wanted} seeds)"
+        over = "–" if row.rank is None else f"{row.beats}"
+        table.add_row(rank, name, row.knows, keeps, *scores, over, *costs)
     return table
 
 
@@ -95,6 +106,9 @@ def write_board(
     """`NAME.json` and `NAME.png`: quality kept against cost, by what a method knows; neither where nothing is done.
 
     `others` are loops of the file that are not among the rows, and stay in it.
+
+    Raises:
+        ConfigError: the folder cannot be written.
     """
     loops = [
         outcome.as_record(method=row.method, cycle=row.cycle, seed=seed)
@@ -104,7 +118,7 @@ def write_board(
     loops += [outcome.as_record() for outcome in others]
     if not loops:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
+    stores.require_writable(folder)
     file = folder / f"{name}.json"
     content = {
         "study": name,
@@ -115,13 +129,23 @@ def write_board(
         "knowledge": KNOWLEDGE,
         "rows": record(rows),
     }
-    file.write_text(_written(content, loops), encoding="utf-8")
+    _put(file, _written(content, loops).encode())
     picture = drawing({"board": table(rows)}).get("board")
     if picture is None:
         return [file]
     image = folder / f"{name}.png"
-    image.write_bytes(png(picture))
+    _put(image, png(picture))
     return [file, image]
+
+
+def _put(path: Path, content: bytes) -> None:
+    """All of it or nothing: the file may be all that is left of other machines' loops."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _written(content: Mapping[str, Any], loops: Sequence[Mapping[str, Any]]) -> str:

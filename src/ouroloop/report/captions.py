@@ -63,9 +63,9 @@ def _board(table: pd.DataFrame) -> str:
         said += ": mean over seeds, with the 95 % interval"
     return (
         f"{said}. Dashed: M_1, kept. Cost is over the baseline’s: filled, texts drawn; open, seconds of training. "
-        "Methods that cannot be told apart (95 %, paired seeds) share a rank; “over” is how many one is told apart "
-        "from and beats; “keeps”, whether retention is at least 0.95, membership M_1’s less 2 points and coverage 0.9 "
-        "of M_1’s."
+        "A rank takes all seeds; methods that cannot be told apart (95 %, paired seeds) share one. “Over” is how many "
+        "with a rank one is told apart from and beats; “keeps”, whether retention is at least 0.95, membership that of "
+        "the baseline’s M_1 less 2 points and coverage 0.9 of that M_1’s."
     )
 
 

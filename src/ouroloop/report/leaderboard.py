@@ -1,12 +1,14 @@
 """The leaderboard: what each method of a study keeps, at which cost and knowing what, so far.
 
 Loops are found by their fingerprints, on record or in the file that was committed, and seeds are paired. A method's
-score is coverage, its overlap with the true distribution, at the last generation; a new rank begins where a method is
-told apart from all that share the last one.
+score is coverage, its overlap with the true distribution, at the last generation; a new rank begins where all methods
+above are told apart from all below. Who lacks a seed, or lost one, has scores and no rank.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from ouroloop.config import LoopConfig
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.outcomes import Curves, Outcome
+from ouroloop.report.outcomes import RESULTS, Curves, Outcome, read_filed
 from ouroloop.report.results import bounds_of, bounds_of_kept
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, interval
@@ -49,17 +51,19 @@ class Row:
     """Seeds."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     """Of finished loops, by seed; of M_1 kept what comes of the baseline's."""
+    failures: dict[int, Outcome] = field(default_factory=dict)
+    """Of loops that failed, by seed: those of a method that left nothing to learn from, say."""
     reason: str = ""
     """Why it cannot be run; empty where it can."""
     scores: dict[str, Score] = field(default_factory=dict)
     keeps: bool | None = None
-    """Whether at the end its mean retention is at least 0.95, its membership M_1's less 2 points, its coverage 0.9 of
-    M_1's; None where that is not known."""
+    """Whether at the end its mean retention is at least 0.95, its membership that of the baseline's M_1 with the same
+    seeds less 2 points, its coverage 0.9 of that M_1's; None where that is not known, or a seed failed."""
     cost: dict[str, float] = field(default_factory=dict)
     """Over the baseline's with the same seeds."""
     rank: int | None = None
     beats: int = 0
-    """How many of its cycle it is told apart from, and better."""
+    """How many with a rank of its cycle it is told apart from, and better."""
 
     @property
     def curves(self) -> dict[int, Curves]:
@@ -67,12 +71,18 @@ class Row:
 
     @property
     def runs(self) -> dict[int, Outcome]:
-        """The outcomes of loops that were run for it."""
-        return {} if self.method == KEEP_M1 else self.outcomes
+        """The outcomes of loops that were run for it, failed ones too."""
+        return {} if self.method == KEEP_M1 else self.outcomes | self.failures
 
     @property
     def missing(self) -> int:
-        return 0 if self.reason else self.wanted - len(self.outcomes)
+        """How many seeds have come to no end."""
+        return 0 if self.reason else self.wanted - len(self.outcomes) - len(self.failures)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all seeds, which is what a rank takes: others are no fair comparison with those that have."""
+        return len(self.outcomes) == self.wanted
 
     @property
     def filed(self) -> list[int]:
@@ -80,18 +90,24 @@ class Row:
         return sorted(seed for seed, outcome in self.runs.items() if outcome.is_filed)
 
 
-def board(config: StudyConfig, store: Store | None, name: str, filed: Mapping[str, Outcome] | None = None) -> list[Row]:
-    """The rows of each cycle, best first; what is not done or cannot be run comes last.
+def board(config: StudyConfig, store: Store | None, name: str, folder: Path | None = None) -> list[Row]:
+    """The rows of each cycle, best first; what is not done, failed or cannot be run comes last.
 
-    Loops that the store lacks may be `filed`, by fingerprint.
+    Loops that the store lacks are those of `NAME.json` in the folder, by default `experiments/results`: the terminal
+    and the page show the same board.
+
+    Raises:
+        ConfigError: that is no file of a leaderboard.
     """
-    found = (
-        {} if store is None else {run.tag("fingerprint"): run for run in reversed(store.find(level="loop", study=name))}
-    )
+    filed = read_filed((folder or RESULTS) / f"{name}.json")
+    runs = [] if store is None else store.find(level="loop", study=name)
+    found: dict[str | None, Run] = {}
+    for run in sorted(runs, key=lambda run: run.status != "FINISHED"):  # stable: finished ones first, newest first
+        found.setdefault(run.tag("fingerprint"), run)
     rows: dict[tuple[str, str], Row] = {}
     for cell in config.cells:
         for method in config.methods:
-            _enter(rows, config, cell, method, found, filed or {})
+            _enter(rows, config, cell, method, found, filed)
     scored = list[Row]()
     for cycle in dict.fromkeys(row.cycle for row in rows.values()):
         of_cycle = [row for row in rows.values() if row.cycle == cycle]
@@ -113,23 +129,30 @@ def _enter(
     found: Mapping[Any, Run],
     filed: Mapping[str, Outcome],
 ) -> None:
-    method, cycle = config.methods[name], cell.label.partition("-T")[0].removesuffix("-empirical")
+    method, cycle = config.methods[name], _cycle(config, cell)
     if method.cycles is not None and cell.cycle.kind not in method.cycles:
         return
     loop = config.applied(name, cell)
     row = rows.get((cycle, name))
     if row is None:
         knows = "" if loop is None else knowledge(loop, cell)
-        row = rows[cycle, name] = Row(name, cycle, method.description, knows, len(config.seeds))
+        row = rows[cycle, name] = Row(name, cycle, method.description, knows, len(set(config.seeds)))
     if loop is None:
         row.reason = "needs a network"
         return
     fingerprint = loop.fingerprint()
     run, outcome = found.get(fingerprint), filed.get(fingerprint)
-    if run is not None and run.status == "FINISHED":
+    if run is not None and (run.status == "FINISHED" or (run.status == "FAILED" and outcome is None)):
         outcome = Outcome.of_run(run, MEASURES)
     if outcome is not None:
-        row.outcomes[loop.seed] = outcome
+        (row.failures if outcome.has_failed else row.outcomes)[loop.seed] = outcome
+
+
+def _cycle(config: StudyConfig, cell: LoopConfig) -> str:
+    """What the cell's part of the board is called: the cycle with λ, and the temperature where there are several."""
+    label, _, temperature = cell.named("").removesuffix(f"-s{cell.seed}").rpartition("-T")
+    label = label.removesuffix(f"-{cell.model.kind}")
+    return label if len(set(config.temperatures)) == 1 else f"{label}-T{temperature}"
 
 
 def _score(rows: list[Row], loop: LoopConfig) -> None:
@@ -146,7 +169,7 @@ def _score(rows: list[Row], loop: LoopConfig) -> None:
             if ends and len(ends) == len(row.outcomes):
                 area = [float(np.mean(curve)) for curve in ends]
                 row.scores[key] = Score(_within([curve[-1] for curve in ends], bounds), _within(area, bounds))
-        row.keeps = _keeps(row, last)
+        row.keeps = _keeps(row, baseline, last)
         _cost(row, baseline, loop.data.num_examples, last)
     _rank([row for row in rows if "coverage" in row.scores], last)
 
@@ -174,14 +197,18 @@ def _keep_m1(baseline: Row, last: int) -> Row:
             for key, value in first.items()
         }
         row.outcomes[seed] = replace(outcome, curves=curves)
+    row.failures = dict(baseline.failures)
     return row
 
 
-def _keeps(row: Row, last: int) -> bool | None:
+def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
+    """The bars are those of one M_1 for all: a method's own may be worse to begin with, and then easily kept."""
     needed = ("coverage", RETENTION, "grammar_membership")
-    if not row.outcomes or any(key not in row.scores for key in needed):
+    firsts = [baseline.curves.get(seed, {}) for seed in row.outcomes]
+    is_known = all(key in row.scores and all(1 in first.get(key, {}) for first in firsts) for key in needed)
+    if not firsts or row.failures or not is_known:
         return None
-    first = {key: float(np.mean([curves[key][1] for curves in row.curves.values()])) for key in needed}
+    first = {key: float(np.mean([curves[key][1] for curves in firsts])) for key in needed}
     end = {key: row.scores[key].last.mean for key in needed}
     return (
         end[RETENTION] >= _RETENTION_KEPT
@@ -217,7 +244,8 @@ def _spent(values: Mapping[int, float], usual: float | None, last: int) -> list[
 def told_apart(one: Row, other: Row, last: int) -> float:
     """The mean difference of coverage at the end over the seeds that both have, 0 where its 95 % interval holds 0.
 
-    A single seed tells nothing apart, and nor do equal values.
+    A single seed tells nothing apart, and nor do equal values. A difference that is the same in every seed does: it is
+    what ever closer ones come to.
     """
     curves = one.curves, other.curves
     both = sorted(curves[0].keys() & curves[1].keys())
@@ -230,18 +258,20 @@ def told_apart(one: Row, other: Row, last: int) -> float:
 
 
 def _rank(rows: list[Row], last: int) -> None:
-    """Who cannot be told apart from somebody of a rank shares it, so that no two of different ranks are alike.
+    """A new rank begins where everybody above is told apart from everybody below, so no two of different ranks are
+    alike: who cannot be told apart shares a rank, with all that stand between.
 
-    Of several seeds one alone is no rank: it would be alike to all, and make all others so.
+    Only those with all seeds are ranked. With others it would depend on which seeds are there who is above whom.
     """
-    ordered = sorted((row for row in rows if len(row.outcomes) >= min(2, row.wanted)), key=lambda row: -_mean(row))
-    rank, group = 1, list[Row]()
-    for place, row in enumerate(ordered, 1):
-        if group and all(told_apart(other, row, last) for other in group):
-            rank, group = place, []
+    ordered = sorted((row for row in rows if row.is_whole), key=lambda row: -_mean(row))
+    pairs = combinations(range(len(ordered)), 2)
+    alike = [(i, k) for i, k in pairs if told_apart(ordered[i], ordered[k], last) == 0]
+    rank = 1
+    for place, row in enumerate(ordered):
+        if not any(i < place <= k for i, k in alike):
+            rank = place + 1
         row.rank = rank
-        group.append(row)
-        row.beats = sum(told_apart(row, other, last) > 0 for other in ordered)
+        row.beats = len(ordered) - place - 1 - sum(i == place for i, _ in alike)
 
 
 def not_chosen(rows: Sequence[Row], config: StudyConfig, most: int = 6) -> list[str]:
@@ -254,7 +284,7 @@ def not_chosen(rows: Sequence[Row], config: StudyConfig, most: int = 6) -> list[
     if not others or not ranked or any(row.missing for row in ranked):
         return []
     apart = {KEEP_M1, next(iter(config.methods))}
-    best = [row.method for row in ranked if row.rank is not None and row.method not in apart][:most]
+    best = list(dict.fromkeys(row.method for row in ranked if row.rank is not None and row.method not in apart))[:most]
     return [name for name in best if not set(others) <= set(config.methods[name].cycles or config.cycles)]
 
 
@@ -265,6 +295,7 @@ def record(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "method": row.method, "cycle": row.cycle, "description": row.description, "knows": row.knows,
             "rank": row.rank, "told_apart_from_worse": row.beats, "keeps": row.keeps,
             "seeds": sorted(row.outcomes), "seeds_of_the_file": row.filed, "seeds_missing": row.missing,
+            "seeds_failed": sorted(row.failures),
             "not_applicable": row.reason or None,
             "cost_over_baseline": row.cost,
             **{key: {"last": score.last._asdict(), "area": score.area._asdict()} for key, score in row.scores.items()},

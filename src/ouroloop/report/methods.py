@@ -21,7 +21,7 @@ from ouroloop.science.statistics import SHARE, UNBOUNDED, interval
 from ouroloop.study.config import KNOWLEDGE
 
 _COSTS = {"num_drawn": "texts drawn", "train_seconds": "training"}
-_COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "keeps", "beats",
+_COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "wanted", "failed", "keeps", "beats",
             *(f"{key}{part}" for key in SCORES for part in ("", "_low", "_high", "_area")), *_COSTS)  # fmt: skip
 
 
@@ -48,7 +48,8 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     found = []
     for row in rows:
         if "coverage" in row.scores:
-            cells: list[Any] = [row.cycle, row.rank, row.method, row.knows, len(row.outcomes), row.keeps, row.beats]
+            num_seeds = len(row.outcomes), row.wanted, len(row.failures)
+            cells: list[Any] = [row.cycle, row.rank, row.method, row.knows, *num_seeds, row.keeps, row.beats]
             for key in SCORES:
                 score = row.scores.get(key)
                 cells += [None] * 4 if score is None else [*score.last[:3], score.area.mean]

@@ -1,11 +1,11 @@
 """What finished loops of a leaderboard came to, from the record of runs or from a file that another machine committed.
 
 The file names each loop by its fingerprint, and the commits of the code that computed it; it has the measures that the
-board is made of, a value for each generation from 1, null where there is none.
+board is made of, a value for each generation from 1, null where there is none. Of a loop that failed it has none.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 from ouroloop.errors import ConfigError
 from ouroloop.record.history import by_metric, history, read_entries
 from ouroloop.record.run import Run
+
+RESULTS = Path("experiments") / "results"
+"""Where the file is, of the working directory, as presets are."""
 
 Curves = Mapping[str, Mapping[int, float]]
 """Measure -> generation -> value."""
@@ -30,6 +33,8 @@ class Outcome:
     """On which; seconds of another one are not comparable."""
     about: Mapping[str, Any]
     """Method, cycle and seed, as the file has them; empty of a run."""
+    has_failed: bool = False
+    """A failed loop has no curves: how far it came is no score."""
 
     @property
     def is_filed(self) -> bool:
@@ -38,11 +43,11 @@ class Outcome:
 
     @classmethod
     def of_run(cls, run: Run, keys: Sequence[str]) -> "Outcome":
-        entries = read_entries(run)
-        curves = history(run, keys) if entries is None else by_metric(entries, keys)
+        entries, has_failed = read_entries(run), run.status == "FAILED"
+        curves = {} if has_failed else history(run, keys) if entries is None else by_metric(entries, keys)
         commits = tuple(dict.fromkeys(one.commit for one in entries or () if one.commit))
         commits = commits or (run.tag("commit") or "unknown",)
-        return cls(run.tag("fingerprint") or "", curves, commits, run.tag("processor") or "unknown", {})
+        return cls(run.tag("fingerprint") or "", curves, commits, run.tag("processor") or "unknown", {}, has_failed)
 
     def as_record(self, **about: Any) -> dict[str, Any]:
         """For the file; `about` are method, cycle and seed, where it is not from there."""
@@ -53,11 +58,12 @@ class Outcome:
             if any(t > 0 for t in values)  # D_0 is generation 0
         }
         return {**(self.about or about), "fingerprint": self.fingerprint, "commits": list(self.commits),
-                "processor": self.processor, "curves": curves}  # fmt: skip
+                "processor": self.processor, **({"has_failed": True} if self.has_failed else {}),
+                "curves": curves}  # fmt: skip
 
 
-def read_filed(path: Path, wanted: Collection[str]) -> dict[str, Outcome]:
-    """The loops of a leaderboard's file by fingerprint, those that are wanted; none where there is no file.
+def read_filed(path: Path) -> dict[str, Outcome]:
+    """The loops of a leaderboard's file by fingerprint; none where there is no file.
 
     Raises:
         ConfigError: it is no file of a leaderboard.
@@ -69,7 +75,7 @@ def read_filed(path: Path, wanted: Collection[str]) -> dict[str, Outcome]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is no file of a leaderboard ({error}); delete it, and all is run anew") from None
-    return {one.fingerprint: one for one in found if one.fingerprint in wanted}
+    return {one.fingerprint: one for one in found}
 
 
 def _read(one: Mapping[str, Any]) -> Outcome:
@@ -78,4 +84,5 @@ def _read(one: Mapping[str, Any]) -> Outcome:
         for key, values in one["curves"].items()
     }
     about = {"method": str(one["method"]), "cycle": str(one["cycle"]), "seed": int(one["seed"])}
-    return Outcome(str(one["fingerprint"]), curves, tuple(map(str, one["commits"])), str(one["processor"]), about)
+    commits, processor, has_failed = map(str, one["commits"]), str(one["processor"]), bool(one.get("has_failed"))
+    return Outcome(str(one["fingerprint"]), curves, tuple(commits), processor, about, has_failed)

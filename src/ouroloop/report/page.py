@@ -125,7 +125,9 @@ def _standings(table: pd.DataFrame) -> str:
 
 def _standing(key: str, row: Mapping[str, Any]) -> str:
     value = row[key]
-    if value is None:
+    if key == "seeds" and value < row["wanted"]:
+        return f"{value} of {row['wanted']}" + (f", {row['failed']} failed" if row["failed"] else "")
+    if value is None or (key == "beats" and row["rank"] is None):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
