@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -12,6 +13,7 @@ import pytest
 import ouroloop
 from ouroloop.config.data import TextData
 from ouroloop.record.track import Store
+from ouroloop.science.metrics import RETENTION, entered, stages_of
 from tests.conftest import TINY
 
 IDEAL = {"model": {"kind": "empirical"}, "train": None}
@@ -84,14 +86,31 @@ def test_models_by_generation_and_by_stage() -> None:
     loop = study[study.names[-1]]
     last = loop.model(3)
     assert last.write(5, 1.0, "", 0) == last.write(5, 1.0, "", 0)
-    stages = {run.tag("stage") for run in loop.loops[0].generations}
-    for stage in stages:
-        assert stage is not None
-        assert loop.model(stage).generation is not None
+    [one] = loop.loops
+    assert one.config is not None
+    came = entered(stages_of(one.history[RETENTION], one.config.stages))
+    assert len(came) > 1
+    for stage, t in came.items():
+        made_by = loop.model(stage).generation
+        assert made_by is not None
+        assert made_by.tag("generation") == str(t)
     kept = [run.tag("generation") for run in loop.loops[0].generations if run.model_id]
     with pytest.raises(LookupError, match=rf"no weights of 77 are on record; there are those of {kept[0]} \("):
         loop.model(77)
     assert repr(last) == f"<FoundModel '{last.name}'>"
+
+
+@pytest.mark.usefixtures("collapsing")
+def test_one_noisy_generation_is_not_the_model_of_a_stage() -> None:
+    """As in the registry: the next generation has to be no better."""
+    loop = ouroloop.load("collapsing").loops[0]
+    noisy, lasting = (replace(loop, history={RETENTION: {1: 0.9, 2: 0.25, 3: end}}) for end in (0.9, 0.25))
+    assert noisy.generation("onset") is None
+    found = lasting.generation("onset")
+    assert found is not None
+    assert found.tag("generation") == "2"
+    for one in (noisy, lasting):
+        assert one.generation("healthy") == one.generation(1)
 
 
 @pytest.mark.heavy

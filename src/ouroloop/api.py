@@ -97,10 +97,10 @@ class StudyResults(Results):
         return pd.DataFrame(rows, columns=["loop", "count", "share", *found[0][0].testbed.columns])
 
     def model(self, which: int | str) -> "FoundModel":
-        """M_t of the only loop, by t or by the stage whose first kept model it is; `results[name]` is one of several.
+        """M_t of the only loop, by t or by the stage that it entered; `results[name]` is one of several.
 
         Raises:
-            LookupError: there are several loops, or the weights of that generation were not kept.
+            LookupError: there are several loops, or none entered that stage, or the weights of it were not kept.
         """
         from ouroloop.report.models import find_model
 

@@ -23,6 +23,7 @@ from ouroloop.science.metrics import (
     measure_training_set,
     stage_basis,
     stage_of,
+    stages_of,
 )
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Estimate, Sample
@@ -163,6 +164,14 @@ def test_stages(retention: float, expected: str) -> None:
 )
 def test_half_life_is_the_first_generation_below_a_half(retention: dict[int, float], expected: int | None) -> None:
     assert half_life(retention) == expected
+
+
+def test_stages_of_generations_and_none_where_the_measure_is_absent() -> None:
+    assert stages_of({0: 1.0, 1: 0.97, 2: 0.6, 4: 0.01}, StageConfig()) == ["healthy", "onset", None, "collapsed"]
+    rule = StageConfig(measure="coverage")
+    assert stages_of({1: 0.4, 2: 0.3, 3: 0.03}, rule) == ["healthy", "onset", "decline"]
+    assert stages_of({2: 0.3}, rule) == [], "nothing to compare with"
+    assert stages_of({}, rule) == []
 
 
 def test_a_stage_may_rest_on_coverage_over_that_of_m_1() -> None:

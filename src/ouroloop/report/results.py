@@ -12,13 +12,13 @@ from functools import cached_property
 from math import inf, isfinite
 from typing import Any, NamedTuple
 
-from ouroloop.config import USUAL_TESTBED, ConfigError, DataCycle, LoopConfig
+from ouroloop.config import USUAL_TESTBED, ConfigError, DataCycle, LoopConfig, StageConfig
 from ouroloop.record.history import Written, by_metric, history, read_entries, read_written
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
 from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import DatasetError
-from ouroloop.science.metrics import RETENTION, half_life
+from ouroloop.science.metrics import RETENTION, entered, half_life, stages_of
 from ouroloop.science.statistics import SHARE, Bounds, Interval, interval
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
@@ -78,11 +78,15 @@ class Loop:
         return sorted(self.run.store.find(parent=self.run.id), key=number_of)
 
     def generation(self, which: int | str) -> Run | None:
-        """The finished run of generation t, or the first one with its weights that is in that stage."""
-        done = [run for run in self.generations if run.status == "FINISHED"]
-        if isinstance(which, str):
-            return next((run for run in done if run.tag("stage") == which and run.model_id), None)
-        return next((run for run in done if run.tag("generation") == str(which)), None)
+        """The finished run of generation t, or of the one that entered the stage, which is what the registry has."""
+        t = self._entered.get(which) if isinstance(which, str) else which
+        done = (run for run in self.generations if run.status == "FINISHED")
+        return next((run for run in done if run.tag("generation") == str(t)), None)
+
+    @cached_property
+    def _entered(self) -> dict[str, int]:
+        rule = self.config.stages if self.config else StageConfig()
+        return entered(stages_of(self.history.get(rule.measure, {}), rule))
 
     def texts(self, generation: int) -> Sequence[str] | None:
         """S_t, or D_0 for 0; None where it is not on record, or lost."""

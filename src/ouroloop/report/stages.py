@@ -13,7 +13,7 @@ from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.results import number_of
-from ouroloop.science.metrics import RETENTION, CollapseStage, entered, half_life, stage_basis, stage_of
+from ouroloop.science.metrics import RETENTION, CollapseStage, entered, half_life, stages_of
 
 _USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default
 
@@ -144,8 +144,7 @@ def find_stages(cell: Cell) -> list[Found]:
     chosen = cell.representative
     rule, key = chosen.config.stages, chosen.config.stages.measure
     values = chosen.retention if key == RETENTION else history(chosen.run, [key])[key]
-    at = {t: stage_basis(key, {key: value}, {key: values.get(1, 0.0)}) for t, value in values.items() if t > 0}
-    stages = [None if (r := at.get(t)) is None else stage_of(r, rule) for t in range(1, max(at, default=0) + 1)]
+    stages = stages_of(values, rule)
     came = entered(stages)
     children = chosen.run.store.find(level="generation", parent=chosen.run.id)
     by_number = {number_of(child): child for child in children if child.status == "FINISHED"}

@@ -57,6 +57,14 @@ def stage_of(kept: float, thresholds: StageConfig) -> CollapseStage:
     return CollapseStage.DECLINE if kept >= thresholds.decline else CollapseStage.COLLAPSED
 
 
+def stages_of(values: Mapping[int, float], thresholds: StageConfig) -> list[CollapseStage | None]:
+    """Of generations 1, 2, ... by the measure that stages rest on, to the last that has it; None where it is absent."""
+    key = thresholds.measure
+    kept = {t: stage_basis(key, {key: value}, {key: values.get(1, 0.0)}) for t, value in values.items()}
+    last = max((t for t, r in kept.items() if r is not None), default=0)
+    return [None if (r := kept.get(t)) is None else stage_of(r, thresholds) for t in range(1, last + 1)]
+
+
 def entered(stages: Sequence[str | None]) -> dict[str, int]:
     """The generation at which each stage was entered, from the stages of generations 1, 2, ...
 
