@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -122,3 +123,32 @@ def test_a_study_has_one_driver_and_its_lock_ends_with_its_process(
     lock.keep()
     lock.release()
     assert not locks.study_is_driven("study")
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_who_only_looks_whether_a_study_is_driven_turns_no_driver_away(
+    database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` holds the lock for a moment, maybe while a server that was started anew has forgotten the driver's."""
+    if database == "postgresql":
+        monkeypatch.setenv("OUROLOOP_OPTUNA_URL", request.getfixturevalue("postgresql"))
+
+    def look() -> None:
+        looking = StudyLock("study")
+        assert looking.acquire()
+        threading.Timer(0.3, looking.release).start()
+
+    look()
+    driver = StudyLock("study")
+    assert driver.acquire()
+    if database == "postgresql":
+        import psycopg
+
+        with psycopg.connect(stores.optuna_url().replace("+psycopg", ""), autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        look()
+        driver.keep()
+    assert locks.study_is_driven("study")
+    driver.release()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -79,27 +80,30 @@ class StudyLock:
         is_advisory = self._url.startswith("postgres")
         self._lock = None if is_advisory else _file(_study_folder(), f"{study}-study")
 
-    def acquire(self) -> bool:
+    def acquire(self, patience: float = _PATIENCE_SECONDS) -> bool:
         """Raises ConfigError when the server of an advisory lock does not answer."""
         if self._lock is None:
             stores.require_reachable(self._url)
-            return self._try_advisory()
+            return self._try_advisory(patience)
         try:
-            self._lock.acquire(timeout=_PATIENCE_SECONDS, blocking=True)
+            self._lock.acquire(timeout=patience, blocking=True)
         except Timeout:
             return False
         return True
 
-    def _try_advisory(self) -> bool:
+    def _try_advisory(self, patience: float) -> bool:
         from sqlalchemy import create_engine, text
         from sqlalchemy.pool import NullPool
 
         engine = create_engine(self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         connection: Any = stores.patiently(engine.connect)
         query = text("SELECT pg_try_advisory_lock(hashtext(:name))")
-        if not connection.execute(query, {"name": f"ouroloop study {self._study}"}).scalar():
-            connection.close()
-            return False
+        deadline = monotonic() + patience
+        while not connection.execute(query, {"name": f"ouroloop study {self._study}"}).scalar():
+            if monotonic() >= deadline:
+                connection.close()
+                return False
+            sleep(0.1)
         self._connection = connection
         return True
 
@@ -118,7 +122,7 @@ class StudyLock:
                 raise
             with suppress(Exception):
                 self._connection.close()
-            if not self._try_advisory():
+            if not self._try_advisory(_PATIENCE_SECONDS):
                 raise HeldElsewhereError(f"another process drives study {self._study!r} now") from None
 
     def release(self) -> None:
@@ -133,7 +137,7 @@ def study_is_driven(study: str) -> bool:
     """Whether a process drives it now; creates nothing."""
     if stores.optuna_url().startswith("postgres"):
         lock = StudyLock(study)
-        is_free = lock.acquire()
+        is_free = lock.acquire(patience=0)
         lock.release()
         return not is_free
     return _is_held(_study_folder() / f"{study}-study.lock")
