@@ -1,6 +1,7 @@
 """Studies of every kind through the command line: real models, workers and stores."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from optuna.trial import TrialState
+from rich.console import Console
 
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.record.locks import StudyLock
@@ -22,6 +25,7 @@ from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import Point, answer, front
 from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
+from ouroloop.study.driver import _Driver
 from ouroloop.study.status import seconds_left
 from ouroloop.study.trials import Trials
 from ouroloop.testbed.logic.grammar import TruthLabel
@@ -155,6 +159,51 @@ def test_a_point_that_is_chosen_again_while_its_loop_runs_is_told_too(ouroloop: 
     assert trials is not None
     assert [trial.state for trial in trials.study.trials] == [TrialState.COMPLETE] * 6
     assert len(Store.open().find(level="loop")) == 2
+
+
+@pytest.mark.slow
+def test_what_is_run_again_is_none_of_the_points_that_a_sampler_is_asked_for(
+    ouroloop: CommandLine, presets: Path
+) -> None:
+    sweep = ("sweep", "pareto", "--loop.model.kind=empirical", "--loop.train=null")
+    assert ouroloop(*sweep, "--pareto.num_trials=3", cwd=presets).returncode == 0
+    store = Store.open()
+    for run in store.find(level="loop"):
+        store.client.delete_run(run.id)
+    assert "finished loops are no longer on record" in ouroloop(*sweep, "--pareto.num_trials=3", cwd=presets).stdout
+    assert ouroloop(*sweep, "--pareto.num_trials=5", cwd=presets).returncode == 0
+    trials = Trials.load("pareto")
+    assert trials is not None
+    assert sum("progress" not in trial.user_attrs for trial in trials.study.trials) == 5
+    assert trials.recorded().num_asked == 5
+
+
+def test_a_point_may_be_chosen_again_a_thousand_times_while_its_loop_runs(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = {"kind": "pareto", "cycles": ["fresh_mix"], "loop": IDEAL_LOOP, "pareto": {"num_trials": 2_000}}
+    config, store = StudyConfig.model_validate(tree), Store.open()
+    chosen = SimpleNamespace(params={"cycle": "fresh_mix", "temperature": 0.8, "synthetic_proportion": 0.5})
+    monkeypatch.setattr(Trials, "ask", lambda *_: chosen)
+    monkeypatch.setattr(Trials, "name_asked", lambda *_: None)
+    run, lock = store.create("study", None, {"level": "study"}), StudyLock("study")
+    driver = _Driver(config, store, Console(quiet=True), Trials.create("study", config), run, lock)
+    first = driver.next()
+    assert first is not None
+    first.state = "runs"
+    driver._known[first.key] = first
+    assert driver.next() is None
+    assert len(driver._alike[first.key]) == 1_999
+
+
+@pytest.mark.slow
+def test_workers_that_were_made_for_nothing_end(ouroloop: CommandLine, presets: Path) -> None:
+    store = Store.open()
+    store.create("grid", None, {"level": "study", "study": "grid", "id": "another", "root": "r", "driver": "someone"})
+    refused = ouroloop("sweep", "grid", "--workers=2", cwd=presets)
+    assert refused.returncode == 2
+    assert "is being run by someone on the same MLflow store" in refused.stderr
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.slow
@@ -428,6 +477,15 @@ def test_what_a_study_of_one_kind_does_not_take(
     done = ouroloop("sweep", "search", *changes, cwd=presets)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert message in done.stderr
+
+
+def test_methods_of_which_none_can_run_are_one_line(ouroloop: CommandLine, presets: Path) -> None:
+    for method in ({"cycles": ["expanding"]}, {"changes": {"train": {"targets": "soft"}}}):
+        tree = {"cycles": ["incremental"], "synthetic_proportions": [0.5], "methods": {"a": method}, "loop": IDEAL_LOOP}
+        (presets / "experiments" / "none.yaml").write_text(yaml.safe_dump(tree))
+        done = ouroloop("sweep", "none", cwd=presets)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "none of its methods is for one of its cycles with this learner" in done.stderr
 
 
 def test_the_time_left_counts_what_is_still_to_be_computed(tiny: LoopConfig) -> None:

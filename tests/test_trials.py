@@ -1,17 +1,20 @@
 """What Optuna holds of a study: a loop must be told once, with the parameters that it really has."""
 
 import json
+from collections import Counter
 from itertools import count
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.record.locks import StudyLock
 from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
+from ouroloop.study.status import status
 from ouroloop.study.trials import Trials, open_storage
 from tests.conftest import IDEAL
 
@@ -150,7 +153,71 @@ def test_who_dies_between_asking_and_saying_what_it_became_is_forgotten() -> Non
     again = Trials.create("study", config)
     assert again.cells() == {}
     assert [trial.state for trial in again.study.get_trials()] == [TrialState.FAIL]
-    assert again.num_counted({}) == 0
+    assert again.recorded().num_asked == 0
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("root")
+def test_a_server_that_restarts_is_waited_for_while_a_study_is_begun_and_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is lost at the first transaction, then at the second, and so on until there are no more."""
+    config = config_of(kind="pareto", cycles=["fresh_mix"], synthetic_proportions=[])
+    loop, storage = config.cell(DataCycle.FRESH_MIX, 0.8, 0.5, 1), open_storage()
+    monkeypatch.setattr("ouroloop.study.trials.open_storage", lambda: storage)
+    monkeypatch.setattr("ouroloop.record.stores.time.sleep", lambda _: None)
+    transactions = count()
+
+    def lose(_: object) -> None:
+        if next(transactions) == doomed:
+            raise ConnectionLost
+
+    event.listen(storage.engine, "begin", lose)
+    doomed = -1
+    trials = Trials.create("study", config)
+    for doomed in count():
+        trials.study.enqueue_trial({}, user_attrs={"cell": "old", "loop": loop.model_dump(mode="json")})
+        transactions = count()
+        trials = Trials.create("study", config)
+        asked = trials.recorded().num_asked
+        trials.name_asked(trials.ask(config), Cell(loop, loop.fingerprint()))
+        assert trials.recorded().num_asked == asked + 1
+        if next(transactions) <= doomed:
+            break
+    assert doomed > 20
+    states = Counter(trial.state for trial in Trials.create("study", config).frozen())
+    assert states.keys() == {TrialState.FAIL, TrialState.RUNNING}
+    assert states[TrialState.RUNNING] == 1
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("kind", ["grid", "pareto"])
+def test_what_runs_is_what_its_driver_says_and_not_all_that_was_begun(kind: str) -> None:
+    """Killed with two loops at a time, and gone on with one: the other one runs no more."""
+    spanned = {"kind": "pareto", "cycles": ["fresh_mix"], "synthetic_proportions": []} if kind == "pareto" else {}
+    config = config_of(**spanned)
+    trials = Trials.create("study", config)
+    trials.note(config=config.model_dump(mode="json"))
+    loops = [config.cell(config.cycles[0], 0.8, 0.5, seed) for seed in config.seeds]
+    first, second = (Cell(loop, loop.fingerprint(), "runs", reached=1, retention={1: 0.5}) for loop in loops)
+    for cell in (first, second):
+        if kind == "pareto":
+            trials.name_asked(trials.ask(config), cell)
+        trials.note_progress(cell)
+
+    def states() -> list[str]:
+        return [loop["state"] for loop in status("study")[0]["loops"] if loop["state"] != "waits"]
+
+    lock = StudyLock("study")
+    assert lock.acquire()
+    assert states() == ["runs", "runs"]
+    again = Trials.create("study", config)
+    assert states() == ["stopped", "stopped"]
+    again.note_progress(first)
+    assert states() == ["runs", "stopped"]
+    lock.release()
+    assert states() == ["stopped", "stopped"]
+    first.state, first.retention = "done", {1: 0.5, 3: 0.25}
+    again.end(first, config, [0.25, 0.5])
+    assert states() == ["done", "stopped"]
 
 
 @pytest.mark.usefixtures("root")

@@ -62,6 +62,17 @@ def test_it_is_what_optuna_reads() -> None:
 
 
 @pytest.mark.usefixtures("root")
+def test_a_store_that_is_not_there_is_not_asked_of_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose import takes a second. A folder that was named and is not there is a mistake."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ouroloop.study.trials", None)
+        assert recorded_studies() == []
+    monkeypatch.setenv("OUROLOOP_OPTUNA_URL", "sqlite:////no/such/folder/optuna.db")
+    with pytest.raises(ConfigError, match="cannot open the Optuna store"):
+        recorded_studies()
+
+
+@pytest.mark.usefixtures("root")
 def test_tables_of_another_version_are_left_to_optuna() -> None:
     several("a")
     path = stores.sqlite_file(stores.optuna_url())

@@ -8,10 +8,13 @@ from rich.console import Console
 
 from ouroloop.config import LoopConfig
 from ouroloop.console import sparkline
+from ouroloop.record import stores
+from ouroloop.record.provenance import create_loop
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.study.cell import Cell
-from ouroloop.study.status import read_progress, study_table
+from ouroloop.study.config import StudyConfig
+from ouroloop.study.status import newest_loops, read_progress, status, study_record, study_table
 
 KEPT = [1.0, 0.9, 0.5, 0.1]
 
@@ -37,6 +40,39 @@ def test_a_name_is_text_and_the_curve_begins_at_the_first_model(run: Run) -> Non
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "incr[/x] [bold]s1" in shown
     assert [line.split()[-1] for line in shown.splitlines() if "incr" in line] == [sparkline(KEPT[1:])]
+
+
+def test_loops_come_in_order_of_their_numbers(root: Path, ideal: LoopConfig) -> None:
+    store, config = Store.open(), StudyConfig.model_validate({"loop": ideal, "cycles": ["balanced"]})
+    names = ["balanced-T0.8-s1", "balanced-T0.8-s2", "balanced-T0.8-s10", "incremental-0.25-T1-s1"]
+    names += ["incremental-0.5-T1-s1", "incremental-1-T1-s1", "incremental-1-T1-soft-s1"]
+    for name in sorted(names, key=lambda name: name[::-1]):
+        store.create(name, None, {"level": "loop", "study": "study", "fingerprint": name})
+    again = store.create(names[0], None, {"level": "loop", "study": "study", "fingerprint": names[0]})
+    loops = newest_loops(store, "study", config)
+    assert [loop.name for loop in loops] == names
+    assert loops[0].id == again.id
+
+
+def test_a_lone_loop_is_found_wherever_its_store_was_copied_to(root: Path, ideal: LoopConfig) -> None:
+    store = Store.open()
+    study = store.create("a study", None, {"level": "study"})
+    create_loop(store, ideal, "of a study", "a study", study)
+    assert status(None) == []
+    assert stores.known("lone loop") == []  # which is read without MLflow
+    create_loop(store, ideal, "alone", "preset", None).end("KILLED")
+    (record,) = status(None)
+    assert [(loop["loop"], loop["state"]) for loop in record["loops"]] == [("alone", "stopped")]
+
+
+def test_a_point_that_was_chosen_again_is_not_still_to_come(ideal: LoopConfig) -> None:
+    config = StudyConfig.model_validate(
+        {"kind": "pareto", "cycles": ["fresh_mix"], "pareto": {"num_trials": 4}, "loop": ideal}
+    )
+    loop = config.cell(config.cycles[0], 0.8, 0.5, 0)
+    cells = [Cell(loop, "", "runs", reached=1, seconds=10.0, computed=1)]
+    left = [study_record("study", config, cells, num_asked)["seconds_left"] for num_asked in (1, 3, 4)]
+    assert left == [10.0 * (2 + 9), 10.0 * (2 + 3), 10.0 * 2]
 
 
 def test_progress_is_taken_over_whole_or_not_at_all(run: Run, ideal: LoopConfig) -> None:

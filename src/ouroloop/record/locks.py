@@ -56,11 +56,6 @@ def is_alone_held(preset: str, fingerprint: str) -> bool:
     return _is_held(stores.runs_folder() / "locks" / f"{preset}-{fingerprint[:16]}.lock")
 
 
-def lone_loops_ran_here() -> bool:
-    """Whether a lone loop may be on record: each has left its lock file in the root."""
-    return any(not path.name.endswith("-study.lock") for path in (stores.runs_folder() / "locks").glob("*.lock"))
-
-
 def _is_held(path: Path) -> bool:
     if not path.exists():
         return False

@@ -180,6 +180,8 @@ _NAMES = {
     "run": "SELECT run_uuid FROM runs",
     "model": "SELECT name FROM registered_models",
     "logged model": "SELECT model_id FROM logged_models",
+    "lone loop": "SELECT run_uuid FROM tags WHERE key = 'ouroloop.level' AND value = 'loop' AND run_uuid NOT IN "
+    "(SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId')",
     "queue": "SELECT study_name FROM studies",
 }
 
@@ -191,13 +193,19 @@ def known(*kinds: str) -> list[str] | None:
         path = sqlite_file(optuna_url() if kind == "queue" else tracking_uri())
         if path is None:
             return None
-        if path.is_file():
+        if not is_missing(path):
             try:
                 with closing(for_reading(path)) as database:
                     names.update(name for (name,) in database.execute(_NAMES[kind]))
             except sqlite3.Error:
                 return None
     return sorted(names)
+
+
+def has_no_studies() -> bool:
+    """Whether Optuna's store is a file that is not there yet; one whose folder was named, and is not, is a mistake."""
+    path = sqlite_file(optuna_url())
+    return path is not None and is_missing(path) and (path.parent.is_dir() or path.parent == runs_folder())
 
 
 def exists() -> bool:

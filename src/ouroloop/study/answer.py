@@ -268,7 +268,7 @@ def _with_curves(trials: Trials, cells: Sequence[Cell]) -> optuna.Study:
     """A copy of the study in memory whose trials have the retention of every generation."""
     copy = optuna.create_study(directions=trials.study.directions)
     curves = {cell.key: cell.retention for cell in cells}
-    for trial in trials.study.get_trials(deepcopy=False):
+    for trial in trials.frozen():
         if trial.state.is_finished():
             curve = curves.get(trial.user_attrs.get("cell", ""), {})
             drawn = shallow(trial)  # which is Optuna's own

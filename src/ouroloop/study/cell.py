@@ -51,13 +51,17 @@ class Cell:
 
     @property
     def progress(self) -> dict[str, Any]:
-        names = ("reached", "ceiling", "seconds", "computed", "error", "worker")
+        names = ("state", "reached", "ceiling", "seconds", "computed", "error", "worker")
         rounded = [[t, round(kept, 9)] for t, kept in sorted(self.retention.items())]
         return {name: getattr(self, name) for name in names} | {"retention": rounded}
 
-    def take(self, progress: dict[str, Any]) -> None:
+    def take(self, progress: Mapping[str, Any]) -> None:
+        """What was noted last; of its state, whether it was running, unless it has ended since."""
         for name, value in progress.items():
-            setattr(self, name, dict(map(tuple, value)) if name == "retention" else value)
+            if name != "state":
+                setattr(self, name, dict(map(tuple, value)) if name == "retention" else value)
+            elif (self.state, value) == ("stopped", "runs"):
+                self.state = "runs"
 
 
 class Told(NamedTuple):
@@ -97,6 +101,11 @@ class Recorded(NamedTuple):
                 f"study {self.name!r} was recorded by another version of ouroloop ({where}: {first['msg']}); "
                 "copy the preset under a new name to start another study"
             ) from None
+
+    @property
+    def num_asked(self) -> int:
+        """How many loops a sampler has chosen. What is run again is a trial of its own, which brings its progress."""
+        return sum("cell" in trial.attributes and "progress" not in trial.attributes for trial in self.trials)
 
     def cells(self) -> dict[str, Cell]:
         """One cell for each loop, with its newest trial, in the order in which they were first asked for."""

@@ -6,7 +6,7 @@ from the record what is finished, and unfinished loops go on at their last finis
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import chain
@@ -68,10 +68,11 @@ def run_study(
     @cache
     def executor() -> LoopExecutor:
         made = make_executor(on, workers, address, store, name)
+        entered.callback(made.shutdown, cancel_futures=True)
         made.everywhere(require_possible, config.loop, config.hungriest())
         return made
 
-    with _driven(name) as lock:
+    with _driven(name) as lock, ExitStack() as entered:
         if Trials.load(name) is None:  # whatever is wrong is found out before anything is recorded
             executor()
         trials = Trials.create(name, config)
@@ -86,6 +87,7 @@ def run_study(
                 if first := driver.next():
                     driver.drive(first, executor())
             finally:
+                entered.close()
                 close_dead_runs(store, driven=name)
             loops = newest_loops(store, name, config) if driver.has_news else driver.recorded
             if is_new or driver.has_news or run.status != "FINISHED":  # else they are on the run already
@@ -105,7 +107,7 @@ def _driven(name: str) -> Iterator[StudyLock]:
     lock = StudyLock(name)
     if not lock.acquire():
         known = Trials.load(name)
-        by = known.study.user_attrs.get("driver") if known else None
+        by = known.attributes.get("driver") if known else None
         raise HeldElsewhereError(f"study {name!r} is being run by {by or 'another process'}")
     try:
         yield lock
@@ -133,7 +135,7 @@ def _study_run(store: Store, config: StudyConfig, trials: Trials) -> Run:
     Raises:
         HeldElsewhereError: it belongs to a study of the same name in another Optuna store, which seems to run.
     """
-    own = trials.study.user_attrs.get("id") or uuid4().hex
+    own = trials.attributes.get("id") or uuid4().hex
     trials.note(id=own)
     found = store.find(level="study", study=trials.name)
     if not found:
@@ -174,8 +176,8 @@ class _Driver:
         self._alike: dict[str, list[Cell]] = {}  # further trials of a loop that was running when it was chosen again
         self._polled, self._watch = monotonic(), _Watch(self, console)
         self._show: Callable[[], None] = lambda: None
-        self._known, self.recorded = trials.cells(), newest_loops(store, trials.name, config)
-        self._num_chosen, self._grid = trials.num_counted(self._known), iter(config.loops())
+        found, self.recorded = trials.recorded(), newest_loops(store, trials.name, config)
+        self._known, self._num_asked, self._grid = found.cells(), found.num_asked, iter(config.loops())
         missing = [*self._gone(), *(cell for cell in self.cells if cell.state == "failed")]
         self.has_news = bool(missing)
         for cell in missing:  # the only thing that is known of it is that it has to run
@@ -203,27 +205,21 @@ class _Driver:
 
     def drive(self, first: Cell, executor: LoopExecutor) -> None:
         """Runs this loop, and others until the study needs no more."""
-        try:
-            with self._shown(executor):
-                self._submit(executor, first)
-                while self._running:
-                    done, _ = wait(self._running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-                    self._poll()
-                    for future in done:
-                        self._finish(self._running.pop(future), future)
-                    while len(self._running) < executor.workers and (cell := self.next()) is not None:
-                        self._submit(executor, cell)
-                    self._lock.keep()
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            self._note_stopped()
-            raise
-        executor.shutdown()
+        with self._shown(executor):
+            self._submit(executor, first)
+            while self._running:
+                done, _ = wait(self._running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                self._poll()
+                for future in done:
+                    self._finish(self._running.pop(future), future)
+                while len(self._running) < executor.workers and (cell := self.next()) is not None:
+                    self._submit(executor, cell)
+                self._lock.keep()
 
     def _submit(self, executor: LoopExecutor, cell: Cell) -> None:
         self.has_news = True
-        self._trials.note_progress(cell)
         cell.state, cell.error = "runs", None
+        self._trials.note_progress(cell)
         self._known[cell.key] = cell
         arguments = (cell.loop, self._trials.name, self._run.id, self._config.method(cell.loop.fingerprint()))
         if isinstance(executor, InProcess):
@@ -262,22 +258,23 @@ class _Driver:
 
         When all seeds have been used, it is a loop that is known already.
         """
-        if self._num_chosen >= self._config.pareto.num_trials:
-            return None
-        self._num_chosen += 1
-        trial = self._trials.ask(self._config)
-        chosen = trial.params
-        arm = (DataCycle(chosen["cycle"]), chosen["temperature"], round(chosen["synthetic_proportion"], 9))
-        loops = {loop.fingerprint(): loop for loop in (self._config.cell(*arm, seed) for seed in self._config.seeds)}
-        unused = (key for key in loops if key not in self._known)
-        ended = (key for key in loops if key in self._known and self._known[key].state == "done")
-        key = next(chain(unused, ended, loops))
-        cell = Cell(loops[key], key)
-        self._trials.name_asked(trial, cell)
-        if key in self._known and self._known[key].state == "runs":  # what comes of it is told of both
-            self._alike.setdefault(key, []).append(cell)
-            return self._ask()
-        return cell
+        while self._num_asked < self._config.pareto.num_trials:
+            self._num_asked += 1
+            trial = self._trials.ask(self._config)
+            chosen = trial.params
+            arm = (DataCycle(chosen["cycle"]), chosen["temperature"], round(chosen["synthetic_proportion"], 9))
+            loops = {
+                loop.fingerprint(): loop for loop in (self._config.cell(*arm, seed) for seed in self._config.seeds)
+            }
+            unused = (key for key in loops if key not in self._known)
+            ended = (key for key in loops if key in self._known and self._known[key].state == "done")
+            key = next(chain(unused, ended, loops))
+            cell = Cell(loops[key], key)
+            self._trials.name_asked(trial, cell)
+            if key not in self._known or self._known[key].state != "runs":
+                return cell
+            self._alike.setdefault(key, []).append(cell)  # what comes of it is told of both
+        return None
 
     def _poll(self) -> None:
         """Reads from the record how far the running loops have come, and tells those that nobody needs any more."""
@@ -353,18 +350,8 @@ class _Driver:
         elif cell.state == "pruned":
             self._console.print(f"{cell.loop.label} ended early: it can no longer change the answer", markup=False)
 
-    def _note_stopped(self) -> None:
-        """Leaves for `status` how far the loops had come that were cut off."""
-        recorded = {run.tag("fingerprint"): run for run in reversed(self._store.unfinished_loops(self._trials.name))}
-        running = [cell for cell in self.cells if cell.state == "runs"]
-        for cell in running:
-            cell.state = "stopped"
-            if cell.key in recorded:
-                read_progress(cell, recorded[cell.key])
-        self._trials.note_progress(*running)
-
     def _record(self) -> dict[str, Any]:
-        return study_record(self._trials.name, self._config, self.cells)
+        return study_record(self._trials.name, self._config, self.cells, self._num_asked)
 
     @contextmanager
     def _shown(self, executor: LoopExecutor) -> Iterator[None]:

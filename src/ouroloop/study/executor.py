@@ -39,13 +39,9 @@ class LoopExecutor(Executor):
     """What its workers do not inherit."""
 
     def everywhere(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Calls it in each worker, which is warm by then for its first loop; what it raises is raised, and ends all."""
-        try:
-            for future in [self.submit(fn, *args, **kwargs) for _ in range(self.workers)]:
-                future.result()
-        except BaseException:
-            self.shutdown(cancel_futures=True)
-            raise
+        """Calls it in each worker, which is warm by then for its first loop; what it raises is raised."""
+        for future in [self.submit(fn, *args, **kwargs) for _ in range(self.workers)]:
+            future.result()
 
 
 class InProcess(LoopExecutor):

@@ -24,8 +24,10 @@ def recorded_studies() -> list[Recorded]:
     Raises:
         ConfigError: the store cannot be opened.
     """
+    if stores.has_no_studies():
+        return []
     path = stores.sqlite_file(stores.optuna_url())
-    found = None if path is None or stores.is_missing(path) else _of_file(path)
+    found = None if path is None else _of_file(path)
     if found is not None:
         return [study for study in found if "config" in study.attributes]
     from ouroloop.study.trials import Trials

@@ -1,5 +1,6 @@
 """Where studies stand: what ran, runs, failed and is left, and what came of it."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -81,17 +82,16 @@ def _as_found(study: Recorded) -> dict[str, Any]:
         return {"study": study.name, "kind": "unknown", "loops": [], "seconds_left": None, "error": str(error)}
     assert config is not None
     cells = study.cells()
-    begun = [cell for cell in cells.values() if cell.state == "stopped"]
-    if begun and locks.study_is_driven(study.name):
+    begun = [cell for cell in cells.values() if cell.state in ("runs", "stopped")]
+    if begun and not locks.study_is_driven(study.name):
         for cell in begun:
-            cell.state = "runs"
-    elif begun:
+            cell.state = "stopped"
         with suppress(ConfigError):  # without the record, what was noted last has to do
             for run in reversed(_store().unfinished_loops(study.name)):
                 known = cells.get(run.tag("fingerprint") or "")
                 if known is not None:
                     read_progress(known, run)
-    return study_record(study.name, config, list(cells.values()))
+    return study_record(study.name, config, list(cells.values()), study.num_asked)
 
 
 def _store() -> "Store":
@@ -101,8 +101,7 @@ def _store() -> "Store":
 
 
 def _lone_records() -> dict[str, dict[str, Any]]:
-    path = stores.sqlite_file(stores.tracking_uri())
-    if path is not None and (stores.is_missing(path) or not locks.lone_loops_ran_here()):
+    if stores.known("lone loop") == []:
         return {}
     from ouroloop.record.history import history
 
@@ -126,8 +125,11 @@ def _row(
             "error": error, "worker": worker}  # fmt: skip
 
 
-def study_record(name: str, config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
-    """The record of one study, as `status` gives it: the loops that were begun, and those of a grid that wait."""
+def study_record(name: str, config: StudyConfig, cells: Sequence[Cell], num_asked: int) -> dict[str, Any]:
+    """The record of one study, as `status` gives it: the loops that were begun, and those of a grid that wait.
+
+    `num_asked` is how many the sampler of a pareto study has chosen, some of them more than once.
+    """
     known = {cell.key for cell in cells}
     waiting = config.loops(known) if config.kind == "grid" else []
     rows = [
@@ -141,7 +143,7 @@ def study_record(name: str, config: StudyConfig, cells: Sequence[Cell]) -> dict[
     if config.kind == "search":
         still = Search(config, cells).loops_left()
     elif config.kind == "pareto":
-        still = max(0, config.pareto.num_trials - len(cells))
+        still = max(0, config.pareto.num_trials - num_asked)
     left = seconds_left(cells, still * config.loop.num_generations)
     return {"study": name, "kind": config.kind, "loops": rows, "seconds_left": left}
 
@@ -209,17 +211,20 @@ def seconds_left(cells: Sequence[Cell], still_to_come: int = 0) -> float | None:
 
 
 def newest_loops(store: "Store", name: str, config: StudyConfig) -> "list[Run]":
-    """The loop runs of a study, the newest for each cell, in order of cycle, proportion and seed.
+    """The loop runs of a study, the newest for each cell, by name: in order of cycle, proportion and seed.
 
     There may be thousands: each has only its tags and the metrics that a study shows or asks for.
     """
     wanted = {*config.loop.data.testbed.headline.values(), RETENTION, _ALWAYS, _UNSCALED}
     loops: dict[str | None, Run] = {}
     for loop in store.each(level="loop", study=name):  # the newest first
-        key = loop.tag("fingerprint")
-        loops[key] = loops.pop(key) if key in loops else loop.narrowed(wanted)
-    oldest_first = [*loops.values()][::-1]
-    return sorted(oldest_first, key=lambda loop: loop.name)
+        loops.setdefault(loop.tag("fingerprint"), loop.narrowed(wanted))
+    return sorted(loops.values(), key=lambda loop: _by_number(loop.name))
+
+
+def _by_number(name: str) -> list[str | float]:
+    """A name as what it sorts by: s2 comes before s10, and 0.25 before 0.5."""
+    return [float(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
 
 
 def study_table(name: str, loops: "Sequence[Run]") -> Table:

@@ -8,6 +8,7 @@ is right.
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -100,25 +101,26 @@ class Trials:
 
     @classmethod
     def create(cls, name: str, config: StudyConfig) -> "Trials":
-        """The study of that name, new or as it is. Retention is wanted high; of a pareto study fresh data low."""
+        """The study of that name, new or as it is; nothing of it runs yet.
+
+        Retention is wanted high; of a pareto study fresh data low.
+        """
         directions = ["maximize", "minimize"] if config.kind == "pareto" else ["maximize"]
         options = {"study_name": name, "directions": directions, "load_if_exists": True}
         trials = cls(stores.patiently(optuna.create_study, storage=open_storage(), **options))
-        trials._begun = dict(trials.study.user_attrs.get(BEGUN, {}))
-        trials._end_nobodys()
+        trials._begun = dict(trials.attributes.get(BEGUN, {}))
+        trials._take_over()
         return trials
 
     @classmethod
     def all(cls) -> "list[Trials]":
         """Every study of the store that was begun, by name; a store that is not there is not created."""
-        path = stores.sqlite_file(stores.optuna_url())
-        is_expected = path is not None and (path.parent.is_dir() or path.parent == stores.runs_folder())
-        if path is not None and is_expected and stores.is_missing(path):
+        if stores.has_no_studies():
             return []
         storage = open_storage()
         names = sorted(optuna.get_all_study_names(storage))
         found = [cls(optuna.load_study(study_name=name, storage=storage)) for name in names]
-        return [one for one in found if "config" in one.study.user_attrs]
+        return [one for one in found if "config" in one.attributes]
 
     @classmethod
     def load(cls, name: str) -> "Trials | None":
@@ -129,9 +131,18 @@ class Trials:
         return self.study.study_name
 
     @property
+    def attributes(self) -> dict[str, Any]:
+        """What is noted of the study."""
+        return stores.patiently(lambda: self.study.user_attrs)
+
+    def frozen(self, *states: TrialState) -> list[FrozenTrial]:
+        """Optuna's own trials, in these states or in any: nobody may change them."""
+        return stores.patiently(self.study.get_trials, deepcopy=False, states=states or None)
+
+    @property
     def config(self) -> StudyConfig | None:
         """What the study was started with; None before that. Raises what `Recorded.config` does."""
-        return Recorded(self.name, self.study.user_attrs).config
+        return Recorded(self.name, self.attributes).config
 
     def note(self, **attributes: Any) -> None:
         for key, value in attributes.items():
@@ -139,29 +150,21 @@ class Trials:
 
     def recorded(self) -> Recorded:
         """What `recorded_studies` gives of an SQLite file."""
-        trials = stores.patiently(self.study.get_trials, deepcopy=False)
         told = [
             Told(one.number, one.state.name, one.user_attrs, one.values[0] if one.values else None,
                  one.intermediate_values)
-            for one in trials
+            for one in self.frozen()
         ]  # fmt: skip
-        return Recorded(self.name, self.study.user_attrs, told)
+        return Recorded(self.name, self.attributes, told)
 
     def cells(self) -> dict[str, Cell]:
         """See `Recorded.cells`."""
         return self.recorded().cells()
 
-    def num_counted(self, known: dict[str, Cell]) -> int:
-        """How many loops were asked for, those that failed and were asked for again counted once."""
-        newest = {cell.number for cell in known.values()}
-        trials = [trial for trial in self.study.get_trials(deepcopy=False) if "cell" in trial.user_attrs]
-        again = sum(cell.number is None for cell in known.values())
-        return again + sum(trial.state is not TrialState.FAIL or trial.number in newest for trial in trials)
-
     def ask(self, config: StudyConfig) -> optuna.Trial:
-        """A trial whose parameters the sampler has chosen; `name` says which loop it becomes."""
+        """A trial whose parameters the sampler has chosen; `name_asked` says which loop it becomes."""
         # seeded by the number of trials, so that a study goes on after a stop as it would have without
-        seed = len(self.study.get_trials(deepcopy=False))
+        seed = len(self.frozen())
         self.study.sampler = TPESampler(
             n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=seed
         )
@@ -172,17 +175,19 @@ class Trials:
         stores.patiently(trial.set_user_attr, "cell", cell.key)
         cell.number = trial.number
 
-    def _end_nobodys(self) -> None:
+    def _take_over(self) -> None:
         """Fails what an earlier version had put in line, and the trials of processes that died in the middle of asking.
 
-        Loops that are wanted are asked for again. The newest trial of a loop is the one that counts.
+        Loops that are wanted are asked for again. The newest trial of a loop is the one that counts. What ran does not.
         """
-        for _ in self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
-            self.study.tell(self.study.ask(), state=TrialState.FAIL)
-        newest = {cell.number for cell in self.cells().values()}
-        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        for _ in self.frozen(TrialState.WAITING):
+            self._tell(stores.patiently(self.study.ask).number, TrialState.FAIL)
+        cells = self.cells().values()
+        newest = {cell.number for cell in cells}
+        for trial in self.frozen(TrialState.RUNNING):
             if trial.number not in newest:
-                self.study.tell(trial.number, state=TrialState.FAIL)
+                self._tell(trial.number, TrialState.FAIL)
+        self.note_progress(*(replace(cell, state="stopped") for cell in cells if cell.state == "runs"))
 
     def note_progress(self, *cells: Cell) -> None:
         """Of loops that are begun."""
@@ -199,8 +204,7 @@ class Trials:
         told, state = list(values[: len(self.study.directions)]) or None, _ENDS[cell.state]
         if cell.number is not None:
             self.note_progress(cell)
-            with suppress(ValueError):  # told before the connection broke
-                stores.patiently(self.study.tell, cell.number, told, state=state)
+            self._tell(cell.number, state, told)
             return
         known, chosen = distributions(config), parameters(cell.loop)
         params = {name: chosen[name] for name in known}
@@ -209,6 +213,10 @@ class Trials:
         self._add(trial)
         if self._begun.pop(cell.key, None) and cell.state != "done":  # which the next one's beginning strikes off
             self.note(**{BEGUN: self._begun})
+
+    def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        with suppress(ValueError):  # told before the connection broke
+            stores.patiently(self.study.tell, number, values, state=state)
 
     def _add(self, trial: FrozenTrial) -> None:
         """Once, even if the connection breaks after it is added and before that is known."""
