@@ -206,7 +206,6 @@ THROUGH_OTHERS = {
     "leaderboard": "report/test_leaderboard",
     "report/board": "report/test_leaderboard",
     "report/outcomes": "report/test_leaderboard",
-    "loop/harvest": "science/curation/contract.py",
     **{
         f"science/curation/{name}": "science/curation/test_steps.py, all against the contract"
         for name in ("archive", "buffer", "checks", "editing", "repeats", "step", "weights")

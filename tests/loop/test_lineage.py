@@ -7,6 +7,7 @@ import pytest
 
 from ouroloop.config import LoopConfig
 from ouroloop.learner.network.learner import NetworkLearner
+from ouroloop.loop.lineage import Lineage
 from ouroloop.presets import load_preset
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.run import Run
@@ -58,6 +59,29 @@ def test_weights_are_on_record_while_a_later_generation_needs_them(
     assert folders(run) == there
     assert folders(loop(config)) == []
     assert not any(child.model_id for child in generations(run))
+
+
+@pytest.mark.heavy
+def test_weights_are_gone_when_a_loop_ends_that_was_killed_after_its_last_generation(
+    tiny: LoopConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the moment when that is on record and the one when earlier weights are dropped."""
+    config, leave = tiny.changed(train=ALL, keep_weights="none"), Lineage.leave
+
+    def killed(lineage: Lineage, number: int) -> None:
+        if number == config.num_generations:
+            raise Interrupted(9)
+        leave(lineage, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lineage, "leave", killed)
+        with pytest.raises(Interrupted):
+            loop(config)
+    (run,) = Store.open().find(level="loop")
+    assert folders(run) == [1, 2]
+    again, watcher = watched(config)
+    assert (again.id, watcher.fitted) == (run.id, [])
+    assert folders(again) == []
 
 
 @pytest.mark.heavy

@@ -26,7 +26,16 @@ STUDY = StudyConfig.model_validate(
 CELL = STUDY.cells[0]
 
 
-@pytest.fixture(params=METHODS)
+OFTEN = {
+    "baseline", "verified and unique", "importance weights", "accumulate", "tail buffer 10", "token editing",
+    "drawn ancestors", "warm start and soft", "ensemble of 4", "Neon",
+}  # fmt: skip
+"""One of each kind. All of them take minutes."""
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.heavy if name in OFTEN else pytest.mark.slow) for name in METHODS]
+)
 def method(request: pytest.FixtureRequest) -> LoopConfig:
     found = STUDY.applied(request.param, CELL)
     assert found is not None
@@ -35,7 +44,6 @@ def method(request: pytest.FixtureRequest) -> LoopConfig:
 
 
 class TestEveryMethod:
-    @pytest.mark.slow
     @pytest.mark.usefixtures("root")
     def test_sizes_provenance_and_the_same_after_a_stop_in_the_middle(self, method: LoopConfig) -> None:
         undisturbed = loop(method, study="undisturbed")
@@ -59,7 +67,6 @@ class TestEveryMethod:
                 assert made == 0 if source == Source.ORIGINAL else 1 <= made < t
                 assert made == t - 1 or keeps_original, "nothing of before the last generation"
 
-    @pytest.mark.slow
     def test_a_model_that_writes_one_text_only_is_learnt_from(self, method: LoopConfig) -> None:
         """Twice: what learns from earlier models is given those."""
         learner, previous = learner_of(method), []

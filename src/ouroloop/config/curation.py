@@ -6,13 +6,14 @@ It is known here by its name alone: what a configuration needs to know of it, it
 
 import hashlib
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from importlib import import_module
 from inspect import getsource
+from itertools import pairwise
 from types import FunctionType
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from ouroloop.config.section import Number, Section
 from ouroloop.errors import ConfigError
@@ -33,6 +34,17 @@ class Oracle(StrEnum):
     TRAINING_SET = "training_set"
 
 
+class Role(IntEnum):
+    """What a step does, in the order in which steps can follow one another."""
+
+    FILTERS = 0
+    """Keeps some of its texts: of more of them, more."""
+    CHOOSES = 1
+    """Keeps m at most, and is the better for more to choose from."""
+    REPLACES = 2
+    """Keeps m at most, some of which M_t did not write."""
+
+
 class Step(Section):
     """One step of a curation. A subclass is known by the default of its `name` as soon as it is defined."""
 
@@ -43,6 +55,8 @@ class Step(Section):
     """What it is given; asking for anything else is an error."""
     needs_network: ClassVar[bool] = False
     """Whether it makes no sense of a model that is a list of texts."""
+    role: ClassVar[Role] = Role.FILTERS
+    """What may come before it, and after it."""
     uses_sampler: ClassVar[bool] = False
     """Whether it makes use of how M_t was sampled from: it is told how probable texts are at temperature 1."""
     known: ClassVar[dict[str, type["Step"]]] = {}
@@ -50,8 +64,12 @@ class Step(Section):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         name = cls.model_fields["name"].default
-        if isinstance(name, str):
-            cls.known[name] = cls
+        if not isinstance(name, str):
+            return
+        known = cls.known.get(name)
+        if known is not None and known.__module__.startswith("ouroloop.") and known.__module__ != cls.__module__:
+            raise ConfigError(f"step {cls.__name__}: {name!r} is a step of ouroloop; choose another name")
+        cls.known[name] = cls
 
     @classmethod
     def own_source(cls) -> str:
@@ -114,6 +132,22 @@ class CurationConfig(Section):
     docs/curation.md lists them."""
     max_drawn: Number = Field(default=8.0, ge=1, le=1_000)
     """So much is drawn from M_t at most, until m texts are kept. Unit: multiples of m."""
+
+    @model_validator(mode="after")
+    def _can_be_filled(self) -> Self:
+        for before, after in pairwise(self.steps):
+            if after.role < before.role:
+                right = ", ".join(step.name for step in sorted(self.steps, key=lambda step: step.role))
+                raise ValueError(
+                    f"{after.name} cannot come after {before.name}, which gives m texts at most however many are "
+                    f"drawn: write [{right}]"
+                )
+        hungriest = max(self.steps, key=lambda step: step.num_candidates, default=None)
+        if hungriest is not None and (needed := hungriest.num_candidates) > self.max_drawn:
+            raise ValueError(
+                f"max_drawn {self.max_drawn:g} must be at least the {needed:g} candidates of {hungriest.name}"
+            )
+        return self
 
     @property
     def needs(self) -> frozenset[Oracle]:

@@ -188,6 +188,12 @@ class LoopConfig(Section):
             f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}{method}-s{self.seed}"
         )
 
+    def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
+        found = super()._identified(given)
+        if not self.curation.steps:  # how much may be drawn for none decides nothing
+            found.pop("curation", None)
+        return found
+
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
         given = self.identity()

@@ -133,6 +133,7 @@ def _copy(run: Run, folder: Path | None) -> Generation:
     loop = run.store.get(run.parent_id) if run.parent_id else None
     source = f"{loop.name} {run.name}" if loop else run.name
     own = {"commit": run.tag("commit") or "unknown", "code": run.tag("code") or "unknown"}
+    own |= {name: said for name in ("curated", "ran_short") if (said := run.tag(name))}
     return Generation(
         run.read_dataset("samples.tsv.gz"),
         run.read_dataset("curated.tsv.gz") if run.tag("curated") else None,

@@ -30,12 +30,10 @@ class Harvest(NamedTuple):
     """Of the texts that were drawn, those that all steps kept, also beyond m."""
 
     def measures(self) -> dict[str, Estimate]:
-        rate = self.num_accepted / self.num_drawn
-        found = {
-            "acceptance_rate": Estimate(rate, float(np.sqrt(rate * max(0.0, 1 - rate) / self.num_drawn))),
-            "num_drawn": Estimate(self.num_drawn),
-            "num_kept": Estimate(len(self.kept)),
-        }
+        found = {"num_drawn": Estimate(self.num_drawn), "num_kept": Estimate(len(self.kept))}
+        if self.num_accepted or not len(self.kept):  # or nothing that was drawn was wanted: no rate of acceptance
+            rate = self.num_accepted / self.num_drawn
+            found["acceptance_rate"] = Estimate(rate, float(np.sqrt(rate * max(0.0, 1 - rate) / self.num_drawn)))
         return found | ({"drawn_per_kept": Estimate(self.num_drawn / len(self.kept))} if len(self.kept) else {})
 
     def shortfall(self, wanted: int) -> str:
@@ -53,11 +51,11 @@ def harvest(
     The steps see all texts anew each time there are more, so what is kept does not depend on how often it was asked.
     """
     curation, wanted = config.curation, config.data.num_examples
-    budget = int(curation.max_drawn * wanted)
+    budget = round(curation.max_drawn * wanted)
     more = streams.numpy("sampling_more")
     given = _given(config, streams, fitted, training_set, original)
     texts, log_probs = list(first.texts), list(first.log_probs)
-    enough = min(budget, ceil(max(step.num_candidates for step in curation.steps) * wanted))
+    enough = min(budget, round(max(step.num_candidates for step in curation.steps) * wanted))
     while True:
         if missing := enough - len(texts):
             drawn = fitted.sample(missing, more)

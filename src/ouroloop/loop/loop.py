@@ -207,6 +207,7 @@ class _Loop:
                 written = self.generation(number, dataset, unfinished=child)
             samples.append(written)
             if number == self.config.num_generations:
+                self.lineage.leave(number)  # once more, where it is on record and its process died before it had left
                 return
             dataset = self._next(number, original, dataset, samples)
             if self.config.cycle.kind is not DataCycle.BALANCED:  # the only one that goes back to earlier samples
@@ -267,7 +268,10 @@ class _Loop:
     def _copied(self, key: str, number: int, run: Run, folder: Path) -> Generation | None:
         if self.new:
             return None
-        return cache.find(run.store, key, run, lambda metrics: self._keeps(number, metrics), folder)
+        found = cache.find(run.store, key, run, lambda metrics: self._keeps(number, metrics), folder)
+        if found is not None and "ran_short" in found.tags:
+            self.observer.ran_short(number, found.tags["ran_short"])
+        return found
 
     def _computed(self, number: int, training_set: Dataset) -> Generation:
         previous = self.lineage.previous(number)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import ouroloop
 import ouroloop.science.curation as room
 from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.config.curation import Step
 from ouroloop.learner.empirical import EmpiricalModel
-from ouroloop.loop.harvest import _given, harvest
+from ouroloop.loop.harvest import harvest
 from ouroloop.presets import load_preset
-from ouroloop.record.liveness import Interrupted
 from ouroloop.science.curation.archive import Archived
 from ouroloop.science.curation.buffer import FreshBuffer, OriginalBuffer
 from ouroloop.science.curation.checks import Grammatical, Verified
@@ -26,10 +26,10 @@ from ouroloop.science.curation.repeats import Unique
 from ouroloop.science.curation.step import Pool
 from ouroloop.science.curation.weights import Weighted
 from ouroloop.science.dataset import Dataset, Source
+from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 from ouroloop.testbed.logic.verify import Verdict, judge
-from tests.loop.loops import StopAfter, generations, loop
-from tests.science.curation.contract import LIAR, STREAMS, M, StepContract
+from tests.science.curation.contract import LIAR, NOTHING, STREAMS, M, StepContract, kept_of
 
 
 class TestVerified(StepContract):
@@ -72,6 +72,14 @@ class TestTrusting(StepContract):
         found, _ = self.harvested([f"( not {deep} )", LIAR] * 10)
         assert set(found.kept.texts) == {f"( not {deep} )"}
 
+    def test_it_errs_in_no_verdict_that_it_has_not(self) -> None:
+        """Always wrong, it lets no text pass, or every one, that is too deep for it."""
+        deep = "( not ( not ( not ( not True ) ) ) )"
+        for unseen, kept in (("drop", set[str]()), ("keep", {deep})):
+            pool = Pool(Dataset.of([deep] * M, Source.SAMPLED, 3), np.zeros(M))
+            blind = Verified(max_depth=3, unseen=unseen, error_rate=1.0)  # type: ignore[arg-type]
+            assert set(kept_of(blind, pool).texts) == kept
+
 
 class TestGrammatical(StepContract):
     step = Grammatical()
@@ -109,6 +117,68 @@ class TestWeighted(StepContract):
         # w = p/q: 3/4 : 9/10 and 1/4 : 1/10; the share's error is that of 240 draws at 0.1, times w
         assert abs(share - 0.25) <= 5 * 2.5 * np.sqrt(0.09 / 240)
         assert share > 0.1 + 0.05
+
+    def test_it_makes_no_more_of_what_earlier_steps_left(self) -> None:
+        pool = Pool(Dataset.of(["( not False )"] * 3, Source.SAMPLED, 3), np.zeros(3))
+        assert kept_of(self.step, pool).texts == ("( not False )",) * 3
+        assert M > 3
+
+    def test_a_text_that_m_t_did_not_write_has_no_weight(self) -> None:
+        """Or all others would have none: its log-probability is no number."""
+        pool = Pool(Dataset.of(["( not False )"] * M, Source.SAMPLED, 3), np.full(M, np.nan))
+        with pytest.raises(ValueError, match="bring it in after this step"):
+            kept_of(self.step, pool)
+
+
+@pytest.mark.parametrize("steps", [["verified", "weighted"], ["verified", "archived"], ["unique", "weighted"]], ids=str)
+def test_what_is_chosen_among_too_few_is_said_to_be_too_few(steps: list[str]) -> None:
+    """One right text in sixty: as many as were drawn of it are kept, and the budget is spent."""
+    texts = ["( not False )", *[LIAR] * 59]
+    config = TestWeighted.config().changed(curation={"steps": steps})
+    fitted = EmpiricalModel(dict(Counter(texts)), 1.0)
+    drawn = fitted.sample(M, STREAMS.numpy("sampling"))
+    reference = Sample.of(TestWeighted.original().texts, config.data.testbed)
+    found = harvest(config, STREAMS, fitted, drawn, Dataset.of(texts, Source.SAMPLED, 2), reference)
+    assert found.num_drawn == 4 * M
+    assert len(found.kept) <= 12
+    assert found.shortfall(M)
+
+
+WRONG_ORDERS = {
+    "archived, unique": "unique cannot come after archived, which gives m texts at most however many are drawn: "
+                        "write [unique, archived]",
+    "weighted, verified": "write [verified, weighted]",
+    "{name: original_buffer, share: 0.1}, unique": "write [unique, original_buffer]",
+    "{name: original_buffer, share: 0.1}, weighted": "write [weighted, original_buffer]",
+    "unique, {name: fresh_buffer, share: 0.1}, verified, archived": "write [unique, verified, archived, fresh_buffer]",
+    "edited, weighted": "write [weighted, edited]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", WRONG_ORDERS)
+def test_a_step_that_cannot_be_filled_is_refused_and_the_order_said_that_can(steps: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_preset("smoke", [f"curation.steps=[{steps}]"], LoopConfig)
+    assert WRONG_ORDERS[steps] in str(error.value)
+    right = "[verified, unique, {name: weighted, candidates: 3}, {name: fresh_buffer, share: 0.5}]"
+    assert load_preset("smoke", [f"curation.steps={right}"], LoopConfig).curation.label.endswith("fresh_buffer")
+
+
+def test_more_candidates_than_may_be_drawn_are_refused() -> None:
+    steps = "curation.steps=[unique, {name: archived, candidates: 9.5}]"
+    with pytest.raises(ConfigError, match=r"curation: max_drawn 8 must be at least the 9.5 candidates of archived"):
+        load_preset("smoke", [steps], LoopConfig)
+    assert load_preset("smoke", [steps, "curation.max_drawn=9.5"], LoopConfig)
+
+
+def test_a_budget_for_no_step_makes_no_other_loop() -> None:
+    plain, budget = (load_preset("smoke", given, LoopConfig) for given in ([], ["curation.max_drawn=2.5"]))
+    assert plain.fingerprint() == budget.fingerprint()
+    assert plain.identity() == budget.identity()
+    curated = [
+        load_preset("smoke", ["curation.steps=[unique]", *g], LoopConfig) for g in ([], ["curation.max_drawn=3"])
+    ]
+    assert curated[0].fingerprint() != curated[1].fingerprint()
 
 
 class TestArchived(StepContract):
@@ -161,8 +231,36 @@ class Liar(EmpiricalModel):
         return ["( True and True )" if text == LIAR else text for text in texts]
 
 
+def test_a_buffer_leaves_what_another_one_has_brought() -> None:
+    pool = Pool(Dataset.of(["( not False )"] * M, Source.SAMPLED, 3), np.zeros(M))
+    both = kept_of(FreshBuffer(share=0.2), kept_of(OriginalBuffer(share=0.1), pool))
+    assert both.data.mixture() == {"original": M // 10, "fresh-03": M // 5, "sampled-03": M - M // 10 - M // 5}
+    full = kept_of(FreshBuffer(share=1.0), kept_of(OriginalBuffer(share=0.1), pool))
+    assert full.data.mixture() == {"fresh-03": M}
+
+
+@pytest.mark.parametrize("buffer", [OriginalBuffer, FreshBuffer])
+def test_a_share_is_one_text_at_least(buffer: type[OriginalBuffer | FreshBuffer]) -> None:
+    pool = Pool(Dataset.of(["( not False )"] * M, Source.SAMPLED, 3), np.zeros(M))
+    kept = kept_of(buffer(share=0.001), pool).data
+    assert np.count_nonzero(kept.sources == Source.SAMPLED) == M - 1
+    assert len(kept) == M
+
+
+def test_multiples_of_m_are_rounded_to_whole_texts() -> None:
+    """2.05 · 60 is a trifle less than 123 in binary, and 1.15 · 100 is a trifle less than 115."""
+    found, _ = TestVerified.harvested([LIAR] * 20, max_drawn=2.05)
+    assert found.num_drawn == 123
+
+
 class TestEdited(StepContract):
     step = Edited()
+
+    def test_nothing_that_was_drawn_is_wanted_so_there_is_no_rate_of_acceptance(self) -> None:
+        found, _ = self.harvested()
+        assert found.measures().keys() == {"num_drawn", "num_kept", "drawn_per_kept"}
+        nothing, _ = self.harvested([LIAR] * 20)
+        assert "acceptance_rate" not in nothing.measures()
 
     def test_it_is_the_training_set_that_is_learnt_from_again(self) -> None:
         found, _ = self.harvested([LIAR] * 10)
@@ -172,9 +270,7 @@ class TestEdited(StepContract):
         """Or D_0, which a loop of edits has for good where no token is sure, would pass for what models wrote."""
         before = Dataset.of(["( not False )", LIAR], Source.ORIGINAL, 0)
         before += Dataset.of(["( True or True )", LIAR], Source.SAMPLED, 2)
-        reference = Sample.of(self.original().texts, self.config().data.testbed)
-        given = _given(self.config(), STREAMS, Liar({LIAR: 1}, 0.8), before, reference)
-        kept = self.step.keep(Pool(Dataset.of([], Source.SAMPLED, 3), np.array([])), given.to(self.step, given.rng))
+        kept = kept_of(self.step, NOTHING, Liar({LIAR: 1}, 0.8), before)
         assert kept.data.texts == ("( not False )", "( True and True )", "( True or True )", "( True and True )")
         assert kept.data.mixture() == {"original": 1, "sampled-02": 1, "sampled-03": 2}
         assert kept.data.synthetic_share == 0.75
@@ -182,24 +278,6 @@ class TestEdited(StepContract):
     def test_a_list_of_texts_has_no_tokens_to_edit(self) -> None:
         with pytest.raises(ConfigError, match="needs a network"):
             load_preset("smoke", ["model.kind=empirical", "train=null", "curation.steps=[edited]"], LoopConfig)
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize("steps", [["verified", "unique"], ["weighted"], [{"name": "original_buffer", "share": 0.1}]])
-def test_a_curated_loop_goes_on_where_it_stopped_with_the_same_texts(steps: list[object], root: Path) -> None:
-    config = LoopConfig.model_validate(
-        {"num_generations": 4, "seed": 1, "data": {"num_examples": 50}, "model": {"kind": "empirical"},
-         "curation": {"steps": steps}}
-    )  # fmt: skip
-    whole = loop(config, "whole", new=True)
-    with pytest.raises(Interrupted):
-        loop(config, "part", StopAfter(3, "curate"), new=True)
-    resumed = loop(config, "part")
-    texts = [[g.read_dataset("curated.tsv.gz").digest() for g in generations(run)] for run in (whole, resumed)]
-    assert texts[0] == texts[1]
-    assert len(texts[0]) == 4
-    metrics = generations(whole)[3].metrics
-    assert {"acceptance_rate", "drawn_per_kept", "curate_seconds", "curated_num_unique"} <= metrics.keys()
 
 
 SHORT = textwrap.dedent('''
@@ -231,6 +309,10 @@ def test_the_documented_step_is_the_one_that_is_tested() -> None:
 
 
 def test_a_step_of_ones_own_is_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "curation.md").read_text(encoding="utf-8")
+    line = "short: {changes: {curation: {steps: [short]}}}"
+    assert f"`{line}`" in page
+    with_line = {"methods": yaml.safe_load(line)}
     (tmp_path / "short.py").write_text(SHORT)
     monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
     room.find()
@@ -238,8 +320,17 @@ def test_a_step_of_ones_own_is_one_file_and_one_line(tmp_path: Path, monkeypatch
         config = load_preset("smoke", ["curation.steps=[{name: short, max_tokens: 4}]"], LoopConfig)
         assert config.curation.label == "short"
         assert "source" not in config.identity()["curation"]["steps"][0]  # it lies with the steps of this program
+        study = StudyConfig.model_validate({"loop": config.model_dump(), "cycles": ["full_synthetic"], **with_line})
+        assert [loop.curation.label for loop in study.loops()] == ["short"]
     finally:
         Step.known.pop("short")
+
+
+def test_a_step_of_ones_own_cannot_take_the_name_of_one_of_ours() -> None:
+    """Every preset that names it would be another one."""
+    with pytest.raises(ConfigError, match="'unique' is a step of ouroloop; choose another name"):
+        type("Mine", (Unique,), {"__module__": "mine"})
+    assert Step.known["unique"] is Unique
 
 
 @pytest.mark.usefixtures("root")

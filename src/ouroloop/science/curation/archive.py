@@ -1,10 +1,11 @@
 """Quality-diversity: an archive whose cells are filled evenly, whatever the model writes most."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from ouroloop.config.curation import Role
 from ouroloop.config.section import Number, Whole
 from ouroloop.science.curation.step import CurationStep, Given, Pool
 
@@ -25,6 +26,8 @@ class Archived(CurationStep):
     """What it chooses from. Unit: multiples of m."""
     coarseness: Whole = Field(default=4, ge=1)
     """Lengths and counts are told apart by steps of this many. Unit: tokens."""
+
+    role: ClassVar = Role.CHOOSES
 
     @property
     def num_candidates(self) -> float:

@@ -16,7 +16,7 @@ class Verified(CurationStep):
     name: Literal["verified"] = "verified"
     """Keeps what a verifier finds right."""
     error_rate: Proportion = 0.0
-    """So often its verdict on a text that was drawn is the wrong one. Unit: share."""
+    """So often its verdict on a text that was drawn is the wrong one, where it has one. Unit: share."""
     max_depth: Whole | None = Field(default=None, ge=1)
     """It sees no deeper than this; null for all depths. Unit: operators from root to leaf."""
     unseen: Literal["drop", "keep"] = "drop"
@@ -27,7 +27,8 @@ class Verified(CurationStep):
     def keep(self, pool: Pool, given: Given) -> Pool:
         verdicts = {text: given.verify(text, self.max_depth) for text in set(pool.texts)}
         found = [self.unseen == "keep" if (right := verdicts[text]) is None else right for text in pool.texts]
-        errs = given.rng.random(len(pool)) < self.error_rate
+        is_judged = np.array([verdicts[text] is not None for text in pool.texts], dtype=bool)
+        errs = (given.rng.random(len(pool)) < self.error_rate) & is_judged
         return pool.where(np.array(found, dtype=bool) ^ errs)
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ouroloop.config.curation import Oracle
+from ouroloop.config.curation import Oracle, Role
 from ouroloop.config.section import Proportion
 from ouroloop.science.curation.step import CurationStep, Given, Pool
 from ouroloop.science.dataset import Dataset, Source
@@ -24,6 +24,7 @@ class Edited(CurationStep):
     threshold: Proportion = 0.99
     """A token is drawn anew where M_t gives it at least this probability. Unit: probability."""
 
+    role: ClassVar = Role.REPLACES
     needs: ClassVar = frozenset({Oracle.PREVIOUS_MODEL, Oracle.TRAINING_SET})
     needs_network: ClassVar = True
 
