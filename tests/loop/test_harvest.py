@@ -1,4 +1,4 @@
-"""A curation that leaves too little: said everywhere, copied with the rest, padded nowhere, and a failure at its end."""
+"""A curation that leaves too little: said everywhere, copied with the rest, padded nowhere, a failure at its end."""
 
 from io import StringIO
 
