@@ -24,7 +24,10 @@ def leaderboard(
     on: Executor = "local",
     folder: Annotated[
         Path | None,
-        typer.Option(help="Where leaderboard.json is read and written: experiments/results of the working directory."),
+        typer.Option(
+            help="Where leaderboard.json is read and written: experiments/results of the working directory, "
+            "where other loops than the preset's are not written."
+        ),
     ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Run nothing: the board of what is done. With overrides, write nothing.")
@@ -53,7 +56,7 @@ def leaderboard(
         from ouroloop.report.leaderboard import board
         from ouroloop.report.outcomes import RESULTS, read_filed
         from ouroloop.study.driver import run_study
-    folder = folder or RESULTS
+    is_named, folder = folder is not None, folder or RESULTS
     filed = read_filed(folder / f"{name}.json")
     missing = study.without([fingerprint for fingerprint, outcome in filed.items() if not outcome.has_failed])
     failed = 0 if show or not missing.loops() else run_study(missing, name, console, workers, on)
@@ -63,6 +66,9 @@ def leaderboard(
     own, of_whole = ({loop.fingerprint() for loop in each.loops()} for each in (study, whole))
     if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
         study, rows = whole, board(whole, store, name, folder)
+    elif own != of_whole and not is_named:
+        console.print("Not written: other loops than the preset's. --folder names where to.", soft_wrap=True)
+        return 1 if failed else 0
     others = [filed[fingerprint] for fingerprint in filed.keys() & of_whole - own] if study is not whole else []
     for path in write_board(rows, study, folder, name, others) if not (show and context.args) else ():
         console.print(f"Written: {path}", highlight=False, soft_wrap=True)

@@ -324,7 +324,7 @@ def test_what_a_method_changes_of_lambda_is_known_too() -> None:
 
 @pytest.mark.heavy
 def test_the_board_runs_what_is_missing_and_shows_what_there_is(
-    ouroloop: CommandLine, root: Path, tmp_path: Path
+    ouroloop: CommandLine, root: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preset = tmp_path / "board.yaml"
     methods = {name: changes for name, changes in METHODS.items() if name in ("baseline", "verified", "soft")}
@@ -346,6 +346,12 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     assert ouroloop(*few).returncode == 0
     content = json.loads((tmp_path / "board-ideal.json").read_text())
     assert content["is_complete"], [(one["method"], one["seeds"], one["seeds_missing"]) for one in content["rows"]]
+
+    elsewhere = on_another_machine(monkeypatch, empty_store, tmp_path / "elsewhere")
+    others = ouroloop(*few[:-1], "--loop.num_generations=1", "--seeds=[1]", cwd=tmp_path)
+    assert "Not written: other loops than the preset's" in others.stdout
+    assert (others.returncode, (tmp_path / "experiments").exists()) == (0, False)
+    assert elsewhere.exists()
 
 
 @pytest.mark.heavy
