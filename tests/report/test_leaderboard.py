@@ -248,6 +248,18 @@ def test_a_narrow_board_keeps_words_whole_and_a_cycle_that_was_not_begun_has_no_
     assert "ancestors" in shown
     assert shown.count("t = 50") == 1
     assert "Seeds still missing: baseline (3 of 3)" in shown
+    assert "With none of these cycles" not in shown
+
+
+def test_a_method_of_no_cycle_of_the_study_is_named() -> None:
+    """Its loops, and so its row, are none."""
+    study = load_preset("leaderboard", ["cycles=[incremental]"], StudyConfig)
+    console = Console(record=True, width=200)
+    show_board([Row("baseline", "incremental-0.5", "", "data only", 3)], console, study)
+    (line,) = [one for one in console.export_text().splitlines() if "With none of these cycles: " in one]
+    left = line.partition(": ")[2].split(", ")
+    assert left == [name for name, method in study.methods.items() if method.cycles is not None]
+    assert "verified" in left
 
 
 def test_costs_are_over_the_baselines_with_the_same_seeds() -> None:

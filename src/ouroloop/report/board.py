@@ -44,6 +44,11 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
             console.print(f"Seeds still missing: {', '.join(missing)}", markup=False, soft_wrap=True)
         if cannot := [f"{row.method} ({row.reason})" for row in of_cycle if row.reason]:
             console.print(f"Not applicable: {', '.join(cannot)}", markup=False, soft_wrap=True)
+    apart = [
+        name for name, method in config.methods.items() if not {*(method.cycles or config.cycles)} & {*config.cycles}
+    ]
+    if apart:
+        console.print(f"With none of these cycles: {', '.join(apart)}", markup=False, soft_wrap=True)
     if names := not_chosen(rows, config):
         cycles = ", ".join(cycle.value for cycle in config.cycles[1:])
         said = f"Among the best six of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
