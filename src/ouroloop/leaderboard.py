@@ -42,13 +42,12 @@ def leaderboard(
     from ouroloop.presets import load_preset, preset_name
     from ouroloop.study.config import StudyConfig
 
-    ideal = learner == "empirical"
-    fixed = _of_ideal(preset) if ideal else []
+    fixed = _of_ideal(preset) if learner == "empirical" else []
     whole = load_preset(preset, fixed, StudyConfig)
     study = load_preset(preset, [*fixed, *context.args], StudyConfig)
     if not study.methods:
         raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
-    name, console = preset_name(preset) + ("-ideal" if ideal else ""), Console()
+    name, console = preset_name(preset) + ("-ideal" if fixed else ""), Console()
     with console.status("loading libraries"):
         from ouroloop.record import stores
         from ouroloop.record.track import Store
