@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ouroloop.config import LoopConfig
+from ouroloop.config import USUAL_TESTBED, LoopConfig
 from ouroloop.console import sparkline
 from ouroloop.record import stores
 from ouroloop.record.provenance import create_loop
@@ -36,7 +36,7 @@ def run(root: Path) -> Run:
 
 def test_a_name_is_text_and_the_curve_begins_at_the_first_model(run: Run) -> None:
     console = Console(file=StringIO(), width=120)
-    console.print(study_table("study", [run]))
+    console.print(study_table("study", [run], USUAL_TESTBED.headline))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "incr[/x] [bold]s1" in shown
     assert [line.split()[-1] for line in shown.splitlines() if "incr" in line] == [sparkline(KEPT[1:])]

@@ -65,6 +65,18 @@ def catch_signals(signals: Sequence[int] = SIGNALS) -> None:
 
 
 @contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Whoever takes signals for himself inside has them no longer afterwards."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if current_thread() is main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
 def held() -> Iterator[None]:
     """What a signal raises is raised at the end of this, so that it cuts nothing in two.
 

@@ -45,9 +45,14 @@ class Point:
 
     def __str__(self) -> str:
         values = list(self.retention.values())
-        error = f" ± {stdev(values) / math.sqrt(len(values)):.1%}" if len(values) > 1 else ""
         spread = f" ({min(values):.1%} to {max(values):.1%})" if len(values) > 1 else ""
-        return f"{self.mean:.1%}{error}{spread}, {len(values)} seed{'s' * (len(values) > 1)}"
+        return f"{_mean(values)}{spread}, {_seeds(len(values))}"
+
+
+def _mean(values: Sequence[float]) -> str:
+    """With its standard error where there are several."""
+    error = f" ± {stdev(values) / math.sqrt(len(values)):.1%}" if len(values) > 1 else ""
+    return f"{mean(values):.1%}{error}"
 
 
 def finished_points(cells: Iterable[Cell]) -> list[Point]:
@@ -107,9 +112,10 @@ def _critical(search: Search, points: Sequence[Point], arm: Arm) -> list[str]:
     lines = [f"{asked} {_interval(search, at, arm)}"]
     neighbours = _neighbours(search, at, arm)
     lines += [f"  λ = {point:g}: {search.verdict(arm, point) or 'open'}, {at[point]}" for point in neighbours]
-    if len(neighbours) == 2 and (paired := search.paired(arm, *neighbours)) is not None:
-        error = "" if paired.error is None else f" ± {paired.error:.1%}"
-        lines.append(f"  between the two, over the same {_seeds(paired.num_seeds)}: {paired.difference:.1%}{error}")
+    if len(neighbours) == 2:  # loops of one seed share D_0 and M_1, so what it is like cancels out of the difference
+        here, there = (at[point].retention for point in neighbours)
+        if paired := [here[seed] - there[seed] for seed in here if seed in there]:
+            lines.append(f"  between the two, over the same {_seeds(len(paired))}: {_mean(paired)}")
     odd = [point for point in at.values() if _contradicts(point, config, held, failed)]
     if odd:
         shown = ", ".join(f"{point.proportion:g}" for point in odd)

@@ -95,7 +95,7 @@ def run_study(
         failed = sum(cell.state == "failed" for cell in driver.cells)
         if failed:
             run.end("FAILED")
-    console.print(fitted(study_table(name, loops), console))
+    console.print(fitted(study_table(name, loops, config.loop.data.testbed.headline), console))
     for line in answer(config, list(trials.cells().values())):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return failed

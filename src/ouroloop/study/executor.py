@@ -4,25 +4,22 @@ A future that holds anything but a result says that its worker was lost; whoever
 is left to futures, and knowing how far a loop has come to the record.
 """
 
-import atexit
 import logging
 import multiprocessing
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.errors import needs, reason
 from ouroloop.record import stores
-from ouroloop.record.liveness import SIGNALS
+from ouroloop.record.liveness import kept_handlers
 from ouroloop.record.track import Store
-from ouroloop.spawning import without_main
+from ouroloop.spawning import become_worker, without_main
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,7 +85,7 @@ class LocalProcesses(LoopExecutor):
 class _Slot:
     def __init__(self, name: str, number: int, threads: int) -> None:
         self._log = stores.runs_folder() / "logs" / f"{name}-worker-{number}.log"
-        self._threads = str(threads)
+        self._threads = threads
         self._pool: ProcessPoolExecutor | None = None
         self._pid: Future[int] | None = None
         self._work: Future[Any] | None = None
@@ -105,9 +102,8 @@ class _Slot:
             self._pool.shutdown(wait=False)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         spawn = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, spawn, initializer=_become_worker, initargs=(self._log,))
-        # Before torch, numpy or anything is imported there
-        with without_main(), _environment({"OMP_NUM_THREADS": self._threads}):
+        self._pool = ProcessPoolExecutor(1, spawn, initializer=become_worker, initargs=(self._log, self._threads))
+        with without_main():
             self._pid = self._pool.submit(os.getpid)
         self._work = self._pool.submit(fn, *args, **kwargs)
         return self._work
@@ -124,48 +120,6 @@ class _Slot:
             self.stop(signal.SIGKILL)
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = None
-
-
-def _become_worker(log: Path) -> None:
-    """Leaves the terminal and its keys to the driver, and ends when that has."""
-    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
-        signal.signal(number, signal.SIG_IGN)
-    with log.open("ab") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    atexit.register(os._exit, 0)  # the last thing: to take apart what torch and MLflow have made takes seconds
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """What is set already stays."""
-    added = {key: value for key, value in values.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for key in added:
-            del os.environ[key]
-
-
-@contextmanager
-def _kept_handlers() -> Iterator[None]:
-    """Ray takes SIGTERM for itself: it prints its stack and exits, and no run would be closed."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _num_cores() -> int:
@@ -199,7 +153,7 @@ class RayCluster(LoopExecutor):
         self._running: dict[Future[Any], Any] = {}
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "ouroloop"}
         try:
-            with _kept_handlers():
+            with kept_handlers():  # it takes SIGTERM to print its stack and exit, and no run would be closed
                 self._ray.init(address=self._address, **options, **self._own)
         except Exception as error:  # it has many kinds, and a plain one for a node that takes too long to start
             what = f"reach a Ray cluster at {self._address}" if self._address else "start Ray here"

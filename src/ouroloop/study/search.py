@@ -36,8 +36,11 @@ class Bracket(NamedTuple):
     failed: float | None
 
 
-def bracket(points: Sequence[float], outcome: Outcome) -> Bracket:
-    """How far the path has come: closed when no point is open between its ends. `points` ascend."""
+def _walk(points: Sequence[float], outcome: Outcome) -> tuple[int, int]:
+    """How far the path has come: the places of the last point that held and of the first that failed.
+
+    They are one before and one after all where there is no such point.
+    """
     held, failed = -1, len(points)
     while failed - held > 1:
         middle = (held + failed) // 2
@@ -48,6 +51,12 @@ def bracket(points: Sequence[float], outcome: Outcome) -> Bracket:
                 failed = middle
             case None:
                 break
+    return held, failed
+
+
+def bracket(points: Sequence[float], outcome: Outcome) -> Bracket:
+    """How far the path has come: closed when no point is open between its ends. `points` ascend."""
+    held, failed = _walk(points, outcome)
     return Bracket(points[held] if held >= 0 else None, points[failed] if failed < len(points) else None)
 
 
@@ -60,20 +69,14 @@ def num_steps(points: Sequence[float], found: Bracket) -> int:
 
 def open_points(points: Sequence[float], outcome: Outcome) -> Iterator[float]:
     """The points whose outcome may still matter: the next on the path first, then what it may lead to."""
-    spans = deque([(-1, len(points))])
+    spans = deque([points])
     while spans:
-        held, failed = spans.popleft()
-        if failed - held <= 1:
-            continue
-        middle = (held + failed) // 2
-        match outcome(points[middle]):
-            case True:
-                spans.appendleft((middle, failed))
-            case False:
-                spans.appendleft((held, middle))
-            case None:
-                yield points[middle]
-                spans += [(held, middle), (middle, failed)]
+        span = spans.popleft()
+        held, failed = _walk(span, outcome)
+        if failed - held > 1:
+            middle = (held + failed) // 2
+            yield span[middle]
+            spans += [span[held + 1 : middle], span[middle + 1 : failed]]
 
 
 def verdict(bounds: Sequence[tuple[float, float]], target: float, error: float) -> Verdict | None:
@@ -98,14 +101,6 @@ def verdict(bounds: Sequence[tuple[float, float]], target: float, error: float) 
     return None if free else "undecided"
 
 
-class Paired(NamedTuple):
-    """How much more one point keeps than another, over the seeds that both have; the error is one standard error."""
-
-    difference: float
-    error: float | None
-    num_seeds: int
-
-
 class Search:
     """What the loops of a search say about λ*, for each arm: a cycle at a temperature."""
 
@@ -120,12 +115,9 @@ class Search:
         self._batches = config.seed_batches()
         self._verdicts: dict[tuple[Arm, float], Verdict | None] = {}
 
-    def cell(self, arm: Arm, point: float, seed: int) -> Cell | None:
-        return self._cells.get((arm, point, seed))
-
     def _bounds(self, arm: Arm, point: float, seed: int) -> tuple[float, float]:
         """Between which values the retention at the last generation lies: D_0 of a seed is that of all its loops."""
-        cell, ceiling = self.cell(arm, point, seed), self._ceilings.get(seed, math.inf)
+        cell, ceiling = self._cells.get((arm, point, seed)), self._ceilings.get(seed, math.inf)
         if cell is None:
             return 0.0, ceiling
         if cell.value is not None:
@@ -158,11 +150,12 @@ class Search:
 
     def _paths(self, arm: Arm) -> list[Outcome]:
         """Two bisections over the same points: for the last that holds, and for the first that fails."""
-        before: list[dict[Verdict | None, bool | None]] = [
-            {"holds": True, "undecided": False, "fails": False, None: None},
-            {"holds": True, "undecided": True, "fails": False, None: None},
-        ]
-        return [lambda point, table=table: table[self.verdict(arm, point)] for table in before]  # type: ignore[misc]
+
+        def path(undecided: bool) -> Outcome:
+            before = {"holds": True, "undecided": undecided, "fails": False, None: None}
+            return lambda point: before[self.verdict(arm, point)]
+
+        return [path(undecided=False), path(undecided=True)]
 
     def brackets(self, arm: Arm) -> list[Bracket]:
         return [bracket(self.points, path) for path in self._paths(arm)]
@@ -183,7 +176,7 @@ class Search:
 
     def _wanted(self, arm: Arm) -> Iterator[tuple[Arm, float, int]]:
         for point in self.open_points(arm):
-            found = {seed: self.cell(arm, point, seed) for seed in self._judge(arm, point)[1]}
+            found = {seed: self._cells.get((arm, point, seed)) for seed in self._judge(arm, point)[1]}
             if any(cell is not None and cell.state == "failed" for cell in found.values()):
                 return
             for seed, cell in found.items():
@@ -211,16 +204,6 @@ class Search:
             for (at, proportion, seed), cell in self._cells.items()
             if (at, proportion) == (arm, point) and cell.value is not None
         }
-
-    def paired(self, arm: Arm, low: float, high: float) -> Paired | None:
-        """The arms of a seed share D_0 and M_1, so what the seed is like cancels out of the difference."""
-        here, there = self.values(arm, low), self.values(arm, high)
-        differences = [here[seed] - there[seed] for seed in here if seed in there]
-        n = len(differences)
-        if not n:
-            return None
-        error = float(np.std(differences, ddof=1) / math.sqrt(n)) if n > 1 else None
-        return Paired(float(np.mean(differences)), error, n)
 
     def estimate(self, arm: Arm) -> float | None:
         """Where the means, made falling, pass the target; None if they do not."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ouroloop.config import USUAL_TESTBED, ConfigError
+from ouroloop.config import ConfigError
 from ouroloop.console import duration, fitted, percent, sparkline
 from ouroloop.record import locks, stores
 from ouroloop.science.metrics import RETENTION, half_life
@@ -227,15 +227,14 @@ def _by_number(name: str) -> list[str | float]:
     return [float(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
 
 
-def study_table(name: str, loops: "Sequence[Run]") -> Table:
-    """The result of each loop of a study, at the last generation that it reached."""
+def study_table(name: str, loops: "Sequence[Run]", headline: Mapping[str, str]) -> Table:
+    """The result of each loop of a study, at the last generation that it reached: its testbed's word -> measure."""
     from ouroloop.record.history import history
 
     title = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: the t that kept less than half"
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("loop", overflow="fold")  # gives way where the terminal is narrow: figures stay whole
-    shown = headline_of(loops)
-    for heading in ("t", *shown, "kept", "half"):
+    for heading in ("t", *headline, "kept", "half"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("curve", no_wrap=True)
     for loop in loops:
@@ -247,21 +246,12 @@ def study_table(name: str, loops: "Sequence[Run]") -> Table:
         table.add_row(
             Text(loop.name),
             f"{last}{_mark(loop)}",
-            *(percent(metrics, key) for key in shown.values()),
+            *(percent(metrics, key) for key in headline.values()),
             percent(metrics, RETENTION),
             f"> {last}" if life is None else f"{life}",
             sparkline([kept for t, kept in sorted(retention.items()) if t > 0], width=6),
         )
     return table
-
-
-def headline_of(loops: "Sequence[Run]") -> Mapping[str, str]:
-    """Word -> measure, of the testbed of these loops: what a narrow table shows."""
-    from ouroloop.record.provenance import recorded_config
-
-    configs = (recorded_config(loop) for loop in loops)
-    testbed = next((config.data.testbed for config in configs if config), USUAL_TESTBED)
-    return testbed.headline
 
 
 def last_metrics(loop: "Run") -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ouroloop.config import LoopConfig
 from ouroloop.record import stores
-from ouroloop.record.liveness import Interrupted, Pruned, Superseded, catch_signals
+from ouroloop.record.liveness import Interrupted, Pruned, Superseded, catch_signals, kept_handlers
 
 if TYPE_CHECKING:
     from ouroloop.loop.observer import Observer
@@ -102,12 +102,9 @@ def _stoppable() -> Iterator[None]:
         yield
         return
     signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in signals]
-    catch_signals([number for number, handler in zip(signals, before, strict=True) if handler is not signal.SIG_IGN])
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt):
-        os._exit(1)
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+    with kept_handlers():
+        catch_signals([number for number in signals if signal.getsignal(number) is not signal.SIG_IGN])
+        try:
+            yield
+        except (Interrupted, KeyboardInterrupt):
+            os._exit(1)
