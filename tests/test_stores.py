@@ -9,15 +9,18 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.track import Store
 from ouroloop.study.recorded import recorded_studies
 from ouroloop.study.trials import open_storage
+from ouroloop.study.work import _study
 from tests.conftest import IDEAL_LOOP, TINY, CommandLine
 
 RUN = [
@@ -207,6 +210,23 @@ def test_a_database_that_stays_away_is_waited_for_once(monkeypatch: pytest.Monke
     assert stores.patiently(ask) is None  # it is back
     with pytest.raises(sqlite3.OperationalError):  # which is no server, and will not come back
         stores.patiently(sqlite3.connect, "/no/such/folder/x.db")
+
+
+def test_a_worker_that_begins_while_a_database_restarts_waits_for_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    study, tries = Store.open().create("study", None, {"level": "study"}), count()
+
+    def client(uri: str) -> MlflowClient:
+        if next(tries) == 0:
+            raise psycopg.OperationalError("terminating connection due to administrator command")
+        return MlflowClient(uri)
+
+    monkeypatch.setattr("ouroloop.record.track.MlflowClient", client)
+    monkeypatch.setattr(stores.time, "sleep", lambda _: None)
+    assert _study(stores.tracking_uri(), str(root), study.id)[1].id == study.id
 
 
 def command_lines() -> str:

@@ -87,7 +87,7 @@ def _study(uri: str, folder: str, parent_id: str) -> "tuple[Store, Run]":
     """A worker has one study at a time, and asks for it once."""
     from ouroloop.record.track import Store
 
-    store = Store.open()
+    store = stores.patiently(Store.open)  # its driver has opened it
     return store, store.get(parent_id)
 
 
