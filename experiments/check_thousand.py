@@ -54,7 +54,7 @@ class Lines(StringIO):
         self.kept_kb: dict[int, int] = {}
 
     def write(self, text: str) -> int:
-        if text.rstrip().endswith("generations"):
+        if ": generations 1 to " in text:
             self._begun += 1
             if self._begun in self._at:
                 self.resident_kb[self._begun] = self._now_kb()

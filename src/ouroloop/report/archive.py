@@ -89,20 +89,29 @@ def _loop(row: dict[str, Any], history: Any, written: Any, life: Any, configurat
     data = SimpleNamespace(tags={f"ouroloop.{key}": value for key, value in tags.items()}, params={}, metrics={})
     info = SimpleNamespace(run_name=row["loop"], status=row["state"].upper())
     run = Run(cast(Store, None), row["run"], cast(Any, SimpleNamespace(info=info, data=data)))
-    return Loop(run, row["cell"], {k: v for k, v in history.items() if v}, written, _config(configuration, tags))
+    return Loop(
+        run, row["cell"], {k: v for k, v in history.items() if v}, written, _config(configuration, tags, row["cell"])
+    )
 
 
 _NO_MATTER = {"num_generations": 1, "model": {"kind": "empirical"}, "train": None}  # asked for, and not asked about
 
 
-def _config(configuration: dict[str, str], tags: dict[str, Any]) -> LoopConfig | None:
-    """As far as it decides which run of the paper's stands beside the loop; None where the loops differ in that."""
+def _config(configuration: dict[str, str], tags: dict[str, Any], cell: str) -> LoopConfig | None:
+    """As far as it decides which run of the paper's stands beside the loop. Where loops differ in that, it is what
+    their cell's name says; None where that says nothing.
+    """
     kept = ("data", "cycle", "sampling")
     sections: dict[str, dict[str, Any]] = {key: {} for key in kept}
-    for key, value in configuration.items():
+    said = dict(part.split(" = ", 1) for part in cell.split(", ") if " = " in part)
+    for key, values in configuration.items():
         section, _, field = key.partition(".")
-        if section in kept and ", " not in value:
-            sections[section][field] = yaml.safe_load("null" if value == "None" else value)
+        if section not in kept or (section == "cycle" and ", " in values):
+            continue
+        value = said.get("T" if field == "temperature" else field) if ", " in values else values
+        if value is None:
+            return None
+        sections[section][field] = yaml.safe_load("null" if value == "None" else value)
     if "cycle" in tags:
         λ = tags["synthetic_proportion"]
         takes = DataCycle(tags["cycle"]).takes_proportion

@@ -23,6 +23,8 @@ Chart = Any
 PANELS = 24
 """Small charts in one figure; of more cells or loops so many are drawn, evenly chosen."""
 
+_IN_LINES = "length(datum.label) > 32 ? split(datum.label, ', ') : datum.label"
+"""A cell's name in one line above its panel, or, where that is too narrow, a line for each part."""
 PAPER = "the paper"
 PARTS = ("True", "False", "malformed")
 _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
@@ -339,7 +341,7 @@ def _panels(
     chart = _layered(layers, data=alt.NamedData(name=str(layers[0].data.name)), width=width, height=height)
     for layer in chart.layer:
         layer.data = alt.Undefined
-    header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=width)
+    header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=width, labelExpr=_IN_LINES)
     return faceted(chart, alt.Facet(f"{key}:N", sort=names, title=None, header=header), len(names), wide)
 
 
