@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -95,14 +96,17 @@ def test_generations_whose_loop_is_gone_are_closed(tiny: LoopConfig) -> None:
     assert store.get(orphan.id).status == "KILLED"
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("root")
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_a_study_has_one_driver_and_its_lock_ends_with_its_process(
-    database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if database == "postgresql":
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where studies are kept."""
+    if request.param == "postgresql":
         monkeypatch.setenv("OUROLOOP_OPTUNA_URL", request.getfixturevalue("postgresql"))
+    return str(request.param)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("database")
+def test_a_study_has_one_driver_and_its_lock_ends_with_its_process() -> None:
     assert not locks.study_is_driven("study")
     code = (
         "import time\nfrom ouroloop.record.locks import StudyLock\nlock = StudyLock('study')\n"
@@ -126,14 +130,8 @@ def test_a_study_has_one_driver_and_its_lock_ends_with_its_process(
 
 
 @pytest.mark.heavy
-@pytest.mark.usefixtures("root")
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_who_only_looks_whether_a_study_is_driven_turns_no_driver_away(
-    database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_only_looks_whether_a_study_is_driven_turns_no_driver_away(database: str) -> None:
     """`status` holds the lock for a moment, maybe while a server that was started anew has forgotten the driver's."""
-    if database == "postgresql":
-        monkeypatch.setenv("OUROLOOP_OPTUNA_URL", request.getfixturevalue("postgresql"))
 
     def look() -> None:
         looking = StudyLock("study")
