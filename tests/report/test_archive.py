@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
+from ouroloop.report import methods
 from ouroloop.report.archive import main, read_csv, read_folder
-from ouroloop.report.figures import figures, headline
+from ouroloop.report.figures import drawings, figures, headline
 from ouroloop.report.findings import findings_json
+from ouroloop.report.render import png
 from ouroloop.report.tables import figure_tables, write_csv
 from tests.conftest import REPOSITORY
 
@@ -66,7 +70,10 @@ def test_the_boards_curves_are_those_of_its_loops() -> None:
 def test_a_table_is_drawn_beside_it(tmp_path: Path, table: str) -> None:
     shutil.copy(RESULTS / f"leaderboard-{table}.csv", tmp_path / "own.csv")
     main([str(tmp_path / "own.csv")])
-    assert (tmp_path / "own.png").read_bytes() == (RESULTS / f"leaderboard-{table}.png").read_bytes()
+    committed = RESULTS / f"leaderboard-{table}.csv"
+    drawn = drawings({"retention": read_csv(committed)}) if table == "retention" else \
+        methods.drawing({"depth_by_method": read_csv(committed)})  # fmt: skip
+    assert [(tmp_path / "own.png").read_bytes()] == [png(one) for one in drawn.values()]
 
 
 @pytest.mark.parametrize("study", ["fig5", "fig3-4"])
@@ -94,3 +101,67 @@ def test_a_definition_names_its_table_and_holds_none_of_its_rows() -> None:
         )
         assert len(json.dumps(spec)) < 12_000
         assert "datasets" not in spec
+
+
+def _part(study: str, folder: Path, column: str, values: Sequence[str]) -> Path:
+    """A folder as a machine leaves it that ran only the loops with these values."""
+    shutil.copytree(RESULTS / study, folder, ignore=shutil.ignore_patterns("*.png", "findings.json"))
+    lives = read_csv(folder / "half_life.csv")
+    own = set(lives["loop"][lives[column].map(str).isin(values)])
+    for path in folder.glob("*.csv"):
+        rows = read_csv(path)
+        write_csv(rows[rows["loop"].isin(own)] if "loop" in rows else rows[:0], path)  # what follows is written anew
+    configuration = yaml.safe_load((folder / "configuration.yaml").read_text(encoding="utf-8"))
+    key = {"proportion": "cycle.synthetic_proportion"}.get(column, column)
+    (folder / "configuration.yaml").write_text(yaml.safe_dump(configuration | {key: ", ".join(values)}), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("study", "column", "values"),
+    [
+        ("fig8-9-ideal", "seed", [["2", "4"], ["1", "3", "5"]]),
+        ("fig5-ideal", "proportion", [["0.5"], ["1.0", "0.1"], ["0.9", "0.25"]]),
+    ],
+)
+def test_parts_of_a_study_are_joined(tmp_path: Path, study: str, column: str, values: list[list[str]]) -> None:
+    first, *others = (_part(study, tmp_path / f"{n}" / study, column, own) for n, own in enumerate(values))
+    main([str(first), "--join", *map(str, others)])
+    for path in (RESULTS / study).glob("*.*"):
+        if path.suffix in (".csv", ".json"):  # another machine draws a pixel otherwise
+            assert (first / path.name).read_bytes() == path.read_bytes(), path.name
+    joined = yaml.safe_load((first / "configuration.yaml").read_text(encoding="utf-8"))
+    assert joined == yaml.safe_load((RESULTS / study / "configuration.yaml").read_text(encoding="utf-8"))
+
+
+def test_of_a_loop_in_two_parts_the_one_that_came_furthest_counts(tmp_path: Path) -> None:
+    whole = _part("fig8-9-ideal", tmp_path / "fig8-9-ideal", "seed", ["1", "2", "3", "4", "5"])
+    begun = _part("fig8-9-ideal", tmp_path / "begun", "seed", ["3"])
+    for path in begun.glob("*.csv"):
+        if "generation" in (rows := read_csv(path)) and path.stem != "loops":
+            write_csv(rows[rows["generation"] < 4], path)
+    for first, other in ((whole, begun), (begun, whole)):
+        main([str(first), "--join", str(other)])
+        for path in (RESULTS / "fig8-9-ideal").glob("*.csv"):
+            assert (first / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train.num_steps": "900"}, "no parts of one study: train.num_steps is 450 and 900"),
+        ({"cycle.kind": "incremental"}, "cycle.kind is full_synthetic and incremental: cells are named with it only"),
+    ],
+)
+def test_what_are_no_parts_of_one_study_is_said(
+    tmp_path: Path, change: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = (_part("fig8-9", tmp_path / name, "seed", [name]) for name in "12")
+    path = other / "configuration.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text("utf-8")) | change), "utf-8")
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    with pytest.raises(SystemExit) as stopped:
+        main([str(first), "--join", str(other)])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before

@@ -1,10 +1,13 @@
 """A report's folder, read back: what it says of a study, and its figures, written anew without the store.
 
     python -m ouroloop.report.archive experiments/results/fig5 ...
+    python -m ouroloop.report.archive experiments/results/fig6 --join ELSEWHERE/fig6 ...
 
 The CSV files hold everything that was measured, so findings, intervals and pictures follow from them. Where a folder
 named like it with `-ideal` stands beside it, the two are drawn into one figure, `headline.png`. A single table is drawn
 too: of what is kept, as `retention.csv` has it, or of depths, as `depth_by_method.csv` has them.
+
+A study that was computed in parts, on machines that share no store, is joined from their folders.
 """
 
 import argparse
@@ -19,16 +22,17 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.record.history import Written
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report import methods
 from ouroloop.report.figures import drawings, headline
 from ouroloop.report.findings import findings_json
+from ouroloop.report.folder import joined
 from ouroloop.report.panels import drawing
 from ouroloop.report.render import png, svg
-from ouroloop.report.results import Loop, Results
+from ouroloop.report.results import SPANNED, Loop, Results, in_order
 from ouroloop.report.tables import figure_tables, frame, write_csv
 
 
@@ -64,10 +68,14 @@ _TEXTS = (
 )
 
 
+def _configuration(folder: Path) -> dict[str, str]:
+    return dict(yaml.safe_load((folder / "configuration.yaml").read_text(encoding="utf-8")))
+
+
 def read_folder(folder: Path) -> Results:
     """A study's results as its CSV files have them; without its runs, so texts and models cannot be asked for."""
     loops, metrics = read_csv(folder / "loops.csv"), read_csv(folder / "metrics.csv")
-    configuration = yaml.safe_load((folder / "configuration.yaml").read_text(encoding="utf-8"))
+    configuration = _configuration(folder)
     lives = {row["loop"]: row for row in read_csv(folder / "half_life.csv").to_dict("records")}
     written, found = _written(folder), []
     for row in loops.to_dict("records"):
@@ -140,15 +148,61 @@ def redraw(folder: Path) -> None:
     """Writes findings, what is computed over seeds, and the pictures of a report's folder anew."""
     results = read_folder(folder)
     tables = figure_tables(results)
-    if "depth" in tables:
+    if "depth" in tables:  # of which only shares are kept
         tables["depth"] = read_csv(folder / "depth.csv")
-    for name in ("retention", "half_life", "measures"):
-        if name in tables:
-            write_csv(tables[name], folder / f"{name}.csv")
+    for name, table in tables.items():
+        write_csv(table, folder / f"{name}.csv")
     (folder / "findings.json").write_text(findings_json(results), encoding="utf-8")
     for name, drawn in (drawings(tables) | drawing(tables)).items():
         (folder / f"{name}.png").write_bytes(png(drawn))
     draw_headline(folder)
+
+
+def join(folder: Path, others: Sequence[Path]) -> None:
+    """Adds the loops of other folders of the same study, and writes what follows from them anew.
+
+    Of a loop that several have, the one that came furthest counts.
+
+    Raises:
+        ConfigError: they are no parts of one study.
+    """
+    parts = [folder, *others]
+    configuration = _of_all([_configuration(part) for part in parts])
+    furthest: dict[str, tuple[Path, Loop]] = {}
+    for part in parts:
+        for loop in read_folder(part).loops:
+            if loop.name not in furthest or furthest[loop.name][1].reached < loop.reached:
+                furthest[loop.name] = part, loop
+    names = [loop.name for _, loop in sorted(furthest.values(), key=lambda one: in_order(one[1].run))]
+    for path in folder.glob("*.csv"):
+        if "loop" in read_csv(path):  # the others follow from those
+            own = (_of_loops(part / path.name, [n for n in names if furthest[n][0] == part]) for part in parts)
+            table = pd.concat(own).sort_values("loop", key=lambda loops: loops.map(names.index), kind="stable")
+            write_csv(frame(list(table), table.to_numpy().tolist()), path)
+    (folder / "configuration.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
+    redraw(folder)
+
+
+def _of_loops(table: Path, names: Sequence[str]) -> pd.DataFrame:
+    rows = read_csv(table)
+    return rows[rows["loop"].isin(names)]
+
+
+def _of_all(configurations: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Every parameter with all its values.
+
+    Raises:
+        ConfigError: they differ in one that a study does not span, or name their cells differently.
+    """
+    every = joined([{key: value} for one in configurations for key, values in one.items()
+                    for value in (values.split(", ") if key in SPANNED else [values])])  # fmt: skip
+    for key, values in every.items():
+        own = dict.fromkeys(one[key] for one in configurations if key in one)
+        if key not in SPANNED and len(own) > 1:
+            raise ConfigError(f"no parts of one study: {key} is {' and '.join(own)}")
+        if key in ("cycle.kind", "sampling.temperature") and ", " in values and not all(", " in one for one in own):
+            raise ConfigError(f"{key} is {' and '.join(own)}: cells are named with it only where a part has several")
+    return every
 
 
 def draw_headline(folder: Path) -> Path | None:
@@ -171,12 +225,23 @@ def draw(table: Path) -> None:
     table.with_suffix(".png").write_bytes(png(drawn({name: rows})[name]))
 
 
-def main(places: Sequence[str]) -> None:
-    for place in map(Path, places):
-        redraw(place) if place.is_dir() else draw(place)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ouroloop.report.archive",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("place", nargs="+", type=Path, help="the folder of a report, or a table")
+    parser.add_argument("--join", nargs="+", type=Path, metavar="FOLDER", help="whose loops are added to PLACE's")
+    asked = parser.parse_args(arguments)
+    if asked.join and len(asked.place) > 1:
+        parser.error(f"--join adds to one folder, not to {len(asked.place)}")
+    try:
+        for place in asked.place:
+            join(place, asked.join) if asked.join else redraw(place) if place.is_dir() else draw(place)
+    except (ConfigError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("place", nargs="+", help="the folder of a report, or a table")
-    main(parser.parse_args().place)
+    main()

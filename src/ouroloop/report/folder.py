@@ -144,18 +144,19 @@ def _facts(results: Results) -> Facts:
 
 def _configuration(results: Results) -> dict[str, str]:
     """Every parameter with its value, or with all those that the loops have."""
-    joined = _joined([loop.run.entity.data.params for loop in results.loops])
-    return {key: values for key, values in joined.items() if values}
+    every = joined([loop.run.entity.data.params for loop in results.loops])
+    return {key: values for key, values in every.items() if values}
 
 
 def _software(results: Results) -> dict[str, str]:
     keys = ("uncommitted_changes", "ouroloop_version", "python", "machine", "packages")
     commits = ", ".join(dict.fromkeys(commit for loop in results.loops for commit in loop.commits))
-    of_loops = _joined([{key: value for key in keys if (value := loop.run.tag(key))} for loop in results.loops])
+    of_loops = joined([{key: value for key in keys if (value := loop.run.tag(key))} for loop in results.loops])
     return ({"commit": commits} if commits else {}) | of_loops
 
 
-def _joined(records: list[dict[str, str]]) -> dict[str, str]:
+def joined(records: list[dict[str, str]]) -> dict[str, str]:
+    """Every key with all the values that it has in the records, each once, numbers in their order."""
     keys = dict.fromkeys(key for record in records for key in record)
     return {key: ", ".join(sorted({one[key] for one in records if key in one}, key=_numerically)) for key in keys}
 

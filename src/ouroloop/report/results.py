@@ -27,8 +27,8 @@ from ouroloop.testbed.base import Sample, Testbed, is_share
 FIXED_SHARE = 0.99
 """From which on a loop counts as fixed on a text: a model that writes one for good still slips now and then."""
 
-# What may differ between the loops of a cell: they are still the same experiment
-_NOT_THE_CELL = {"seed", "num_generations", "cycle.kind", "cycle.synthetic_proportion", "sampling.temperature"}
+SPANNED = {"seed", "num_generations", "cycle.kind", "cycle.synthetic_proportion", "sampling.temperature"}
+"""What may differ between the loops of a study while they are still one experiment; the rest names a cell."""
 
 
 class FixedText(NamedTuple):
@@ -222,7 +222,7 @@ def read_results(store: Store, name: str) -> Results:
     found = {run.tag("fingerprint") or run.id: run for run in newest_last}
     if not found:
         raise ConfigError(f"no study or loop {name!r}; `ouroloop status` lists the studies, the MLflow UI every run")
-    runs = sorted(found.values(), key=_order)
+    runs = sorted(found.values(), key=in_order)
     studies = store.find(level="study", study=name)
     cells = _cell_labels(runs, compared(studies[0] if studies else None, name))
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for files, or for a server
@@ -251,7 +251,7 @@ def _named(store: Store, name: str) -> list[Run]:
     return [run] if run.is_active and run.tag("level") == "loop" else []
 
 
-def _order(run: Run) -> tuple[Any, ...]:
+def in_order(run: Run) -> tuple[Any, ...]:
     numbers = (as_number(run.tag(key)) for key in ("synthetic_proportion", "temperature", "seed"))
     return run.tag("cycle") or "", *(-1.0 if number is None else number for number in numbers), run.name
 
@@ -259,7 +259,7 @@ def _order(run: Run) -> tuple[Any, ...]:
 def _cell_labels(runs: Sequence[Run], study: StudyConfig | None = None) -> dict[str, str]:
     """Of each run by its id: cycle and proportion, and what else tells it from the others."""
     params = [run.entity.data.params for run in runs]
-    keys = sorted({key for one in params for key in one} - _NOT_THE_CELL)
+    keys = sorted({key for one in params for key in one} - SPANNED)
     differing = [key for key in keys if len({one[key] for one in params if key in one}) > 1]
     several_kinds = len({run.tag("cycle") for run in runs}) > 1
     several_temperatures = len({run.tag("temperature") for run in runs}) > 1
