@@ -5,7 +5,7 @@ Loops that differ in nothing but the seed form a cell. A mean is over the seeds 
 standard errors of a single loop do not. Which loops are in it `end_of` says.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -304,11 +304,25 @@ def in_order(run: Run) -> tuple[Any, ...]:
 
 
 def _cell_labels(loops: Sequence[Loop], study: StudyConfig | None = None) -> list[str]:
-    """Of each loop: cycle and proportion, and what else tells it from the others."""
+    """Of each loop: cycle and proportion, and what else tells it from the others.
+
+    To have no such option is a setting too, of loops that nothing else tells apart: the ideal learner has none of a
+    network's.
+    """
     settings = [_settings(loop) for loop in loops]
-    differing = [
-        key for key in sorted({key for own in settings for key in own} - SPANNED) if _differs(key, loops, settings)
-    ]
+    keys = sorted({key for own in settings for key in own} - SPANNED)
+    differing = {key for key in keys if len({own[key] for own in settings if key in own}) > 1}
+    alike: dict[str, list[Mapping[str, str]]] = {}
+    for loop, own, label in zip(loops, settings, _labels(loops, settings, differing, study), strict=True):
+        if loop.config is not None:  # else it is not known what it has
+            alike.setdefault(label, []).append(own)
+    lacked = {key for own in alike.values() for key in keys if len({key in one for one in own}) > 1}
+    return _labels(loops, settings, differing | lacked, study)
+
+
+def _labels(
+    loops: Sequence[Loop], settings: Sequence[Mapping[str, str]], differing: Collection[str], study: StudyConfig | None
+) -> list[str]:
     several_kinds = len({loop.run.tag("cycle") for loop in loops}) > 1
     several_temperatures = len({loop.run.tag("temperature") for loop in loops}) > 1
     labels = []
@@ -324,7 +338,7 @@ def _cell_labels(loops: Sequence[Loop], study: StudyConfig | None = None) -> lis
             # it says all that differs; earlier runs have no such tag
             parts.append(method)
         else:
-            parts += [f"{key.rpartition('.')[2]} = {own[key]}" for key in differing if key in own]
+            parts += [f"{key.rpartition('.')[2]} = {own[key]}" for key in sorted(differing) if key in own]
         labels.append(", ".join(parts))
     return labels
 
@@ -334,12 +348,6 @@ def _settings(loop: Loop) -> dict[str, str]:
     if loop.config is None:
         return dict(loop.run.entity.data.params)
     return {key: str(value) for key, value in flatten(loop.config).items() if not key.startswith(_NO_PART)}
-
-
-def _differs(key: str, loops: Sequence[Loop], settings: Sequence[Mapping[str, str]]) -> bool:
-    """To have none is a value of its own; not of a loop whose configuration cannot be read."""
-    pairs = zip(loops, settings, strict=True)
-    return len({own.get(key) for loop, own in pairs if loop.config is not None or key in own}) > 1
 
 
 def _read_loop(run: Run) -> Loop:
