@@ -84,6 +84,8 @@ def test_the_lead_of_a_measure_in_generations() -> None:
     leads = cell["lead_before_retention_fell_by_a_tenth"]
     assert {key: lead["mean"] for key, lead in leads.items()} == {"coverage": 2, "kl_forward_nats": 1}
     assert list(leads) == ["coverage", "kl_forward_nats"]  # the first to warn comes first
+    (with_stopped,) = findings(one, loop("c", 2, [1.0, 0.99], "KILLED"))["cells"]  # which had no time to warn
+    assert [lead["mean"] for lead in with_stopped["lead_before_retention_fell_by_a_tenth"].values()] == [2, 1]
     (kept,) = findings(with_history(loop("c", 1, [1.0, 0.95]), coverage=[0.6, 0.5]))["cells"]
     assert kept["lead_before_retention_fell_by_a_tenth"] == {}
 

@@ -236,7 +236,7 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
             ),
             "by_seed": fixed,
         },
-        "lead_before_retention_fell_by_a_tenth": _leads(loops),
+        "lead_before_retention_fell_by_a_tenth": _leads(loops, seeds),
     }
 
 
@@ -292,7 +292,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
 
 
-def _leads(loops: Sequence[Loop]) -> dict[str, Any]:
+def _leads(loops: Sequence[Loop], seeds: Collection[str]) -> dict[str, Any]:
     """Generations from a measure's moving a tenth of what it was at t = 1 until retention had fallen by a tenth of it.
 
     By measure, the longest mean first; nothing of a measure that no seed saw cross with retention. `says` is what a
@@ -310,7 +310,7 @@ def _leads(loops: Sequence[Loop]) -> dict[str, Any]:
             is_banded = all(banded for _, banded in crossed.values())
             leads[key] = {
                 "says": "simultaneous 95 % band" if is_banded else "point estimate",
-                **_over_seeds(by_seed, by_seed),
+                **_over_seeds(by_seed, seeds),
             }
     means = {key: lead["mean"] for key, lead in leads.items() if "mean" in lead}
     return dict(sorted(leads.items(), key=lambda item: -means.get(item[0], float("-inf"))))
