@@ -9,6 +9,7 @@ import pytest
 from ouroloop.record.history import Written
 from ouroloop.report.findings import findings_json
 from ouroloop.report.results import Loop, Results
+from ouroloop.report.tables import figure_tables
 from tests.report.test_headline import loop, results
 
 FALSE = "( not True )"
@@ -83,6 +84,8 @@ def test_the_lead_of_a_measure_in_generations() -> None:
     leads = cell["lead_before_retention_fell_by_a_tenth"]
     assert {key: lead["mean"] for key, lead in leads.items()} == {"coverage": 2, "kl_forward_nats": 1}
     assert list(leads) == ["coverage", "kl_forward_nats"]  # the first to warn comes first
+    (with_stopped,) = findings(one, loop("c", 2, [1.0, 0.99], "KILLED"))["cells"]  # which had no time to warn
+    assert [lead["mean"] for lead in with_stopped["lead_before_retention_fell_by_a_tenth"].values()] == [2, 1]
     (kept,) = findings(with_history(loop("c", 1, [1.0, 0.95]), coverage=[0.6, 0.5]))["cells"]
     assert kept["lead_before_retention_fell_by_a_tenth"] == {}
 
@@ -121,3 +124,48 @@ def test_the_same_loops_give_the_same_bytes() -> None:
     assert findings_json(results(*read_otherwise)) == there
     assert findings_json(results(*loops[::-1])) != there  # the order of the seeds is that of the loops
     assert pytest.approx(0.3) == json.loads(there)["cells"][0]["retention"]["mean"]
+
+
+def test_what_is_kept_at_the_end_has_one_definition() -> None:
+    """A loop that was stopped is in no mean, and n says so; one that a search ended is in all, and ends the cell."""
+    whole = [loop("a", seed, [1.0, 0.9, 0.8]) for seed in (1, 2)]
+    stopped, pruned = (loop("a", 3, [1.0, 0.3], status) for status in ("KILLED", "PRUNED"))
+    (cell,), order = (found := findings(*whole, stopped))["cells"], found["order"]
+    assert (cell["generation"], cell["retention"]["mean"], cell["retention"]["n"]) == (2, 0.8, 2)
+    assert cell["retention"]["by_seed"] == {"1": 0.8, "2": 0.8, "3": None}
+    assert order == {"generation": 2, "most_retention_first": ["a"], "seeds": 2, "seeds_in_this_order": 2}
+    (cell,), order = (found := findings(*whole, pruned))["cells"], found["order"]
+    assert (cell["generation"], cell["retention"]["mean"], cell["retention"]["n"]) == (1, 0.7, 3)
+    assert order["generation"] == 1
+    table = figure_tables(results(*whole, stopped))["retention"]
+    assert table[["generation", "seeds", "mean"]].to_numpy().tolist() == [[0, 2, 1.0], [1, 2, 0.9], [2, 2, 0.8]]
+    table = figure_tables(results(*whole, pruned))["retention"]
+    assert table[["generation", "seeds", "mean"]].to_numpy().tolist() == [[0, 3, 1.0], [1, 3, pytest.approx(0.7)]]
+
+
+def test_loops_that_go_on_are_all_counted_as_far_as_they_came() -> None:
+    table = figure_tables(results(*(loop("a", n, [1.0, 0.9, 0.8][: n + 1], "RUNNING") for n in (1, 2))))["retention"]
+    assert table[["generation", "seeds"]].to_numpy().tolist() == [[0, 2], [1, 2], [2, 1]]
+
+
+def test_no_mean_time_of_loops_that_a_search_ended() -> None:
+    """It ended them for what they kept, which is no censoring by chance."""
+    kept = [1.0, 0.9, 0.6]
+    (cell,) = findings(loop("a", 1, [*kept, 0.4]), loop("a", 2, kept, "PRUNED"))["cells"]
+    assert cell["half_life"] == {"by_seed": {"1": 3, "2": None}}
+    (cell,) = findings(loop("a", 1, [*kept, 0.4]), loop("a", 2, [*kept, 0.4], "PRUNED"))["cells"]
+    assert cell["half_life"]["lost_half"] == 2
+    (cell,) = findings(loop("a", 1, [*kept, 0.4]), loop("a", 2, kept, "KILLED"))["cells"]
+    assert cell["half_life"]["mean_up_to_horizon"] == {"horizon": 3, "mean": 3, "low": None, "high": None, "n": 2}
+
+
+def test_a_seed_counts_once_by_the_loop_that_came_furthest() -> None:
+    short, long = loop("a", 1, [1.0, 0.9, 0.8]), loop("a", 1, [1.0, 0.9, 0.8, 0.7])
+    other = loop("a", 2, [1.0, 0.9, 0.8])
+    for loops in ((short, long, other), (long, short, other)):
+        (cell,) = findings(*loops)["cells"]
+        assert (cell["seeds"], cell["generation"], cell["retention"]["n"]) == (["1", "2"], 2, 2)
+        tables = figure_tables(results(*loops))
+        assert set(tables["retention"]["seeds"]) == {1, 2}
+        assert tables["retention"]["mean"].tolist() == [1.0, 0.9, 0.8, 0.7]
+        assert len(tables["half_life"]) == 2

@@ -13,9 +13,9 @@ from ouroloop.report.results import Loop, Results, interval
 
 
 def loop(cell: str, seed: int, retention: list[float], status: str = "FINISHED", **last: float) -> Loop:
-    """A loop with this retention at t = 0, 1, ..., and these metrics at every generation."""
-    info = SimpleNamespace(run_name=f"{cell}-{seed}", status=status)
-    tags = {"ouroloop.seed": str(seed)}
+    """A loop with this retention at t = 0, 1, ..., and these metrics at every generation; `PRUNED` by a search."""
+    info = SimpleNamespace(run_name=f"{cell}-{seed}", status="KILLED" if status == "PRUNED" else status)
+    tags = {"ouroloop.seed": str(seed)} | ({"ouroloop.pruned": "yes"} if status == "PRUNED" else {})
     run = cast(Run, replace_entity(SimpleNamespace(info=info, data=SimpleNamespace(tags=tags, params={}, metrics={}))))
     constant = {"correctness": 0.5, "error_rate": 0.0, "num_unique": 10.0} | last
     history = {key: dict.fromkeys(range(len(retention)), value) for key, value in constant.items()}
@@ -86,3 +86,57 @@ def test_progress_names_what_is_not_finished() -> None:
     done, failed = loop("a", 1, [1.0, 0.9]), loop("a", 2, [1.0, 0.9], status="FAILED")
     assert progress(results(done)) == ""
     assert progress(results(done, failed, failed)) == "2 failed, 1 finished"
+
+
+def test_both_ends_are_of_the_same_loops_and_say_of_how_many() -> None:
+    failed = loop("λ = 1", 1, [1.0, 0.1], "FAILED", correctness=0.1)
+    first, _, third = headline(results(failed, *(loop("λ = 1", n, [1.0, 0.9, 0.9], correctness=0.9) for n in (2, 3))))
+    assert first.endswith("after 2 generations 90.0% of D_0's diversity is left (in 2 of 3 seeds).")
+    assert third == "The share of True texts is 90.0% at generation 2, as at 1 (in 2 of 3 seeds), with 0.0% malformed."
+    rising = loop("λ = 1", 3, [1.0, 0.9, 0.6])
+    rising = replace(rising, history={**rising.history, "correctness": {1: 0.5, 2: 0.7}})
+    first, _, third = headline(results(failed, loop("λ = 1", 2, [1.0, 0.9, 0.9], correctness=0.9), rising))
+    assert "is left (95% interval " in first
+    assert first.endswith(", n = 2 of 3 seeds).")
+    assert "went from 70.0% at generation 1 to 80.0% at 2 (70.0% to 90.0% in 2 of 3 seeds)" in third
+
+
+def test_a_mean_of_truth_says_what_it_is_of() -> None:
+    """66.7 % is where none of these loops is."""
+    ended = [loop("λ = 1", seed, [1.0, 0.4], correctness=true) for seed, true in enumerate((1.0, 1.0, 0.0))]
+    assert "is 66.7% at generation 1 (0.0% to 100.0% in all 3 seeds)" in headline(results(*ended))[2]
+
+
+def test_cells_are_compared_where_the_last_of_them_end() -> None:
+    """A search ended the third seed at 0.5, for it was low: the others say nothing of λ = 0.5 at t = 3."""
+    low = loop("λ = 0.5", 3, [1.0, 0.3], "PRUNED")
+    high = [loop("λ = 0.5", seed, [1.0, 0.99, 0.99, 0.99]) for seed in (1, 2)]
+    first, second, _ = headline(results(loop("λ = 0", 1, [1.0, 0.98, 0.97, 0.96]), *high, low))
+    assert first == (
+        "4 loops, 2 settings with 1 to 3 seeds each: after 3 generations 96.0% of D_0's diversity is left at λ = 0; "
+        "λ = 0.5 has not come so far."
+    )
+    assert second == (
+        "Half of it was gone soonest, at generation 1 at λ = 0.5, in 1 of 3 seeds; no loop lost half at λ = 0."
+    )
+
+
+def test_the_soonest_does_not_depend_on_how_far_a_cell_came() -> None:
+    """One of three halved at t = 4, where they are; two of three at 3, whose last went on to 9."""
+    begun = [loop("a", seed, [1.0, 1.0, 1.0, 1.0, kept], "RUNNING") for seed, kept in enumerate((0.4, 0.9, 0.9))]
+    ended = [loop("b", seed, [1.0, 1.0, 1.0, *[kept] * 7]) for seed, kept in enumerate((0.4, 0.4, 0.9))]
+    second = headline(results(*begun, *ended))[1]
+    assert second == "Half of it was gone soonest, at generation 3 at b, in 2 of 3 seeds (median 3)."
+
+
+def test_cells_that_halve_at_the_same_time_are_both_named() -> None:
+    halved = [loop(cell, seed, [1.0, 0.8, 0.4]) for cell in "ab" for seed in (1, 2)]
+    second = headline(results(*halved, loop("c", 1, [1.0, 0.9, 0.8])))[1]
+    assert second == (
+        "Half of it was gone soonest, at generation 2 at a and b, in 4 of 4 loops (median 2); no loop lost half at c."
+    )
+
+
+def test_a_loop_that_a_search_ended_was_not_killed() -> None:
+    loops = loop("a", 1, [1.0, 0.9]), loop("a", 2, [1.0, 0.9], "PRUNED"), loop("a", 3, [1.0, 0.9], "KILLED")
+    assert progress(results(*loops)) == "1 ended early, 1 finished, 1 killed"

@@ -8,11 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pytest
+import yaml
 
 from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig
 from ouroloop.loop.loop import draw_original, run_loop
@@ -21,11 +25,15 @@ from ouroloop.record.liveness import Interrupted
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.run import Run, sample_tables
 from ouroloop.record.track import Store
-from ouroloop.report.figures import drawings
-from ouroloop.report.folder import write_report
+from ouroloop.report.archive import read_folder
+from ouroloop.report.figures import drawings, figures
+from ouroloop.report.findings import findings_json
+from ouroloop.report.folder import _facts, write_report
+from ouroloop.report.page import _cell
 from ouroloop.report.render import png
 from ouroloop.report.results import read_results
-from ouroloop.report.tables import figure_tables
+from ouroloop.report.tables import figure_tables, metrics, write_csv
+from ouroloop.report.tables import loops as loops_table
 from ouroloop.science.metrics import as_metrics, measure
 from ouroloop.testbed.base import Sample
 from tests.conftest import CommandLine
@@ -206,14 +214,68 @@ def test_a_picture_is_the_same_every_time() -> None:
     assert pngs["retention"] != drawn(0.9, 0.8)["retention"]
 
 
-def test_a_median_between_half_lost_and_never_lost_is_not_drawn() -> None:
-    """It was, half a thousand million generations above the figure, and no machine has room for such a picture."""
-    tables = figure_tables(results(loop("λ = 1", 1, [1.0, 0.5, 0.25]), loop("λ = 1", 2, [1.0, 0.9, 0.9])))
-    tables["half_life"]["proportion"] = 1.0
-    assert list(tables["half_life"]["half_life"].isna()) == [False, True]
-    found = re.match(r"<svg [^>]* height=\"(\d+)\"", drawings(tables)["half_life"])
+@pytest.mark.parametrize(("lives", "expected"), [((9, 19), 9), ((2, None), 2), ((2, None, None), None)])
+def test_the_median_in_the_chart_is_that_of_the_findings(lives: Sequence[int | None], expected: int | None) -> None:
+    """The first generation by which half of the loops have halved, drawn as it is. (It was 14 for 9 and 19.)"""
+    loops = [loop("λ = 1", n, [1.0] * (life or 20) + [0.4] * bool(life)) for n, life in enumerate(lives)]
+    (cell,) = json.loads(findings_json(results(*loops)))["cells"]
+    table = figure_tables(results(*loops))["half_life"]
+    assert [cell["half_life"]["median"], *table["median"]] == [expected] * (1 + len(lives))
+    table["proportion"] = 1.0
+    spec = figures({"half_life": table})["half_life"]
+    assert spec["layer"][0]["encoding"]["y"]["field"] == "median"
+    found = re.match(r"<svg [^>]* height=\"(\d+)\"", drawings({"half_life": table})["half_life"])
     assert found is not None
-    assert int(found[1]) < 400
+    assert int(found[1]) < 400  # one that is not known is nowhere
+
+
+def test_what_loops_share_took_its_time_once() -> None:
+    """D_0 and M_1 of both are one: the second copied it, with the time that it took."""
+    both = [loop("a", seed, [1.0, 0.9, 0.8]) for seed in (1, 2)]
+    times = {1: 3_600.0, 2: 7_200.0}, {1: 3_600.0, 2: 10_800.0}
+    timed = [
+        replace(one, history={**one.history, "generation_seconds": own}) for one, own in zip(both, times, strict=True)
+    ]
+    assert "took 6 h" in _facts(results(*timed)).spent
+
+
+def test_what_is_half_gone_is_said_only_where_it_was_measured(tmp_path: Path) -> None:
+    flat, halved, kept = (loop("a", n, [1.0, value]) for n, value in enumerate((0.9, 0.4, 0.9)))
+    flat = replace(flat, history={key: own for key, own in flat.history.items() if key != "diversity_retention"})
+    table = loops_table(results(flat, halved, kept)).to_dict("records")
+    cells = [_cell("half_life", "half gone at", row, {}) for row in table]
+    assert [re.sub("<.*?>", "", cell) for cell in cells] == ["–", "1", "&gt; 1"]
+
+
+def test_a_folder_knows_what_a_search_ended(tmp_path: Path) -> None:
+    pruned = results(loop("a", 1, [1.0, 0.9, 0.8]), loop("a", 2, [1.0, 0.4], "PRUNED"))
+    for one in pruned.loops:
+        one.run.entity.data.tags["ouroloop.cycle"] = "balanced"
+    for name, table in {**figure_tables(pruned), "loops": loops_table(pruned), "metrics": metrics(pruned)}.items():
+        write_csv(table, tmp_path / f"{name}.csv")
+    (tmp_path / "configuration.yaml").write_text("{}")
+    assert [row["state"] for row in rows(tmp_path / "loops.csv")] == ["finished", "ended early"]
+    found = read_folder(tmp_path)
+    assert [one.state for one in found.loops] == ["finished", "ended early"]
+    assert json.loads(findings_json(found))["cells"] == json.loads(findings_json(pruned))["cells"]
+
+
+@pytest.mark.usefixtures("root")
+def test_to_have_no_option_is_a_setting_of_its_own(tiny: LoopConfig, ideal: LoopConfig) -> None:
+    """What an older version did not record has today's default; of a network's the ideal learner has nothing anyway."""
+    other = tiny.changed(model={**tiny.model.model_dump(), "options": {"layer_norm_epsilon": 0.5}})
+    store, original = Store.open(), draw_original(tiny)
+    for config, seed in ((tiny, 1), (other, 1), (tiny, 2), (ideal, 1)):
+        run = create_loop(store, config.changed(seed=seed), f"loop-{seed}", "options", None)
+        record_origin(run, config.changed(seed=seed), "cpu", original, {"num_unique": 40.0})
+    older = create_loop(store, tiny.changed(seed=3), "loop-3", "options", None)
+    recorded = tiny.changed(seed=3).model_dump(mode="json")
+    recorded["train"].pop("accumulate")
+    older.log_files({"config.yaml": yaml.safe_dump(recorded).encode()})
+    older.log_params({"seed": 3})
+    cells = Counter(loop.cell for loop in read_results(store, "options").loops)
+    network = f"full synthetic, kind = {tiny.model.kind}"
+    assert cells == {network: 3, f"{network}, layer_norm_epsilon = 0.5": 1, "full synthetic, kind = empirical": 1}
 
 
 @pytest.mark.usefixtures("root")

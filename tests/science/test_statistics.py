@@ -4,7 +4,7 @@ from math import exp, log
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ouroloop.science.statistics import SHARE, crossing, interval, kaplan_meier, survival
@@ -51,6 +51,15 @@ def test_it_holds_the_mean_and_keeps_to_its_range(values: list[float]) -> None:
     if low is not None and high is not None:
         assert 0 <= low <= mean * (1 + 1e-9) + 1e-300
         assert mean * (1 - 1e-9) <= high <= 1
+
+
+def test_it_reaches_below_a_mean_of_next_to_nothing() -> None:
+    """By hand: near 0 the logit is the logarithm, so what is as many times as small has limits that are."""
+    tiny, small = interval([1e-13, 3e-13, 5.4e-13], SHARE), interval([1e-22, 3e-22, 5.4e-22], SHARE)
+    factor = exp(T2 * float(np.std([1, 3, 5.4], ddof=1)) / 3**0.5 / float(np.mean([1, 3, 5.4])))
+    for found, unit in ((tiny, 1e-13), (small, 1e-22)):
+        ends = 9.4 / 3 * unit / factor, 9.4 / 3 * unit * factor
+        assert found[1:3] == tuple(pytest.approx(end, rel=1e-4, abs=0) for end in ends)
 
 
 @given(shares)
@@ -100,7 +109,7 @@ def test_loops_that_collapse_at_random_times() -> None:
 
 def test_kaplan_and_meier_of_the_textbook() -> None:
     curve = kaplan_meier([(end, time is not None) for time, end in zip(REMISSION, FOLLOWED, strict=True)])
-    assert {t: round(left, 3) for t, left in curve.items()} == {
+    assert {t: round(float(left), 3) for t, left in curve.items()} == {
         6: 0.857, 7: 0.807, 10: 0.753, 13: 0.690, 16: 0.627, 22: 0.538, 23: 0.448,
     }  # fmt: skip
     found = survival(REMISSION, FOLLOWED)
@@ -124,6 +133,37 @@ def test_who_did_not_come_is_not_left_out() -> None:
         survival([], [])
 
 
+def test_a_mean_time_is_the_area_where_loops_left_early() -> None:
+    """By hand: nobody has the event before 9, when the only one who is still followed has it."""
+    found = survival([None, 9, None, None], [5, 50, 5, 5])
+    assert found.restricted_mean == (9.0, None, None, 4)
+    # Half of two have it at 4, one of the two that are left at 8 has it there: 4 + 0.75·4 + 0.375·2
+    found = survival([4, None, 8, None], [10, 6, 10, 10])
+    assert found.restricted_mean == (7.75, None, None, 4)
+
+
+lives = st.lists(st.tuples(st.one_of(st.none(), st.integers(1, 20)), st.integers(0, 10)), min_size=1, max_size=6)
+
+
+@given(lives)
+@example([(None, 5), (9, 41), (None, 5), (None, 5)])
+def test_a_mean_time_lies_between_nothing_and_the_horizon(lives: list[tuple[int | None, int]]) -> None:
+    """With the interval; a loop reaches its event, or some time."""
+    reached = [more + (1 if time is None else time) for time, more in lives]
+    mean, low, high, n = survival([time for time, _ in lives], reached).restricted_mean
+    assert 0 <= mean <= max(reached)
+    assert n == len(lives)
+    assert low is None or high is None or 0 <= low <= mean <= high <= max(reached)
+
+
+@pytest.mark.parametrize("n", range(2, 60))
+def test_the_median_is_the_one_that_is_counted(n: int) -> None:
+    """When nobody is censored: the first time by which half of them have had it, also with ties."""
+    assert survival(list(range(1, n + 1)), [n] * n).median == (n + 1) // 2
+    tied = sorted(t // 3 + 1 for t in range(n))
+    assert survival(tied, [n] * n).median == tied[(n + 1) // 2 - 1]
+
+
 def test_the_median_of_six_is_bounded_by_the_outermost() -> None:
     """By the sign test: 2·(1/2)^6 = 3.1 % of the time all six lie on one side."""
     found = survival([10, 11, 12, 13, 14, None], [50] * 6)
@@ -138,6 +178,15 @@ def test_a_crossing_is_surer_than_a_look() -> None:
     assert crossing(values, {}, 0.9) == (9, False)  # a point estimate, and said to be one
     assert crossing(values, errors, 1.1) == (None, True)
     assert crossing({0: 1.0}, {}, 0.9) == (None, False)
+
+
+def test_an_exact_time_does_not_make_the_others_exact() -> None:
+    """Coverage of depth 3 is summed at every 25th generation, and estimated at the others."""
+    values = {1: 1.0, 2: 0.89, 3: 0.95, 25: 0.95, 26: 0.89, 50: 0.89}
+    errors = dict.fromkeys((1, 2, 3, 26), 0.004)
+    assert crossing(values, errors, 0.9) == (50, True)  # by 0.01, where 0.0036 is the error of 0.9 of the first
+    assert crossing(values | {50: 0.895}, errors, 0.9) == (None, True)
+    assert crossing(values, errors | {1: 0.0}, 0.9) == (50, True)
 
 
 def test_a_band_rarely_sees_what_is_not_there() -> None:

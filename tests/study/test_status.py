@@ -42,6 +42,15 @@ def test_a_name_is_text_and_the_curve_begins_at_the_first_model(run: Run) -> Non
     assert [line.split()[-1] for line in shown.splitlines() if "incr" in line] == [sparkline(KEPT[1:])]
 
 
+def test_half_of_what_was_not_measured_is_not_beyond_the_last_generation(root: Path) -> None:
+    flat = Store.open().create("flat", None, {"level": "loop", "study": "study"})
+    flat.log_series({"num_unique": [(t, 9.0) for t in range(4)]})
+    console = Console(file=StringIO(), width=120)
+    console.print(study_table("study", [flat.store.get(flat.id)], USUAL_TESTBED.headline))
+    (line,) = (line for line in console.file.getvalue().splitlines() if "flat" in line)  # type: ignore[attr-defined]
+    assert ">" not in line
+
+
 def test_loops_come_in_order_of_their_numbers(root: Path, ideal: LoopConfig) -> None:
     store, config = Store.open(), StudyConfig.model_validate({"loop": ideal, "cycles": ["balanced"]})
     names = ["balanced-T0.8-s1", "balanced-T0.8-s2", "balanced-T0.8-s10", "incremental-0.25-T1-s1"]

@@ -91,11 +91,12 @@ def read_folder(folder: Path) -> Results:
 
 def _loop(row: dict[str, Any], history: Any, written: Any, life: Any, configuration: dict[str, str]) -> Loop:
     tags = {"seed": row["seed"], "commit": row["commit"]}
+    tags |= {"pruned": "yes"} if row["state"] == "ended early" else {}
     if life is not None:
         proportion = "none" if life["proportion"] is None else str(life["proportion"])
         tags |= {"cycle": life["cycle"].replace(" ", "_"), "synthetic_proportion": proportion}
     data = SimpleNamespace(tags={f"ouroloop.{key}": value for key, value in tags.items()}, params={}, metrics={})
-    info = SimpleNamespace(run_name=row["loop"], status=row["state"].upper())
+    info = SimpleNamespace(run_name=row["loop"], status="KILLED" if "pruned" in tags else row["state"].upper())
     run = Run(cast(Store, None), row["run"], cast(Any, SimpleNamespace(info=info, data=data)))
     return Loop(
         run, row["cell"], {k: v for k, v in history.items() if v}, written, _config(configuration, tags, row["cell"])

@@ -100,13 +100,9 @@ def half_life(table: pd.DataFrame, is_page: bool = False) -> Chart:
     top = max(value or 0 for key in ("reached", "half_life", "paper") for value in table[key])
     y = _axis("life", "half of it gone at generation", alt.Scale(domain=[0, top * 1.04], nice=False), "d")
     point = base.encode(x, y, color=_color("group", names, table, is_page))
-    medians = base.transform_filter("isValid(datum.proportion)")
-    medians = medians.transform_calculate(either="isValid(datum.half_life) ? datum.half_life : 1e9")
-    medians = medians.transform_aggregate(middle="median(either)", groupby=["group", "place"])
-    # Between a life that is known and one that is not lies half of 1e9: not known either
-    medians = medians.transform_filter("datum.middle < 1e8").mark_line(strokeWidth=1.4)
+    medians = base.transform_filter("isValid(datum.proportion) && isValid(datum.median)").mark_line(strokeWidth=1.4)
     layers = [
-        medians.encode(x, y.field("middle"), color=_color("group", names, table, is_page)),
+        medians.encode(x, y.field("median").aggregate("min"), color=_color("group", names, table, is_page)),
         *_published(point, table, "paper", y.field("paper"), where="isValid(datum.proportion)"),
         point.transform_filter("isValid(datum.half_life)")
         .mark_point(filled=True, size=70, opacity=1)

@@ -1,14 +1,26 @@
 """The finding in three sentences: how much diversity is left, when half of it was gone, what became of truth."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
 
-from ouroloop.report.results import FIXED_SHARE, Loop, Results, kept_at, last_generation, retention_bounds
+from ouroloop.report.results import (
+    FIXED_SHARE,
+    End,
+    Loop,
+    Results,
+    counted_at,
+    end_of,
+    halving,
+    kept_at,
+    retention_bounds,
+)
 from ouroloop.science.metrics import RETENTION
-from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, Survival, crossing, interval, survival
+from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, crossing, interval
 from ouroloop.testbed.base import as_words
 
 
@@ -16,26 +28,38 @@ def headline(results: Results) -> list[str]:
     """Three sentences with their numbers, seeds and intervals; fewer where something was not measured."""
     if not results.cells:
         return ["No generation has been measured yet, so there is nothing to say."]
-    kept = {cell: end for cell, loops in results.cells.items() if (end := _at_end(loops))}
+    last, kept, behind = at_end(results)
     if not kept:
         return [_scope(results), "Diversity retention could not be computed: D_0 has no diversity.", _became(results)]
-    most, least = max(kept, key=lambda cell: kept[cell][1].mean), min(kept, key=lambda cell: kept[cell][1].mean)
-    sentence = f"{_scope(results)}: after {kept[least][0]} generations "
-    sentence += f"{kept[least][1].mean:.1%} of D_0's diversity is left"
-    if most == least:
-        sentence += _uncertainty(kept[least][1])
+    most, least = max(kept, key=lambda cell: kept[cell].mean), min(kept, key=lambda cell: kept[cell].mean)
+    unsure = {cell: _uncertainty(kept[cell], len(results.cells[cell])) for cell in (most, least)}
+    sentence = f"{_scope(results)}: after {last} generation{'s' * (last > 1)} {kept[least].mean:.1%} of D_0's diversity"
+    if len(results.cells) == 1:
+        sentence += f" is left{unsure[least]}"
     else:
-        later = "" if kept[most][0] == kept[least][0] else f" after {kept[most][0]}"
-        sentence += (
-            f" at {least}{_uncertainty(kept[least][1])}, and {kept[most][1].mean:.1%}{later} at {most}"
-            f"{_uncertainty(kept[most][1])}"
-        )
+        sentence += f" is left at {least}{unsure[least]}"
+    if most != least:
+        sentence += f", and {kept[most].mean:.1%} at {most}{unsure[most]}"
+    if behind:
+        sentence += f"; {', '.join(behind)} {'has' if len(behind) == 1 else 'have'} not come so far"
     return [f"{sentence}.", _halving(results), _became(results, least)]
+
+
+def at_end(results: Results) -> tuple[int, dict[str, Interval], list[str]]:
+    """The latest end of a cell, what each cell keeps that ends there, and the cells that end before.
+
+    At an earlier generation more is left of any, so those are not compared.
+    """
+    ends = {cell: end_of(loops).generation for cell, loops in results.cells.items()}
+    kept = {cell: found for cell, loops in results.cells.items() if (found := kept_at(loops, ends[cell]))}
+    last = max((ends[cell] for cell in kept), default=0)
+    there = {cell: found for cell, found in kept.items() if ends[cell] == last}
+    return last, there, [cell for cell in kept if cell not in there]
 
 
 def progress(results: Results) -> str:
     """How many loops are in which state, and which have tags that cannot be read; empty when all is as it should be."""
-    states = [loop.run.status.lower() for loop in results.loops]
+    states = [loop.state for loop in results.loops]
     said = [f"{loop.name}: {loop.problem}" for loop in results.loops if loop.problem]
     if set(states) != {"finished"}:
         counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
@@ -54,48 +78,50 @@ def _scope(results: Results) -> str:
     return f"{len(measured)} loops, {len(results.cells)} settings with {per_cell}"
 
 
-def _at_end(loops: Sequence[Loop]) -> tuple[int, Interval] | None:
-    last = last_generation(loops)
-    kept = kept_at(loops, last)
-    return None if kept is None else (last, kept)
-
-
-def _mean(loops: Sequence[Loop], key: str, generation: int) -> float | None:
-    """Over the loops that measured it there."""
-    values = [own[generation] for loop in loops if generation in (own := loop.history.get(key, {}))]
-    return sum(values) / len(values) if values else None
-
-
-def _uncertainty(kept: Interval) -> str:
-    """In brackets; nothing for one seed, which the first words of the sentence say."""
-    if kept.num_seeds < 2:
+def _uncertainty(kept: Interval, num_loops: int) -> str:
+    """In brackets; nothing of a lone loop, which the first words of the sentence say."""
+    if num_loops == 1:
         return ""
     if kept.low is None or kept.high is None:
-        return f" (in all {kept.num_seeds} seeds)"
-    return f" (95% interval {kept.low:.1%} to {kept.high:.1%}, n = {kept.num_seeds} seeds)"
+        return f" (in {_seeds(kept.num_seeds, num_loops)})"
+    n = _seeds(kept.num_seeds, num_loops).removeprefix("all ")
+    return f" (95% interval {kept.low:.1%} to {kept.high:.1%}, n = {n})"
 
 
-def half_lives(loops: Sequence[Loop]) -> Survival | None:
-    """When half of D_0's diversity is gone, by the loops that measured it; those that did not come so far count too."""
-    measured = [loop for loop in loops if loop.history.get(RETENTION)]
-    lives, reached = [loop.half_life for loop in measured], [loop.reached for loop in measured]
-    return survival(lives, reached) if measured else None
+def _seeds(n: int, num_loops: int) -> str:
+    return f"all {n} seeds" if n == num_loops else f"{n} of {num_loops} seeds"
+
+
+def _by_seed(values: Sequence[float], show: Callable[[float], str], num_loops: int) -> str:
+    """In brackets: the lowest and the highest; nothing of a lone loop."""
+    if num_loops == 1:
+        return ""
+    low, high = show(min(values)), show(max(values))
+    return f" ({'' if low == high else f'{low} to {high} '}in {_seeds(len(values), num_loops)})"
 
 
 def _halving(results: Results) -> str:
-    lives = {cell: found for cell, loops in results.cells.items() if (found := half_lives(loops))}
-    halved = {cell: found for cell, found in lives.items() if found.num_events}
+    """The cell whose median comes first, or cells, where they share it: a median does not depend on how far loops came.
+    Where no cell has one, that of the first loop.
+    """
+    measured = {cell: [loop for loop in own if loop.history.get(RETENTION)] for cell, own in results.cells.items()}
+    lives = {cell: [life for loop in own if (life := loop.half_life)] for cell, own in measured.items() if own}
+    halved = [cell for cell in lives if lives[cell]]
     if not halved:
         reached = sorted(loop.reached for loops in results.cells.values() for loop in loops)
         return f"No loop has lost half of it in {_range(reached)} generations."
-    soonest = min(halved, key=lambda cell: halved[cell].restricted_mean.mean)
-    own = [loop.half_life for loop in results.cells[soonest] if loop.half_life]
-    some, every = halved[soonest].num_events, halved[soonest].restricted_mean.num_seeds
-    word, at = ("", "") if len(lives) == 1 else ("soonest, ", f" at {soonest}")
-    portion = "" if every == 1 else f", in all {every} seeds" if some == every else f", in {some} of {every} seeds"
-    sentence = f"Half of it was gone {word}at generation {_range(sorted(own))}{at}{portion}"
-    if every > 1 and (median := halved[soonest].median) is not None:
-        sentence += f" (median {median})"
+    medians = {cell: found.median for cell in halved if (found := halving(measured[cell])) and found.median}
+    when = {cell: (medians.get(cell, inf), 0 if cell in medians else min(lives[cell])) for cell in halved}
+    soonest = [cell for cell in halved if when[cell] == min(when.values())]
+    own = sorted(life for cell in soonest for life in lives[cell])
+    every = sum(len(measured[cell]) for cell in soonest)
+    word, at = ("", "") if len(lives) == 1 else ("soonest, ", f" at {' and '.join(soonest)}")
+    portion = "" if every == 1 else f", in {_seeds(len(own), every)}"
+    if len(soonest) > 1:
+        portion = f", in {len(own)} of {every} loops"
+    sentence = f"Half of it was gone {word}at generation {_range(own)}{at}{portion}"
+    if every > 1 and soonest[0] in medians:
+        sentence += f" (median {medians[soonest[0]]})"
     if safe := [cell for cell in lives if cell not in halved]:
         sentence += f"; no loop lost half at {', '.join(safe)}"
     return f"{sentence}."
@@ -108,14 +134,15 @@ def _became(results: Results, cell: str | None = None) -> str:
 
 
 def _named_first(results: Results, cell: str) -> str:
-    loops = results.cells[cell]
-    at, last = "" if len(results.cells) == 1 else f" at {cell}", last_generation(loops)
+    loops, end = results.cells[cell], end_of(results.cells[cell])
+    at, last = "" if len(results.cells) == 1 else f" at {cell}", end.generation
     said = []
     for word, key in results.testbed.headline.items():
-        first, end = _mean(loops, key, 1), _mean(loops, key, last)
-        if first is not None and end is not None:
+        if course := _course(end, key):
+            show = partial(as_words, key)
+            first, final = (show(float(np.mean(values))) for values in course)
             unit = " nats per token" if key.endswith("nats_per_token") else ""
-            said.append(f"{word} went from {as_words(key, first)} to {as_words(key, end)}{unit}")
+            said.append(f"{word} went from {first} to {final}{unit}{_by_seed(course[1], show, len(loops))}")
     if not said:
         return f"Nothing else{at} was measured{_fixed(results)}."
     what = " and ".join(said)
@@ -123,20 +150,28 @@ def _named_first(results: Results, cell: str) -> str:
 
 
 def _truth(results: Results, cell: str) -> str:
-    loops = results.cells[cell]
-    at, last = "" if len(results.cells) == 1 else f" at {cell}", last_generation(loops)
-    first, end, malformed = (
-        _mean(loops, *where) for where in (("correctness", 1), ("correctness", last), ("error_rate", last))
-    )
-    if first is None or end is None:
+    loops, end = results.cells[cell], end_of(results.cells[cell])
+    at, last = "" if len(results.cells) == 1 else f" at {cell}", end.generation
+    true, malformed = (_course(end, key) for key in ("correctness", "error_rate"))
+    if not true:
         return f"The share of True texts{at} was not measured{_fixed(results)}."
-    course = f"went from {first:.1%} at generation 1 to {end:.1%} at {last}"
-    if f"{first:.1%}" == f"{end:.1%}":
-        course = f"is {end:.1%} at generation {last}, as at 1"
-    sentence = f"The share of True texts{at} {course}"
-    if malformed is not None:
-        sentence += f", with {malformed:.1%} malformed"
+    first, final = (f"{np.mean(values):.1%}" for values in true)
+    course = (
+        f"is {final} at generation {last}{', as at 1' if last > 1 else ''}"
+        if first == final
+        else f"went from {first} at generation 1 to {final} at {last}"
+    )
+    sentence = f"The share of True texts{at} {course}{_by_seed(true[1], '{:.1%}'.format, len(loops))}"
+    if malformed:
+        sentence += f", with {np.mean(malformed[1]):.1%} malformed"
     return f"{sentence}{_fixed(results)}."
+
+
+def _course(end: End, key: str) -> tuple[list[float], list[float]] | None:
+    """At generation 1 and at the end, of the same loops: those that came to the end and measured it at both."""
+    ends = [(own.get(1), own.get(end.generation)) for loop in end.loops for own in [loop.history.get(key, {})]]
+    both = [(first, final) for first, final in ends if first is not None and final is not None]
+    return ([first for first, _ in both], [final for _, final in both]) if both else None
 
 
 def _fixed(results: Results) -> str:
@@ -182,7 +217,8 @@ def findings_json(results: Results) -> str:
 
 
 def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
-    last = last_generation(loops)
+    last, counted = end_of(loops)
+    seeds = [loop.seed for loop in counted]
     judged = bool(loops[0].testbed.composition)
     fixed = {loop.seed: left.as_record() for loop in loops if (left := loop.fixed)}
     kept = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}
@@ -190,8 +226,8 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
         "cell": cell,
         "seeds": [loop.seed for loop in loops],
         "generation": last,
-        "retention": _over_seeds(kept, retention_bounds(loops)),
-        "retention_slope": _slope(loops, last),
+        "retention": _over_seeds(kept, seeds, retention_bounds(loops)),
+        "retention_slope": _slope(loops, last, seeds),
         "half_life": _half_life(loops),
         "fixed_on_one_text": {
             "loops": len(fixed),
@@ -200,11 +236,11 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
             ),
             "by_seed": fixed,
         },
-        "lead_before_retention_fell_by_a_tenth": _leads(loops),
+        "lead_before_retention_fell_by_a_tenth": _leads(loops, seeds),
     }
 
 
-def _slope(loops: Sequence[Loop], last: int) -> dict[str, Any]:
+def _slope(loops: Sequence[Loop], last: int, seeds: Collection[str]) -> dict[str, Any]:
     """Of retention, a generation, by least squares over the last of them: whether the loss goes on or has ended.
 
     Nothing for loops that are shorter. An extrapolation of it is one: a loss that slows down has not stopped.
@@ -217,13 +253,15 @@ def _slope(loops: Sequence[Loop], last: int) -> dict[str, Any]:
         seed: None if None in curve else float(np.polyfit(times, np.array(curve), 1)[0])
         for seed, curve in curves.items()
     }
-    return {"from": times[0], "to": last, **_over_seeds(slopes)}
+    return {"from": times[0], "to": last, **_over_seeds(slopes, seeds)}
 
 
 def _half_life(loops: Sequence[Loop]) -> dict[str, Any]:
-    """By seed, null where half was not lost; the median and the mean up to a horizon count those loops too."""
+    """By seed, null where half was not lost; the median and the mean up to a horizon count those loops too, and are
+    absent where a search ended one of them.
+    """
     found: dict[str, Any] = {"by_seed": {loop.seed: loop.half_life for loop in loops}}
-    lives = half_lives(loops)
+    lives = halving(loops)
     if lives is None:
         return found
     mean, low, high, n = lives.restricted_mean
@@ -238,11 +276,13 @@ def _half_life(loops: Sequence[Loop]) -> dict[str, Any]:
     return found | {"lost_half": lives.num_events, **median, "mean_up_to_horizon": restricted}
 
 
-def _over_seeds(values: Mapping[str, float | None], bounds: Bounds = UNBOUNDED) -> dict[str, Any]:
-    """By seed, with mean and 95 % interval when every seed has a value: leaving one out would be no mean."""
-    known = [float(value) for value in values.values() if value is not None]
+def _over_seeds(
+    values: Mapping[str, float | None], seeds: Collection[str], bounds: Bounds = UNBOUNDED
+) -> dict[str, Any]:
+    """By seed, with mean and 95 % interval over those of `seeds` when all have a value: leaving one out is no mean."""
+    known = [float(value) for seed, value in values.items() if value is not None and seed in seeds]
     found: dict[str, Any] = {"by_seed": {seed: _rounded(value) for seed, value in values.items()}}
-    if len(known) == len(values):
+    if known and len(known) == len(seeds):
         mean, low, high, n = interval(known, bounds)
         found |= {"mean": _rounded(mean), "low": _rounded(low), "high": _rounded(high), "n": n}
     return found
@@ -252,7 +292,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
 
 
-def _leads(loops: Sequence[Loop]) -> dict[str, Any]:
+def _leads(loops: Sequence[Loop], seeds: Collection[str]) -> dict[str, Any]:
     """Generations from a measure's moving a tenth of what it was at t = 1 until retention had fallen by a tenth of it.
 
     By measure, the longest mean first; nothing of a measure that no seed saw cross with retention. `says` is what a
@@ -268,7 +308,10 @@ def _leads(loops: Sequence[Loop]) -> dict[str, Any]:
             by_seed[seed] = None if later is None or warned is None else later - warned
         if any(lead is not None for lead in by_seed.values()):
             is_banded = all(banded for _, banded in crossed.values())
-            leads[key] = {"says": "simultaneous 95 % band" if is_banded else "point estimate", **_over_seeds(by_seed)}
+            leads[key] = {
+                "says": "simultaneous 95 % band" if is_banded else "point estimate",
+                **_over_seeds(by_seed, seeds),
+            }
     means = {key: lead["mean"] for key, lead in leads.items() if "mean" in lead}
     return dict(sorted(leads.items(), key=lambda item: -means.get(item[0], float("-inf"))))
 
@@ -278,11 +321,11 @@ def _crossed(loop: Loop, key: str, factor: float) -> tuple[int | None, bool]:
 
 
 def _order(results: Results) -> dict[str, Any]:
-    """The cells by retention at the last generation that all came to, most first, and in how many seeds it holds."""
-    last = min(map(last_generation, results.cells.values()), default=0)
+    """The cells by retention at the first end of a cell, most first, and in how many seeds it holds."""
+    last = min((end_of(loops).generation for loops in results.cells.values()), default=0)
     kept: dict[str, dict[str, float]] = {}
     for cell, loops in results.cells.items():
-        at_last = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}
+        at_last = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in counted_at(loops, last)}
         if known := {seed: value for seed, value in at_last.items() if value is not None}:
             kept[cell] = known
     by_mean = sorted(kept, key=lambda cell: -sum(kept[cell].values()) / len(kept[cell]))

@@ -15,13 +15,13 @@ from ouroloop.console import in_words
 from ouroloop.record import stores
 from ouroloop.report.captions import as_text
 from ouroloop.report.figures import drawings
-from ouroloop.report.findings import findings_json, half_lives, headline, progress
+from ouroloop.report.findings import at_end, findings_json, headline, progress
 from ouroloop.report.methods import drawing as methods_drawing
 from ouroloop.report.methods import methods_tables
 from ouroloop.report.page import Facts, page
 from ouroloop.report.panels import drawing
 from ouroloop.report.render import png
-from ouroloop.report.results import Results, kept_at, last_generation
+from ouroloop.report.results import Results, halving
 from ouroloop.report.tables import figure_tables, loops, metrics, write_csv
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION
@@ -76,17 +76,17 @@ def _recorded_answer(results: Results) -> dict[str, Any]:
 def study_metrics(results: Results) -> dict[str, float]:
     """What studies are compared by in MLflow's table of runs: λ*, and of each cell what is kept and when half is gone.
 
-    `lambda_star/CYCLE-T…`, `kept_at_end/CELL` (mean retention), `half_life/CELL` (mean up to the last generation, the
-    loops that did not lose half among them; absent where none did). Keys are ASCII, as MLflow wants them.
+    `lambda_star/CYCLE-T…`, `kept_at_end/CELL` (mean retention, of the cells that ended last), `half_life/CELL` (mean up
+    to the last generation, the loops that did not lose half among them; absent where none did). Keys are ASCII, as
+    MLflow wants them.
     """
     metrics: dict[str, float] = {}
     for bracket in _recorded_answer(results).get("brackets", []):
         if isinstance(bracket.get("estimate"), int | float):
             metrics[_key("lambda_star", f"{bracket['cycle']}-T{bracket['temperature']:g}")] = float(bracket["estimate"])
+    metrics |= {_key("kept_at_end", cell): kept.mean for cell, kept in at_end(results)[1].items()}
     for cell, loops_of_cell in results.cells.items():
-        if (kept := kept_at(loops_of_cell, last_generation(loops_of_cell))) is not None:
-            metrics[_key("kept_at_end", cell)] = kept.mean
-        if (lives := half_lives(loops_of_cell)) is not None and lives.num_events:
+        if (lives := halving(loops_of_cell)) is not None and lives.num_events:
             metrics[_key("half_life", cell)] = lives.restricted_mean.mean
     return metrics
 
@@ -135,8 +135,11 @@ def _facts(results: Results) -> Facts:
     lead += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}."
     measure = configuration.get("stages.measure", RETENTION).replace("_", " ")
     lead += f" Stages rest on {measure}, and below healthy on two generations in a row."
-    seconds = sum(sum(loop.history.get("generation_seconds", {}).values()) for loop in results.loops)
-    spent = f"{in_words(seconds)} of training, sampling and measuring in all." if seconds else ""
+    # A copy has the time of its original, to the last bit: each generation counts once, wherever it was computed
+    times = {time for loop in results.loops for time in loop.history.get("generation_seconds", {}).items()}
+    seconds = sum(seconds for _, seconds in times)
+    spent = f"To train, sample and measure these generations took {in_words(seconds)}" if seconds else ""
+    spent += ", each counted once however many loops share it." if seconds else ""
     kind = "study" if results.study else "loop"
     about = configuration | _software(results)
     return Facts(kind, lead, progress(results), spent, about, words_of(results.testbed))

@@ -161,7 +161,7 @@ def _loops(table: pd.DataFrame, words: Mapping[str, str]) -> str:
 
 def _cell(key: str, name: str, row: Mapping[str, Any], words: Mapping[str, str]) -> str:
     value = row[key]
-    if key == "half_life" and value is None and row["generation"]:
+    if key == "half_life" and value is None and row["generation"] and row["diversity_retention"] is not None:
         shown = f"&gt; {row['generation']}"
     elif value is None:
         shown = "–"

@@ -2,24 +2,24 @@
 
 Loops that differ in nothing but the seed form a cell. A mean is over the seeds of a cell, and so is its
 95 % interval (science/statistics.py, absent for one seed): it says how another seed would turn out, which the
-standard errors of a single loop do not.
+standard errors of a single loop do not. Which loops are in it `end_of` says.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, isfinite
 from typing import Any, NamedTuple
 
-from ouroloop.config import USUAL_TESTBED, ConfigError, DataCycle, LoopConfig, StageConfig
+from ouroloop.config import USUAL_TESTBED, ConfigError, DataCycle, LoopConfig, StageConfig, flatten
 from ouroloop.record.history import Written, by_metric, history, read_entries, read_written
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
 from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION, entered, half_life, stages_of
-from ouroloop.science.statistics import SHARE, Bounds, Interval, interval
+from ouroloop.science.statistics import SHARE, Bounds, Interval, Survival, interval, survival
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
 from ouroloop.testbed.base import Sample, Testbed, is_share
@@ -29,6 +29,8 @@ FIXED_SHARE = 0.99
 
 SPANNED = {"seed", "num_generations", "cycle.kind", "cycle.synthetic_proportion", "sampling.temperature"}
 """What may differ between the loops of a study while they are still one experiment; the rest names a cell."""
+
+_NO_PART = ("description", "keep_weights", "resources")  # of what a loop comes to
 
 
 class FixedText(NamedTuple):
@@ -123,6 +125,16 @@ class Loop:
         return ""
 
     @property
+    def is_pruned(self) -> bool:
+        """Whether a search ended it, because nothing depended on it any more."""
+        return self.run.status == "KILLED" and self.run.tag("pruned") == "yes"
+
+    @property
+    def state(self) -> str:
+        """Of its run, in words."""
+        return "ended early" if self.is_pruned else self.run.status.lower()
+
+    @cached_property
     def reached(self) -> int:
         """The last generation that is on record, 0 for D_0 alone."""
         return max(self.history.get("num_unique", {0: 0.0}))
@@ -169,21 +181,43 @@ class Results:
 
     @cached_property
     def cells(self) -> dict[str, list[Loop]]:
-        """The loops that measured a generation, by what they have in common."""
-        cells: dict[str, list[Loop]] = {}
+        """The loops that measured a generation, by what they have in common; of a seed the one that came furthest."""
+        cells: dict[str, dict[str, Loop]] = {}
         for loop in self.loops:
-            if loop.reached:
-                cells.setdefault(loop.cell, []).append(loop)
-        return cells
+            of_cell = cells.setdefault(loop.cell, {}) if loop.reached else {}
+            other = of_cell.setdefault(loop.seed or loop.run.id, loop)
+            of_cell[loop.seed or loop.run.id] = max(other, loop, key=lambda one: (one.reached, one.state == "finished"))
+        return {cell: list(of_cell.values()) for cell, of_cell in cells.items()}
 
 
-def last_generation(loops: Sequence[Loop]) -> int:
-    """At which the end of a cell is read: the last one that all its finished loops reached, or all if none finished.
+class End(NamedTuple):
+    """Where a cell is read last."""
 
-    So a mean at the end never leaves out a finished loop. A loop that stopped earlier does not count at the end.
+    generation: int
+    loops: list[Loop]
+    """Those that came so far."""
+
+
+def end_of(loops: Sequence[Loop]) -> End:
+    """The last generation to which all loops of a cell came that finished or that a search ended; all, if none did.
+
+    Every mean, at the end and on the way there, is over the loops that came to the end, and n says how many they are.
+    One that was stopped before, or failed, is in none of them: else a curve would move because a loop stopped, and its
+    two ends would not be of the same loops. One that a search ended is never left out, since it ended for what it kept,
+    and the mean of the others would say too much. The cell ends where that loop did.
     """
-    finished = [loop for loop in loops if loop.run.status == "FINISHED"]
-    return min((loop.reached for loop in finished or loops), default=0)
+    ended = [loop for loop in loops if loop.is_pruned or loop.state == "finished"]
+    last = min((loop.reached for loop in ended or loops), default=0)
+    return End(last, [loop for loop in loops if loop.reached >= last])
+
+
+def counted_at(loops: Sequence[Loop], generation: int) -> list[Loop]:
+    """The loops of a cell that a mean is over: those that came to the end, beyond it those that came so far; none
+    beyond the end of one that a search ended.
+    """
+    if any(loop.is_pruned and loop.reached < generation for loop in loops):
+        return []
+    return [loop for loop in end_of(loops).loops if loop.reached >= generation]
 
 
 def bounds_of(key: str) -> Bounds:
@@ -207,9 +241,21 @@ def retention_bounds(loops: Sequence[Loop]) -> Bounds:
 
 
 def kept_at(loops: Sequence[Loop], generation: int) -> Interval | None:
-    """Mean retention over those that came so far, None where none did."""
-    values = [kept[generation] for loop in loops if generation in (kept := loop.history.get(RETENTION, {}))]
+    """Mean retention of a cell; None where none of the loops that are counted measured it."""
+    counted = counted_at(loops, generation)
+    values = [kept[generation] for loop in counted if generation in (kept := loop.history.get(RETENTION, {}))]
     return interval(values, retention_bounds(loops)) if values else None
+
+
+def halving(loops: Sequence[Loop]) -> Survival | None:
+    """When half of D_0's diversity is gone, by the loops that measured it; those that did not come so far count too.
+
+    None where a search ended one before: it ended for what it kept, and not by chance.
+    """
+    measured = [loop for loop in loops if loop.history.get(RETENTION)]
+    if not measured or any(loop.is_pruned and loop.half_life is None for loop in measured):
+        return None
+    return survival([loop.half_life for loop in measured], [loop.reached for loop in measured])
 
 
 def read_results(store: Store, name: str) -> Results:
@@ -224,9 +270,10 @@ def read_results(store: Store, name: str) -> Results:
         raise ConfigError(f"no study or loop {name!r}; `ouroloop status` lists the studies, the MLflow UI every run")
     runs = sorted(found.values(), key=in_order)
     studies = store.find(level="study", study=name)
-    cells = _cell_labels(runs, compared(studies[0] if studies else None, name))
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for files, or for a server
-        loops = list(pool.map(lambda run: _read_loop(run, cells[run.id]), runs))
+        loops = list(pool.map(_read_loop, runs))
+    labels = _cell_labels(loops, compared(studies[0] if studies else None, name))
+    loops = [replace(loop, cell=label) for loop, label in zip(loops, labels, strict=True)]
     return Results(name, studies[0] if studies else None, loops)
 
 
@@ -256,16 +303,31 @@ def in_order(run: Run) -> tuple[Any, ...]:
     return run.tag("cycle") or "", *(-1.0 if number is None else number for number in numbers), run.name
 
 
-def _cell_labels(runs: Sequence[Run], study: StudyConfig | None = None) -> dict[str, str]:
-    """Of each run by its id: cycle and proportion, and what else tells it from the others."""
-    params = [run.entity.data.params for run in runs]
-    keys = sorted({key for one in params for key in one} - SPANNED)
-    differing = [key for key in keys if len({one[key] for one in params if key in one}) > 1]
-    several_kinds = len({run.tag("cycle") for run in runs}) > 1
-    several_temperatures = len({run.tag("temperature") for run in runs}) > 1
-    labels = {}
-    for run, own in zip(runs, params, strict=True):
-        kind = run.tag("cycle") or ""
+def _cell_labels(loops: Sequence[Loop], study: StudyConfig | None = None) -> list[str]:
+    """Of each loop: cycle and proportion, and what else tells it from the others.
+
+    To have no such option is a setting too, of loops that nothing else tells apart: the ideal learner has none of a
+    network's.
+    """
+    settings = [_settings(loop) for loop in loops]
+    keys = sorted({key for own in settings for key in own} - SPANNED)
+    differing = {key for key in keys if len({own[key] for own in settings if key in own}) > 1}
+    alike: dict[str, list[Mapping[str, str]]] = {}
+    for loop, own, label in zip(loops, settings, _labels(loops, settings, differing, study), strict=True):
+        if loop.config is not None:  # else it is not known what it has
+            alike.setdefault(label, []).append(own)
+    lacked = {key for own in alike.values() for key in keys if len({key in one for one in own}) > 1}
+    return _labels(loops, settings, differing | lacked, study)
+
+
+def _labels(
+    loops: Sequence[Loop], settings: Sequence[Mapping[str, str]], differing: Collection[str], study: StudyConfig | None
+) -> list[str]:
+    several_kinds = len({loop.run.tag("cycle") for loop in loops}) > 1
+    several_temperatures = len({loop.run.tag("temperature") for loop in loops}) > 1
+    labels = []
+    for loop, own in zip(loops, settings, strict=True):
+        run, kind = loop.run, loop.run.tag("cycle") or ""
         has_proportion = kind in {cycle.value for cycle in DataCycle if cycle.takes_proportion}
         parts = [f"λ = {run.tag('synthetic_proportion')}"] if has_proportion else []
         if several_kinds or not parts:
@@ -276,19 +338,27 @@ def _cell_labels(runs: Sequence[Run], study: StudyConfig | None = None) -> dict[
             # it says all that differs; earlier runs have no such tag
             parts.append(method)
         else:
-            parts += [f"{key.rpartition('.')[2]} = {own[key]}" for key in differing if key in own]
-        labels[run.id] = ", ".join(parts)
+            parts += [f"{key.rpartition('.')[2]} = {own[key]}" for key in sorted(differing) if key in own]
+        labels.append(", ".join(parts))
     return labels
 
 
-def _read_loop(run: Run, cell: str) -> Loop:
+def _settings(loop: Loop) -> dict[str, str]:
+    """Of its configuration as it is read today: what an earlier version did not record has its default."""
+    if loop.config is None:
+        return dict(loop.run.entity.data.params)
+    return {key: str(value) for key, value in flatten(loop.config).items() if not key.startswith(_NO_PART)}
+
+
+def _read_loop(run: Run) -> Loop:
+    """As yet without its cell."""
     config = recorded_config(run)
     entries = read_entries(run)
     if entries is not None:
         commits = list(dict.fromkeys(entry.commit for entry in entries if entry.commit))
         written = {entry.generation: entry.written for entry in entries}
-        return Loop(run, cell, by_metric(entries), written, config, commits)
-    loop = Loop(run, cell, history(run), {}, config)
+        return Loop(run, "", by_metric(entries), written, config, commits)
+    loop = Loop(run, "", history(run), {}, config)
     commits = list(dict.fromkeys(commit for child in loop.generations if (commit := child.tag("commit"))))
     return replace(loop, written=_written(loop), commits=commits)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ouroloop.config import LogicData, LoopConfig
-from ouroloop.report.results import Loop, Results, bounds_of, retention_bounds
+from ouroloop.report.results import Loop, Results, bounds_of, counted_at, halving, retention_bounds
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import interval
 from ouroloop.testbed.base import noun_of
@@ -108,17 +108,21 @@ def retention(results: Results) -> pd.DataFrame:
 
 
 def half_lives(results: Results) -> pd.DataFrame:
-    """The generation at which each loop keeps less than half of D_0's diversity; missing if it did not come so far."""
-    columns = ("cell", "loop", "cycle", "proportion", "seed", "half_life", "reached", "paper")
+    """The generation at which each loop keeps less than half of D_0's diversity; missing if it did not come so far.
+
+    Beside it the cell's median, for which those loops count too.
+    """
+    columns = ("cell", "loop", "cycle", "proportion", "seed", "half_life", "reached", "median", "paper")
     rows: list[tuple[Any, ...]] = []
     for cell, loops in results.cells.items():
         paper = paper_of(results, cell)
         at_paper = next((t for t, kept in enumerate(paper.retention) if kept < 0.5), None) if paper else None
+        lives = halving(loops)
         for loop in loops:
             if loop.history.get(RETENTION):
                 cycle = (loop.run.tag("cycle") or "").replace("_", " ")
                 own = (cell, loop.name, cycle, loop.proportion, loop.seed, loop.half_life, loop.reached)
-                rows.append((*own, at_paper))
+                rows.append((*own, lives and lives.median, at_paper))
     return frame(columns, rows)
 
 
@@ -205,7 +209,7 @@ def loops(results: Results) -> pd.DataFrame:
         last = [loop.history.get(key, {}).get(loop.reached) if loop.reached else None for key in wanted]
         seconds = sum(loop.history.get("generation_seconds", {}).values())
         commit = " ".join(commit[:12] for commit in loop.commits)
-        own = (loop.name, loop.cell, loop.seed, loop.run.status.lower(), loop.reached)
+        own = (loop.name, loop.cell, loop.seed, loop.state, loop.reached)
         rows.append((*own, *last, loop.half_life, round(seconds / 60, 2), commit, loop.run.id))
     return frame(columns, rows)
 
@@ -236,6 +240,6 @@ def _reached(cell: list[Loop]) -> int:
 
 
 def _values(cell: list[Loop], key: str, generation: int) -> list[float]:
-    """Of the loops that measured it; those that stopped earlier are not counted on."""
-    series = [loop.history.get(key, {}) for loop in cell]
+    """Of the loops that a mean is over and that measured it."""
+    series = [loop.history.get(key, {}) for loop in counted_at(cell, generation)]
     return [one[generation] for one in series if generation in one]

@@ -5,7 +5,8 @@ out. The errors of one loop's finite sample are `<key>_stderr`, and enter only `
 """
 
 from collections.abc import Mapping, Sequence
-from math import exp, inf, isinf, log, sqrt
+from fractions import Fraction
+from math import exp, hypot, inf, isinf, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ def _limits(mean: float, half: float, bounds: Bounds) -> tuple[float, float]:
     if isinf(low):
         below, above = _limits(-mean, half, (-high, inf))
         return -above, -below
-    place = min(max((mean - low) / (high - low), 1e-12), 1 - 1e-12)  # of a mean that lies all but on a bound
+    place = min(max((mean - low) / (high - low), 1e-300), 1 - 1e-12)  # numbers are dense at 0, not below 1
     center, spread = log(place / (1 - place)), half / (high - low) / (place * (1 - place))
     lower, upper = (low + (high - low) * _expit(end) for end in (center - spread, center + spread))
     return min(lower, mean), max(upper, mean)
@@ -78,7 +79,7 @@ class Survival(NamedTuple):
     median_high: int | None
     """Its exact 95 % interval from order statistics, an end None where there is none: below six loops there is none."""
     restricted_mean: Interval
-    """Mean time without the event, up to `horizon`: of the area under Kaplan and Meier's curve."""
+    """Mean time without the event, up to `horizon`: the area under Kaplan and Meier's curve."""
     horizon: int
     num_events: int
 
@@ -87,9 +88,9 @@ def survival(times: Sequence[int | None], reached: Sequence[int]) -> Survival:
     """When the event happens, from the time of each loop's event, None where it had not come by the time it reached.
 
     A loop that ended without the event is censored, not left out: to leave it out would make the event come too soon.
-    The median needs no assumption; the restricted mean has an interval for few loops too, from pseudo-values
-    (Andersen, Hansen and Klein, Lifetime Data Analysis 10, 2004), which are min(time, horizon) where no loop was
-    censored earlier. It lies between 0 and the horizon.
+    It must have ended by chance, not for what it measured. The median needs no assumption. Where no loop was censored
+    before the horizon the restricted mean is one of min(time, horizon), with the interval of such a mean; else few
+    loops do not say how it varies, and it has none. It lies between 0 and the horizon.
 
     Raises:
         ValueError: there is no loop.
@@ -98,29 +99,36 @@ def survival(times: Sequence[int | None], reached: Sequence[int]) -> Survival:
         raise ValueError("no loop, no time")
     horizon = max(reached)
     followed = [(end if time is None else time, time is not None) for time, end in zip(times, reached, strict=True)]
-    n, area = len(followed), _area(followed, horizon)
-    without = [_area(followed[:i] + followed[i + 1 :], horizon) for i in range(n)] if n > 1 else [0.0]
-    pseudo = [n * area - (n - 1) * one for one in without]
-    found = interval(pseudo, (0.0, float(horizon)))
-    median = next((t for t, left in kaplan_meier(followed).items() if left <= 0.5), None)
-    return Survival(median, *_median_limits(followed, horizon), found, horizon, sum(event for _, event in followed))
+    curve = kaplan_meier(followed)
+    mean = Interval(_area(curve, horizon), None, None, len(followed))
+    if not _some_left_early(followed, horizon):
+        mean = interval([end for end, _ in followed], (0.0, float(horizon)))
+    median = next((t for t, left in curve.items() if left <= Fraction(1, 2)), None)
+    return Survival(median, *_median_limits(followed, horizon), mean, horizon, sum(event for _, event in followed))
 
 
-def kaplan_meier(followed: Sequence[tuple[int, bool]]) -> dict[int, float]:
-    """By the time of each event, the share without it after that time; `followed` are (time, whether it came)."""
-    left, curve = 1.0, {}
+def _some_left_early(followed: Sequence[tuple[int, bool]], horizon: int) -> bool:
+    return any(not event and end < horizon for end, event in followed)
+
+
+def kaplan_meier(followed: Sequence[tuple[int, bool]]) -> dict[int, Fraction]:
+    """By the time of each event, the share without it after that time; `followed` are (time, whether it came).
+
+    Exact: a product of floats for one half is often a little more.
+    """
+    left, curve = Fraction(1), {}
     for time in sorted({time for time, event in followed if event}):
         at_risk = sum(end >= time for end, _ in followed)
-        left *= 1 - sum(end == time and event for end, event in followed) / at_risk
+        left *= 1 - Fraction(sum(end == time and event for end, event in followed), at_risk)
         curve[time] = left
     return curve
 
 
-def _area(followed: Sequence[tuple[int, bool]], horizon: int) -> float:
-    total, since, left = 0.0, 0, 1.0
-    for time, after in kaplan_meier(followed).items():
+def _area(curve: Mapping[int, Fraction], horizon: int) -> float:
+    total, since, left = Fraction(0), 0, Fraction(1)
+    for time, after in curve.items():
         total, since, left = total + left * (time - since), time, after
-    return total + left * (horizon - since)
+    return float(total + left * (horizon - since))
 
 
 def _median_limits(followed: Sequence[tuple[int, bool]], horizon: int) -> tuple[int | None, int | None]:
@@ -130,7 +138,7 @@ def _median_limits(followed: Sequence[tuple[int, bool]], horizon: int) -> tuple[
     while missing <= (1 - LEVEL) / 2:
         k += 1
         missing += _binomial(n, k) * 0.5**n
-    if k == 0 or any(not event and end < horizon for end, event in followed):
+    if k == 0 or _some_left_early(followed, horizon):
         return None, None
     ordered = sorted(followed, key=lambda one: (one[0], not one[1]))
     ends = [time if event else None for time, event in (ordered[k - 1], ordered[n - k])]
@@ -148,16 +156,17 @@ def crossing(
 
     Beyond is below for a factor under 1, and above for one over 1. With standard errors it is the first time at which
     a band says so that holds at all times at once: Bonferroni's at 95 %, over as many looks as there are times, with
-    the error of the reference in it. Without them it is a point estimate, and the second result is False.
+    the error of the reference in it. Of a measure that has errors, a time without one is exact, and its error 0. A
+    measure without any is a point estimate, and the second result is False.
     """
     if reference not in values:
         return None, False
     later = [t for t in sorted(values) if t > reference]
-    is_banded = all(t in errors for t in (reference, *later))
-    z = float(-ndtri((1 - LEVEL) / 2 / len(later))) if is_banded and later else 0.0
+    is_banded = any(t in errors for t in (reference, *later))
+    z = float(-ndtri((1 - LEVEL) / 2 / len(later))) if later else 0.0
     sign = 1 if factor > 1 else -1
     for t in later:
-        error = sqrt(errors[t] ** 2 + (factor * errors[reference]) ** 2) if is_banded else 0.0
+        error = hypot(errors.get(t, 0.0), factor * errors.get(reference, 0.0))
         if sign * (values[t] - factor * values[reference]) > z * error:
             return t, is_banded
     return None, is_banded

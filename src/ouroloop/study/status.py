@@ -248,7 +248,7 @@ def study_table(name: str, loops: "Sequence[Run]", headline: Mapping[str, str]) 
             f"{last}{_mark(loop)}",
             *(percent(metrics, key) for key in headline.values()),
             percent(metrics, RETENTION),
-            f"> {last}" if life is None else f"{life}",
+            f"{life}" if life is not None else f"> {last}" if RETENTION in metrics else "–",
             sparkline([kept for t, kept in sorted(retention.items()) if t > 0], width=6),
         )
     return table
