@@ -10,12 +10,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import vl_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ouroloop.plain import visible
 from ouroloop.report.captions import MISSING, notes
 from ouroloop.report.figures import drawings
 from ouroloop.report.page import Facts, page
+from ouroloop.report.render import png
 from ouroloop.report.results import Results
 from ouroloop.report.tables import figure_tables, frame, loops
 
@@ -31,10 +34,14 @@ HOSTILE = [
     "'\"`",
     "var(--nothing)",
     "', 1) || alert(1) || ('",
+    "x\x01y",
+    "\ufffe",
+    "\u202ename\u200b",
 ]
 TEXTS = ("loop", "generation", "rank", "count", "share", "verdict", "depth", "expression")
 FACTS = Facts("study", "lead", "", "", {})
 EMPTY = Results("study", None, [])
+SQUARE = vl_convert.svg_to_png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')
 
 
 def tables(**given: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -110,6 +117,19 @@ def test_no_name_leaves_its_place_in_a_drawing(hostile: str) -> None:
     clean, dirty = (read(drawing_of(name)) for name in ("name", hostile))
     assert [tag for tag, _ in dirty.elements] == [tag for tag, _ in clean.elements]
     assert not any(key.startswith("on") or key == "href" for _, attributes in dirty.elements for key in attributes)
+    assert visible(hostile) in dirty.texts  # as it is, but for what is hidden; a control character would end us
+
+
+@pytest.mark.parametrize("name", ['my class="x" loop', "var(--s0)", '<a class="b">', 'role="img"'])
+def test_a_name_that_looks_like_a_drawing_is_drawn_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawing_of(name)
+    assert name in read(drawn).texts
+    assert " class=" not in "".join(re.findall(r"<[^>]*>", drawn))
+    given: list[str] = []
+    monkeypatch.setattr(vl_convert, "svg_to_png", lambda svg, scale: given.append(svg) or SQUARE)
+    png(drawn)
+    assert name in read(given[0]).texts
+    assert "var(--" not in "".join(re.findall(r"<[^>]*>", given[0]))
 
 
 @settings(max_examples=25)

@@ -1,12 +1,10 @@
-"""What stands over each figure of a page: its title, what is drawn, and of a figure without data what would fill it.
+"""What stands over each figure of a page: its title, what is drawn, and of a figure without data what would fill it."""
 
-And how a name stands in the text over a run or a model of MLflow.
-"""
-
-import re
 from collections.abc import Callable, Mapping
 
 import pandas as pd
+
+from ouroloop.plain import as_text as as_text  # for folder.py
 
 _WRITTEN = "What the models write"
 TITLES = {
@@ -130,8 +128,3 @@ def _composition(table: pd.DataFrame) -> str:
     said += ": means over seeds." if max(table["seeds"]) > 1 else "."
     said += " Rising truth is not rising quality; it is one label winning."
     return f"{said} Dotted: the upper end of True in the paper." if _has(table, "paper_True") else said
-
-
-def as_text(text: str) -> str:
-    """Markdown that shows what somebody wrote into a name or a tag as it is: no markup, no HTML, no second line."""
-    return re.sub(r"([\\`*_\[\]<>|#!~&])", r"\\\1", " ".join(text.split()))

@@ -250,8 +250,8 @@ await figure("depth", async (box, rows) => {
   chart = await plot(box, DATA.specs.depth, "depth", "Depth by generation", marks, { chosen: first });
 });
 
-// What would turn the direction of a line, or is not to be seen, is spelled out; the text is a line of its own direction.
-const HIDDEN = /([\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff])/;
+// What would turn the direction of a line, or is not to be seen, is spelled out, as plain.py does; the text is a line of its own direction.
+const HIDDEN = /([\u{0}-\u{1f}\u{7f}-\u{9f}\u{ad}\u{61c}\u{180e}\u{200b}\u{200e}\u{200f}\u{2028}-\u{202e}\u{2060}-\u{206f}\u{d800}-\u{dfff}\u{feff}\u{fff9}-\u{fffb}\u{fffe}\u{ffff}\u{e0000}-\u{e007f}])/u;
 function spelled(part) {
   const code = part.codePointAt(0);
   const shown = code < 0x20 ? String.fromCharCode(0x2400 + code) : `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;

@@ -28,10 +28,10 @@ from pydantic import BaseModel
 from ouroloop.config import LoopConfig, StageConfig, flatten
 from ouroloop.errors import reason
 from ouroloop.learner.network.subwords import saved
+from ouroloop.plain import as_text
 from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.captions import as_text
 from ouroloop.report.models import language_of
 from ouroloop.report.results import number_of
 from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages
