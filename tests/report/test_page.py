@@ -191,3 +191,39 @@ def test_a_caption_speaks_of_what_is_drawn() -> None:
     both = notes(tables(retention=frame(columns, [("a", 0, 3, 1.0, 1.0, 1.0, None, None, 1.0)])))["retention"]
     assert "band" in both
     assert "paper" in both
+
+
+LIVES = ("cell", "loop", "cycle", "proportion", "seed", "half_life", "reached", "median", "paper")
+
+
+def lives(*rows: tuple[float | None, int | None, int | None]) -> pd.DataFrame:
+    """Of loops at these λ, with these half-lives, which are the medians too, and these of the paper."""
+    return frame(LIVES, [(f"λ = {λ}", f"{λ}", "incremental", λ, "1", own, 9, own, paper) for λ, own, paper in rows])
+
+
+@pytest.mark.parametrize(
+    ("rows", "joins", "paper"),
+    [
+        ([(0.5, None, 8), (1.0, 3, 5)], False, "Dotted: the paper."),  # one median is a point
+        ([(0.5, 7, None), (1.0, 3, None)], True, ""),
+        ([(1.0, 3, 5)], False, "A dash: the paper."),
+        ([(0.5, 7, None), (1.0, 3, 5)], True, "A dash: the paper."),
+        ([(None, 3, 5)], False, ""),  # where there is no λ the paper has no mark
+    ],
+)
+def test_a_caption_names_the_lines_and_marks_that_are_drawn(rows: list[Any], joins: bool, paper: str) -> None:
+    given = tables(half_life=lives(*rows))
+    said, drawn = notes(given)["half_life"], drawings(given)["half_life"]
+    assert ("joins medians" in said) is joins
+    assert said.partition("△ had not lost half when it ended.")[2 if "△" in said else 0].endswith(paper)
+    assert ("the paper" in said) is ("the paper" in drawn) is bool(paper)  # there in the legend
+    paths = [attributes for tag, attributes in read(drawn).elements if tag == "path"]
+    dots = [path for path in paths if path.get("stroke-dasharray") == "1,3.5" and "L" in (path["d"] or "")]
+    assert bool(dots) is paper.startswith("Dotted")
+
+
+def test_the_paper_is_not_said_to_be_one_run_where_it_is_the_mean_of_five() -> None:
+    """Figures 8 and 9: those that start from False or from both."""
+    columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")
+    kept = frame(columns, [("truth_label = false_only", t, 5, 0.9, 0.8, 1.0, 0.8, 1.0, 0.9) for t in range(3)])
+    assert "the mean of five from a D_0 that is not all True" in notes(tables(retention=kept))["retention"]

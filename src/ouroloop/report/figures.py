@@ -255,7 +255,7 @@ def _scale(values: Sequence[float], is_log: bool) -> alt.Scale:
 
 def _looks(names: Sequence[str], table: pd.DataFrame, looks: Sequence[Any], of_paper: Any) -> alt.Scale:
     """One look for each name, and one for the paper's curves where there are any."""
-    has_paper = any(column.startswith("paper") and table[column].notna().any() for column in table.columns)
+    has_paper = any(any(joined(table, column)[1:]) for column in table.columns if column.startswith("paper"))
     domain = [*names, PAPER] if has_paper else list(names)
     return alt.Scale(domain=domain, range=[*looks, of_paper] if has_paper else list(looks))
 
@@ -293,11 +293,23 @@ def _marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str]
 def _published(
     base: alt.Chart, table: pd.DataFrame, key: str, *places: Any, where: str = "true", **mark: Any
 ) -> list[alt.Chart]:
-    """The paper's dotted curve, where it was drawn."""
-    if not table[key].notna().any():
-        return []
+    """The paper's dotted curve, where it was drawn; a dash where that is one point."""
+    by, curves, points = joined(table, key)
     shown = base.transform_filter(f"isValid(datum.{key}) && {where} && indexof(hidden, '{PAPER}') < 0")
-    return [shown.mark_line(strokeDash=_DOTTED, strokeWidth=1.9, strokeCap="round", **mark).encode(*places)]
+    shown = shown.encode(*places)
+    alone = shown.transform_filter(alt.FieldOneOfPredicate(field=by, oneOf=points))
+    return [
+        *([shown.mark_line(strokeDash=_DOTTED, strokeWidth=1.9, strokeCap="round", **mark)] if curves else []),
+        *([alone.mark_point(shape="stroke", size=300, strokeWidth=1.9, opacity=1, **mark)] if points else []),
+    ]
+
+
+def joined(table: pd.DataFrame, key: str) -> tuple[str, list[str], list[str]]:
+    """What a line is drawn for (the name of the column), those with two values of `key` or more, and with one."""
+    is_by_proportion = "proportion" in table.columns
+    by, along = ("group", "proportion") if is_by_proportion else ("cell", "generation")
+    known = table.dropna(subset=[key, along]).groupby(by, sort=False)[along].nunique()
+    return by, list(known.index[known > 1]), list(known.index[known == 1])
 
 
 def _cursor(rule: alt.Chart | None, points: alt.Chart, where: str) -> list[alt.Chart]:
