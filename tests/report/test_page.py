@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ouroloop.plain import visible
+from ouroloop.report import panels
 from ouroloop.report.captions import MISSING, notes
 from ouroloop.report.figures import drawings
 from ouroloop.report.page import Facts, page
@@ -156,15 +157,37 @@ def test_a_page_asks_for_nothing() -> None:
     assert "unsafe-eval" not in policy
 
 
+def test_a_picture_says_what_it_leaves_out() -> None:
+    columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")
+    kept = frame(columns, [(f"λ = {i}", t, 1, 0.9, 0.9, 0.9, None, None, None) for i in range(30) for t in range(3)])
+    many = ("measure", "title", *columns[:-1], "real", "control")
+    rows = [("mauve", "MAUVE", *row[:-1], None, None) for row in kept.itertuples(index=False)]
+    heat = frame(("loop", "generation", "depth", "share"), [(f"s{i}", t, "1", 1.0) for i in range(7) for t in range(3)])
+    pictures = {
+        **drawings(tables(retention=kept)),
+        **panels.drawing({"measures": frame(many, rows)}),
+        **drawings({"depth": heat}, 3),
+    }
+    for name, said in {
+        "retention": "24 of 30 settings",
+        "measures": "24 of 30 settings",
+        "depth": "3 of 7 loops",
+    }.items():
+        assert f"{said}, evenly chosen; all are in {name}.csv" in read(pictures[name]).texts
+    few = kept[kept["cell"] != "λ = 0"].head(72)
+    assert "evenly chosen" not in drawings(tables(retention=few))["retention"]
+
+
 def test_a_long_study_still_fits() -> None:
     """36 loops of 400 generations: fewer texts, then fewer generations, but never without the last one."""
     text = "( not True ) " * 5
-    rows = [(f"loop-{k}", t, rank, 1, 0.1 + t / 1e4, "True", 1, f"{text}{k * t * rank}")
+    rows = [(f"loop-{k}", t, rank, 1, 0.1 + t / 1e4, "True", 1, f"{text}{(9973 * k + 104729 * t + rank) ** 5:x}")
             for k in range(36) for t in range(401) for rank in (1, 2)]  # fmt: skip
     html = page("title", [], FACTS, tables(expressions=frame(TEXTS, rows)), {})
     kept = embedded(html)["tables"]["expressions"]["rows"]
     assert {row[0] for row in kept} == {f"loop-{k}" for k in range(36)}
     assert {0, 400} <= {row[1] for row in kept} <= set(range(401))
+    assert embedded(html)["tables"]["expressions"]["total"] == len(rows) > len(kept)  # as the page says
     assert len(html) < 1_500_000
     assert (
         len(

@@ -15,7 +15,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ouroloop.report.render import Spec, svg
+from ouroloop.report.render import Spec, spec, svg
 
 Chart = Any
 """Of altair, whose classes for layers, facets and so on have no common one to name."""
@@ -30,7 +30,6 @@ PARTS = ("True", "False", "malformed")
 _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _DASHES = ([1, 0], [9, 4], [3, 4], [12, 4, 3, 4])
 _DOTTED = [1, 3.5]
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
 _WIDTH = {"retention": 760, "half_life": 350, "unique": 350}
 _HEIGHT = {"retention": 340, "half_life": 280, "unique": 280}
 
@@ -47,10 +46,21 @@ def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str
     drawn = {}
     for name, define in _DEFINE.items():
         if name in tables and len(table := rows(name, tables[name])):
-            key = "loop" if name == "depth" else "cell"
-            few = table[table[key].isin(evenly(_names(table, key), most))]
-            drawn[name] = svg(spec(define(few)), name, few)
+            few, said = fewer(name, table, "loop" if name == "depth" else "cell", most)
+            drawn[name] = svg(spec(define(few)) | said, name, few)
     return drawn
+
+
+def fewer(name: str, table: pd.DataFrame, key: str, most: int = PANELS) -> tuple[pd.DataFrame, Spec]:
+    """Of a figure's table the rows of at most so many cells or loops, evenly chosen; and, where that is not all, the
+    title that says so in a picture.
+    """
+    names = _names(table, key)
+    if len(names) <= most:
+        return table, {}
+    said = f"{most} of {len(names)} {'loops' if key == 'loop' else 'settings'}, evenly chosen; all are in {name}.csv"
+    title = {"text": said, "anchor": "start", "color": "var(--soft)", "fontSize": 12, "fontWeight": "normal"}
+    return table[table[key].isin(evenly(names, most))], {"title": title}
 
 
 def rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -158,7 +168,7 @@ def composition(table: pd.DataFrame, is_page: bool = False) -> Chart:
         base.transform_filter("datum.generation === at").mark_rule(color="var(--ink)").encode(x),
     ]
     if is_page:
-        return _layered(layers, alt.param("chosen", value=""), **_WIDE, height=150)
+        return chosen(layers, 150)
     return _panels(layers, table, "cell", 190, 120)
 
 
@@ -187,7 +197,7 @@ def depth(table: pd.DataFrame, is_page: bool = False) -> Chart:
     )
     if is_page:
         size = 14 if len(levels) > 12 else 26
-        return _layered([cells, frame], alt.param("chosen", value=""), **_WIDE, height=size * len(levels))
+        return chosen([cells, frame], size * len(levels))
     wide = max(2, 2 * round(120 / (last + 1)))  # whole pixels: a picture of blurred edges is ten times as large
     return _panels([cells], table, "loop", wide * (last + 1), 14 * len(levels))
 
@@ -340,6 +350,11 @@ def _finish(layers: Sequence[alt.Chart], name: str, is_page: bool) -> Chart:
     return _layered(layers, **(_WIDE if is_page else {"width": _WIDTH[name]}), height=_HEIGHT[name])
 
 
+def chosen(layers: Sequence[alt.Chart], height: int, *params: alt.Parameter) -> Chart:
+    """A small chart of a page, of what the parameter `chosen` names."""
+    return _layered(layers, alt.param("chosen", value=""), *params, **_WIDE, height=height)
+
+
 def _layered(layers: Sequence[alt.Chart], *params: alt.Parameter, **properties: Any) -> Chart:
     """With the reader's parameters; all at once, because each change to a chart is a deep copy of it."""
     both = [one.param for one in (alt.param("hidden", value=[]), alt.param("at", expr="null"), *params)]
@@ -370,34 +385,6 @@ def evenly(names: Sequence[str], most: int) -> list[str]:
     if len(names) <= most:
         return list(names)
     return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
-
-
-def spec(chart: Chart) -> Spec:
-    soft, ink = "var(--soft)", "var(--ink)"
-    quiet = {
-        "labelColor": soft,
-        "titleColor": soft,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-    }
-    config = {
-        "font": _FONT,
-        "aria": False,
-        "background": "transparent",
-        "view": {"stroke": None},
-        "axis": {
-            **quiet,
-            "gridColor": "var(--line)",
-            "domainColor": soft,
-            "tickColor": "var(--line)",
-            "titlePadding": 8,
-        },
-        "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
-        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "titleFontWeight": "normal"},
-        "line": {"strokeWidth": 2.1, "strokeJoin": "round", "strokeCap": "round"},
-    }
-    return cast(Spec, chart.to_dict(validate=False)) | {"config": config, "padding": 6}
 
 
 _DEFINE: dict[str, Callable[..., Chart]] = {

@@ -22,6 +22,38 @@ DAY = {
 """What the colours that definitions name are by day; page.css says what they are by night."""
 
 
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
+
+
+def spec(chart: Any) -> Spec:
+    """Of altair's chart, in the look that all figures share."""
+    soft, ink = "var(--soft)", "var(--ink)"
+    quiet = {
+        "labelColor": soft,
+        "titleColor": soft,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    }
+    config = {
+        "font": _FONT,
+        "aria": False,
+        "background": "transparent",
+        "view": {"stroke": None},
+        "axis": {
+            **quiet,
+            "gridColor": "var(--line)",
+            "domainColor": soft,
+            "tickColor": "var(--line)",
+            "titlePadding": 8,
+        },
+        "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
+        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "titleFontWeight": "normal"},
+        "line": {"strokeWidth": 2.1, "strokeJoin": "round", "strokeCap": "round"},
+    }
+    return cast(Spec, chart.to_dict(validate=False)) | {"config": config, "padding": 6}
+
+
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return cast(list[dict[str, Any]], table.to_dict("records"))
 
