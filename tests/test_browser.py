@@ -178,10 +178,13 @@ def problems_of(opened: Any) -> list[str]:
     def is_report(address: str) -> bool:
         return address.startswith("file:")
 
+    def complain(text: str) -> None:
+        if is_report(opened.url) or not any(noise in text for noise in TOLERATED):
+            problems.append(text)
+
     def logged(message: Any) -> None:
-        is_noise = message.type != "error" or any(noise in message.text for noise in TOLERATED)
-        if is_report(opened.url) or not is_noise:
-            problems.append(f"{message.type}: {message.text}")
+        if is_report(opened.url) or message.type == "error":
+            complain(f"{message.type}: {message.text}")
 
     def asked(request: Any) -> None:
         is_page = request.is_navigation_request() and is_report(request.url)
@@ -190,7 +193,7 @@ def problems_of(opened: Any) -> list[str]:
             problems.append(f"request: {request.url}")
 
     opened.on("console", logged)
-    opened.on("pageerror", lambda error: None if "ResizeObserver loop" in str(error) else problems.append(str(error)))
+    opened.on("pageerror", lambda error: complain(str(error)))
     opened.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     opened.on("request", asked)
     return problems
