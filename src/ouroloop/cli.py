@@ -164,6 +164,7 @@ def sweep(
 ) -> int:
     """Run a study over the synthetic proportion. The same command finishes what is missing."""
     from rich.console import Console
+    from rich.markup import escape
 
     from ouroloop.presets import load_preset, preset_name
     from ouroloop.study.config import StudyConfig
@@ -177,7 +178,7 @@ def sweep(
         show_study(study, console, workers or 1)
         return 0
     failed = run_study(study, name, console, workers, on, address)
-    page = load(name).report()
+    page = escape(str(load(name).report()))
     console.print(f"Report: {page}\nRuns: {_UI}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
