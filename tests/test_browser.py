@@ -5,6 +5,7 @@ Nothing may leave this machine, no console may complain, and no text that a mode
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,10 +26,14 @@ from ouroloop.loop.loop import run_loop
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.run import Run, sample_tables
 from ouroloop.record.track import Store
+from ouroloop.report.figures import PARTS, drawings, evenly
+from ouroloop.report.page import page
+from ouroloop.report.tables import frame
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import as_metrics, measure
 from ouroloop.testbed.base import Sample
 from tests.conftest import TINY, copy_store
+from tests.report.test_page import FACTS, tables
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -162,27 +167,71 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def tab(chromium: Any) -> Iterator[Any]:
-    """A page that may ask nobody but this machine, and in which nothing may go wrong."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
+# What MLflow's own pages log: they ask for a user that a store without accounts does not have, and resize late
+TOLERATED = ("the server responded with a status of 404", "ResizeObserver loop")
+
+
+def problems_of(opened: Any) -> list[str]:
+    """What goes wrong from now on: all that a report logs or asks for, errors of MLflow's pages and other hosts."""
     problems: list[str] = []
-    # What MLflow's own pages log: they ask for a user that a store without accounts does not have, and resize late
-    tolerated = ("the server responded with a status of 404", "ResizeObserver loop")
+
+    def is_report(address: str) -> bool:
+        return address.startswith("file:")
 
     def complain(text: str) -> None:
-        if opened.url.startswith("file:") or not any(noise in text for noise in tolerated):
+        if is_report(opened.url) or not any(noise in text for noise in TOLERATED):
             problems.append(text)
 
-    opened.on("console", lambda message: complain(message.text) if message.type == "error" else None)
+    def logged(message: Any) -> None:
+        if is_report(opened.url) or message.type == "error":
+            complain(f"{message.type}: {message.text}")
+
+    def asked(request: Any) -> None:
+        is_page = request.is_navigation_request() and is_report(request.url)
+        local = ("data:",) if is_report(opened.url) else ("data:", "blob:", "http://127.0.0.1")
+        if not is_page and not request.url.startswith(local):
+            problems.append(f"request: {request.url}")
+
+    opened.on("console", logged)
     opened.on("pageerror", lambda error: complain(str(error)))
-    opened.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
-    local = ("http://127.0.0.1", "file:", "data:", "blob:")
-    opened.on("request", lambda request: None if request.url.startswith(local) else problems.append(request.url))
+    opened.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    opened.on("request", asked)
+    return problems
+
+
+@pytest.fixture
+def tab(chromium: Any) -> Iterator[Any]:
+    """A page that may ask nobody but this machine, a report nobody at all, and in which nothing may go wrong."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    problems = problems_of(opened)
     yield opened
     context.close()
     assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("console.log('a word')", "log: a word"),
+        ("console.warn('a warning')", "warning: a warning"),
+        ("throw new Error('lost')", "lost"),
+        ("new Image().src = 'http://127.0.0.1:9/x.png'", "request: http://127.0.0.1:9/x.png"),
+        ("new Image().src = 'other.png'", "other.png"),
+        ("alert('hello')", "dialog: hello"),
+    ],
+)
+def test_a_report_that_speaks_or_asks_is_noticed(chromium: Any, tmp_path: Path, script: str, problem: str) -> None:
+    """Else all that follows could not fail."""
+    path = tmp_path / "report.html"
+    path.write_text(f"<!doctype html><title>x</title><script>{script}</script>")
+    context = chromium.new_context()
+    opened = context.new_page()
+    problems = problems_of(opened)
+    opened.goto(path.as_uri())
+    opened.wait_for_timeout(200)
+    context.close()
+    assert any(problem in one for one in problems), problems
 
 
 def open_report(tab: Any, site: Site, name: str) -> None:
@@ -223,12 +272,19 @@ def test_the_report_shows_its_figures_without_scripts(site: Site, chromium: Any)
     context.close()
 
 
-def test_a_screen_reader_finds_no_serious_fault(site: Site, tab: Any) -> None:
+@pytest.mark.parametrize("name", ["tiny", "text"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_screen_reader_finds_no_serious_fault(site: Site, tab: Any, name: str, width: int, scheme: str) -> None:
     """By axe-core, where OUROLOOP_AXE names its axe.min.js (`npm pack axe-core`)."""
     script = os.environ.get("OUROLOOP_AXE")
     if not script:
         pytest.skip("OUROLOOP_AXE does not name axe.min.js")
-    open_report(tab, site, "tiny")
+    tab.emulate_media(color_scheme=scheme)
+    tab.set_viewport_size({"width": width, "height": 800})
+    open_report(tab, site, name)
+    for details in tab.locator("summary").all():
+        details.click()
     tab.evaluate(Path(script).read_text(encoding="utf-8"))
     found = tab.evaluate(
         "axe.run().then(found => found.violations.filter(v => ['serious', 'critical'].includes(v.impact)))"
@@ -308,7 +364,31 @@ def test_a_page_of_text_shows_what_was_written_safely(site: Site, tab: Any) -> N
     said = tab.inner_text("body")
     assert "distinct-3" in said
     assert "malformed" not in said
-    assert tab.locator("#measures svg path").count() > 0
+    chart = tab.locator("#measures .chart").first
+    assert chart.locator(".mark-line path").count() > 0
+    chart.press("ArrowRight")
+    tip = tab.locator("#measures .tip").first
+    assert "generation 1" in tip.inner_text()
+    assert "D₀ itself" in tip.inner_text()
+    tab.locator("#measures .legend button").first.click()  # all that there is: the chart keeps its scale
+    tab.locator("#measures summary").click()
+    tab.locator("#measures details tbody tr").nth(8).wait_for()
+
+
+def test_a_page_of_many_settings_says_what_it_leaves_out(tab: Any, tmp_path: Path) -> None:
+    """Of 26 settings 24 small charts, the same as in the picture; of 800 generations each 8th or so."""
+    shares = ("cell", "generation", "seeds", *PARTS, *(f"paper_{part}" for part in PARTS))
+    rows = [(f"λ = {i / 25:g}", t, 1, 0.5, 0.25, 0.25, None, None, None) for i in range(26) for t in range(801)]
+    given = tables(composition=frame(shares, rows))
+    path = tmp_path / "report.html"
+    path.write_text(page("many", [], FACTS, given, drawings({"composition": frame(shares, rows[:1])})))
+    tab.goto(path.as_uri())
+    tab.locator("body[data-ready]").wait_for()
+    names = tab.locator("#composition b.name").all_inner_texts()
+    assert names == evenly([f"λ = {i / 25:g}" for i in range(26)], 24)
+    said = tab.inner_text("#composition")
+    assert "24 of 26 settings, evenly chosen; all are in composition.csv." in said
+    assert re.search(r"[\d,]+ of 20,826 rows are on this page; all are in composition\.csv\.", said)
 
 
 def close_assistant(tab: Any) -> None:

@@ -25,7 +25,7 @@ from ouroloop.learner.network import sampling as sampling
 from ouroloop.record.track import Store
 from ouroloop.study.status import fitted_status, status_table
 from ouroloop.testbed.base import Tokenizer
-from tests.conftest import REPOSITORY, TINY, CommandLine
+from tests.conftest import IDEAL_LOOP, REPOSITORY, TINY, CommandLine, copy_store
 
 GPT2 = ["--model.model_type=gpt2"]
 _IDEAL = ["--model.kind=empirical", "--train=null"]  # whose process has no torch to import
@@ -584,3 +584,18 @@ def test_a_study_is_described_by_its_cells(ouroloop: CommandLine) -> None:
     done = ouroloop("sweep", "sweep-smoke", "--dry-run", cwd=REPOSITORY)
     assert done.returncode == 0
     assert "3 loops of 8 generations" in done.stdout
+
+
+@pytest.mark.heavy
+def test_a_folder_with_brackets_in_its_name(
+    ouroloop: CommandLine, presets: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep ended in a traceback, after all was done, over the path of its report."""
+    root = tmp_path / "x[" / "red]"
+    copy_store(empty_store, root)
+    monkeypatch.setenv("OUROLOOP_ROOT", str(root))
+    study = {"synthetic_proportions": [1.0], "seeds": [5], "loop": IDEAL_LOOP}
+    (presets / "experiments" / "tiny-study.yaml").write_text(yaml.safe_dump(study))
+    done = ouroloop("sweep", "tiny-study", cwd=presets)
+    assert done.returncode == 0, done.stderr
+    assert f"Report: {root}" in done.stdout

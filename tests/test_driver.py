@@ -17,10 +17,10 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.plain import as_text
 from ouroloop.record.locks import StudyLock
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.captions import as_text
 from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import Point, answer, front
 from ouroloop.study.cell import Cell

@@ -158,6 +158,14 @@ def test_what_cannot_be_told_apart_is_not_called_a_bracket() -> None:
     assert lines[4] == "± is one standard error of a mean over seeds; in brackets are the lowest and the highest"
 
 
+def test_an_interval_without_a_lower_end_has_none() -> None:
+    """Of the lowest point nothing is known: it was "between below 0.25, the lowest and 0.75"."""
+    config = config_of(search={"lowest": 0.25, "highest": 0.75, "precision": 0.25, "target_retention": 0.75})
+    near = {0.25: [0.93, 0.74, 0.60], 0.5: [0.92, 0.75, 0.60]}
+    (first, *_) = said(config, near | {0.75: [0.1, 0.12, 0.14]})
+    assert "not separable with 3 seeds: below 0.75 (95 % interval)" in first
+
+
 def test_the_seeds_are_those_of_the_points_that_decide() -> None:
     config = config_of(search={"lowest": 0.25, "highest": 0.75, "precision": 0.25, "max_seeds": 6})
     (first, *_) = said(config, {0.25: [0.9, 0.91] * 3, 0.5: [0.9, 0.91, 0.92], 0.75: [0.1, 0.11, 0.12]})

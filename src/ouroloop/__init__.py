@@ -15,7 +15,7 @@
     science/        functions of texts and datasets
     presets         the files that say what a loop is: preset_files, where they lie; schema, what they may say
     config          what a loop is; errors: what a person can do wrong
-    fetching        when the hub is asked; spawning, how processes begin
+    fetching        when the hub is asked; spawning, how processes begin; plain, what others wrote as text
     testbed/        where texts come from, how they are judged
 
 Arrows point downwards. Importing this is cheap: whatever takes long is imported when it is asked for.

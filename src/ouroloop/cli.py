@@ -33,6 +33,7 @@ from ouroloop.options import (
     Workers,
     recorded,
 )
+from ouroloop.plain import visible
 from ouroloop.preset_files import did_you_mean, shown
 
 # Everything else is imported by the command that needs it: a help page and a typing mistake are answered at once
@@ -55,13 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
         return int(_app(given or ["--help"], prog_name="ouroloop", standalone_mode=False) or 0)
     except (Exception, _interrupted()) as error:
         code, line = _explained(error)
-    print(f"ouroloop: {' '.join(line.splitlines())}", file=sys.stderr)
+    print(f"ouroloop: {visible(' '.join(line.splitlines()))}", file=sys.stderr)
     return code
 
 
 def _note(message: Warning | str, *where: Any, **more: Any) -> None:
     """In one line, without the code that it comes from."""
-    print(f"ouroloop: note: {message}", file=sys.stderr)
+    print(f"ouroloop: note: {visible(str(message))}", file=sys.stderr)
 
 
 def _interrupted() -> type[BaseException]:
@@ -163,6 +164,7 @@ def sweep(
 ) -> int:
     """Run a study over the synthetic proportion. The same command finishes what is missing."""
     from rich.console import Console
+    from rich.markup import escape
 
     from ouroloop.presets import load_preset, preset_name
     from ouroloop.study.config import StudyConfig
@@ -176,7 +178,7 @@ def sweep(
         show_study(study, console, workers or 1)
         return 0
     failed = run_study(study, name, console, workers, on, address)
-    page = load(name).report()
+    page = escape(str(load(name).report()))
     console.print(f"Report: {page}\nRuns: {_UI}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
@@ -347,7 +349,7 @@ def compare(
         for comparison in comparisons:
             print_comparison(Console(), comparison, count)
     for reason in left_out:
-        print(reason, file=sys.stderr)
+        print(visible(reason), file=sys.stderr)
     return 0
 
 

@@ -1,6 +1,5 @@
 """What a person sees of a running loop: phase, loss, time left, and the table of generations so far."""
 
-import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from time import monotonic
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from ouroloop.config import LoopConfig
 from ouroloop.loop.observer import Observer
+from ouroloop.plain import visible
 from ouroloop.testbed.base import as_words
 
 _ROWS = 12
@@ -108,16 +108,21 @@ class LoopView(Observer):
     def __rich__(self) -> RenderableType:
         return Group(fitted(self.table(_ROWS), self._console), self._progress)
 
+    def _say(self, line: str, style: str = "") -> None:
+        """As it is: a name, and where a generation was copied from, may look like markup."""
+        self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
     def loop_started(self, config: LoopConfig, name: str) -> None:
-        self._config, self._title, self._rows, self._copied = config, name, [], 0
+        self._config, self._title, self._rows, self._copied = config, visible(name), [], 0
         self._seconds.clear()
         self._progress.reset(self._generations, total=config.num_generations, description="generations", note="")
         if not self._live:
-            self._console.print(f"{name}: generations 1 to {config.num_generations}", highlight=False)
+            self._say(f"{self._title}: generations 1 to {config.num_generations}")
 
     def texts_lost(self, count: int, num_texts: int) -> None:
-        line = f"{count:,} of {num_texts:,} texts of D_0 do not come back from the model's tokens as they were"
-        self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self._say(
+            f"{count:,} of {num_texts:,} texts of D_0 do not come back from the model's tokens as they were", "yellow"
+        )
 
     def generation_started(self, generation: int) -> None:
         self._started = monotonic()
@@ -131,10 +136,10 @@ class LoopView(Observer):
         self._progress.update(self._steps, completed=step, note=f"loss {nats_per_token:.3f} nats/token")
 
     def ran_short(self, generation: int, shortfall: str) -> None:
-        self._console.print(f"t = {generation}: {shortfall}", style="yellow", markup=False, soft_wrap=True)
+        self._say(f"t = {generation}: {shortfall}", "yellow")
 
     def loop_is_complete(self) -> None:
-        self._console.print(f"{self._title}: already complete", highlight=False)
+        self._say(f"{self._title}: already complete")
 
     def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
         assert self._config is not None
@@ -150,12 +155,10 @@ class LoopView(Observer):
         if not self._live:
             words = self._config.data.testbed.headline.items()
             shares = "  ".join(f"{word} {percent(metrics, key):>6}" for word, key in words)
-            self._console.print(
+            self._say(
                 f"  generation {generation:>3}/{self._config.num_generations}"
                 f"  {shares}  retention {percent(metrics, 'diversity_retention'):>6}"
-                f"  unique {metrics['num_unique']:,.0f}  {source or left}",
-                highlight=False,
-                soft_wrap=True,
+                f"  unique {metrics['num_unique']:,.0f}  {source or left}"
             )
 
     def table(self, rows: int | None = None) -> Table:
@@ -164,7 +167,7 @@ class LoopView(Observer):
         title = f"{self._title}" + (f"   …{len(self._rows) - rows} above" if rows and len(self._rows) > rows else "")
         caption = f"diversity kept  {sparkline(retention)}" if retention else "diversity kept  –"
         caption += f"\n{self._copied} generations copied from other loops, with their times" if self._copied else ""
-        table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+        table = Table(title=Text(title, "table.title"), caption=caption, title_justify="left", caption_justify="left")
         shares = self._config.data.testbed.composition if self._config else {}
         for heading in ("t", *shares, "diversity kept", "unique", "val. loss", "seconds"):
             table.add_column(heading, justify="right")
@@ -208,20 +211,6 @@ def _least_width(columns: Sequence[Column]) -> int:
 
 
 _STYLES = {"True": "green", "False": "red", "malformed": "yellow"}
-_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    """What a model wrote, with what would steer a terminal, turn its direction or break its line spelled out.
-
-    Of control characters the picture that Unicode has for each, of others their number; nothing else changes.
-    """
-
-    def spelled(found: re.Match[str]) -> str:
-        code = ord(found[0])
-        return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else f"<U+{code:04X}>"
-
-    return _HIDDEN.sub(spelled, text)
 
 
 def print_listing(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:

@@ -180,6 +180,27 @@ def test_the_terminal_says_so_too(ideal: LoopConfig) -> None:
     assert "second loop: already complete" in lines
 
 
+@pytest.mark.heavy
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_loop_that_was_renamed_is_text(ideal: LoopConfig, is_terminal: bool) -> None:
+    """To whoever copies from it, on the terminal and in the description of its runs."""
+    first = loop(ideal, study="first")
+    first.store.client.update_run(first.id, name="mine [/old] [bold]<img src=x onerror=alert(1)>\x1b[31m")
+    (old, *_) = generations(first)
+    first.store.client.set_tag(old.id, "mlflow.note.content", "<script>alert(2)</script>")
+    output = StringIO()
+    console = Console(file=output, width=200, force_terminal=is_terminal, color_system=None)
+    with LoopView(console) as view:
+        second = loop(ideal, study="x[/y] [bold]\x1b]0;", observer=view)
+        console.print(view.table())
+    assert "x[/y] [bold]␛]0;" in output.getvalue()
+    assert ("copied from mine [/old] [bold]<img src=x onerror=alert(1)>␛[31m" in output.getvalue()) is not is_terminal
+    note = generations(second)[0].note
+    assert note.startswith(r"Copied from mine \[/old\] \[bold\]\<img src=x onerror=alert(1)\>␛\[31m gen-01, with")
+    assert "<" not in note.replace(r"\<", "")
+
+
 @pytest.mark.usefixtures("root")
 def test_loops_that_differ_in_their_cycle_share_their_first_generation(ideal: LoopConfig) -> None:
     loop(ideal, study="first")

@@ -48,6 +48,12 @@ def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
         assert (folder / "model.safetensors").is_file()
 
 
+@pytest.mark.usefixtures("root")
+def test_one_generation_is_one(ideal: LoopConfig) -> None:
+    run = loop(ideal.changed(num_generations=1))
+    assert run.store.get(run.id).note.startswith("**After 1 generation ")
+
+
 class Ring:
     """Garbage that only a collection finds."""
 

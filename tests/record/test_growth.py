@@ -5,8 +5,10 @@ Fault 28: reports, sweeps and the database grew with loops x generations x metri
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -14,11 +16,14 @@ from rich.console import Console
 
 from ouroloop.config import LoopConfig
 from ouroloop.loop.loop import run_loop
+from ouroloop.record.history import Written
 from ouroloop.record.liveness import Steady
 from ouroloop.record.track import Store
+from ouroloop.report.folder import write_report
 from ouroloop.report.results import read_results
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.driver import run_study
+from tests.report.test_headline import loop, results
 
 
 @pytest.fixture
@@ -77,3 +82,23 @@ def test_nothing_is_asked_for_each_loop_or_generation(ideal: LoopConfig, asked: 
     assert questions[0] == questions[1]
     assert questions[0][0].total() <= 3
     assert questions[0][1].total() <= 12
+
+
+@pytest.mark.heavy
+def test_a_page_of_200_loops_of_50_generations(tmp_path: Path) -> None:
+    """Its size, and the processor's seconds for what of a report grows beside questions: 15 for all of it."""
+    texts = [
+        [(9, 0.1, "True", 3, f"{(100 * k + t) ** 9:x}{rank}") for rank in range(10)]
+        for k in range(200)
+        for t in range(51)
+    ]
+    kept = [0.98**t for t in range(51)]
+    loops = [loop(f"λ = {k // 3 / 70:.3f}", k, kept) for k in range(200)]
+    loops = [
+        replace(one, written={t: Written(texts[51 * k + t], {"1": 5, "2": 4}) for t in range(51)})
+        for k, one in enumerate(loops)
+    ]
+    begun = process_time()
+    path = write_report(results(*loops), tmp_path)
+    assert process_time() - begun < 15
+    assert path.stat().st_size < 2_000_000

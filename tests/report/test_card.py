@@ -1,5 +1,8 @@
 """The card of a model, from numbers alone."""
 
+import re
+from math import exp
+
 import pytest
 
 from ouroloop.config import LoopConfig, StageConfig
@@ -33,11 +36,29 @@ def test_the_largest_origins_are_listed_and_the_rest_is_counted(tiny: LoopConfig
 
 
 def test_intervals(tiny: LoopConfig) -> None:
-    """Wilson's interval at 0 of 40 ends at z²/(n + z²); a mean's is value ± 1.96 standard errors."""
-    text = card(tiny, {"original": 40}, correctness=0.0, diversity_levenshtein=0.5, diversity_levenshtein_stderr=0.1)
+    """Wilson's interval at 0 of 40 ends at z²/(n + z²); a length's is at 95 % on the scale of the logarithm."""
+    text = card(tiny, {"original": 40}, correctness=0.0, mean_length_tokens=8.0, mean_length_tokens_stderr=0.5)
     assert f"(`correctness`) | 0 | 0 to {1.96**2 / (40 + 1.96**2):.4g} |" in text
-    assert "(`diversity_levenshtein`) | 0.5 | 0.304 to 0.696 |" in text
+    assert f"(`mean_length_tokens`) | 8 | {8 / exp(1.96 / 16):.4g} to {8 * exp(1.96 / 16):.4g} |" in text
     assert "false_rate" not in text  # what was not measured is not there
+
+
+@pytest.mark.parametrize(("mean", "error"), [(0.5, 0.1), (0.99, 0.02), (0.01, 0.02), (0.9992, 0.001)])
+def test_an_interval_of_a_mean_stays_in_its_range(tiny: LoopConfig, mean: float, error: float) -> None:
+    """Its ends are those p from which the mean is z standard errors of p away, which shrink towards 0 and 1."""
+    text = card(tiny, {"original": 40}, diversity_levenshtein=mean, diversity_levenshtein_stderr=error)
+    found = re.search(r"\(`diversity_levenshtein`\) \| \S+ \| (\S+) to (\S+) \|", text)
+    assert found is not None
+    low, high = float(found[1]), float(found[2])
+    assert 0 < low < mean < high < 1
+    for end in (low, high):
+        at_end = error * (end * (1 - end) / (mean * (1 - mean))) ** 0.5
+        assert abs(end - mean) == pytest.approx(1.96 * at_end, rel=0.05)  # four digits are shown
+
+
+def test_an_error_that_was_not_seen_gives_no_interval(tiny: LoopConfig) -> None:
+    text = card(tiny, {"original": 40}, diversity_levenshtein=0.5, diversity_levenshtein_stderr=0.0)
+    assert "(`diversity_levenshtein`) | 0.5 |  |" in text
 
 
 @pytest.mark.parametrize("stage", CollapseStage)

@@ -1,17 +1,20 @@
 """Tags and names that somebody edited in the UI: a report stands all the same, and shows them as text."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from ouroloop.config import LoopConfig
+from ouroloop.loop.loop import run_loop
+from ouroloop.plain import as_text, visible
 from ouroloop.record.provenance import cell_tags, create_loop
 from ouroloop.record.track import Store
-from ouroloop.report.captions import as_text
 from ouroloop.report.folder import write_report
 from ouroloop.report.results import read_results
 from ouroloop.science.metrics import entered, may_enter
+from tests.conftest import CommandLine
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -44,6 +47,41 @@ def test_a_tag_that_is_no_number(tiny: LoopConfig, tmp_path: Path, value: str) -
     assert HOSTILE not in page
     for key in KEYS[:3] if value else ():
         assert f"its tag ouroloop.{key} is" in page
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["x\x01y", "\ufffe\u202e", HOSTILE])
+def test_a_loop_that_was_renamed(ouroloop: CommandLine, ideal: LoopConfig, tmp_path: Path, name: str) -> None:
+    """A control character ended the process of a report, by a signal."""
+    store = Store.open()
+    for seed in (1, 2):
+        run = run_loop(ideal.changed(seed=seed), store, name="loop", study="lone")
+        store.client.update_run(run.id, name=name)
+        store.client.set_tag(run.id, "ouroloop.method", name)
+    done = ouroloop("report", "lone", f"--folder={tmp_path / 'report'}")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert (tmp_path / "report" / "depth.png").exists()
+    assert not {"\x01", "\ufffe"} & set("".join(re.findall("<svg.*?</svg>", page)))
+    assert HOSTILE not in page
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("method", ["<img src=x onerror=alert(1)>", "a/b:c", "\x1b[31mred\u202e"])
+def test_a_method_that_no_study_would_take(ouroloop: CommandLine, ideal: LoopConfig, method: str) -> None:
+    store = Store.open()
+    run = run_loop(ideal, store, name="loop", study="lone")
+    store.client.set_tag(run.id, "ouroloop.method", method)
+    done = ouroloop("register", "lone")
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()[1:]
+    assert "skipped: its tag ouroloop.method is no method's name: " in line
+    assert "\x1b" not in line
+    assert store.client.search_registered_models() == []
+    store.client.update_run(run.id, name=method)
+    told = ouroloop("compare", "lone")
+    assert told.stderr.count("\n") == 1
+    assert visible(method) in told.stderr
 
 
 @pytest.mark.parametrize("text", [HOSTILE, "**b** [x](javascript:alert(1)) `c` | # !", "<img src=x onerror=a>\n# x"])

@@ -173,6 +173,16 @@ def text_of(rows: list[Row]) -> str:
     return console.export_text()
 
 
+def test_the_interval_of_a_share_stays_in_its_range() -> None:
+    """Of three seeds near 1 it goes much further down than up."""
+    rows = scored(row("base", {1: 0.9, 2: 0.99, 3: 0.975}))
+    last = rows[0].scores["coverage"].last
+    assert last.low is not None and last.high is not None  # noqa: PT018
+    assert last.mean - last.low > 1 - last.mean, "what ± would leave"
+    assert f"0.955 [{last.low:.3f}, {last.high:.3f}] (0.728)" in text_of(rows)
+    assert "±" not in text_of(rows)
+
+
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     """It may be the only copy of other machines' loops; here the disk is full after 100 bytes."""
     study, rows = StudyConfig.model_validate(STUDY), scored(row("base", {1: 0.2, 2: 0.3}))

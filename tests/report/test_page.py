@@ -10,12 +10,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import vl_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ouroloop.plain import visible
+from ouroloop.report import panels
 from ouroloop.report.captions import MISSING, notes
 from ouroloop.report.figures import drawings
 from ouroloop.report.page import Facts, page
+from ouroloop.report.render import png
 from ouroloop.report.results import Results
 from ouroloop.report.tables import figure_tables, frame, loops
 
@@ -31,10 +35,14 @@ HOSTILE = [
     "'\"`",
     "var(--nothing)",
     "', 1) || alert(1) || ('",
+    "x\x01y",
+    "\ufffe",
+    "\u202ename\u200b",
 ]
 TEXTS = ("loop", "generation", "rank", "count", "share", "verdict", "depth", "expression")
 FACTS = Facts("study", "lead", "", "", {})
 EMPTY = Results("study", None, [])
+SQUARE = vl_convert.svg_to_png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')
 
 
 def tables(**given: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -110,6 +118,19 @@ def test_no_name_leaves_its_place_in_a_drawing(hostile: str) -> None:
     clean, dirty = (read(drawing_of(name)) for name in ("name", hostile))
     assert [tag for tag, _ in dirty.elements] == [tag for tag, _ in clean.elements]
     assert not any(key.startswith("on") or key == "href" for _, attributes in dirty.elements for key in attributes)
+    assert visible(hostile) in dirty.texts  # as it is, but for what is hidden; a control character would end us
+
+
+@pytest.mark.parametrize("name", ['my class="x" loop', "var(--s0)", '<a class="b">', 'role="img"'])
+def test_a_name_that_looks_like_a_drawing_is_drawn_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawing_of(name)
+    assert name in read(drawn).texts
+    assert " class=" not in "".join(re.findall(r"<[^>]*>", drawn))
+    given: list[str] = []
+    monkeypatch.setattr(vl_convert, "svg_to_png", lambda svg, scale: given.append(svg) or SQUARE)
+    png(drawn)
+    assert name in read(given[0]).texts
+    assert "var(--" not in "".join(re.findall(r"<[^>]*>", given[0]))
 
 
 @settings(max_examples=25)
@@ -136,15 +157,37 @@ def test_a_page_asks_for_nothing() -> None:
     assert "unsafe-eval" not in policy
 
 
+def test_a_picture_says_what_it_leaves_out() -> None:
+    columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")
+    kept = frame(columns, [(f"λ = {i}", t, 1, 0.9, 0.9, 0.9, None, None, None) for i in range(30) for t in range(3)])
+    many = ("measure", "title", *columns[:-1], "real", "control")
+    rows = [("mauve", "MAUVE", *row[:-1], None, None) for row in kept.itertuples(index=False)]
+    heat = frame(("loop", "generation", "depth", "share"), [(f"s{i}", t, "1", 1.0) for i in range(7) for t in range(3)])
+    pictures = {
+        **drawings(tables(retention=kept)),
+        **panels.drawing({"measures": frame(many, rows)}),
+        **drawings({"depth": heat}, 3),
+    }
+    for name, said in {
+        "retention": "24 of 30 settings",
+        "measures": "24 of 30 settings",
+        "depth": "3 of 7 loops",
+    }.items():
+        assert f"{said}, evenly chosen; all are in {name}.csv" in read(pictures[name]).texts
+    few = kept[kept["cell"] != "λ = 0"].head(72)
+    assert "evenly chosen" not in drawings(tables(retention=few))["retention"]
+
+
 def test_a_long_study_still_fits() -> None:
     """36 loops of 400 generations: fewer texts, then fewer generations, but never without the last one."""
     text = "( not True ) " * 5
-    rows = [(f"loop-{k}", t, rank, 1, 0.1 + t / 1e4, "True", 1, f"{text}{k * t * rank}")
+    rows = [(f"loop-{k}", t, rank, 1, 0.1 + t / 1e4, "True", 1, f"{text}{(9973 * k + 104729 * t + rank) ** 5:x}")
             for k in range(36) for t in range(401) for rank in (1, 2)]  # fmt: skip
     html = page("title", [], FACTS, tables(expressions=frame(TEXTS, rows)), {})
     kept = embedded(html)["tables"]["expressions"]["rows"]
     assert {row[0] for row in kept} == {f"loop-{k}" for k in range(36)}
     assert {0, 400} <= {row[1] for row in kept} <= set(range(401))
+    assert embedded(html)["tables"]["expressions"]["total"] == len(rows) > len(kept)  # as the page says
     assert len(html) < 1_500_000
     assert (
         len(
@@ -171,3 +214,39 @@ def test_a_caption_speaks_of_what_is_drawn() -> None:
     both = notes(tables(retention=frame(columns, [("a", 0, 3, 1.0, 1.0, 1.0, None, None, 1.0)])))["retention"]
     assert "band" in both
     assert "paper" in both
+
+
+LIVES = ("cell", "loop", "cycle", "proportion", "seed", "half_life", "reached", "median", "paper")
+
+
+def lives(*rows: tuple[float | None, int | None, int | None]) -> pd.DataFrame:
+    """Of loops at these λ, with these half-lives, which are the medians too, and these of the paper."""
+    return frame(LIVES, [(f"λ = {λ}", f"{λ}", "incremental", λ, "1", own, 9, own, paper) for λ, own, paper in rows])
+
+
+@pytest.mark.parametrize(
+    ("rows", "joins", "paper"),
+    [
+        ([(0.5, None, 8), (1.0, 3, 5)], False, "Dotted: the paper."),  # one median is a point
+        ([(0.5, 7, None), (1.0, 3, None)], True, ""),
+        ([(1.0, 3, 5)], False, "A dash: the paper."),
+        ([(0.5, 7, None), (1.0, 3, 5)], True, "A dash: the paper."),
+        ([(None, 3, 5)], False, ""),  # where there is no λ the paper has no mark
+    ],
+)
+def test_a_caption_names_the_lines_and_marks_that_are_drawn(rows: list[Any], joins: bool, paper: str) -> None:
+    given = tables(half_life=lives(*rows))
+    said, drawn = notes(given)["half_life"], drawings(given)["half_life"]
+    assert ("joins medians" in said) is joins
+    assert said.partition("△ had not lost half when it ended.")[2 if "△" in said else 0].endswith(paper)
+    assert ("the paper" in said) is ("the paper" in drawn) is bool(paper)  # there in the legend
+    paths = [attributes for tag, attributes in read(drawn).elements if tag == "path"]
+    dots = [path for path in paths if path.get("stroke-dasharray") == "1,3.5" and "L" in (path["d"] or "")]
+    assert bool(dots) is paper.startswith("Dotted")
+
+
+def test_the_paper_is_not_said_to_be_one_run_where_it_is_the_mean_of_five() -> None:
+    """Figures 8 and 9: those that start from False or from both."""
+    columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")
+    kept = frame(columns, [("truth_label = false_only", t, 5, 0.9, 0.8, 1.0, 0.8, 1.0, 0.9) for t in range(3)])
+    assert "the mean of five from a D_0 that is not all True" in notes(tables(retention=kept))["retention"]

@@ -5,6 +5,7 @@ import csv
 import gzip
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -167,7 +167,9 @@ def test_a_loop_without_retention(tiny: LoopConfig, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("root")
-def test_36_loops_of_50_generations_take_less_than_20_seconds(ideal: LoopConfig, tmp_path: Path) -> None:
+def test_36_loops_of_50_generations_take_less_than_15_seconds_of_the_processor(
+    ideal: LoopConfig, tmp_path: Path
+) -> None:
     """As a study leaves them, but for the models: what is sampled is D_0, ever less of it."""
     store = Store.open()
     config = ideal.changed(
@@ -177,10 +179,16 @@ def test_36_loops_of_50_generations_take_less_than_20_seconds(ideal: LoopConfig,
         for seed in range(3):
             record(store, incremental(config, proportion / 11, seed), "big")
     command = [sys.executable, "-m", "ouroloop", "report", "big", f"--folder={tmp_path / 'report'}"]
-    start = perf_counter()
+    before = seconds_of_children()
     subprocess.run(command, check=True)
-    assert perf_counter() - start < 20
-    assert (tmp_path / "report" / "report.html").stat().st_size < 5_000_000
+    assert seconds_of_children() - before < 15
+    assert (tmp_path / "report" / "report.html").stat().st_size < 1_500_000
+
+
+def seconds_of_children() -> float:
+    """Of the processor: a loaded machine has no others that say anything."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def record(store: Store, config: LoopConfig, study: str) -> None:

@@ -12,7 +12,6 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from ouroloop.config import LoopConfig
-from ouroloop.console import visible
 from ouroloop.loop.loop import run_loop
 from ouroloop.record.track import Store
 from ouroloop.report.findings import findings_json, headline
@@ -110,12 +109,6 @@ def test_what_was_written_enters_the_page_as_data_alone(page: str) -> None:
     assert tables["texts"]["columns"][5:] == ["tokens", "text"]
     texts = [row[-1] for row in tables["texts"]["rows"]]
     assert all(any(hostile in text for text in texts) for hostile in HOSTILE)
-
-
-def test_a_terminal_is_not_steered() -> None:
-    assert visible("\x1b[31mred\x07\t\n\x7f\u202eevil\u2066 \x9b5 é 🐍 שלום") == (
-        "␛[31mred␇␉␊␡<U+202E>evil<U+2066> <U+009B>5 é 🐍 שלום"
-    )
 
 
 def test_a_model_of_text_has_a_name_of_its_own(config: LoopConfig) -> None:

@@ -14,7 +14,7 @@ from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
-from ouroloop.study.status import newest_loops, read_progress, status, study_record, study_table
+from ouroloop.study.status import newest_loops, read_progress, status, status_table, study_record, study_table
 
 KEPT = [1.0, 0.9, 0.5, 0.1]
 
@@ -91,3 +91,21 @@ def test_progress_is_taken_over_whole_or_not_at_all(run: Run, ideal: LoopConfig)
     assert (cell.reached, cell.retention) == (0, {})
     assert read_progress(cell, run)
     assert (cell.reached, cell.retention) == (3, dict(enumerate(KEPT[1:], 1)))
+
+
+HIDDEN = "\x1b]0;x\x07[bold]\u202e"
+
+
+def test_a_terminal_is_not_steered_by_what_is_told(root: Path, ideal: LoopConfig) -> None:
+    """Names of loops and studies, why one failed, and who works on it, in all that prints them."""
+    create_loop(Store.open(), ideal, HIDDEN, f"lone{HIDDEN}", None)
+    (lone,) = status(None)
+    loop = lone["loops"][0] | {"loop": HIDDEN, "error": HIDDEN, "worker": HIDDEN}
+    told = [lone, {"study": HIDDEN, "kind": "grid", "loops": [loop], "seconds_left": None, "error": HIDDEN}]
+    run = Store.open().find(level="loop")[0]
+    for table in (status_table(told), status_table(told, as_one=True), study_table(HIDDEN, [run], {})):
+        console = Console(file=StringIO(), width=300, force_terminal=True, color_system=None)
+        console.print(table)
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert not set(shown) & set(HIDDEN) - set("]0;x[bold]")
+        assert "␛]0;x␇[bold]<U+202E>" in shown

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from ouroloop.config import LoopConfig
 from ouroloop.learner.base import Fitted
+from ouroloop.plain import as_text
 from ouroloop.record import stores
 from ouroloop.record.provenance import code, packages, processor
 from ouroloop.record.run import Run, Series
@@ -134,12 +135,13 @@ def _copy(run: Run, folder: Path | None) -> Generation:
     source = f"{loop.name} {run.name}" if loop else run.name
     own = {"commit": run.tag("commit") or "unknown", "code": run.tag("code") or "unknown"}
     own |= {name: said for name in ("curated", "ran_short") if (said := run.tag(name))}
+    note = run.note.replace("<", "&lt;")  # ours has none, but anybody can edit it
     return Generation(
         run.read_dataset("samples.tsv.gz"),
         run.read_dataset("curated.tsv.gz") if run.tag("curated") else None,
         {name: value for name, value in run.metrics.items() if name not in CURVES},
         {name: run.history(name) for name in CURVES if name in run.metrics},
-        run.note if run.tag("copied_from") else f"Copied from {source}, with its times.\n\n{run.note}",
+        note if run.tag("copied_from") else f"Copied from {as_text(source)}, with its times.\n\n{note}",
         own | {"copied_from": run.tag("copied_from") or run.id},
         None if folder is None else partial(shutil.copytree, folder, dirs_exist_ok=True),
         source=source,

@@ -163,7 +163,8 @@ def _describe_outcome(run: Run, config: LoopConfig) -> None:
     parts = [f"{last[RETENTION]:.1%} of D_0's diversity is left"] if RETENTION in last else []
     parts += [f"{last[key]:.1%} of the samples are {word}" for word, key in config.data.testbed.composition.items()]
     parts.append(f"{last['num_unique']:,.0f} are distinct")
-    headline = f"**After {config.num_generations} generations {', '.join(parts)}.**"
+    after = f"{config.num_generations} generation{'s' * (config.num_generations > 1)}"
+    headline = f"**After {after} {', '.join(parts)}.**"
     run.describe(f"{headline}\n\n{loop_description(config)}")
 
 

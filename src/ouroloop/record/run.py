@@ -36,6 +36,7 @@ from mlflow.entities import (
 )
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from ouroloop.plain import visible
 from ouroloop.record import stores
 from ouroloop.record.liveness import Superseded, held
 from ouroloop.science.dataset import Dataset, DatasetError
@@ -97,7 +98,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        return str(self.entity.info.run_name)
+        """With nothing hidden in it: anybody can edit it."""
+        return visible(str(self.entity.info.run_name))
 
     @property
     def status(self) -> str:
@@ -158,8 +160,9 @@ class Run:
         return Run(self.store, self.id, RunEntity(self.entity.info, RunData(kept, tags=tags)))
 
     def tag(self, key: str) -> str | None:
+        """One of our own, with nothing hidden in it."""
         value: str | None = self.entity.data.tags.get(f"ouroloop.{key}")
-        return value
+        return None if value is None else visible(value)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -54,9 +54,9 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
         said = f"Among the best six of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
         console.print(f"{said}The preset names who is, by `cycles`.", markup=False, soft_wrap=True)
     console.print(
-        "Mean over seeds at the last generation, area under the curve in brackets for coverage. Ranks are of methods "
-        "with all seeds; those that cannot be told apart by coverage (95 %, paired seeds) share one. over: how many "
-        "with a rank it is told apart from and beats. keeps: retention at least 0.95, membership that of the "
+        "Mean over seeds at the last generation [95 % interval], for coverage (area under the curve). Ranks are of "
+        "methods with all seeds; those that cannot be told apart by coverage (95 %, paired seeds) share one. over: how "
+        "many with a rank it is told apart from and beats. keeps: retention at least 0.95, membership that of the "
         "baseline's M_1 less 2 points, coverage 0.9 of that M_1's.",
         style="dim", markup=False, soft_wrap=True,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def _shown(row: Row, key: str) -> str:
 def _with_limits(value: Interval) -> str:
     if value.low is None or value.high is None:
         return f"{value.mean:.3f}"
-    return f"{value.mean:.3f} ±{max(value.high - value.mean, value.mean - value.low):.3f}"
+    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"  # seldom as far below as above
 
 
 def write_board(

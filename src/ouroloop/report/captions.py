@@ -1,12 +1,11 @@
-"""What stands over each figure of a page: its title, what is drawn, and of a figure without data what would fill it.
+"""What stands over each figure of a page: its title, what is drawn, and of a figure without data what would fill it."""
 
-And how a name stands in the text over a run or a model of MLflow.
-"""
-
-import re
 from collections.abc import Callable, Mapping
 
 import pandas as pd
+
+from ouroloop.plain import as_text as as_text  # for folder.py
+from ouroloop.report.figures import joined, rows
 
 _WRITTEN = "What the models write"
 TITLES = {
@@ -101,7 +100,8 @@ def _retention(table: pd.DataFrame) -> str:
     if max(table["seeds"]) > 1:
         said += " Line: mean over seeds; band: lowest to highest."
     if _has(table, "paper"):
-        said += " Dotted: the paper’s single run at m = 10,000, over its own D_0."
+        said += " Dotted: the paper at m = 10,000, over its own D_0: a single run, or the mean of five from a D_0 that "
+        said += "is not all True."
     return said
 
 
@@ -109,12 +109,15 @@ def _half_life(table: pd.DataFrame) -> str:
     by_proportion = table.dropna(subset=["proportion"])
     against = ", against the synthetic proportion λ" if len(by_proportion) else ""
     said = f"First generation that keeps less than half{against}. A mark per loop"
-    if len(set(by_proportion["proportion"])) > 1 and _has(by_proportion, "half_life"):
+    there = rows("half_life", table)
+    if joined(there, "median" if "median" in there.columns else "half_life")[1]:
         said += ", the line joins medians"
     said += "." if not table["half_life"].isna().any() else "; △ had not lost half when it ended."
     if len(by_proportion) and len(by_proportion) < len(table):
         said += " At “no λ” stand the cycles that have none."
-    return f"{said} Dotted: the paper." if _has(by_proportion, "paper") else said
+    _, curves, points = joined(there, "paper")
+    looks = [*(["Dotted"] if curves else []), *(["a dash" if curves else "A dash"] if points else [])]
+    return f"{said} {' or '.join(looks)}: the paper." if looks else said
 
 
 def _unique(table: pd.DataFrame) -> str:
@@ -130,8 +133,3 @@ def _composition(table: pd.DataFrame) -> str:
     said += ": means over seeds." if max(table["seeds"]) > 1 else "."
     said += " Rising truth is not rising quality; it is one label winning."
     return f"{said} Dotted: the upper end of True in the paper." if _has(table, "paper_True") else said
-
-
-def as_text(text: str) -> str:
-    """Markdown that shows what somebody wrote into a name or a tag as it is: no markup, no HTML, no second line."""
-    return re.sub(r"([\\`*_\[\]<>|#!~&])", r"\\\1", " ".join(text.split()))

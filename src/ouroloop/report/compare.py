@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ouroloop.config import ConfigError
 from ouroloop.console import print_listing
+from ouroloop.plain import visible
 from ouroloop.record.track import Store
 from ouroloop.report.models import FoundModel, find_model
 from ouroloop.report.stages import Cell, Found, find_cells, find_stages
@@ -134,7 +135,7 @@ def _texts(*models: FoundModel) -> tuple[Sequence[str], str]:
         if model.generation is not None and model.generation.parent_id is not None:
             loop = model.generation.store.get(model.generation.parent_id)
             try:
-                return loop.read_dataset("original_data.tsv.gz").texts, f"D_0 of {loop.entity.info.run_name}"
+                return loop.read_dataset("original_data.tsv.gz").texts, f"D_0 of {loop.name}"
             except DatasetError as error:
                 raise ConfigError(str(error)) from None
     testbed = models[0].testbed
@@ -177,8 +178,8 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
         return
     total, noun = comparison.summary(), noun_of(comparison.testbed)
     console.print(
-        f"{before}  ->  {after}\n"
-        f"{comparison.reference}: {total[f'num_{noun}']:,} {noun}, softmax at temperature "
+        f"{visible(before)}  ->  {visible(after)}\n"
+        f"{visible(comparison.reference)}: {total[f'num_{noun}']:,} {noun}, softmax at temperature "
         f"{comparison.temperature:g}\n"
         f"Their probability fell more than 10x for {total['share_fell_10x']:.1%}, more than 1,000x for "
         f"{total['share_fell_1000x']:.1%}; it rose more than 10x for {total['share_rose_10x']:.1%}.\n"

@@ -15,7 +15,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ouroloop.report.render import Spec, svg
+from ouroloop.report.render import Spec, spec, svg
 
 Chart = Any
 """Of altair, whose classes for layers, facets and so on have no common one to name."""
@@ -30,7 +30,6 @@ PARTS = ("True", "False", "malformed")
 _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _DASHES = ([1, 0], [9, 4], [3, 4], [12, 4, 3, 4])
 _DOTTED = [1, 3.5]
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
 _WIDTH = {"retention": 760, "half_life": 350, "unique": 350}
 _HEIGHT = {"retention": 340, "half_life": 280, "unique": 280}
 
@@ -47,10 +46,21 @@ def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str
     drawn = {}
     for name, define in _DEFINE.items():
         if name in tables and len(table := rows(name, tables[name])):
-            key = "loop" if name == "depth" else "cell"
-            few = table[table[key].isin(evenly(_names(table, key), most))]
-            drawn[name] = svg(spec(define(few)), name, few)
+            few, said = fewer(name, table, "loop" if name == "depth" else "cell", most)
+            drawn[name] = svg(spec(define(few)) | said, name, few)
     return drawn
+
+
+def fewer(name: str, table: pd.DataFrame, key: str, most: int = PANELS) -> tuple[pd.DataFrame, Spec]:
+    """Of a figure's table the rows of at most so many cells or loops, evenly chosen; and, where that is not all, the
+    title that says so in a picture.
+    """
+    names = _names(table, key)
+    if len(names) <= most:
+        return table, {}
+    said = f"{most} of {len(names)} {'loops' if key == 'loop' else 'settings'}, evenly chosen; all are in {name}.csv"
+    title = {"text": said, "anchor": "start", "color": "var(--soft)", "fontSize": 12, "fontWeight": "normal"}
+    return table[table[key].isin(evenly(names, most))], {"title": title}
 
 
 def rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -154,7 +164,7 @@ def composition(table: pd.DataFrame, is_page: bool = False) -> Chart:
         base.transform_filter("datum.generation === at").mark_rule(color="var(--ink)").encode(x),
     ]
     if is_page:
-        return _layered(layers, alt.param("chosen", value=""), **_WIDE, height=150)
+        return chosen(layers, 150)
     return _panels(layers, table, "cell", 190, 120)
 
 
@@ -183,7 +193,7 @@ def depth(table: pd.DataFrame, is_page: bool = False) -> Chart:
     )
     if is_page:
         size = 14 if len(levels) > 12 else 26
-        return _layered([cells, frame], alt.param("chosen", value=""), **_WIDE, height=size * len(levels))
+        return chosen([cells, frame], size * len(levels))
     wide = max(2, 2 * round(120 / (last + 1)))  # whole pixels: a picture of blurred edges is ten times as large
     return _panels([cells], table, "loop", wide * (last + 1), 14 * len(levels))
 
@@ -251,7 +261,7 @@ def _scale(values: Sequence[float], is_log: bool) -> alt.Scale:
 
 def _looks(names: Sequence[str], table: pd.DataFrame, looks: Sequence[Any], of_paper: Any) -> alt.Scale:
     """One look for each name, and one for the paper's curves where there are any."""
-    has_paper = any(column.startswith("paper") and table[column].notna().any() for column in table.columns)
+    has_paper = any(any(joined(table, column)[1:]) for column in table.columns if column.startswith("paper"))
     domain = [*names, PAPER] if has_paper else list(names)
     return alt.Scale(domain=domain, range=[*looks, of_paper] if has_paper else list(looks))
 
@@ -289,11 +299,23 @@ def _marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str]
 def _published(
     base: alt.Chart, table: pd.DataFrame, key: str, *places: Any, where: str = "true", **mark: Any
 ) -> list[alt.Chart]:
-    """The paper's dotted curve, where it was drawn."""
-    if not table[key].notna().any():
-        return []
+    """The paper's dotted curve, where it was drawn; a dash where that is one point."""
+    by, curves, points = joined(table, key)
     shown = base.transform_filter(f"isValid(datum.{key}) && {where} && indexof(hidden, '{PAPER}') < 0")
-    return [shown.mark_line(strokeDash=_DOTTED, strokeWidth=1.9, strokeCap="round", **mark).encode(*places)]
+    shown = shown.encode(*places)
+    alone = shown.transform_filter(alt.FieldOneOfPredicate(field=by, oneOf=points))
+    return [
+        *([shown.mark_line(strokeDash=_DOTTED, strokeWidth=1.9, strokeCap="round", **mark)] if curves else []),
+        *([alone.mark_point(shape="stroke", size=300, strokeWidth=1.9, opacity=1, **mark)] if points else []),
+    ]
+
+
+def joined(table: pd.DataFrame, key: str) -> tuple[str, list[str], list[str]]:
+    """What a line is drawn for (the name of the column), those with two values of `key` or more, and with one."""
+    is_by_proportion = "proportion" in table.columns
+    by, along = ("group", "proportion") if is_by_proportion else ("cell", "generation")
+    known = table.dropna(subset=[key, along]).groupby(by, sort=False)[along].nunique()
+    return by, list(known.index[known > 1]), list(known.index[known == 1])
 
 
 def _cursor(rule: alt.Chart | None, points: alt.Chart, where: str) -> list[alt.Chart]:
@@ -322,6 +344,11 @@ def _proportions(known: list[float], aside: float | None) -> alt.X:
 
 def _finish(layers: Sequence[alt.Chart], name: str, is_page: bool) -> Chart:
     return _layered(layers, **(_WIDE if is_page else {"width": _WIDTH[name]}), height=_HEIGHT[name])
+
+
+def chosen(layers: Sequence[alt.Chart], height: int, *params: alt.Parameter) -> Chart:
+    """A small chart of a page, of what the parameter `chosen` names."""
+    return _layered(layers, alt.param("chosen", value=""), *params, **_WIDE, height=height)
 
 
 def _layered(layers: Sequence[alt.Chart], *params: alt.Parameter, **properties: Any) -> Chart:
@@ -354,34 +381,6 @@ def evenly(names: Sequence[str], most: int) -> list[str]:
     if len(names) <= most:
         return list(names)
     return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
-
-
-def spec(chart: Chart) -> Spec:
-    soft, ink = "var(--soft)", "var(--ink)"
-    quiet = {
-        "labelColor": soft,
-        "titleColor": soft,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-    }
-    config = {
-        "font": _FONT,
-        "aria": False,
-        "background": "transparent",
-        "view": {"stroke": None},
-        "axis": {
-            **quiet,
-            "gridColor": "var(--line)",
-            "domainColor": soft,
-            "tickColor": "var(--line)",
-            "titlePadding": 8,
-        },
-        "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
-        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "titleFontWeight": "normal"},
-        "line": {"strokeWidth": 2.1, "strokeJoin": "round", "strokeCap": "round"},
-    }
-    return cast(Spec, chart.to_dict(validate=False)) | {"config": config, "padding": 6}
 
 
 _DEFINE: dict[str, Callable[..., Chart]] = {

@@ -14,10 +14,10 @@ import pandas as pd
 from ouroloop.config import LoopConfig
 from ouroloop.report import figures
 from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
-from ouroloop.report.render import svg
+from ouroloop.report.render import spec, svg
 from ouroloop.report.results import Loop, Results, compared
 from ouroloop.report.tables import frame
-from ouroloop.science.statistics import SHARE, UNBOUNDED, interval
+from ouroloop.science.statistics import SHARE, interval
 from ouroloop.study.config import KNOWLEDGE
 
 _COSTS = {"num_drawn": "texts drawn", "train_seconds": "training"}
@@ -62,7 +62,7 @@ def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     define = {"board": standings, "depth_by_method": depth_by_method}
     there = {name: tables[name] for name in define if name in tables and len(tables[name])}
     room = {"padding": {"left": 30, "top": 6, "right": 30, "bottom": 6}}  # a browser's letters may be wider
-    return {name: svg(figures.spec(define[name](rows)) | room, name, rows) for name, rows in there.items()}
+    return {name: svg(spec(define[name](rows)) | room, name, rows) for name, rows in there.items()}
 
 
 def standings(table: pd.DataFrame) -> figures.Chart:
@@ -147,8 +147,7 @@ def _share_at(loops: Sequence[Loop], level: str) -> list[tuple[Any, ...]]:
         tallies = [loop.written[t].depths for loop in loops if t in loop.written]
         values = [tally.get(level, 0) / sum(tally.values()) for tally in tallies if tally]
         if values:
-            is_inside = 0 < sum(values) < len(values)  # an interval in bounds needs a mean inside them
-            mean, low, high, n = interval(values, SHARE if is_inside else UNBOUNDED)
+            mean, low, high, n = interval(values, SHARE)
             found.append((t, n, mean, low, high))
     return found
 

@@ -13,6 +13,7 @@ function by(rows, key) {
   return groups;
 }
 const WRITTEN = DATA.tables.expressions ? "expressions" : "texts"; // as the testbed calls them
+const whole = number => number.toLocaleString("en");
 const isNumber = value => typeof value === "number";
 function percent(share) {
   const value = 100 * share;
@@ -39,7 +40,8 @@ async function plot(box, spec, name, label, marks, params = {}) {
   let view, points = [], at = -1;
   async function draw(wanted = spec) {
     const narrow = chart.clientWidth < 560;
-    const fitted = { ...wanted, datasets: { [name]: records[name] }, ...(narrow && wanted.height > 260 ? { height: 260 } : {}) };
+    const given = wanted.params.map(one => one.name in params && "value" in one ? { ...one, value: params[one.name] } : one);
+    const fitted = { ...wanted, params: given, datasets: { [name]: records[name] }, ...(narrow && wanted.height > 260 ? { height: 260 } : {}) };
     if (view) view.finalize();
     canvas.replaceChildren();
     const options = { mode: "vega-lite", ast: true, actions: false, renderer: "svg", tooltip: false, defaultStyle: false };
@@ -134,15 +136,16 @@ function scales(what, now, choose) {
 }
 
 function dataBelow(box, name, files) {
-  const { columns, rows } = DATA.tables[name], summary = node("summary", {}, "Data, also in ");
+  const { columns, rows, total } = DATA.tables[name], summary = node("summary", {}, "Data, also in ");
   files.forEach((file, i) => summary.append(i ? " and " : "", node("code", {}, file)));
   const details = node("details", {}, summary);
   details.addEventListener("toggle", () => {
     if (!details.open || details.querySelector("table")) return;
     const shown = rows.slice(0, 1000).map(row => row.map(value => [value === null ? "" : value, isNumber(value)]));
     details.append(node("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Data of ${name}` }, table(columns, shown)));
-    if (rows.length > 1000) details.append(node("p", { class: "about" }, `The first 1,000 of ${rows.length.toLocaleString("en")} rows.`));
+    if (rows.length > 1000) details.append(node("p", { class: "about" }, `The first 1,000 of ${whole(rows.length)} rows.`));
   });
+  if (rows.length < total) box.append(node("p", { class: "about" }, `${whole(rows.length)} of ${whole(total)} rows are on this page; all are in ${files[0]}.`));
   box.append(details);
 }
 /** A table of [value, whether it is a number, the cell if it is made already]. */
@@ -170,6 +173,16 @@ async function figure(name, draw) {
     throw error;
   }
   dataBelow(section, name, name === WRITTEN ? [`${name}.csv`] : [`${name}.csv`, `${name}.png`]);
+}
+/** A small chart for each of `shown`, pairs of a name and its rows; `marksOf` makes the marks of one, `more` its parameters. */
+function multiples(box, shown, spec, name, label, marksOf, titleOf = shown => shown[0], more = () => ({})) {
+  const panels = node("div", { class: shown.length > 1 ? "multiples" : "" });
+  box.append(panels);
+  return Promise.all(shown.map(async one => {
+    const panel = node("div", {}, node("b", { class: "name" }, titleOf(one)));
+    panels.append(panel);
+    return plot(panel, spec, name, `${label}, ${titleOf(one)}`, marksOf(one[1]), { chosen: one[0], ...more(one[1]) });
+  }));
 }
 const controls = (...children) => node("div", { class: "controls" }, ...children);
 const at = (view, x, y) => ({ x: view.scale("x")(x), y: view.scale("y")(y) });
@@ -214,24 +227,40 @@ await figure("unique", async (box, rows) => {
 });
 
 const PARTS = ["True", "False", "malformed"], PANELS = 24;
+/** All of them or so many, evenly chosen, as in a picture. */
+const evenly = (names, most) => names.length <= most ? names
+  : Array.from({ length: most }, (_, i) => names[Math.round(i * (names.length - 1) / (most - 1))]);
 await figure("composition", async (box, rows) => {
   const swatch = part => node("span", { class: "key" }, node("span", { class: "swatch", style: `background:var(--${part.toLowerCase()})` }), part);
-  const hasPaper = rows.some(row => isNumber(row.paper_True)), cells = [...by(rows, "cell")];
-  const panels = node("div", { class: cells.length > 1 ? "multiples" : "" });
+  const hasPaper = rows.some(row => isNumber(row.paper_True)), cells = [...by(rows, "cell")], shown = evenly(cells, PANELS);
   box.append(controls(node("div", { class: "legend" }, ...PARTS.map(swatch),
-    ...(hasPaper ? [node("span", { class: "key" }, ...key(-1, "paper, upper end of True"))] : []))), panels);
-  const shown = cells.filter((_, i) => cells.length <= PANELS || !(i % Math.ceil(cells.length / PANELS)));
-  if (shown.length < cells.length) box.append(node("p", { class: "about" }, `${shown.length} of ${cells.length} settings; all are in composition.csv.`));
-  for (const [cell, own] of shown) {
-    const panel = node("div", {}, node("b", { class: "name" }, cell));
-    panels.append(panel);
-    const marks = view => own.map(row => ({
-      id: row.generation, ...at(view, row.generation, 1), y: 4, isColumn: true, title: `generation ${row.generation}`,
-      lines: [...PARTS.map(part => [part.toLowerCase(), part, percent(row[part])]),
-        ...(isNumber(row.paper_True) ? [["ink", "paper, True", percent(row.paper_True)]] : [])] }));
-    await plot(panel, DATA.specs.composition, "composition", `Composition by generation, ${cell}`, marks, { chosen: cell });
-  }
+    ...(hasPaper ? [node("span", { class: "key" }, ...key(-1, "paper, upper end of True"))] : []))));
+  if (shown.length < cells.length) box.append(node("p", { class: "about" }, `${shown.length} of ${cells.length} settings, evenly chosen; all are in composition.csv.`));
+  await multiples(box, shown, DATA.specs.composition, "composition", "Composition by generation", own => view => own.map(row => ({
+    id: row.generation, ...at(view, row.generation, 1), y: 4, isColumn: true, title: `generation ${row.generation}`,
+    lines: [...PARTS.map(part => [part.toLowerCase(), part, percent(row[part])]),
+      ...(isNumber(row.paper_True) ? [["ink", "paper, True", percent(row.paper_True)]] : [])] })));
 });
+
+await figure("measures", async (box, rows) => {
+  const cells = [...by(rows, "cell").keys()], number = value => value.toLocaleString("en", { maximumSignificantDigits: 4 });
+  let hidden = new Set(), charts = [];
+  const ours = row => [color(cells.indexOf(row.cell)), row.cell,
+    number(row.mean) + (isNumber(row.interval_low) ? ` (${number(row.interval_low)} – ${number(row.interval_high)}, n = ${row.seeds})` : "")];
+  const real = row => [["real", "ink", "D₀ itself"], ["control", "soft", "one half of D₀ beside the other"]]
+    .filter(([key]) => isNumber(row[key])).map(([key, look, word]) => [look, word, number(row[key])]);
+  const ends = own => {
+    const values = own.flatMap(row => [row.lowest, row.highest, row.real, row.control]).filter(isNumber);
+    const [low, high] = [Math.min, Math.max].map(end => values.reduce((a, b) => end(a, b)));
+    return low < high ? { low, high } : { low: low - 0.05, high: high + 0.05 };
+  };
+  const marks = own => view => [...by(own, "generation")].map(([t, there]) => ({
+    id: t, ...at(view, t, there[0].mean), y: 4, isColumn: true, title: `generation ${t}`,
+    lines: [...there.filter(row => !hidden.has(row.cell)).map(ours), ...real(there[0])] }));
+  box.append(controls(legend(cells, false, set => { hidden = set; charts.forEach(chart => chart.set({ hidden: [...set] })); })));
+  charts = await multiples(box, [...by(rows, "measure")], DATA.specs.measures, "measures", "By generation", marks, ([, own]) => own[0].title, ends);
+});
+for (const name of ["board", "depth_by_method"]) if (records[name]?.length) dataBelow(document.getElementById(name), name, [`${name}.csv`, `${name}.png`]);
 
 function chooser(label, options, changed) {
   return node("select", { "aria-label": label, onchange: event => changed(event.currentTarget.value) },
@@ -250,8 +279,8 @@ await figure("depth", async (box, rows) => {
   chart = await plot(box, DATA.specs.depth, "depth", "Depth by generation", marks, { chosen: first });
 });
 
-// What would turn the direction of a line, or is not to be seen, is spelled out; the text is a line of its own direction.
-const HIDDEN = /([\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff])/;
+// What would turn the direction of a line, or is not to be seen, is spelled out, as plain.py does; the text is a line of its own direction.
+const HIDDEN = /([\u{0}-\u{1f}\u{7f}-\u{9f}\u{ad}\u{61c}\u{180e}\u{200b}\u{200e}\u{200f}\u{2028}-\u{202e}\u{2060}-\u{206f}\u{d800}-\u{dfff}\u{feff}\u{fff9}-\u{fffb}\u{fffe}\u{ffff}\u{e0000}-\u{e007f}])/u;
 function spelled(part) {
   const code = part.codePointAt(0);
   const shown = code < 0x20 ? String.fromCharCode(0x2400 + code) : `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;

@@ -23,7 +23,8 @@ import pandas as pd
 from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
-from ouroloop.report.render import DAY
+from ouroloop.report.panels import measures
+from ouroloop.report.render import DAY, spec
 from ouroloop.testbed.base import as_words, is_share
 
 MOST_DATA = 300_000
@@ -93,7 +94,7 @@ def _section(name: str, note: str, table: pd.DataFrame, drawing: str) -> str:
     )
     return (
         f'<section class="figure" id="{name}">\n  {heading}\n'
-        f'  <div class="drawn" role="img" aria-label="{TITLES[name]}">{drawing}</div>{without}\n'
+        f'  <div class="drawn" role="img" tabindex="0" aria-label="{TITLES[name]}">{drawing}</div>{without}\n'
         f"{_standings(table) if name == 'board' else ''}</section>"
     )
 
@@ -212,9 +213,11 @@ def _thinned(table: pd.DataFrame, most: int, every: int) -> pd.DataFrame:
 def _specs(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     scaled = {"retention": figures.retention, "unique": figures.unique}
     specs: dict[str, Any] = dict(figures.figures({name: tables[name] for name in tables.keys() - scaled}))
+    if len(tables.get("measures", ())):
+        specs["measures"] = spec(measures(tables["measures"], True))
     for name, draw in scaled.items():
         if len(tables[name]):
-            specs[name] = {scale: figures.spec(draw(tables[name], True, scale == "log")) for scale in ("linear", "log")}
+            specs[name] = {scale: spec(draw(tables[name], True, scale == "log")) for scale in ("linear", "log")}
     return specs
 
 
@@ -222,7 +225,7 @@ def _packed(tables: Mapping[str, pd.DataFrame], specs: Mapping[str, Any], most: 
     columns = {}
     for name in (name for name in TITLES if name in tables):
         table = figures.rows(name, _thinned(tables[name], most, every))
-        columns[name] = {"columns": list(table.columns), "rows": _digits(table)}
+        columns[name] = {"columns": list(table.columns), "rows": _digits(table), "total": len(tables[name])}
     text = json.dumps({"tables": columns, "specs": specs}, separators=(",", ":"), allow_nan=False)
     return gzip.compress(text.encode(), 6, mtime=0)
 

@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ouroloop.report import figures
-from ouroloop.report.render import svg
+from ouroloop.report.render import spec, svg
 
 _WIDTH, _HEIGHT = 190, 130
 
@@ -17,25 +17,31 @@ def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     table = tables.get("measures")
     if table is None or table.empty:
         return {}
-    few = table[table["cell"].isin(figures.evenly(list(dict.fromkeys(table["cell"])), figures.PANELS))]
-    return {"measures": svg(figures.spec(measures(few)), "measures", few)}
+    few, said = figures.fewer("measures", table, "cell")
+    return {"measures": svg(spec(measures(few)) | said, "measures", few)}
 
 
-def measures(table: pd.DataFrame) -> figures.Chart:
+def measures(table: pd.DataFrame, is_page: bool = False) -> figures.Chart:
     """Line: mean over seeds; band: lowest to highest; dotted: D_0 itself; dashed: its one half beside the other."""
+    source = alt.Chart()
+    if is_page:
+        source = alt.Chart(alt.NamedData(name="measures")).transform_filter("datum.measure === chosen")
     cells, titles = list(dict.fromkeys(table["cell"])), list(dict.fromkeys(table["title"]))
     colors = alt.Scale(domain=cells, range=[f"var(--s{i % 7})" for i in range(len(cells))])
     legend = alt.Legend(title=None, orient="bottom", columns=4, symbolOpacity=1, symbolStrokeWidth=2, labelLimit=240)
+    legend = None if is_page else legend
     last = max(1, *table["generation"])
     axis = alt.Axis(format="d", grid=False, values=list(range(1, last + 1, max(1, last // 5))))
-    base = alt.Chart().encode(
+    base = (source.transform_filter("indexof(hidden, datum.cell) < 0") if is_page else source).encode(
         alt.X("generation:Q").scale(domain=[1, last] if last > 1 else [0, 2], nice=False).axis(axis).title(None),
         color=alt.Color("cell:N").scale(colors).legend(legend),
     )
-    y = alt.Y(field="mean", type="quantitative").scale(zero=False).axis(tickCount=4).title(None)
+    # A page says how far the chosen measure goes: a chart of which all is hidden would have no scale
+    ends = {"domain": [alt.ExprRef("low"), alt.ExprRef("high")]} if is_page else {}
+    y = alt.Y(field="mean", type="quantitative").scale(zero=False, **ends).axis(tickCount=4).title(None)
 
     def rule(key: str, **look: Any) -> alt.Chart:
-        real = alt.Chart().transform_filter(f"isValid(datum.{key})").mark_rule(**look)
+        real = source.transform_filter(f"isValid(datum.{key})").mark_rule(**look)
         return real.encode(alt.Y(f"mean({key}):Q").title(None))
 
     layers = [
@@ -44,6 +50,10 @@ def measures(table: pd.DataFrame) -> figures.Chart:
         rule("control", color="var(--soft)", strokeDash=[6, 3]),
         base.mark_line(point=last < 3).encode(y),
     ]
+    if is_page:
+        cursor = source.transform_filter("datum.generation === at").mark_rule(color="var(--ink)", opacity=0.45)
+        ends_of_all = (alt.param("low", value=0), alt.param("high", value=1))
+        return figures.chosen([*layers, cursor.encode(base.encoding.x)], _HEIGHT, *ends_of_all)
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=_WIDTH + 20)
     chart = alt.layer(*layers, data=alt.NamedData(name="measures")).properties(width=_WIDTH, height=_HEIGHT)
     facet = alt.Facet("title:N").sort(titles).title(None).header(header)

@@ -11,7 +11,7 @@ the same cell, the aliases move together to the newly chosen loop; versions are 
 import json
 from collections.abc import Mapping
 from importlib.metadata import version as version_of
-from math import sqrt
+from math import exp, sqrt
 from pathlib import Path
 from platform import python_version
 from tempfile import TemporaryDirectory
@@ -24,19 +24,22 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 from pydantic import BaseModel
+from scipy.special import ndtri
 
 from ouroloop.config import LoopConfig, StageConfig, flatten
 from ouroloop.errors import reason
 from ouroloop.learner.network.subwords import saved
+from ouroloop.plain import as_text
 from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.captions import as_text
 from ouroloop.report.models import language_of
 from ouroloop.report.results import number_of
 from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages
 from ouroloop.science.dataset import Source
 from ouroloop.science.metrics import RETENTION, CollapseStage
+from ouroloop.science.statistics import LEVEL
+from ouroloop.testbed.base import is_share
 
 
 def register(store: Store, study: str) -> list[Entry]:
@@ -213,7 +216,7 @@ _MEANS = {
     "mean_length_tokens": "words of a text",
 }
 _ROWS = 12  # origins that are listed one by one
-_Z = 1.96  # 95 % of a normal distribution
+_Z = float(ndtri((1 + LEVEL) / 2))
 
 
 def criterion(stages: StageConfig) -> str:
@@ -314,11 +317,22 @@ def _writes(config: LoopConfig, generation: int, metrics: Mapping[str, float]) -
 
 
 def _interval(metrics: Mapping[str, float], key: str, is_rate: bool, size: int) -> str:
-    """Wilson's for a rate, which is honest at 0 and 1 too; for a mean, the normal one of its standard error."""
-    value = metrics[key]
+    """Wilson's of a rate; of another mean in [0, 1] too, from as many texts as would give a rate its standard error.
+    One of what has no upper bound is on the scale of the logarithm. An error of nothing is one that was not seen.
+    """
+    value, error = metrics[key], metrics.get(f"{key}_stderr", 0.0)
     if is_rate:
-        middle = (value + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
-        half = _Z / (1 + _Z**2 / size) * sqrt(value * (1 - value) / size + _Z**2 / (4 * size**2))
-        return f"{max(middle - half, 0):.4g} to {min(middle + half, 1):.4g}"
-    error = metrics.get(f"{key}_stderr")
-    return "" if error is None else f"{max(value - _Z * error, 0):.4g} to {value + _Z * error:.4g}"
+        return _wilson(value, size)
+    if not (value and error):
+        return ""
+    if is_share(key) and value < 1:
+        return _wilson(value, value * (1 - value) / error**2)
+    factor = exp(_Z * error / value)
+    return f"{value / factor:.4g} to {value * factor:.4g}"
+
+
+def _wilson(rate: float, n: float) -> str:
+    """Honest at 0 and 1 too."""
+    middle = (rate + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * sqrt(rate * (1 - rate) / n + _Z**2 / (4 * n**2))
+    return f"{max(middle - half, 0):.4g} to {min(middle + half, 1):.4g}"

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ouroloop.config import ConfigError, EmpiricalConfig, LoopConfig, SamplingConfig
+from ouroloop.preset_files import shown
 from ouroloop.record.history import history
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.results import number_of
 from ouroloop.science.metrics import RETENTION, CollapseStage, entered, half_life, stages_of
+from ouroloop.study.method import is_method_name
 
 _USUAL_TEMPERATURE = SamplingConfig.model_fields["temperature"].default
 
@@ -108,21 +110,25 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
     groups: dict[str, dict[str, list[Candidate]]] = {}
     left_out = []
     for run in sorted(newest.values(), key=lambda run: -run.entity.info.start_time):
-        name, config = str(run.entity.info.run_name), recorded_config(run)
+        name, config, method = run.name, recorded_config(run), run.tag("method") or ""
         if config is None:
             left_out.append(Entry(name, "", "", "skipped: recorded by another version of ouroloop"))
         elif run.status != "FINISHED":
             left_out.append(Entry(name, "", "", f"skipped: the loop is not finished ({run.status})"))
+        elif method and not is_method_name(method):
+            left_out.append(
+                Entry(name, "", "", f"skipped: its tag ouroloop.method is no method's name: {shown(method)}")
+            )
         else:
             retention = {t: kept for t, kept in history(run, [RETENTION])[RETENTION].items() if t > 0}
             but_seed = config.changed(seed=0).fingerprint()
-            others = groups.setdefault(registered_name(config, run.tag("method") or ""), {})
+            others = groups.setdefault(registered_name(config, method), {})
             others.setdefault(but_seed, []).append(Candidate(run, config, retention))
     cells = []
     for name, by_settings in sorted(groups.items()):
         newest_settings, *older = by_settings.values()
         left_out += [
-            Entry(str(one.run.entity.info.run_name), "", "", f"skipped: newer loops with other settings are {name}")
+            Entry(one.run.name, "", "", f"skipped: newer loops with other settings are {name}")
             for candidates in older
             for one in candidates
         ]

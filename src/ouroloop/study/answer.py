@@ -149,7 +149,10 @@ def _interval(search: Search, at: dict[float, Point], arm: Arm) -> str:
     if held is None and failed is None:
         return f"is {is_open}{about}not separable {with_seeds} from any λ tried"
     if undecided and not is_open:
-        return f"is {about}not separable {with_seeds}: between {low} and {high} (95 % interval)"
+        where = f"between {low} and {high}"
+        if held is None or failed is None:
+            where = f"below {high}" if held is None else f"at least {low} and {high}"
+        return f"is {about}not separable {with_seeds}: {where} (95 % interval)"
     if held is None or failed is None:
         return f"is {is_open}{low if held is None else f'at least {low} and {high}'} (95 %, {with_seeds})"
     return f"is {is_open}{about}between {low} and {high} (95 % interval, {with_seeds})"

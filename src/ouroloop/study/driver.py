@@ -19,6 +19,7 @@ from rich.live import Live
 
 from ouroloop.config import ConfigError, DataCycle, flatten
 from ouroloop.console import LoopView, StudyLines, fitted
+from ouroloop.plain import visible
 from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, close_dead_runs, running
 from ouroloop.record.locks import HeldElsewhereError, StudyLock, holder
@@ -344,9 +345,8 @@ class _Driver:
         for told in (cell, *self._alike.pop(cell.key, [])):
             self._trials.end(replace(cell, number=told.number), self._config, values)
         if cell.state == "failed":
-            self._console.print(
-                f"{self._config.label(cell.loop)} failed: {cell.error}", style="red", markup=False, soft_wrap=True
-            )
+            said = f"{self._config.label(cell.loop)} failed: {visible(str(cell.error))}"
+            self._console.print(said, style="red", markup=False, soft_wrap=True)
         elif cell.state == "pruned":
             self._console.print(f"{cell.loop.label} ended early: it can no longer change the answer", markup=False)
 

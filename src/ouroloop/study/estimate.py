@@ -10,6 +10,7 @@ from time import perf_counter
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ouroloop.config import DataCycle, LoopConfig, flatten
 from ouroloop.console import in_words
@@ -196,7 +197,7 @@ def plan_table(config: StudyConfig) -> Table:
         loops = config.loops()
         table = Table("loop", "fingerprint", title=f"{len(loops)} {generations}", title_justify="left")
         for loop in loops:
-            table.add_row(config.label(loop), loop.fingerprint()[:12])
+            table.add_row(Text(config.label(loop)), loop.fingerprint()[:12])
         return table
     points = (config.search if config.kind == "search" else config.pareto).lattice()
     title = f"{config.kind}: needs at most {most_loops(config)} {generations}"
@@ -223,7 +224,7 @@ def show_loop(config: LoopConfig, console: Console) -> None:
     learner = require_runnable(config)
     for key, value in flatten(config).items():
         console.print(f"{key} = {spelled(value)}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\n{learner.description}", highlight=False)
+    console.print(f"\n{learner.description}", highlight=False, markup=False)
     with console.status("timing a few steps"):
         of = cost(config)
     console.print(f"{cost_line(loop_totals(config, of), of)}", highlight=False, soft_wrap=True)

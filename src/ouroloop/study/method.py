@@ -11,8 +11,12 @@ from ouroloop.preset_files import did_you_mean
 _CHANGEABLE = ("cycle", "curation", "model", "train", "sampling", "keep_weights", "resources")
 
 
+def is_method_name(name: str) -> bool:
+    return re.fullmatch("[A-Za-z0-9][A-Za-z0-9_ .-]{0,39}", name) is not None
+
+
 def _method_name(name: str) -> str:
-    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_ .-]{0,39}", name):
+    if not is_method_name(name):
         raise ValueError(f"a method is named by up to 40 letters, digits, spaces, '_', '.' and '-', not {name!r}")
     return name
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ouroloop.config import ConfigError
 from ouroloop.console import duration, fitted, percent, sparkline
+from ouroloop.plain import visible
 from ouroloop.record import locks, stores
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.study.cell import Cell, Recorded, State
@@ -113,7 +114,7 @@ def _lone_records() -> dict[str, dict[str, Any]]:
         total = int(run.entity.data.params.get("num_generations", 0))
         kept = [value for step, value in history(run, [RETENTION])[RETENTION].items() if step > 0]
         state: State = "stopped" if is_dead else RUN_STATES[run.status]
-        record["loops"].append(_row(run.entity.info.run_name, state, reached(run), total, kept))
+        record["loops"].append(_row(run.name, state, reached(run), total, kept))
     return records
 
 
@@ -169,7 +170,7 @@ def status_table(studies: list[dict[str, Any]], running_only: bool = False, as_o
     captions = []
     for study in studies:
         table.add_section()
-        table.add_row(Text(study["study"], style="bold"))
+        table.add_row(Text(visible(study["study"]), style="bold"))
         rows = [_shown(loop) for loop in study["loops"] if loop["state"] == "runs" or not running_only]
         for row in [map("\n".join, zip(*rows, strict=True))] if as_one and rows else rows:
             table.add_row(*map(Text, row))  # no markup is looked for
@@ -177,6 +178,7 @@ def status_table(studies: list[dict[str, Any]], running_only: bool = False, as_o
         said = study.get("error") or ", ".join(f"{count} {state}" for state, count in counts.items())
         caption = f"{study['study']}: {said}"
         left = study["seconds_left"]
+        caption = visible(caption)
         captions.append(caption if left is None else f"{caption}; about {duration(left)} left")
     table.caption = Text("\n".join(captions))
     return table
@@ -188,8 +190,8 @@ def _shown(loop: Mapping[str, Any]) -> tuple[str, ...]:
     state = loop["error"] or " on ".join(filter(None, [loop["state"], loop["worker"]]))
     done = f"{loop['generation']}/{loop['num_generations']}"
     return (
-        loop["loop"],
-        " ".join(state.split()),
+        visible(loop["loop"]),
+        visible(" ".join(state.split())),
         done,
         f"{kept[-1]:.1%}" if kept else "–",
         sparkline(kept, width=14),
@@ -231,7 +233,8 @@ def study_table(name: str, loops: "Sequence[Run]", headline: Mapping[str, str]) 
     """The result of each loop of a study, at the last generation that it reached: its testbed's word -> measure."""
     from ouroloop.record.history import history
 
-    title = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: the t that kept less than half"
+    said = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: the t that kept less than half"
+    title = Text(visible(said), "table.title")
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("loop", overflow="fold")  # gives way where the terminal is narrow: figures stay whole
     for heading in ("t", *headline, "kept", "half"):
