@@ -149,6 +149,7 @@ ALONE = {
     "loop/generation": "one generation, as tests and learners know it, without the record",
     "loop/lineage": "what becomes of earlier models is another matter than the order of generations",
     "record/clean": "a command",
+    "report/folder": "the files of a report; Python's face asks for it",
     "report/page": "the page itself",
     "report/ui": "a command",
     "study/answer": "what the driver says at its end, for each kind of study",

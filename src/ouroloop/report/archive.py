@@ -29,10 +29,9 @@ from ouroloop.record.track import Store
 from ouroloop.report import methods
 from ouroloop.report.figures import drawings, headline
 from ouroloop.report.findings import findings_json
-from ouroloop.report.folder import joined
 from ouroloop.report.panels import drawing
 from ouroloop.report.render import png, svg
-from ouroloop.report.results import SPANNED, Loop, Results, in_order
+from ouroloop.report.results import SPANNED, Loop, Results, all_values, in_order
 from ouroloop.report.tables import figure_tables, frame, write_csv
 
 
@@ -195,7 +194,7 @@ def _of_all(configurations: Sequence[dict[str, str]]) -> dict[str, str]:
     Raises:
         ConfigError: they differ in one that a study does not span, or name their cells differently.
     """
-    every = joined([{key: value} for one in configurations for key, values in one.items()
+    every = all_values([{key: value} for one in configurations for key, values in one.items()
                     for value in (values.split(", ") if key in SPANNED else [values])])  # fmt: skip
     for key, values in every.items():
         own = dict.fromkeys(one[key] for one in configurations if key in one)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from ouroloop.plain import as_text as as_text  # for folder.py
 from ouroloop.report.figures import joined, rows
 
 _WRITTEN = "What the models write"
@@ -110,7 +109,7 @@ def _half_life(table: pd.DataFrame) -> str:
     against = ", against the synthetic proportion λ" if len(by_proportion) else ""
     said = f"First generation that keeps less than half{against}. A mark per loop"
     there = rows("half_life", table)
-    if joined(there, "median" if "median" in there.columns else "half_life")[1]:
+    if joined(there, "median")[1]:
         said += ", the line joins medians"
     said += "." if not table["half_life"].isna().any() else "; △ had not lost half when it ended."
     if len(by_proportion) and len(by_proportion) < len(table):

@@ -12,8 +12,8 @@ import yaml
 from altair.utils.schemapi import debug_mode
 
 from ouroloop.console import in_words
+from ouroloop.plain import as_text
 from ouroloop.record import stores
-from ouroloop.report.captions import as_text
 from ouroloop.report.figures import drawings
 from ouroloop.report.findings import at_end, findings_json, headline, progress
 from ouroloop.report.methods import drawing as methods_drawing
@@ -21,7 +21,7 @@ from ouroloop.report.methods import methods_tables
 from ouroloop.report.page import Facts, page
 from ouroloop.report.panels import drawing
 from ouroloop.report.render import png
-from ouroloop.report.results import Results, halving
+from ouroloop.report.results import Results, all_values, halving
 from ouroloop.report.tables import figure_tables, loops, metrics, write_csv
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION
@@ -147,25 +147,12 @@ def _facts(results: Results) -> Facts:
 
 def _configuration(results: Results) -> dict[str, str]:
     """Every parameter with its value, or with all those that the loops have."""
-    every = joined([loop.run.entity.data.params for loop in results.loops])
+    every = all_values([loop.run.entity.data.params for loop in results.loops])
     return {key: values for key, values in every.items() if values}
 
 
 def _software(results: Results) -> dict[str, str]:
     keys = ("uncommitted_changes", "ouroloop_version", "python", "machine", "packages")
     commits = ", ".join(dict.fromkeys(commit for loop in results.loops for commit in loop.commits))
-    of_loops = joined([{key: value for key in keys if (value := loop.run.tag(key))} for loop in results.loops])
+    of_loops = all_values([{key: value for key in keys if (value := loop.run.tag(key))} for loop in results.loops])
     return ({"commit": commits} if commits else {}) | of_loops
-
-
-def joined(records: list[dict[str, str]]) -> dict[str, str]:
-    """Every key with all the values that it has in the records, each once, numbers in their order."""
-    keys = dict.fromkeys(key for record in records for key in record)
-    return {key: ", ".join(sorted({one[key] for one in records if key in one}, key=_numerically)) for key in keys}
-
-
-def _numerically(text: str) -> tuple[float, str]:
-    try:
-        return float(text), text
-    except ValueError:
-        return float("inf"), text

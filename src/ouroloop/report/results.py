@@ -54,6 +54,19 @@ def as_number(label: str | None) -> float | None:
     return number if isfinite(number) else None
 
 
+def all_values(records: list[dict[str, str]]) -> dict[str, str]:
+    """Every key with all the values that it has in the records, each once, numbers in their order."""
+    keys = dict.fromkeys(key for record in records for key in record)
+    return {key: ", ".join(sorted({one[key] for one in records if key in one}, key=_numerically)) for key in keys}
+
+
+def _numerically(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return float("inf"), text
+
+
 @dataclass(frozen=True, repr=False)
 class Loop:
     run: Run
@@ -100,7 +113,7 @@ class Loop:
 
     @property
     def name(self) -> str:
-        return str(self.run.entity.info.run_name)
+        return self.run.name
 
     @property
     def seed(self) -> str:
