@@ -321,7 +321,8 @@ def test_readers_of_an_empty_folder_create_nothing(
     assert ouroloop("leaderboard", "--show", cwd=root).returncode == 0
     for arguments in (
         "status x", "report x", "register x", "compare x", "sample models:/x@y", "clean --older-than=1d --dry-run",
-        "clean --older-than=abc", "ui --port=80000", "leaderboard fig5 --show", "run smoke --train.accelerator=tpu",
+        "clean --older-than=abc", "ui", "ui --port=80000", "leaderboard fig5 --show",
+        "run smoke --train.accelerator=tpu",
     ):  # fmt: skip
         assert ouroloop(*arguments.split(), cwd=root).returncode == 2, arguments
     assert list(root.iterdir()) == []

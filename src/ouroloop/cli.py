@@ -236,7 +236,7 @@ def status(
     if as_json:
         print(json.dumps(studies, indent=2))
     elif not studies:
-        print(f"nothing has run in {stores.runs_folder()} yet")
+        print(f"nothing has run in {stores.asked()} yet")
     else:
         from ouroloop.study.status import fitted_status
 
@@ -279,6 +279,7 @@ def register(study: Study) -> int:
     from ouroloop.record.track import Store
     from ouroloop.report.registry import register as register_study
 
+    stores.require_writable()
     rows = register_study(Store.existing(), study)
     print_listing(Console(), ("model", "alias", "version", "outcome"), rows, f"{study}: registered models")
     return 1 if any(row.outcome.startswith("failed") for row in rows) else 0
@@ -388,7 +389,7 @@ def ui(port: Port = 5000) -> int:
     from ouroloop.record.track import Store
     from ouroloop.report.ui import open_ui
 
-    return open_ui(Store.open(), port)
+    return open_ui(Store.existing(), port)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,6 @@ def leaderboard(
         raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
     name, console = preset_name(preset) + ("-ideal" if fixed else ""), Console()
     with console.status("loading libraries"):
-        from ouroloop.record import stores
         from ouroloop.record.track import Store
         from ouroloop.report.board import show_board, write_board
         from ouroloop.report.leaderboard import board
@@ -59,7 +58,7 @@ def leaderboard(
     filed = read_filed(folder / f"{name}.json")
     missing = study.without([fingerprint for fingerprint, outcome in filed.items() if not outcome.has_failed])
     failed = 0 if show or not missing.loops() else run_study(missing, name, console, workers, on)
-    store = Store.open() if stores.exists() else None
+    store = Store.found()
     rows = board(study, store, name, folder)
     show_board(rows, console, study)
     own, of_whole = ({loop.fingerprint() for loop in each.loops()} for each in (study, whole))

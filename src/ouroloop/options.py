@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -153,7 +154,9 @@ def _presets(incomplete: str) -> list[tuple[str, str]]:
 def recorded(incomplete: str) -> list[str]:
     from ouroloop.record import stores
 
-    return [name for name in stores.known("study") or [] if name.startswith(incomplete)]
+    with suppress(ConfigError):  # a URL that is none: the command says so
+        return [name for name in stores.known("study") or [] if name.startswith(incomplete)]
+    return []
 
 
 LoopPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_loops)]
