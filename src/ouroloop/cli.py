@@ -16,7 +16,9 @@ from ouroloop import __version__
 from ouroloop.errors import ConfigError
 from ouroloop.leaderboard import leaderboard
 from ouroloop.options import (
+    Address,
     AnyPreset,
+    BoardCommand,
     Command,
     Commands,
     Count,
@@ -154,9 +156,7 @@ def sweep(
     preset: StudyPreset,
     workers: Workers = None,
     on: Executor = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of a running Ray cluster; without one Ray is started on this machine.")
-    ] = None,
+    address: Address = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and an estimate of time and disk.")
     ] = False,
@@ -181,7 +181,7 @@ def sweep(
     return 1 if failed else 0
 
 
-_app.command(cls=StudyCommand, options_metavar="[--group.field=value …] [OPTIONS]")(leaderboard)
+_app.command(cls=BoardCommand, options_metavar="[--group.field=value …] [OPTIONS]")(leaderboard)
 
 
 @_app.command(cls=Command)
