@@ -215,12 +215,13 @@ def test_readers_of_a_server_in_which_nothing_has_run_create_nothing(
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        for command in READERS:
-            done = ouroloop(*command.split())
-            nothing = f"nothing has run in {address}"
-            assert nothing in (done.stdout if command == "status" else done.stderr), command
-            assert done.returncode == (0 if command == "status" else 2)
-        server.shutdown()
+        try:
+            done = {command: ouroloop(*command.split()) for command in READERS}
+        finally:
+            server.shutdown()
+    for command, (returncode, stdout, stderr) in done.items():
+        assert f"nothing has run in {address}" in (stdout if command == "status" else stderr), command
+        assert returncode == (0 if command == "status" else 2)
     assert {one.partition(" ")[0] for one in _EmptyMlflow.asked} == {"GET"}
     assert list((tmp_path / "nothing").iterdir()) == []
 
