@@ -229,6 +229,22 @@ def test_help_lists_commands_and_presets(ouroloop: CommandLine) -> None:
     assert "smoke Three quick generations that show every part at work. " in run
     assert "sweep-smoke" not in run
     assert "sweep-smoke A whole study in under two minutes" in sweep
+    leaderboard = " ".join(ouroloop("leaderboard", "--help").stdout.split())
+    assert "text-methods What stops" in leaderboard
+    assert "sweep-smoke" not in leaderboard
+
+
+def test_the_leaderboard_is_run_where_it_is_asked_to(ouroloop: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def run_study(*arguments: object) -> int:
+        asked.extend(arguments[3:])
+        return 1
+
+    monkeypatch.setattr("ouroloop.study.driver.run_study", run_study)
+    options = ["--on=ray", "--address=10.0.0.1:6379", "--workers=3", "--seeds=[999]"]
+    assert ouroloop("leaderboard", "--learner=empirical", *options).returncode == 1
+    assert asked == [3, "ray", "10.0.0.1:6379"]
 
 
 @pytest.mark.heavy
@@ -321,7 +337,8 @@ def test_readers_of_an_empty_folder_create_nothing(
     assert ouroloop("leaderboard", "--show", cwd=root).returncode == 0
     for arguments in (
         "status x", "report x", "register x", "compare x", "sample models:/x@y", "clean --older-than=1d --dry-run",
-        "clean --older-than=abc", "ui --port=80000", "leaderboard fig5 --show", "run smoke --train.accelerator=tpu",
+        "clean --older-than=abc", "ui", "ui --port=80000", "leaderboard fig5 --show",
+        "run smoke --train.accelerator=tpu",
     ):  # fmt: skip
         assert ouroloop(*arguments.split(), cwd=root).returncode == 2, arguments
     assert list(root.iterdir()) == []

@@ -1,6 +1,7 @@
 """Presets and overrides: found where a person expects them, read as a person means them, and every mistake, or
 attack, ends in one line that says what is allowed."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 
 from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig, ModelConfig, flatten
 from ouroloop.preset_files import NotYamlError, described_presets, known_presets, parse
-from ouroloop.presets import load_any, load_preset, preset_name
+from ouroloop.presets import changed, load_any, load_preset, preset_name
 from ouroloop.study.config import StudyConfig
 from tests.conftest import REPOSITORY, TINY
 
@@ -115,6 +116,8 @@ def test_overrides_are_typed() -> None:
         (["model=3"], "model: got 3, allowed is a model"),
         (["model.num_layer=3"], rf"'model.num_layer' \(did you mean model.num_layers\?\); allowed here: {NETWORK}"),
         (["model.kind=empirical"], "empirical trains nothing; leave train out, or write train: null"),
+        (["train=[]"], r"train: got \[\], allowed is keys and values, or null"),
+        (["train={1: 2}"], "unknown key 'train.1'.*; allowed here: num_steps"),
         (["train=null"], "train.num_steps, train.batch_size, train.learning_rate, train.validate_every are missing"),
         (
             ["model.kind=empirical", "train=null", "model.num_layers=3"],
@@ -131,6 +134,29 @@ def test_bad_overrides_are_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_preset("smoke", overrides, LoopConfig)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["train.num_steps=5", "train={batch_size: 3}"], {"train.num_steps": 5, "train.batch_size": 3}),
+        (
+            ["cycle.kind=incremental", "cycle={synthetic_proportion: 0.5}"],
+            {"cycle.kind": "incremental", "cycle.synthetic_proportion": 0.5},
+        ),
+        (
+            ["model={model_type: llama}", "model.options.hidden_act=silu"],
+            {"model.model_type": "llama", "model.options.hidden_act": "silu"},
+        ),
+    ],
+)
+def test_a_section_and_its_fields_are_overridden_in_any_order(
+    overrides: list[str], expected: dict[str, Any], is_turned: bool
+) -> None:
+    config = load_preset("smoke", overrides[::-1] if is_turned else overrides, LoopConfig)
+    found = flatten(config)
+    assert {key: found[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
@@ -242,6 +268,8 @@ def test_figure_3_runs_each_cycle_at_its_own_proportion() -> None:
         loop.cycle.kind.value: loop.cycle.synthetic_proportion
         for loop in load_preset("fig3-4", [], StudyConfig).loops()
     }
+    with pytest.raises(ConfigError, match=r"got 'nonsense', allowed is .* each key 'full_synthetic', 'balanced'"):
+        load_preset("fig3-4", ["synthetic_proportions={nonsense: [1]}"], StudyConfig)
     assert cells == {"full_synthetic": None, "balanced": None, "incremental": 0.1, "expanding": 0.9}
     with pytest.raises(ConfigError, match="fresh_mix needs synthetic_proportions"):
         load_preset("fig3-4", ["cycles=[fresh_mix]"], StudyConfig)
@@ -278,8 +306,10 @@ STUDY = {"synthetic_proportions": [0.0, 1.0]}
             r"so 0.3 would not be run: write synthetic_proportions: \[0.3\]",
         ),
         ({"data": {"truth_label": "false_only"}}, r"write truth_labels: \[false_only\]"),
+        ({"data": {"initialisation": "false_only"}}, r"write truth_labels: \[false_only\]"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:initialisation is called truth_label")
 def test_what_a_studys_own_loop_says_is_run_or_refused(tmp_path: Path, said: dict[str, Any], message: str) -> None:
     """To hold in silence would be the other surprise: with `seeds: [1, 2]` beside it, one of the two must give way.
     A loop preset that is the base of many studies goes on saying what it likes: nobody wrote that for this study."""
@@ -289,6 +319,11 @@ def test_what_a_studys_own_loop_says_is_run_or_refused(tmp_path: Path, said: dic
     child = write(tmp_path, "child", {"base": "study"})
     with pytest.raises(ConfigError, match=message):
         load_preset(str(child), [], StudyConfig)
+    for key, value in {"loop": said, **{f"loop.{section}": inner for section, inner in said.items()}}.items():
+        with pytest.raises(ConfigError, match="a study spans loop"):
+            load_preset("sweep-smoke", [f"{key}={json.dumps(value)}"], StudyConfig)
+        with pytest.raises(ConfigError, match="a study spans loop"):
+            changed(load_preset("sweep-smoke", [], StudyConfig), [f"{key}={json.dumps(value)}"])
 
 
 def test_what_is_run_anyway_may_be_said_and_so_may_defaults(tmp_path: Path) -> None:
@@ -300,11 +335,14 @@ def test_what_is_run_anyway_may_be_said_and_so_may_defaults(tmp_path: Path) -> N
     preset = write(tmp_path, "whole", whole)
     again = load_preset(str(preset), [], StudyConfig)
     assert [loop.fingerprint() for loop in again.loops()] == [loop.fingerprint() for loop in base.loops()]
+    as_it_is = changed(base, [f"loop={base.loop.model_dump_json()}"])  # seed 1 was no news
+    assert [loop.fingerprint() for loop in as_it_is.loops()] == [loop.fingerprint() for loop in base.loops()]
 
 
 def test_options_belong_to_their_model_type() -> None:
     assert model_of().options == {"hidden_act": "relu", "use_parallel_residual": False}
     assert model_of("model.options={}").options == {}
+    assert model_of("model.options={}", "model.options.hidden_act=relu").options == {"hidden_act": "relu"}
     assert model_of("model.model_type=llama").options == {}
     assert model_of("model.model_type=llama", "model.options.hidden_act=relu").options == {"hidden_act": "relu"}
     assert model_of("model.model_type=gpt_neox") == model_of()  # it was that already
@@ -414,7 +452,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("base: smoke\nseed: !!python/name:os.system", "could not determine a constructor"),
         ("base: smoke\nseed: " + "[" * 40_000, "is not valid YAML"),
         ("base: smoke\n? [a, b]\n: c", "unhashable key"),
-        ("base: smoke\n1: 2", "1"),
+        ("base: smoke\n1: 2", "unknown key '1'; allowed here: .*seed"),
         ("#" * 60_000, "has more than 50,000 bytes"),
         (f"base: smoke\ndescription: [{'x' * 5_000}]", r"got \['x+… \(5,004 characters\), allowed is text"),
     ],
@@ -477,6 +515,9 @@ def test_the_lists_of_loops_and_studies_are_complete() -> None:
     loops, studies = described_presets(studies=False), described_presets(studies=True)
     assert sorted([*loops, *studies]) == PRESETS
     assert {name for name in PRESETS if isinstance(load_any(name), StudyConfig)} == studies.keys()
+    boards = [name for name in studies if load_preset(name, [], StudyConfig).methods]
+    assert boards == [*described_presets(studies=True, methods=True)]
+    assert {"leaderboard", "text-methods"} <= set(boards) < studies.keys()
     assert loops["smoke"] == "Three quick generations that show every part at work."
 
 

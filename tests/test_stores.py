@@ -3,14 +3,18 @@
 import os
 import resource
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 from mlflow import MlflowClient
@@ -174,18 +178,107 @@ def test_a_server_that_does_not_answer_is_said_within_seconds(tmp_path: Path) ->
     assert "secret" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("url", "text", "shown"),
-    [
-        ("postgresql://u:p%40ss@h/x", "could not log in with p@ss", "could not log in with ***"),
-        ("postgresql://u:p%40ss@h/x", "cannot open postgresql://u:p%40ss@h/x", "cannot open postgresql://u:***@h/x"),
-        ("", "http://someone:word@host:5000/api failed", "http://someone:***@host:5000/api failed"),
-        ("sqlite:////a/b.db", "sqlite:////a/b.db is gone at 10:30@night", "sqlite:////a/b.db is gone at 10:30@night"),
-    ],
-)
-def test_no_password_is_shown(url: str, text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OUROLOOP_OPTUNA_URL", url)
-    assert stores.masked(text) == shown
+def test_a_postgresql_that_takes_a_connection_and_says_nothing_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "_REACH_SECONDS", 0.2)
+    unanswered = r"no server answers at postgresql://u:\*\*\*@127.0.0.1:\d+/db: timed out"
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConfigError, match=unanswered):
+        stores.require_reachable(f"postgresql://u:pw@127.0.0.1:{silent.getsockname()[1]}/db")
+
+
+class _EmptyMlflow(BaseHTTPRequestHandler):
+    """Of an MLflow server in which nothing has run, what is asked of it."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(f"{self.command} {self.path.partition('?')[0]}")
+        is_alive = self.path == "/health"
+        self.send_response(200 if is_alive else 404)
+        self.end_headers()
+        self.wfile.write(b"OK" if is_alive else b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"}')
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None: ...
+
+
+READERS = ("status", "report x", "clean --older-than=1d --dry-run", "compare x", "sample models:/x@y", "ui")
+
+
+def test_readers_of_a_server_in_which_nothing_has_run_create_nothing(
+    ouroloop: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path / "nothing"))
+    _EmptyMlflow.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _EmptyMlflow) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        try:
+            done = {command: ouroloop(*command.split()) for command in READERS}
+        finally:
+            server.shutdown()
+    for command, (returncode, stdout, stderr) in done.items():
+        assert f"nothing has run in {address}" in (stdout if command == "status" else stderr), command
+        assert returncode == (0 if command == "status" else 2)
+    assert {one.partition(" ")[0] for one in _EmptyMlflow.asked} == {"GET"}
+    assert list((tmp_path / "nothing").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_readers_of_an_empty_database_make_no_tables(
+    postgresql: str, ouroloop: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path / "nothing"))
+    plain = postgresql.replace("+psycopg", "").replace("/postgres", "")
+    with psycopg.connect(f"{plain}/postgres", autocommit=True) as connection:
+        for name in ("empty_mlflow", "empty_optuna"):
+            connection.execute(f"CREATE DATABASE {name}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgresql.replace("/postgres", "/empty_mlflow"))
+    monkeypatch.setenv("OUROLOOP_OPTUNA_URL", postgresql.replace("/postgres", "/empty_optuna"))
+    for command in READERS:
+        assert ouroloop(*command.split()).returncode == (0 if command == "status" else 2)
+    for name in ("empty_mlflow", "empty_optuna"):
+        with psycopg.connect(f"{plain}/{name}") as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            assert tables.fetchall() == []
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("is_in_use", [False, True])
+def test_a_record_that_may_not_be_written_is_read(
+    is_in_use: bool, ouroloop: CommandLine, collapsing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder where SQLite could make no log. Root may write there, so nothing there may have changed."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path / "copy"))
+    monkeypatch.setattr(stores.os, "access", lambda path, mode: False)
+    folder = tmp_path / "copy" / "mlruns"
+    folder.mkdir(parents=True)
+    for name in ("mlflow.db", "optuna.db"):
+        with closing(sqlite3.connect(collapsing / "mlruns" / name)) as database:
+            database.execute("VACUUM INTO ?", [str(folder / name)])
+        stores.log_ahead(folder / name)
+    with closing(sqlite3.connect(folder / "mlflow.db")) as user:
+        if is_in_use:
+            user.execute("SELECT * FROM runs").fetchone()
+        before = sorted(path.name for path in folder.iterdir())
+        assert ("mlflow.db-wal" in before) == is_in_use
+        folder.chmod(0o555)
+        try:
+            assert "collapsing: 4 done" in ouroloop("status").stdout
+            done = ouroloop("report", "collapsing", "--folder", str(tmp_path / "report"))
+            assert (done.returncode, done.stderr) == (0, "")
+            for command in ("register collapsing", "clean --older-than=0m", "ui"):
+                done = ouroloop(*command.split())
+                assert done.returncode == 2
+                assert "marked read-only" in done.stderr
+        finally:
+            folder.chmod(0o755)
+        assert sorted(path.name for path in folder.iterdir()) == before
 
 
 @pytest.mark.heavy

@@ -124,6 +124,7 @@ class StudyResults(Results):
         """Registers each cell's models at the stages of its collapse, and says what became of each alias."""
         from ouroloop.report.registry import register
 
+        stores.require_writable()
         return register(Store.existing(), self.name)
 
     def report(self, folder: str | Path | None = None) -> Path:

@@ -16,7 +16,9 @@ from ouroloop import __version__
 from ouroloop.errors import ConfigError
 from ouroloop.leaderboard import leaderboard
 from ouroloop.options import (
+    Address,
     AnyPreset,
+    BoardCommand,
     Command,
     Commands,
     Count,
@@ -155,9 +157,7 @@ def sweep(
     preset: StudyPreset,
     workers: Workers = None,
     on: Executor = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of a running Ray cluster; without one Ray is started on this machine.")
-    ] = None,
+    address: Address = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and an estimate of time and disk.")
     ] = False,
@@ -183,7 +183,7 @@ def sweep(
     return 1 if failed else 0
 
 
-_app.command(cls=StudyCommand, options_metavar="[--group.field=value …] [OPTIONS]")(leaderboard)
+_app.command(cls=BoardCommand, options_metavar="[--group.field=value …] [OPTIONS]")(leaderboard)
 
 
 @_app.command(cls=Command)
@@ -238,7 +238,7 @@ def status(
     if as_json:
         print(json.dumps(studies, indent=2))
     elif not studies:
-        print(f"nothing has run in {stores.runs_folder()} yet")
+        print(f"nothing has run in {stores.asked()} yet")
     else:
         from ouroloop.study.status import fitted_status
 
@@ -281,6 +281,7 @@ def register(study: Study) -> int:
     from ouroloop.record.track import Store
     from ouroloop.report.registry import register as register_study
 
+    stores.require_writable()
     rows = register_study(Store.existing(), study)
     print_listing(Console(), ("model", "alias", "version", "outcome"), rows, f"{study}: registered models")
     return 1 if any(row.outcome.startswith("failed") for row in rows) else 0
@@ -390,7 +391,7 @@ def ui(port: Port = 5000) -> int:
     from ouroloop.record.track import Store
     from ouroloop.report.ui import open_ui
 
-    return open_ui(Store.open(), port)
+    return open_ui(Store.existing(), port)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """The command that runs the leaderboard, and shows it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ouroloop.errors import ConfigError
-from ouroloop.options import Executor, StudyPreset, Workers
+from ouroloop.options import Address, BoardPreset, Executor, Workers
 from ouroloop.preset_files import shown
+
+if TYPE_CHECKING:
+    from ouroloop.study.config import StudyConfig
 
 _IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]
 _IDEAL_GENERATIONS = 25  # minutes, of one core; drift has gone further by then, t/m, than the network's by its last
@@ -15,13 +18,14 @@ _IDEAL_GENERATIONS = 25  # minutes, of one core; drift has gone further by then,
 
 def leaderboard(
     context: typer.Context,
-    preset: StudyPreset = "leaderboard",
+    preset: BoardPreset = "leaderboard",
     learner: Annotated[
         Literal["network", "empirical"],
         typer.Option(help="The preset's network, or the ideal learner, m = 200."),
     ] = "network",
     workers: Workers = None,
     on: Executor = "local",
+    address: Address = None,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -39,17 +43,9 @@ def leaderboard(
     """
     from rich.console import Console
 
-    from ouroloop.presets import load_preset, preset_name
-    from ouroloop.study.config import StudyConfig
-
-    fixed = _of_ideal(preset) if learner == "empirical" else []
-    whole = load_preset(preset, fixed, StudyConfig)
-    study = load_preset(preset, [*fixed, *context.args], StudyConfig)
-    if not study.methods:
-        raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
-    name, console = preset_name(preset) + ("-ideal" if fixed else ""), Console()
+    name, whole, study = _read(preset, learner == "empirical", context.args)
+    console = Console()
     with console.status("loading libraries"):
-        from ouroloop.record import stores
         from ouroloop.record.track import Store
         from ouroloop.report.board import show_board, write_board
         from ouroloop.report.leaderboard import board
@@ -58,8 +54,8 @@ def leaderboard(
     is_named, folder = folder is not None, folder or RESULTS
     filed = read_filed(folder / f"{name}.json")
     missing = study.without([fingerprint for fingerprint, outcome in filed.items() if not outcome.has_failed])
-    failed = 0 if show or not missing.loops() else run_study(missing, name, console, workers, on)
-    store = Store.open() if stores.exists() else None
+    failed = 0 if show or not missing.loops() else run_study(missing, name, console, workers, on, address)
+    store = Store.found()
     rows = board(study, store, name, folder)
     show_board(rows, console, study)
     own, of_whole = ({loop.fingerprint() for loop in each.loops()} for each in (study, whole))
@@ -74,10 +70,19 @@ def leaderboard(
     return 1 if failed else 0
 
 
-def _of_ideal(preset: str) -> list[str]:
-    """The ideal learner's task, made of the network's, which is validated first."""
-    from ouroloop.presets import load_preset
+def _read(preset: str, is_ideal: bool, overrides: list[str]) -> "tuple[str, StudyConfig, StudyConfig]":
+    """What the board is called, what it is of, and what of that is asked for.
+
+    The ideal learner's task is made of the network's, which is validated first.
+    """
+    from ouroloop.presets import load_preset, preset_name
     from ouroloop.study.config import StudyConfig
 
-    wanted = load_preset(preset, [], StudyConfig).loop.num_generations
-    return [*_IDEAL, f"loop.num_generations={min(wanted, _IDEAL_GENERATIONS)}"]
+    whole, fixed = load_preset(preset, [], StudyConfig), list[str]()
+    if is_ideal:
+        fixed = [*_IDEAL, f"loop.num_generations={min(whole.loop.num_generations, _IDEAL_GENERATIONS)}"]
+        whole = load_preset(preset, fixed, StudyConfig)
+    study = load_preset(preset, [*fixed, *overrides], StudyConfig)
+    if not study.methods:
+        raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
+    return preset_name(preset) + ("-ideal" if is_ideal else ""), whole, study

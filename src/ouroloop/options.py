@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -96,7 +97,7 @@ def _is_stdout_closed() -> bool:
 class LoopCommand(Command):
     """Takes the preset of a loop, with any of its fields as options, and lists what there is."""
 
-    studies = False
+    studies = methods = False
 
     def overridden(self) -> "type[LoopConfig | StudyConfig]":
         from ouroloop.config import LoopConfig
@@ -105,7 +106,7 @@ class LoopCommand(Command):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Presets"):
-            formatter.write_dl(list(described_presets(self.studies).items()))
+            formatter.write_dl(list(described_presets(self.studies, self.methods).items()))
         super().format_epilog(ctx, formatter)
 
 
@@ -116,6 +117,12 @@ class StudyCommand(LoopCommand):
         from ouroloop.study.config import StudyConfig
 
         return StudyConfig
+
+
+class BoardCommand(StudyCommand):
+    """The preset is one that compares methods."""
+
+    methods = True
 
 
 def number_from(low: int, high: int = 999_999_999) -> Any:
@@ -146,6 +153,10 @@ def _studies(incomplete: str) -> list[tuple[str, str]]:
     return [item for item in described_presets(studies=True).items() if item[0].startswith(incomplete)]
 
 
+def _boards(incomplete: str) -> list[tuple[str, str]]:
+    return [item for item in described_presets(studies=True, methods=True).items() if item[0].startswith(incomplete)]
+
+
 def _presets(incomplete: str) -> list[tuple[str, str]]:
     return _loops(incomplete) + _studies(incomplete)
 
@@ -153,11 +164,14 @@ def _presets(incomplete: str) -> list[tuple[str, str]]:
 def recorded(incomplete: str) -> list[str]:
     from ouroloop.record import stores
 
-    return [name for name in stores.known("study") or [] if name.startswith(incomplete)]
+    with suppress(ConfigError):  # a URL that is none: the command says so
+        return [name for name in stores.known("study") or [] if name.startswith(incomplete)]
+    return []
 
 
 LoopPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_loops)]
 StudyPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_studies)]
+BoardPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_boards)]
 AnyPreset = Annotated[
     str | None, typer.Argument(metavar="PRESET", help="Whose values; without it the defaults.", autocompletion=_presets)
 ]
@@ -169,6 +183,9 @@ Workers = Annotated[
     typer.Option(parser=number_from(1), metavar="N", help="Loops at a time: 1, or what a cluster's machines take."),
 ]
 Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")]
+Address = Annotated[
+    str | None, typer.Option(help="Of a running Ray cluster; without one Ray is started on this machine.")
+]
 Port = Annotated[int, typer.Option(parser=number_from(1, 65_535), metavar="N", help="On this machine.")]
 Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same one, the same texts.")]
 Temperature = typer.Option(parser=_temperature, metavar="T", help="Above 0, up to 10.")

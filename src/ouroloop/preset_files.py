@@ -52,8 +52,11 @@ def known_presets() -> list[str]:
     return sorted({path.stem for folder in (HERE, _SHIPPED) for path in folder.glob("*.yaml") if path.is_file()})
 
 
-def described_presets(studies: bool) -> dict[str, str]:
-    """The first sentence of each loop's description, or each study's, by name; one that cannot be read is left out."""
+def described_presets(studies: bool, methods: bool = False) -> dict[str, str]:
+    """The first sentence of each loop's description, or each study's, by name; one that cannot be read is left out.
+
+    With `methods` of those studies alone that compare some.
+    """
 
     @cache
     def tree(path: Path) -> dict[str, Any]:
@@ -62,12 +65,12 @@ def described_presets(studies: bool) -> dict[str, str]:
         except ConfigError:
             return {}
 
-    def is_study(path: Path, seen: tuple[Path, ...] = ()) -> bool:
+    def says(key: str, path: Path, seen: tuple[Path, ...] = ()) -> bool:
         base = tree(path).get("base")
-        if "loop" in tree(path) or not isinstance(base, str) or path in seen:
-            return "loop" in tree(path)
+        if key in tree(path) or not isinstance(base, str) or path in seen:
+            return key in tree(path)
         try:
-            return is_study(find(base, path.parent), (*seen, path))
+            return says(key, find(base, path.parent), (*seen, path))
         except ConfigError:
             return False
 
@@ -75,7 +78,7 @@ def described_presets(studies: bool) -> dict[str, str]:
     return {
         name: re.split(r"(?<=\.)\s", str(tree(path).get("description", "")))[0]
         for name, path in paths.items()
-        if tree(path) and is_study(path) == studies
+        if tree(path) and says("loop", path) == studies and (says("methods", path) or not methods)
     }
 
 

@@ -13,7 +13,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
-from ouroloop.config import RENAMED, ConfigError, CycleConfig, LogicData, LoopConfig, ModelConfig, TrainConfig
+from ouroloop.config import (
+    RENAMED,
+    ConfigError,
+    CycleConfig,
+    LogicData,
+    LoopConfig,
+    ModelConfig,
+    TrainConfig,
+    with_new_names,
+)
 from ouroloop.preset_files import NotYamlError, did_you_mean, find, parse, read, shown
 from ouroloop.schema import allowed, below, fields, is_key, keys
 from ouroloop.study.config import StudyConfig
@@ -56,10 +65,7 @@ def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Co
     if has_loop != (kind is StudyConfig):
         command = "sweep" if has_loop else "run"
         raise ConfigError(f"{preset} is a {'study' if has_loop else 'loop'}: use `ouroloop {command} {preset}`")
-    config = _validated(_merged(tree, _changes(overrides, kind)), kind, preset)
-    if isinstance(config, StudyConfig):
-        _refuse_unheard(config, said)
-    return config
+    return _overridden(tree, overrides, kind, preset, said)
 
 
 def changed(config: Config, overrides: Sequence[str]) -> Config:
@@ -68,15 +74,20 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: an unknown key, a value out of range.
     """
-    kind = type(config)
-    return _validated(_merged(config.model_dump(mode="json"), _changes(overrides, kind)), kind, "configuration")
+    return _overridden(config.model_dump(mode="json"), overrides, type(config), "configuration", {})
 
 
-def _validated(tree: Tree, kind: type[Config], name: str) -> Config:
+def _overridden(tree: Tree, overrides: Sequence[str], kind: type[Config], name: str, said: Tree) -> Config:
+    change, before = _changes(overrides, kind), _spanned_in(tree)
+    whole = _merged(tree, change)
     try:
-        return kind.model_validate(tree)
+        config = kind.model_validate(whole)
     except ValidationError as error:
-        raise ConfigError(f"{name}: {_one_line(error, kind, tree)}") from None
+        raise ConfigError(f"{name}: {_one_line(error, kind, whole)}") from None
+    if isinstance(config, StudyConfig):
+        news = {key: value for key, value in _spanned_in(change).items() if value != before.get(key)}
+        _refuse_unheard(config, said | news)
+    return config
 
 
 def is_study(preset: str) -> bool:
@@ -134,7 +145,7 @@ def _read(preset: str, beside: Path | None = None, seen: tuple[Path, ...] = ()) 
     place = path.resolve()
     if place in seen:
         raise ConfigError(f"{path} is its own base: {' -> '.join(each.stem for each in (*seen, place))}")
-    tree, seen = read(path), (*seen, place)
+    tree, seen = _with_new_names(read(path)), (*seen, place)
 
     def base_of(section: Tree) -> _Read:
         base = section.pop("base")
@@ -142,8 +153,7 @@ def _read(preset: str, beside: Path | None = None, seen: tuple[Path, ...] = ()) 
             raise ConfigError(f"{path}: base: got {shown(base)}, allowed is the name of a preset")
         return _read(base, path.parent, seen)
 
-    loop = tree.get("loop")
-    said = _spanned_in(loop) if isinstance(loop, dict) else {}
+    loop, said = tree.get("loop"), _spanned_in(tree)
     has_own_base = isinstance(loop, dict) and "base" in loop
     if isinstance(loop, dict) and has_own_base:
         tree["loop"] = _merged(base_of(loop).tree, loop)
@@ -155,11 +165,18 @@ def _read(preset: str, beside: Path | None = None, seen: tuple[Path, ...] = ()) 
     return _Read(_merged(below_it.tree, tree), below_it.said | said)
 
 
-def _spanned_in(loop: Tree) -> Tree:
+def _with_new_names(tree: Tree) -> Tree:
+    """Under its names of today a field is merged, and found by whoever looks for it."""
+    named: Tree = with_new_names(tree)
+    inner = {key: value for key, value in named.items() if key in ("loop", "data") and isinstance(value, dict)}
+    return named | {key: _with_new_names(value) for key, value in inner.items()}
+
+
+def _spanned_in(tree: Tree) -> Tree:
     found: Tree = {}
     for key in _SPANNED:
-        value: Any = loop
-        for part in key.split(".")[1:]:
+        value: Any = tree
+        for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
             found[key] = value
@@ -194,20 +211,32 @@ def _changes(overrides: Sequence[str], kind: type[Config]) -> Tree:
         if key in _SPANNED and kind is StudyConfig:
             raise ConfigError(f"a study spans {key}: write --{_SPANNED[key]}=[{value}]")
         try:
-            _set(change, key.split("."), parse(value))
+            said = parse(value)
         except NotYamlError:
             raise ConfigError(
                 f"cannot read the value of --{key}, {shown(value)}; it must be a number, a word or a list"
             ) from None
+        for part in reversed(key.split(".")):
+            said = {part: said}
+        _set(change, (), _with_new_names(said))
     return change
 
 
+class _Whole(Tree):
+    """A section in which nothing stays of what was there before; {} asks for that."""
+
+
 def _set(tree: Tree, path: Sequence[str], value: Any) -> None:
+    """A mapping says of each of its fields what the dotted key would."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            _set(tree, (*path, key), inner)
+        return
     for key in path[:-1]:
         if not isinstance(tree.get(key), dict):
-            tree[key] = {}
+            tree[key] = _Whole() if key in tree else {}
         tree = tree[key]
-    tree[path[-1]] = value
+    tree[path[-1]] = _Whole() if value == {} else value
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any], path: str = "") -> Tree:
@@ -222,7 +251,8 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any], path: str = "") 
         inner = merged.get(key)
         if isinstance(value, dict) and value and isinstance(inner, str | int | float):
             raise ConfigError(f"unknown key '{path}{key}.{next(iter(value))}': {path}{key} has no fields")
-        if isinstance(value, dict) and value and isinstance(inner, dict) and _is_of_kind(key, inner, value):
+        is_change = isinstance(value, dict) and value and not isinstance(value, _Whole)
+        if is_change and isinstance(inner, dict) and _is_of_kind(key, inner, value):
             value = _merged(inner, value, f"{path}{key}.")
         merged[key] = value
     return merged
@@ -241,7 +271,7 @@ def _one_line(error: ValidationError, kind: type[BaseModel], tree: Tree) -> str:
     lacking = [allowed(kind, each["loc"])[0] for each in errors if each["type"] == "missing"]
     missing = list(dict.fromkeys([*lacking, *_lacking_training(tree)]))
     for each in errors:
-        if each["type"] == "extra_forbidden":
+        if each["type"] in ("extra_forbidden", "invalid_key"):
             return _extra(kind, each)
     if missing:
         return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
@@ -267,7 +297,7 @@ def _lacking_training(tree: Tree) -> list[str]:
     if (
         not isinstance(model, dict)
         or model.get("kind", _USUAL_KIND["model"]) != _USUAL_KIND["model"]
-        or loop.get("train")
+        or loop.get("train") is not None
     ):
         return []
     return [f"{prefix}train.{name}" for name, field in TrainConfig.model_fields.items() if field.is_required()]

@@ -148,6 +148,8 @@ def _words(node: Node, definitions: Node) -> str:
         case "array":
             size = f" of at least {node['minItems']}" if "minItems" in node else ""
             return f"a list{size}, each {_words(node['items'], definitions)}"
+        case "object" if names := _resolved(node.get("propertyNames", {}), definitions).get("enum"):
+            return f"keys and values, each key {_listed([repr(name) for name in names], ' or ')}"
     return {"boolean": "true or false", "string": "text", "null": "null"}.get(node.get("type", ""), "keys and values")
 
 

@@ -1,6 +1,7 @@
 """MLflow, and where things are kept.
 
-    stores       folders, store URLs, locks
+    urls         what the URL of a store may be, and what of it a person may see
+    stores       folders, and stores that are there, reachable, writable or not
     track        study -> loop -> generation as nested runs, found and created
     run          one of them, written and read
     history      what a finished loop came to, in one file of its run

@@ -48,6 +48,8 @@ class Freed:
 
 def clean(store: Store, older_than_seconds: float, dry_run: bool) -> list[Freed]:
     """Frees what is older, or with `dry_run` only says what it would free."""
+    if not dry_run:
+        stores.require_writable()
     before, folder = time() - older_than_seconds, stores.runs_folder()
     kinds: dict[str, Iterable[Path]] = {
         "artifacts of deleted runs": _of_deleted_runs(store, folder, before),
@@ -78,7 +80,7 @@ def _study_of(log: Path) -> str:
 def _unheld(found: Iterable[Path]) -> Iterator[Path]:
     """Lock files, each while we hold it."""
     for path in found:
-        with suppress(Timeout), FileLock(path, blocking=False):
+        with suppress(Timeout, PermissionError), FileLock(path, blocking=False):
             yield path
 
 

@@ -3,6 +3,7 @@
 A lock ends with the process that holds it, so nothing has to be told dead by a clock.
 """
 
+import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -57,12 +58,14 @@ def is_alone_held(preset: str, fingerprint: str) -> bool:
 
 
 def _is_held(path: Path) -> bool:
-    if not path.exists():
-        return False
+    """As `FileLock` holds it; asked without writing, since it may be the lock of a record that is only to be read."""
     try:
-        with FileLock(path, blocking=False):
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
-    except Timeout:
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
 
 

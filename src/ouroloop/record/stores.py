@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import sqlite3
+import struct
 import tempfile
 import time
 import uuid
@@ -13,12 +14,17 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 from ouroloop.config import ConfigError
 from ouroloop.errors import reason
 from ouroloop.preset_files import did_you_mean, shown
+from ouroloop.record.urls import VARIABLES, named
+from ouroloop.record.urls import is_server as is_server
+from ouroloop.record.urls import masked as masked
+from ouroloop.record.urls import sqlite_file as sqlite_file
+from ouroloop.record.urls import sqlite_url as sqlite_url
 
 PATIENCE_SECONDS = 60.0
 """How long a database that went away is waited for."""
@@ -26,6 +32,7 @@ PATIENCE_SECONDS = 60.0
 _REACH_SECONDS = 5.0
 _is_given_up = False
 _PORTS = {"postgresql": 5432, "postgres": 5432, "mysql": 3306}
+os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # seconds; psycopg alone waits for 130
 
 Result = TypeVar("Result")
 
@@ -54,37 +61,21 @@ def root_id() -> str:
 
 def tracking_uri() -> str:
     """MLflow's store. Absolute: a relative one would follow the working directory of each process."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(runs_folder() / "mlflow.db")
+    return named("MLFLOW_TRACKING_URI") or sqlite_url(runs_folder() / "mlflow.db")
 
 
 def optuna_url() -> str:
     """Optuna's store, never MLflow's: both keep an `alembic_version` table."""
-    return os.environ.get("OUROLOOP_OPTUNA_URL") or sqlite_url(runs_folder() / "optuna.db")
+    return named("OUROLOOP_OPTUNA_URL") or sqlite_url(runs_folder() / "optuna.db")
 
 
-def is_server(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
+def asked() -> str:
+    """Where is looked for what ran, as a person is told."""
+    return masked(" and ".join(dict.fromkeys(os.environ.get(name) or str(runs_folder()) for name in VARIABLES)))
 
 
-def sqlite_url(path: Path) -> str:
-    """Of an SQLite store, whatever its folder is called: SQLAlchemy takes off one quoting."""
-    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
-
-
-def sqlite_file(url: str) -> Path | None:
-    """Where an SQLite store lies, whether it is there or not; None for a store of another kind."""
-    kind, _, path = url.partition(":///")
-    return Path(unquote(path.partition("?")[0])) if kind.partition("+")[0] == "sqlite" else None
-
-
-def masked(text: str) -> str:
-    """The text without the passwords of the stores, for whatever is printed, logged or recorded."""
-    for url in (os.environ.get("MLFLOW_TRACKING_URI", ""), os.environ.get("OUROLOOP_OPTUNA_URL", "")):
-        with suppress(ValueError):
-            password = urlsplit(url).password
-            for spelled in {password, unquote(password), quote(unquote(password))} if password else ():
-                text = text.replace(spelled, "***")
-    return re.sub(r"(\w+://[^\s:/@]*):[^\s/@]+@", r"\1:***@", text)
+_WOULD_YOU_ENCRYPT = struct.pack("!ii", 8, 80877103)
+"""What every PostgreSQL answers, with S or N, before it is told who asks."""
 
 
 def require_reachable(url: str) -> None:
@@ -100,7 +91,10 @@ def require_reachable(url: str) -> None:
             with closing(urlopen(Request(bare), timeout=_REACH_SECONDS)):  # noqa: S310 - it begins with http
                 pass
         elif place.hostname and (port := place.port or _PORTS.get(place.scheme.partition("+")[0])):
-            socket.create_connection((place.hostname, port), _REACH_SECONDS).close()
+            with socket.create_connection((place.hostname, port), _REACH_SECONDS) as connection:
+                if place.scheme.startswith("postgres"):
+                    connection.sendall(_WOULD_YOU_ENCRYPT)
+                connection.recv(1)  # MySQL's speaks first
     except HTTPError:  # it answers, if not to this question
         pass
     except (OSError, ValueError) as error:
@@ -133,7 +127,32 @@ def is_missing(path: Path) -> bool:
 
 def for_reading(path: Path) -> sqlite3.Connection:
     """A store that is there and may be in use: whoever opens it as read-only leaves its write-ahead log behind."""
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)
+    how = "immutable=1" if _is_frozen(path) else "mode=rw"
+    return sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True)
+
+
+def url_for_reading(url: str) -> str:
+    """Of the same store, where nothing needs to be written."""
+    path = sqlite_file(url)
+    if path is None or not _is_frozen(path):
+        return url
+    place = quote(quote(str(path.resolve())))  # SQLAlchemy takes off one, SQLite the other
+    return f"sqlite+pysqlite:///file:{place}?immutable=1&uri=true"  # without the driver MLflow makes a folder "file:"
+
+
+def _is_frozen(path: Path) -> bool:
+    """Whether nobody writes or may write: SQLite would make a log beside it even to read."""
+    return not _is_open(path) and not path.with_name(f"{path.name}-wal").exists()
+
+
+def _is_open(path: Path) -> bool:
+    return all(place.stat().st_mode & 0o222 and os.access(place, os.W_OK) for place in (path, path.parent))
+
+
+def may_be_written() -> bool:
+    """Whether MLflow's store may be; of one that is no file, its server knows."""
+    path = sqlite_file(tracking_uri())
+    return path is None or _is_open(path)
 
 
 _OWN = {"MLflow": {"experiments", "runs", "metrics"}, "Optuna": {"studies", "trials", "version_info"}}
@@ -203,15 +222,31 @@ def known(*kinds: str) -> list[str] | None:
 
 
 def has_no_studies() -> bool:
-    """Whether Optuna's store is a file that is not there yet; one whose folder was named, and is not, is a mistake."""
+    """Whether Optuna's store is not there yet; a file whose folder was named, and is not, is a mistake."""
     path = sqlite_file(optuna_url())
-    return path is not None and is_missing(path) and (path.parent.is_dir() or path.parent == runs_folder())
+    if path is None:
+        return not _has_table("Optuna", optuna_url(), "studies")
+    return is_missing(path) and (path.parent.is_dir() or path.parent == runs_folder())
 
 
 def exists() -> bool:
-    """Whether there is an MLflow store to read; of one that is no file, its server knows."""
+    """Whether there is an MLflow store to read."""
     path = sqlite_file(tracking_uri())
-    return path is None or not is_missing(path)
+    return not is_missing(path) if path else _has_table("MLflow", tracking_uri(), "experiments")
+
+
+def _has_table(program: str, url: str, table: str) -> bool:
+    """Whether a database has it; whoever opens one with MLflow or Optuna puts theirs there. Others know themselves."""
+    if urlsplit(url).scheme.partition("+")[0] not in _PORTS:
+        return True
+    require_reachable(url)
+    try:
+        from sqlalchemy import create_engine, inspect
+        from sqlalchemy.pool import NullPool
+
+        return bool(inspect(create_engine(url, poolclass=NullPool)).has_table(table))
+    except Exception as error:  # each driver raises its own
+        raise ConfigError(masked(f"cannot open the {program} store {url}: {reason(error)}")) from None
 
 
 def require_store() -> None:

@@ -33,6 +33,7 @@ from ouroloop.errors import reason
 from ouroloop.record import stores
 from ouroloop.record.liveness import Steady
 from ouroloop.record.run import Run
+from ouroloop.record.urls import masked
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its news are none, its errors are raised too
 
@@ -69,35 +70,53 @@ class Store:
             if path is not None and stores.is_missing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 stores.make_whole(path, _create_store)
-            return cls._opened(uri)
+            store = cls._opened(uri, create=True)
+            assert store is not None
+            return store
 
     @classmethod
-    def _opened(cls, uri: str) -> "Store":
+    def _opened(cls, uri: str, create: bool = False) -> "Store | None":
+        """None where the experiment is not there, and is not to be created."""
         try:
             client = cast(MlflowClient, Steady(MlflowClient(uri)))
             experiment = client.get_experiment_by_name(EXPERIMENT)
-            number = _create_experiment(uri) if experiment is None else experiment.experiment_id
-            path = stores.sqlite_file(uri)
-            if experiment is None and path is not None:
-                stores.log_ahead(path)
+            if experiment is None and create:
+                experiment = client.get_experiment(_create_experiment(uri))
+                if path := stores.sqlite_file(uri):
+                    stores.log_ahead(path)
         except Exception as error:  # each kind of store raises its own
-            raise ConfigError(stores.masked(f"cannot open the MLflow store {uri}: {reason(error)}")) from None
-        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            raise ConfigError(masked(f"cannot open the MLflow store {uri}: {reason(error)}")) from None
+        if experiment is None:
+            return None
+        if experiment.lifecycle_stage == "deleted":
             raise ConfigError(
-                f"the experiment {EXPERIMENT!r} was deleted from the MLflow store; to have it back: "
-                f"MLFLOW_TRACKING_URI={stores.masked(uri)} mlflow experiments restore --experiment-id {number}"
+                f"the experiment {EXPERIMENT!r} was deleted from the MLflow store; to have it back: MLFLOW_TRACKING_URI"
+                f"={masked(uri)} mlflow experiments restore --experiment-id {experiment.experiment_id}"
             )
-        return cls(client, number)
+        return cls(client, experiment.experiment_id)
+
+    @classmethod
+    def found(cls) -> "Store | None":
+        """Opens the store to read from it, and creates nothing; None where nothing has run yet.
+
+        Raises:
+            ConfigError: it cannot be opened.
+        """
+        if not stores.exists():
+            return None
+        uri = stores.tracking_uri()
+        stores.require_reachable(uri)
+        stores.require_own("MLflow")
+        return cls._opened(stores.url_for_reading(uri))
 
     @classmethod
     def existing(cls) -> "Store":
-        """Opens the store to read from it.
-
-        Raises:
-            ConfigError: there is none, or it cannot be opened.
-        """
-        stores.require_store()
-        return cls.open()
+        """The same; raises ConfigError where nothing has run yet, too."""
+        store = cls.found()
+        if store is None:
+            stores.require_store()
+            raise ConfigError(f"nothing has run in {masked(stores.tracking_uri())} yet")
+        return store
 
     @property
     def artifact_location(self) -> str:

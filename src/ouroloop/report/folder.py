@@ -32,7 +32,7 @@ _MOST_ROWS = 50  # of the description of a run, for which MLflow has 8,000 chara
 
 
 def write_report(results: Results, folder: Path) -> Path:
-    """Writes the report of a study or loop into `folder` and its run, and returns the page.
+    """Writes the report of a study or loop into `folder`, and its run where it may be, and returns the page.
 
     `report.html` needs no other file. Beside it: a PNG and an SVG for each figure and a CSV for its data,
     `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
@@ -57,7 +57,8 @@ def write_report(results: Results, folder: Path) -> Path:
     for file_name, picture in pngs.items():
         (folder / file_name).write_bytes(picture)
     (folder / "configuration.yaml").write_text(yaml.safe_dump(_configuration(results), sort_keys=False))
-    _log(results, {path.name: content.encode()} | pngs)
+    if stores.may_be_written():
+        _log(results, {path.name: content.encode()} | pngs)
     return path
 
 

@@ -20,6 +20,7 @@ from ouroloop.errors import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.track import Store
+from ouroloop.record.urls import masked
 
 _PREFIX = "mlflow.sharedViewState."
 _PATIENCE = 120  # seconds until the server answers; it takes 5 to 20
@@ -139,11 +140,12 @@ def open_ui(store: Store, port: int) -> int:
     The links are the last that is printed, once it answers; what it says itself goes into a file.
 
     Raises:
-        ConfigError: the port is taken, or may not be used.
+        ConfigError: the port is taken, or may not be used; or the record may not be written.
     """
+    stores.require_writable()  # for the views, and the server's log
     tree, loops = prepare(store)
     if stores.is_server(address := stores.tracking_uri()):
-        _print(stores.masked(address), f"a server of its own: {stores.masked(address)}", tree, loops)
+        _print(masked(address), f"a server of its own: {masked(address)}", tree, loops)
         return 0
     _require_free(port)
     log = stores.runs_folder() / "logs" / "ui.log"
@@ -155,7 +157,7 @@ def open_ui(store: Store, port: int) -> int:
         if not _answers(server, port):
             raise ConfigError(f"MLflow's server does not answer at port {port}; its log is {log}")
         host = f"http://127.0.0.1:{port}"
-        _print(host, f"{stores.masked(address)}; Ctrl-C ends it, its log is {log}", tree, loops)
+        _print(host, f"{masked(address)}; Ctrl-C ends it, its log is {log}", tree, loops)
         return server.wait()
     except Interrupted:
         return 0

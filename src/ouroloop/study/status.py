@@ -87,27 +87,24 @@ def _as_found(study: Recorded) -> dict[str, Any]:
     if begun and not locks.study_is_driven(study.name):
         for cell in begun:
             cell.state = "stopped"
+        from ouroloop.record.track import Store
+
         with suppress(ConfigError):  # without the record, what was noted last has to do
-            for run in reversed(_store().unfinished_loops(study.name)):
+            for run in reversed(Store.existing().unfinished_loops(study.name)):
                 known = cells.get(run.tag("fingerprint") or "")
                 if known is not None:
                     read_progress(known, run)
     return study_record(study.name, config, list(cells.values()), study.num_asked)
 
 
-def _store() -> "Store":
-    from ouroloop.record.track import Store
-
-    return Store.existing()
-
-
 def _lone_records() -> dict[str, dict[str, Any]]:
     if stores.known("lone loop") == []:
         return {}
     from ouroloop.record.history import history
+    from ouroloop.record.track import Store
 
-    records: dict[str, dict[str, Any]] = {}
-    for run in _store().lone_loops():
+    store, records = Store.found(), dict[str, dict[str, Any]]()
+    for run in store.lone_loops() if store else ():
         study = run.tag("study") or ""
         is_dead = run.status == "RUNNING" and not locks.is_alone_held(study, run.tag("fingerprint") or "")
         record = records.setdefault(study, {"study": study, "kind": "loop", "loops": [], "seconds_left": None})

@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.errors import reason
 from ouroloop.record import stores
+from ouroloop.record.urls import masked
 from ouroloop.study.cell import BEGUN, Cell, Recorded, Told, progress_key
 from ouroloop.study.config import StudyConfig
 
@@ -55,7 +56,7 @@ def open_storage() -> RDBStorage:
         return RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
         said = reason(error).removesuffix(f": {url}")
-        raise ConfigError(stores.masked(f"cannot open the Optuna store {url}: {said}")) from None
+        raise ConfigError(masked(f"cannot open the Optuna store {url}: {said}")) from None
 
 
 def _create(url: str) -> None:

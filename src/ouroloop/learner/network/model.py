@@ -12,6 +12,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.activations import ACT2FN
 from transformers.utils import logging as transformers_logging
 
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig
@@ -79,6 +80,10 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> PreTrai
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(built)
         except Exception as error:  # no causal LM head, or an impossible option
+            for key, value in config.options.items():
+                if isinstance(error, KeyError) and error.args == (value,) and "act" in key:  # says no more than that
+                    allowed = ", ".join(sorted(ACT2FN))
+                    raise ConfigError(f"model.options.{key}: got {shown(value)}, allowed is {allowed}") from None
             raise ConfigError(f"model {config.model_type!r} cannot be built: {reason(error)}") from None
     return model
 
