@@ -9,10 +9,13 @@ import torch
 
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner.base import Fitted
+from ouroloop.learner.network import world
 from ouroloop.learner.network.ensemble import mean_of
 from ouroloop.learner.network.fitted import Network
 from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.learner.network.model import build_model
+from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.seeding import Streams
 from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed
 from ouroloop.testbed.tokenizer import WordTokenizer
 from tests.learner import contract
@@ -250,3 +253,21 @@ def test_words_of_the_tokenizer_are_all_that_it_writes() -> None:
     dataset = contract.Dataset.of(["a b", "b", "a"] * 7, contract.Source.ORIGINAL, 0)
     texts = learner.fit(dataset, contract.Streams(1, 1)).sample(200, contract.stream(1, "sampling")).texts
     assert {word for text in texts for word in text.split()} == {"a", "b"}
+
+
+def test_what_others_train_is_scored_on_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On more of them sums have other bits, and how many there are was decided by the machine."""
+
+    class Elsewhere:
+        def call(self, *given: object) -> None:
+            raise TimeoutError
+
+    monkeypatch.setattr(world, "of", lambda *_, **__: Elsewhere())
+    learner, before = NetworkLearner(MODEL, TRAIN.changed(devices=2), SAMPLING, TOKENIZER), torch.get_num_threads()
+    try:
+        torch.set_num_threads(TRAIN.num_threads + 1)
+        with pytest.raises(TimeoutError):
+            learner.fit(Dataset.of(["True"], Source.ORIGINAL, 0), Streams(1, 1))
+        assert torch.get_num_threads() == TRAIN.num_threads
+    finally:
+        torch.set_num_threads(before)
