@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner.base import Fitted
@@ -102,6 +103,13 @@ def test_a_check_refuses_what_would_fail_later(
     parts = {"model": MODEL, "train": TRAIN} | change
     with pytest.raises(ConfigError, match=message):
         NetworkLearner(parts["model"], parts["train"], SAMPLING, TOKENIZER).check()
+
+
+def test_a_check_asks_for_the_compiler_that_a_compiled_network_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(ConfigError, match=r"train\.compile needs a C.. compiler here: .*no-such-compiler"):
+        NetworkLearner(MODEL, TRAIN.changed(compile=True), SAMPLING, TOKENIZER).check()
 
 
 def test_of_a_large_vocabulary_soft_targets_are_the_likeliest() -> None:
