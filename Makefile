@@ -62,7 +62,8 @@ leaderboard: .venv/.installed ## what stops the collapse: every method compared 
 report: .venv/.installed ## what a study or loop found as one HTML page (STUDY=sweep-smoke)
 	$(OUROLOOP) report $(STUDY)
 
-BENCH := $(if $(filter --workers,$(ARGS)),bench_workers.py,$(if $(filter --gpu,$(ARGS)),bench_gpu.py,bench.py $(ARGS)))
+BENCH := $(if $(filter --gpu,$(ARGS)),bench_gpu.py,bench.py) $(ARGS)
+BENCH := $(if $(filter --workers,$(ARGS)),bench_workers.py $(filter-out --workers,$(ARGS)),$(BENCH))
 
 bench: .venv/.installed ## ours against stock here (ARGS=--quick: two minutes, --loop: whole loops, --workers: two against one, --gpu)
 	$(BIN)/python experiments/$(BENCH)

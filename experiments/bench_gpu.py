@@ -104,14 +104,14 @@ def training_rows(config: LoopConfig, device: str, pairs: int, steps: int, size:
     return [*rows, row("ours over nanoGPT's loop", "ratio", *ratios), row("peak", "FLOP/s", peak)]
 
 
-def sampling_row(model: Fitted, config: LoopConfig, device: str, repeats: int) -> Row:
+def sampling_row(model: Fitted, config: LoopConfig, device: str, repeats: int, steps: int) -> Row:
     count, values = config.data.num_examples, []
     for repeat in range(repeats):
         _wait(device)
         start = perf_counter()
         model.sample(count, stream(config.seed, "bench", repeat))
         values.append(count / (perf_counter() - start))
-    return row(f"sampling {count:,} texts of M_1", "texts/s", *values)
+    return row(f"sampling {count:,} texts of M_1 after {steps} steps", "texts/s", *values)
 
 
 def generation_rows(config: LoopConfig) -> list[Row]:
@@ -128,7 +128,7 @@ def measure(config: LoopConfig, device: str, pairs: int, steps: int, size: int) 
     rows = training_rows(config, device, pairs, steps, size)
     short = config.changed(train={"num_steps": steps, "validate_every": steps})
     model = learner_of(short).fit(draw_original(config), Streams(config.seed, 1))
-    return [*rows, sampling_row(model, config, device, 3), *generation_rows(config)]
+    return [*rows, sampling_row(model, config, device, 3, steps), *generation_rows(config)]
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from ouroloop.config import LoopConfig, ModelConfig
 from ouroloop.testbed.logic.testbed import TOKENIZER
 
 BATCH, PIECE = 64, 256
+READ_EVERY = 10  # its log_interval for a model of this size. Unit: steps
 
 
 class _Block(nn.Module):
@@ -63,21 +64,27 @@ def tokens_per_second(config: LoopConfig, texts: list[str], steps: int, device: 
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=is_gpu)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 5_000)
-    start = perf_counter()
+    wait = torch.cuda.synchronize if is_gpu else lambda: None
+
+    def batch() -> list[Tensor]:
+        places = torch.randint(len(stream) - PIECE, (BATCH,)).tolist()
+        both_BL = [torch.stack([stream[place + by : place + by + PIECE] for place in places]) for by in (0, 1)]
+        return [one_BL.pin_memory().to(device, non_blocking=True) for one_BL in both_BL] if is_gpu else both_BL
+
+    start, (ids_BL, labels_BL) = perf_counter(), batch()
     for step in range(steps + warm_up):
         if step == warm_up:
+            wait()
             start = perf_counter()
-        places = torch.randint(len(stream) - PIECE, (BATCH,)).tolist()
-        ids_BL = torch.stack([stream[place : place + PIECE] for place in places])
-        labels_BL = torch.stack([stream[place + 1 : place + PIECE + 1] for place in places])
-        if is_gpu:
-            ids_BL, labels_BL = (x.pin_memory().to(device, non_blocking=True) for x in (ids_BL, labels_BL))
         with torch.autocast(device, torch.bfloat16, enabled=is_gpu):
             loss = F.cross_entropy(compiled(ids_BL).flatten(0, 1), labels_BL.flatten())
+        ids_BL, labels_BL = batch()  # while a GPU computes
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        loss.item()  # as it reads its loss
+        if step % READ_EVERY == 0:
+            loss.item()
+    wait()
     return steps * BATCH * PIECE / (perf_counter() - start)

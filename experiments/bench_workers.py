@@ -8,6 +8,7 @@ report, with the start of every process in it. Of two loops the longer one would
 of 2 out of reach: texts, and so generations, differ in length from seed to seed.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -50,5 +51,8 @@ def main(rounds: int, generations: int, preset: str) -> None:
 
 
 if __name__ == "__main__":
-    rounds, generations, preset = [*sys.argv[1:], *["3", "10", "laptop"][len(sys.argv) - 1 :]]
-    main(int(rounds), int(generations), preset)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", type=int, nargs="?", default=3)
+    parser.add_argument("generations", type=int, nargs="?", default=10)
+    parser.add_argument("preset", nargs="?", default="laptop")
+    main(**vars(parser.parse_args()))

@@ -122,6 +122,8 @@ def large_studies(numbers: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    for name in ("MLFLOW_TRACKING_URI", "OUROLOOP_OPTUNA_URL"):
+        os.environ.pop(name, None)  # stores of yours
     what, numbers = sys.argv[1], [int(one) for one in sys.argv[2:]]
     if what == "loop":
         long_loop(*numbers or [2_000])

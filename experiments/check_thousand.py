@@ -133,5 +133,7 @@ def main(loops: int, results: Path | None = None) -> int:
 
 
 if __name__ == "__main__":
+    for name in ("MLFLOW_TRACKING_URI", "OUROLOOP_OPTUNA_URL"):
+        os.environ.pop(name, None)  # stores of yours
     given = sys.argv[1:]
     sys.exit(main(int(given[0]) if given else 1_000, *map(Path, given[1:])))

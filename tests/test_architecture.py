@@ -192,7 +192,6 @@ THROUGH_OTHERS = {
     "preset_files": "test_presets",
     "record/locks": "test_kills and test_cli",
     "record/provenance": "here, test_loop and test_cache",
-    "record/run": "test_loop",
     "report/captions": "test_page",
     "report/figures": "test_report",
     "report/folder": "test_report",

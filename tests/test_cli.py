@@ -439,6 +439,17 @@ def test_figures_stay_whole_in_a_narrow_pipe(tiny: LoopConfig, width: int) -> No
     assert len(shown) >= {200: 8, 80: 8, 60: 6, 40: 4, 20: 1}[width]
 
 
+def test_the_bar_of_a_training_knows_its_members_and_its_length(tiny: LoopConfig) -> None:
+    """Of three members with twelve steps each, and from M_2 on, which starts at M_1, five."""
+    view = LoopView(Console(quiet=True))
+    train = {"start": "previous", "num_tuning_steps": 5}
+    view.loop_started(tiny.changed(model={"num_members": 3}, train=train), "members")
+    for generation, total in ((1, 36), (2, 15)):
+        view.generation_started(generation)
+        view.phase_started("train")
+        assert view._progress.tasks[-1].total == total
+
+
 @pytest.mark.parametrize("width", [200, 80, 60, 40])
 def test_a_status_in_a_narrow_pipe(width: int) -> None:
     name = "incremental-0.25-empirical-T0.8-s1"

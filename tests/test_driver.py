@@ -128,6 +128,26 @@ def test_a_pruned_loop_ends_as_killed_and_goes_on_when_it_is_wanted_again(
 
 
 @pytest.mark.slow
+def test_loops_in_workers_take_several_devices_each(ouroloop: CommandLine, presets: Path) -> None:
+    """Their processes are started from inside a worker: none runs the command line again, no loop is there twice."""
+    few = {"num_steps": 4, "batch_size": 8, "learning_rate": 0.01, "validate_every": 4, "devices": 2}
+    loop = TINY | {"num_generations": 2, "train": few | {"accelerator": "cpu"}}
+    tree = {"cycles": ["incremental"], "synthetic_proportions": [1.0], "seeds": [1, 2],
+            "loop": {key: value for key, value in loop.items() if key != "seed"}}  # fmt: skip
+    (presets / "experiments" / "together.yaml").write_text(yaml.safe_dump(tree))
+    done = ouroloop("sweep", "together", "--workers=2", cwd=presets)
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = Store.open()
+    runs = store.find(level="loop", study="together")
+    assert sorted((run.tag("seed"), run.status, run.reached) for run in runs) == [
+        ("1", "FINISHED", 2),
+        ("2", "FINISHED", 2),
+    ]
+    assert {run.entity.data.params["train.devices"] for run in runs} == {"2"}
+    assert len(store.find(level="generation")) == 4
+
+
+@pytest.mark.slow
 def test_a_pareto_study_weighs_what_was_really_used(ouroloop: CommandLine, presets: Path) -> None:
     done = ouroloop("sweep", "pareto", cwd=presets)
     assert done.returncode == 0, done.stdout + done.stderr

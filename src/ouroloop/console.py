@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
-from ouroloop.config import LoopConfig
+from ouroloop.config import EmpiricalConfig, LoopConfig
 from ouroloop.loop.observer import Observer
 from ouroloop.plain import visible
 from ouroloop.testbed.base import as_words
@@ -89,7 +89,7 @@ class LoopView(Observer):
         self._config: LoopConfig | None = None
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._seconds: deque[float] = deque(maxlen=5)
-        self._copied = 0
+        self._copied, self._generation = 0, 1
         self._started = monotonic()
 
     def __enter__(self) -> "LoopView":
@@ -125,11 +125,13 @@ class LoopView(Observer):
         )
 
     def generation_started(self, generation: int) -> None:
-        self._started = monotonic()
+        self._started, self._generation = monotonic(), generation
         self._progress.update(self._generations, description=f"generation {generation}")
 
     def phase_started(self, phase: str) -> None:
-        total = self._config.train.num_steps if self._config and self._config.train and phase == "train" else None
+        total, config = None, self._config
+        if phase == "train" and config and config.train and not isinstance(config.model, EmpiricalConfig):
+            total = config.model.num_members * config.train.num_steps_of(self._generation)
         self._progress.reset(self._steps, total=total, description=f"  {phase}", note="")
 
     def trained(self, step: int, nats_per_token: float) -> None:

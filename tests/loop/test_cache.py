@@ -22,6 +22,7 @@ from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.dataset import Dataset, Source
 from tests.conftest import REPOSITORY, TINY
+from tests.learner.network.test_pretrained import folder
 from tests.loop.loops import TIMES, StopAfter, forget, generations, loop, outcome, sampled, watched
 
 IDEAL = {**TINY, "model": {"kind": "empirical"}}
@@ -105,6 +106,22 @@ def test_software_and_processor_count(
     before = key(tiny)
     monkeypatch.setattr(cache, name, lambda: other)
     assert key(tiny) != before
+
+
+def test_a_library_that_some_loops_compute_with_is_in_the_key_of_those(
+    tiny: LoopConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of those that are no part of every loop's; a loop on logic keeps its key."""
+    asked, texts = list[tuple[str, ...]](), Dataset.of(["True"], Source.ORIGINAL, 0)
+    monkeypatch.setattr(cache, "packages", lambda *more: asked.append(more) or {})
+    data = {"kind": "text", "path": "docstrings", "num_examples": 60, "num_held_out": 20}
+    tuned = {"pretrained": str(folder("gpt2, no pad")), "lora_rank": 2}
+    on_text = LoopConfig.model_validate(TINY | {"data": data})
+    ideal = {"model": {"kind": "empirical"}, "train": None}
+    adapted = {"model": tuned, "train": TINY["train"] | {"muon_learning_rate": None}}  # type: ignore[operator]
+    for config in (tiny, on_text, *(LoopConfig.model_validate(TINY | {"data": data} | to) for to in (ideal, adapted))):
+        key(config, training_set=texts)
+    assert asked == [(), ("tokenizers",), (), ("tokenizers", "peft")]
 
 
 # What is found by it

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ouroloop.config import LoopConfig
+from ouroloop.learner import learner_of
 from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.loop.lineage import Lineage
 from ouroloop.presets import load_preset
@@ -89,6 +90,20 @@ def test_a_learner_of_no_earlier_models_keeps_no_weights_beside(tiny: LoopConfig
     with pytest.raises(Interrupted):
         loop(tiny.changed(keep_weights="none"), observer=StopAfter(3, "train"))
     assert folders(Store.open().find(level="loop")[0]) == []
+
+
+def test_a_long_loop_keeps_of_its_runs_only_what_may_be_asked_for(tiny: LoopConfig) -> None:
+    """Else its memory had a slope: of a run with its metrics, some 3 kB a generation."""
+    run = Store.open().create("gen-01", None, {"level": "generation", "key": "of M_1"})
+    run.log_series({"correctness": [(1, 0.5)]})
+    given = run.store.get(run.id)
+    without, learning = (Lineage(learner_of(config), 1, 9) for config in (tiny, tiny.changed(train=ALL)))
+    for lineage in (without, learning):
+        lineage.enter(1, given)
+    assert (without.runs, without.parent_key(2)) == ({}, "")
+    assert (learning.runs[1].metrics, learning.parent_key(2)) == ({}, "of M_1")
+    assert "mlflow.runName" in given.entity.data.tags
+    assert "mlflow.runName" not in learning.runs[1].entity.data.tags
 
 
 @pytest.mark.heavy

@@ -116,6 +116,10 @@ class TrainConfig(Section):
         fields = ("targets", "num_teachers", "teaching", "soft_top_k", "start", "num_tuning_steps", "extrapolation")
         return self.changed(**{name: type(self).model_fields[name].default for name in fields})
 
+    def num_steps_of(self, generation: int) -> int:
+        """Optimizer steps of each network of M_t: there is no model yet that M_1 could start at."""
+        return self.num_steps if generation == 1 or self.num_tuning_steps is None else self.num_tuning_steps
+
     @property
     def num_previous(self) -> int | None:
         """How many of the latest models a training is given; None for all of them."""

@@ -23,11 +23,10 @@ from ouroloop.config import LoopConfig
 from ouroloop.learner.base import Fitted
 from ouroloop.plain import as_text
 from ouroloop.record import stores
-from ouroloop.record.provenance import code, packages, processor
+from ouroloop.record.provenance import code, libraries, packages, processor
 from ouroloop.record.run import Run, Series
 from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import Dataset, DatasetError
-from ouroloop.science.likeness import LIBRARIES
 from ouroloop.testbed.base import Sample
 
 CURVES = ("train_loss_nats_per_token", "validation_loss_nats")
@@ -73,7 +72,7 @@ def key(
         "generation": generation,
         "exact": generation % config.exact_every == 0,
         "code": code(),
-        "packages": packages() if config.data.feature_model is None else packages(*LIBRARIES),
+        "packages": packages(*libraries(config)),
         "device": device,
         "processor": processor(),
     }

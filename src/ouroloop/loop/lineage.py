@@ -22,7 +22,7 @@ class Lineage:
     seed: int
     num_generations: int
     runs: dict[int, Run] = field(default_factory=dict)
-    """Of the generations so far."""
+    """Of the generations so far, without their metrics; none for a learner of no earlier models."""
     models: dict[int, Fitted] = field(default_factory=dict)
     """Those at hand, of the ones that the next generation may ask for."""
     num_dropped: int = 0
@@ -51,7 +51,8 @@ class Lineage:
 
     def enter(self, number: int, run: Run, model: Fitted | None = None) -> None:
         """A generation is on record, and its model at hand if it was computed here."""
-        self.runs[number] = run
+        if self.learner.num_previous != 0:
+            self.runs[number] = run.narrowed([])
         if model is not None and self.is_needed(number):
             self.models[number] = model
 

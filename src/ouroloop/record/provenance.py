@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -17,11 +17,12 @@ import yaml
 from pydantic import ValidationError
 
 from ouroloop import __version__
-from ouroloop.config import LoopConfig, flatten
+from ouroloop.config import LoopConfig, PretrainedModelConfig, flatten
 from ouroloop.record import stores
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.dataset import Dataset, DatasetError, Source
+from ouroloop.science.likeness import LIBRARIES
 
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
 _DECISIVE = ("config", "testbed", "science", "learner", "loop")
@@ -68,7 +69,17 @@ def packages(*more: str) -> dict[str, str]:
     return {name: version(name) for name in (*always, *more)}
 
 
-def software(device: str) -> dict[str, Any]:
+def libraries(config: LoopConfig) -> Iterator[str]:
+    """Those that compute in this loop and not in every one."""
+    if isinstance(config.model, PretrainedModelConfig) or (config.train and config.data.kind == "text"):
+        yield "tokenizers"  # whose tokens are the model's own, or learnt of D_0
+    if isinstance(config.model, PretrainedModelConfig) and config.model.lora_rank is not None:
+        yield "peft"
+    if config.data.feature_model is not None:
+        yield from LIBRARIES
+
+
+def software(device: str, *more: str) -> dict[str, Any]:
     """Commit, versions and machine, for the record of a loop."""
     changes = _git("status", "--porcelain") if commit() != "unknown" else None
     return {
@@ -78,7 +89,7 @@ def software(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "processor": processor(device),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {name: version(name) for name in (*_PACKAGES, *more)},
     }
 
 
@@ -113,7 +124,7 @@ def record_origin(
 
     `device` is the learner's. A loop keeps the name of the processor that it began on.
     """
-    environment = software(device)
+    environment = software(device, *libraries(config))
     began_on = run.tag("processor") or environment["processor"]
     run.log_params(
         {

@@ -265,11 +265,15 @@ class Run:
         self.store.client.log_inputs(self.id, datasets=[inputs])
 
     def log_model(self, name: str, folder: Path, generation: int, tags: Mapping[str, str]) -> None:
-        """A transformers folder as the logged model of this run; one left half-written is replaced."""
+        """A transformers folder as the logged model of this run; one left half-written is replaced. Only one that is
+        whole becomes the run's output: MLflow gives outputs in no order, and takes none back.
+        """
         client = self.store.client
         query = f"source_run_id = '{self.id}'"
         for old in client.search_logged_models([self.store.experiment_id], query):
             if old.status == LoggedModelStatus.READY:  # of an earlier attempt, and the same bit for bit
+                if self.store.get(self.id).model_id is None:
+                    client.log_outputs(self.id, [LoggedModelOutput(old.model_id, generation)])
                 return
             client.delete_logged_model(old.model_id)
         model = client.create_logged_model(
@@ -280,8 +284,8 @@ class Run:
             model_type="causal-lm",
         )
         client.log_model_artifacts(model.model_id, str(folder))
-        client.log_outputs(self.id, [LoggedModelOutput(model.model_id, generation)])
         client.finalize_logged_model(model.model_id, "READY")
+        client.log_outputs(self.id, [LoggedModelOutput(model.model_id, generation)])
 
     def save_model(self, folder: Path) -> None:
         """Copies the logged model of this run into a folder.

@@ -37,11 +37,15 @@ def test_batches_are_filled_up_to_one_of_a_few_shapes(tiny: LoopConfig) -> None:
         assert one.blocks.index_P[one.blocks.back_N].tolist() == list(range(len(one.ids_N)))
 
 
-def test_what_fills_a_batch_up_changes_neither_its_loss_nor_its_gradients(tiny: LoopConfig) -> None:
+@pytest.mark.parametrize("context_length", [32, 25])  # a multiple of what texts are filled up to, and none
+def test_what_fills_a_batch_up_changes_neither_its_loss_nor_its_gradients(
+    tiny: LoopConfig, context_length: int
+) -> None:
+    shape = tiny.model.changed(context_length=context_length)
     for batch in batches(draw_original(tiny)):
         found: list[tuple[Tensor, list[Tensor | None]]] = []
         for is_filled in (False, True):
-            model = build_model(tiny.model, TOKENIZER, seed=1)  # type: ignore[arg-type]
+            model = build_model(shape, TOKENIZER, seed=1)  # type: ignore[arg-type]
             module = LanguageModel(model, CONFIG, lambda *_: None)
             with packed_attention(model):
                 if is_filled:

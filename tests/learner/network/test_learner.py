@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig, TrainConfig
 from ouroloop.learner.base import Fitted
+from ouroloop.learner.network import world
 from ouroloop.learner.network.ensemble import mean_of
 from ouroloop.learner.network.fitted import Network
 from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.learner.network.model import build_model
+from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.seeding import Streams
 from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed
 from ouroloop.testbed.tokenizer import WordTokenizer
 from tests.learner import contract
@@ -99,6 +103,13 @@ def test_a_check_refuses_what_would_fail_later(
     parts = {"model": MODEL, "train": TRAIN} | change
     with pytest.raises(ConfigError, match=message):
         NetworkLearner(parts["model"], parts["train"], SAMPLING, TOKENIZER).check()
+
+
+def test_a_check_asks_for_the_compiler_that_a_compiled_network_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(ConfigError, match=r"train\.compile needs a C.. compiler here: .*no-such-compiler"):
+        NetworkLearner(MODEL, TRAIN.changed(compile=True), SAMPLING, TOKENIZER).check()
 
 
 def test_of_a_large_vocabulary_soft_targets_are_the_likeliest() -> None:
@@ -250,3 +261,21 @@ def test_words_of_the_tokenizer_are_all_that_it_writes() -> None:
     dataset = contract.Dataset.of(["a b", "b", "a"] * 7, contract.Source.ORIGINAL, 0)
     texts = learner.fit(dataset, contract.Streams(1, 1)).sample(200, contract.stream(1, "sampling")).texts
     assert {word for text in texts for word in text.split()} == {"a", "b"}
+
+
+def test_what_others_train_is_scored_on_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On more of them sums have other bits, and how many there are was decided by the machine."""
+
+    class Elsewhere:
+        def call(self, *given: object) -> None:
+            raise TimeoutError
+
+    monkeypatch.setattr(world, "of", lambda *_, **__: Elsewhere())
+    learner, before = NetworkLearner(MODEL, TRAIN.changed(devices=2), SAMPLING, TOKENIZER), torch.get_num_threads()
+    try:
+        torch.set_num_threads(TRAIN.num_threads + 1)
+        with pytest.raises(TimeoutError):
+            learner.fit(Dataset.of(["True"], Source.ORIGINAL, 0), Streams(1, 1))
+        assert torch.get_num_threads() == TRAIN.num_threads
+    finally:
+        torch.set_num_threads(before)

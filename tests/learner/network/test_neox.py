@@ -91,6 +91,7 @@ def test_it_is_for_the_laptop_and_for_nothing_that_it_would_change() -> None:
         OPTIONS | {"attention_bias": False},
     ]
     assert not any(fits(model_of(**options), config.train) for options in others)
+    assert not fits(model_of(16, **OPTIONS), config.train)  # three features of a head are no pairs
     with_dropout = config.model.model_copy(update={"dropout": 0.1})
     assert not fits(build_model(with_dropout, TOKENIZER, 1), config.train)
     for elsewhere in ({"batching": "padded"}, {"precision": "bf16-mixed"}, {"compile": True}, {"strategy": "fsdp"}):

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ouroloop.config import ConfigError, ModelConfig
-from ouroloop.learner.network.batches import layout, packed_attention, packed_logits, padded_logits
+from ouroloop.learner.network import batches
+from ouroloop.learner.network.batches import Layout, layout, packed_attention, packed_logits, padded_logits
 from ouroloop.learner.network.model import build_model
 from ouroloop.testbed.logic.testbed import TOKENIZER
 
@@ -53,6 +54,25 @@ def test_packed_is_every_expression_by_itself(model_type: str) -> None:
         padded = padded_logits(model, ids, layout(LENGTHS, single_block=True))
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(padded, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_whether_texts_are_kept_apart_is_asked_where_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was trained on a GPU, and is trained on, is there already; so must be all that it is given."""
+    model, asked = model_of(), list[object]()
+
+    def noted(lengths: np.ndarray, device: object = None) -> Layout:
+        asked.append(device)
+        return layout(lengths)
+
+    monkeypatch.setattr(batches, "layout", noted)
+    with packed_attention(model):
+        assert asked == [model.device]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_texts_are_kept_apart_on_a_gpu() -> None:
+    with packed_attention(model_of().cuda()):
+        pass
 
 
 def test_gradients_are_those_of_the_padded_batch() -> None:

@@ -54,6 +54,24 @@ def test_two_processes_have_the_losses_of_one(strategy: str) -> None:
     assert fitted(2, strategy).log_prob(texts, [1.0]) == pytest.approx(fitted(1).log_prob(texts, [1.0]), abs=1e-3)
 
 
+def test_two_processes_begin_as_one_does_with_the_recipe_of_laptop() -> None:
+    """Muon makes as much of a direction of hardly any gradient as of another, and so of its rounding: the losses of
+    one process, padded and packed, part after some steps as those of one and two do.
+    """
+    shape = MODEL.changed(model_type="gpt_neox", options={"hidden_act": "relu", "use_parallel_residual": False})
+    texts = Dataset.of(LogicTestbed(max_depth=3).original(119, stream(1, "data")), Source.ORIGINAL, 0)
+    losses, validated = [], []
+    for devices in (1, 2):
+        train = TRAIN.changed(devices=devices, muon_learning_rate=0.015, num_steps=5, validate_every=5)
+        training = NetworkLearner(shape, train, SAMPLING, TOKENIZER).fit(texts, Streams(1, 1)).training
+        assert training is not None
+        losses.append(training.train_losses)
+        validated.append(training.validation_nats)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert validated[0] == pytest.approx(validated[1], rel=1e-4)  # after one step more
+    assert losses[0][0] - losses[0][4] > 0.1, "nothing was learnt that could differ"
+
+
 def test_each_process_samples_its_share_with_a_branch_of_the_stream() -> None:
     two = fitted(2)
     texts, log_probs = two.sample(11, stream(1, "sampling"))

@@ -188,7 +188,7 @@ def _keeps_apart(model: PreTrainedModel, usual: str) -> bool:
     lengths_B = np.array([7, min(model.config.max_position_embeddings, 256)])
     ids_N = torch.arange(lengths_B.sum(), device=model.device) ** 2 % model.config.vocab_size
     positions_N = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths_B])).to(model.device)
-    both_NV = packed_logits(model, ids_N, positions_N, layout(lengths_B))
+    both_NV = packed_logits(model, ids_N, positions_N, layout(lengths_B, device=model.device))
     model.set_attn_implementation(usual)
     alone_NV = torch.cat([model(input_ids=ids[None], use_cache=False).logits[0] for ids in ids_N.split([*lengths_B])])
     model.set_attn_implementation(_IMPLEMENTATION)

@@ -50,7 +50,7 @@ class Filled(NamedTuple):
 
 
 def filled(batch: Batch, size: int, device: torch.device | str = "cpu") -> Filled:
-    """A batch of at most `size` texts, filled up with texts of zeros."""
+    """A batch of at most `size` texts, filled up with texts of zeros, all at position 0: every model has that one."""
     num_tokens = len(batch.ids_N)
     longest = -(-max(batch.lengths_B) // _LENGTHS) * _LENGTHS
     missing = -num_tokens % _TOKENS
@@ -58,15 +58,13 @@ def filled(batch: Batch, size: int, device: torch.device | str = "cpu") -> Fille
     lengths_B = np.zeros(size + -(-_TOKENS // _LENGTHS), dtype=np.int64)
     lengths_B[: len(batch.lengths_B) + len(added)] = [*batch.lengths_B, *added]
 
-    def longer(values_N: Tensor, new_N: Tensor | None = None) -> Tensor:
-        new_N = values_N.new_zeros(missing) if new_N is None else new_N
-        return sent(torch.cat([values_N, new_N]), device)
+    def longer(values_N: Tensor) -> Tensor:
+        return sent(torch.cat([values_N, values_N.new_zeros(missing)]), device)
 
-    positions = torch.cat([torch.arange(length) for length in added]) if added else None
     return Filled(
         longer(batch.ids_N),
         longer(batch.labels_N),
-        longer(batch.positions_N, positions),
+        longer(batch.positions_N),
         longer(batch.counts_N),
         layout(lengths_B, single_block=True, longest=longest, device=device),
     )

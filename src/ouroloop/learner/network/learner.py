@@ -113,6 +113,7 @@ class NetworkLearner:
     ) -> Network:
         earlier = [model for model in previous if isinstance(model, Network)]
         assert len(earlier) == len(previous), "a network learns from networks"
+        torch.set_num_threads(self.train.num_threads)  # of what is scored here too
         if self.train.devices > 1:
             return self._fit_together(dataset, streams, report, earlier)
         return self.fit_here(dataset, streams, report, earlier)
@@ -137,7 +138,6 @@ class NetworkLearner:
 
     def fit_here(self, dataset: Dataset, streams: Streams, report: Report, earlier: Sequence[Network] = ()) -> Network:
         """In this process, which may be one of several that do so together."""
-        torch.set_num_threads(self.train.num_threads)
         teach = self._teach(earlier, streams.numpy("teachers"))
         starts = earlier[-1].members if earlier and self.train.start == "previous" else None
         config = self.train
@@ -252,6 +252,7 @@ def _own(name: str) -> str:
 def _fit_in_rank(
     report: Report, learner: NetworkLearner, dataset: Dataset, streams: Streams, folder: str, earlier: Sequence[Path]
 ) -> Training | None:
+    torch.set_num_threads(learner.train.num_threads)
     network = learner.fit_here(dataset, streams, report, [learner.load(place) for place in earlier])
     if world.rank() == 0:
         network.save(Path(folder))

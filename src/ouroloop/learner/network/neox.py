@@ -38,6 +38,7 @@ def fits(model: PreTrainedModel, config: TrainConfig) -> bool:
         and model.device.type == "cpu"
         and (config.batching, config.precision) == ("packed", "32-true")
         and not (config.compile or config.strategy == "fsdp")
+        and shape.hidden_size // shape.num_attention_heads % 2 == 0  # features of a head are turned in pairs
         and shape.hidden_act == "relu"
         and shape.attention_bias
         and not (shape.use_parallel_residual or shape.attention_dropout or shape.hidden_dropout)

@@ -271,7 +271,19 @@ def build_trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Train
         raise ConfigError(f"this machine cannot train with {asked}: {reason(error)}") from None
     if config.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
         raise ConfigError("train.precision=16-mixed needs a GPU, and none is used here; choose bf16-mixed or 32-true")
+    if config.compile and trainer.strategy.root_device.type == "cpu":
+        _require_compiler()
     return trainer
+
+
+def _require_compiler() -> None:
+    """Of which torch says in a page, when the first step is computed."""
+    from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second, and few trainings need it
+
+    try:
+        get_cpp_compiler()
+    except RuntimeError as error:
+        raise ConfigError(f"train.compile needs a C++ compiler here: {reason(error)}") from None
 
 
 def _strategy(config: TrainConfig) -> str | ModelParallelStrategy:
