@@ -149,6 +149,7 @@ ALONE = {
     "loop/generation": "one generation, as tests and learners know it, without the record",
     "loop/lineage": "what becomes of earlier models is another matter than the order of generations",
     "record/clean": "a command",
+    "report/captions": "what stands below a figure, in words and in Markdown; the page is markup",
     "report/folder": "the files of a report; Python's face asks for it",
     "report/page": "the page itself",
     "report/ui": "a command",
