@@ -77,9 +77,9 @@ def test_what_needs_a_network_is_left_out_for_the_ideal_learner_alone(tmp_path: 
 
 def test_what_a_network_cannot_do_either_is_no_matter_of_the_learner(tmp_path: Path) -> None:
     """The command for the ideal learner reads the preset with its own one first."""
-    from ouroloop.leaderboard import _of_ideal
+    from ouroloop.leaderboard import _read
 
     path = tmp_path / "board.yaml"
     path.write_text(yaml.safe_dump({**NETWORK, "methods": {"a": {"changes": {"train": {"targets": "sofft"}}}}}))
     with pytest.raises(ConfigError, match=r"methods\.a\.changes: train\.targets: got 'sofft', allowed is"):
-        _of_ideal(str(path))
+        _read(str(path), is_ideal=True, overrides=[])

@@ -146,7 +146,9 @@ def _is_frozen(path: Path) -> bool:
 
 
 def _is_open(path: Path) -> bool:
-    return all(place.stat().st_mode & 0o222 and os.access(place, os.W_OK) for place in (path, path.parent))
+    """Whether a file may be written, or made; one whose folder is not there is another matter."""
+    there = (place for place in (path, path.parent) if place.exists())
+    return all(place.stat().st_mode & 0o222 and os.access(place, os.W_OK) for place in there)
 
 
 def may_be_written() -> bool:
