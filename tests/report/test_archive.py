@@ -140,10 +140,9 @@ def test_of_a_loop_in_two_parts_the_one_that_came_furthest_counts(tmp_path: Path
     for path in begun.glob("*.csv"):
         if "generation" in (rows := read_csv(path)) and path.stem != "loops":
             write_csv(rows[rows["generation"] < 4], path)
-    for first, other in ((whole, begun), (begun, whole)):
-        main([str(first), "--join", str(other)])
-        for path in (RESULTS / "fig8-9-ideal").glob("*.csv"):
-            assert (first / path.name).read_bytes() == path.read_bytes(), path.name
+    main([str(begun), "--join", str(whole)])
+    for path in (RESULTS / "fig8-9-ideal").glob("*.csv"):
+        assert (begun / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 @pytest.mark.parametrize(
