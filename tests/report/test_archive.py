@@ -121,7 +121,7 @@ def _part(study: str, folder: Path, column: str, values: Sequence[str]) -> Path:
     ("study", "column", "values"),
     [
         ("fig8-9-ideal", "seed", [["2", "4"], ["1", "3", "5"]]),
-        ("fig5-ideal", "proportion", [["0.5"], ["1.0", "0.1"], ["0.9", "0.25"]]),
+        pytest.param("fig5-ideal", "proportion", [["0.5"], ["1.0", "0.1"], ["0.9", "0.25"]], marks=pytest.mark.heavy),
     ],
 )
 def test_parts_of_a_study_are_joined(tmp_path: Path, study: str, column: str, values: list[list[str]]) -> None:
