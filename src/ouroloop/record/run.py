@@ -106,6 +106,11 @@ class Run:
         return str(self.entity.info.status)
 
     @property
+    def is_pruned(self) -> bool:
+        """Whether a search ended it, because nothing depended on it any more."""
+        return self.status == "KILLED" and self.tag("pruned") == "yes"
+
+    @property
     def is_active(self) -> bool:
         """Whether nobody has deleted it in the UI."""
         return bool(self.entity.info.lifecycle_stage == "active")

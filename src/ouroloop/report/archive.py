@@ -175,17 +175,13 @@ def join(folder: Path, others: Sequence[Path]) -> None:
                 furthest[loop.name] = part, loop
     names = [loop.name for _, loop in sorted(furthest.values(), key=lambda one: in_order(one[1].run))]
     for path in folder.glob("*.csv"):
-        if "loop" in read_csv(path):  # the others follow from those
-            own = (_of_loops(part / path.name, [n for n in names if furthest[n][0] == part]) for part in parts)
+        if "loop" in (first := read_csv(path)):  # the others follow from those
+            rows = {folder: first} | {other: read_csv(other / path.name) for other in others}
+            own = (rows[part][[furthest[name][0] == part for name in rows[part]["loop"]]] for part in parts)
             table = pd.concat(own).sort_values("loop", key=lambda loops: loops.map(names.index), kind="stable")
             write_csv(frame(list(table), table.to_numpy().tolist()), path)
     (folder / "configuration.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
     redraw(folder)
-
-
-def _of_loops(table: Path, names: Sequence[str]) -> pd.DataFrame:
-    rows = read_csv(table)
-    return rows[rows["loop"].isin(names)]
 
 
 def _of_all(configurations: Sequence[dict[str, str]]) -> dict[str, str]:

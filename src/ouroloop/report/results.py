@@ -138,14 +138,9 @@ class Loop:
         return ""
 
     @property
-    def is_pruned(self) -> bool:
-        """Whether a search ended it, because nothing depended on it any more."""
-        return self.run.status == "KILLED" and self.run.tag("pruned") == "yes"
-
-    @property
     def state(self) -> str:
         """Of its run, in words."""
-        return "ended early" if self.is_pruned else self.run.status.lower()
+        return "ended early" if self.run.is_pruned else self.run.status.lower()
 
     @cached_property
     def reached(self) -> int:
@@ -219,7 +214,7 @@ def end_of(loops: Sequence[Loop]) -> End:
     two ends would not be of the same loops. One that a search ended is never left out, since it ended for what it kept,
     and the mean of the others would say too much. The cell ends where that loop did.
     """
-    ended = [loop for loop in loops if loop.is_pruned or loop.state == "finished"]
+    ended = [loop for loop in loops if loop.run.is_pruned or loop.state == "finished"]
     last = min((loop.reached for loop in ended or loops), default=0)
     return End(last, [loop for loop in loops if loop.reached >= last])
 
@@ -228,7 +223,7 @@ def counted_at(loops: Sequence[Loop], generation: int) -> list[Loop]:
     """The loops of a cell that a mean is over: those that came to the end, beyond it those that came so far; none
     beyond the end of one that a search ended.
     """
-    if any(loop.is_pruned and loop.reached < generation for loop in loops):
+    if any(loop.run.is_pruned and loop.reached < generation for loop in loops):
         return []
     return [loop for loop in end_of(loops).loops if loop.reached >= generation]
 
@@ -266,7 +261,7 @@ def halving(loops: Sequence[Loop]) -> Survival | None:
     None where a search ended one before: it ended for what it kept, and not by chance.
     """
     measured = [loop for loop in loops if loop.history.get(RETENTION)]
-    if not measured or any(loop.is_pruned and loop.half_life is None for loop in measured):
+    if not measured or any(loop.run.is_pruned and loop.half_life is None for loop in measured):
         return None
     return survival([loop.half_life for loop in measured], [loop.reached for loop in measured])
 

@@ -263,4 +263,4 @@ def _mark(loop: "Run") -> str:
     """What the table says of a loop that is not finished: little, or its columns would not fit a terminal."""
     if loop.status == "FINISHED":
         return ""
-    return "†" if loop.status == "KILLED" and loop.tag("pruned") == "yes" else f" {RUN_STATES[loop.status]}"
+    return "†" if loop.is_pruned else f" {RUN_STATES[loop.status]}"
