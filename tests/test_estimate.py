@@ -76,7 +76,8 @@ def test_every_generation_but_the_first_pays_its_teachers(
     monkeypatch.setattr(estimate, "_fit_seconds", known)
     assert estimate._num_teachers(loop) == pytest.approx(teachers)
     original = draw_original(loop, at_most=20)
-    assert estimate._train_seconds(loop, original, 40) == pytest.approx(expected)
+    model = estimate._loaded(loop, original)
+    assert estimate._train_seconds(loop, original, 40, model) == pytest.approx(expected)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +29,7 @@ _STREAMS = Streams(0, 0)
 _STEPS = 20  # timed, fewer if one takes long
 _BUDGET_SECONDS = 4.0
 _EXAMPLES = 1_000  # measured, at most
-_SAMPLES = 128  # drawn from a model that is not trained, at most
+_SAMPLES = 128  # drawn from a model that is not trained, at first
 
 # Measured on 57 generations of `laptop`: rows of MLflow's database, samples.json
 _DATABASE_BYTES = 68_000
@@ -73,10 +74,9 @@ def cost(config: LoopConfig) -> Cost:
     record_bytes = int(compressed * (1 + growth)) + _TABLE_BYTES + _DATABASE_BYTES
     if config.train is None:
         return Cost(0.0, 0.0, measured, record_bytes, 0)
-    train_seconds = _train_seconds(config, original, round(m * growth))
-    fitted = _briefly(config, 1, 1).prepared(original.texts).fit(original, _STREAMS)
-    start, texts = perf_counter(), fitted.sample(min(m, _SAMPLES), _STREAMS.numpy("sampling")).texts
-    seconds_per_token = (perf_counter() - start) / _num_tokens(config, texts)
+    fitted = _loaded(config, original)
+    train_seconds = _train_seconds(config, original, round(m * growth), fitted)
+    seconds_per_token = _seconds_per_token(config, fitted)
     with TemporaryDirectory() as name:
         fitted.save(Path(name))
         model_bytes = sum(file.stat().st_size for file in Path(name).rglob("*"))
@@ -94,6 +94,18 @@ def _likeness_seconds(config: LoopConfig, original: Sample) -> float:
     return perf_counter() - start
 
 
+def _seconds_per_token(config: LoopConfig, fitted: Fitted) -> float:
+    """Of sampling, from as many texts as there is time for: with more of them at once, each is cheaper."""
+    count = min(config.data.num_examples, _SAMPLES)
+    while True:
+        start, texts = perf_counter(), fitted.sample(count, _STREAMS.numpy("sampling")).texts
+        seconds = perf_counter() - start
+        more = min(config.data.num_examples, int(count * _BUDGET_SECONDS / seconds))
+        if more < 2 * count:
+            return seconds / _num_tokens(config, texts)
+        count = more
+
+
 def _num_tokens(config: LoopConfig, texts: Sequence[str]) -> int:
     return sum(len(config.data.testbed.tokens(text)) + 1 for text in texts)
 
@@ -104,15 +116,23 @@ def _briefly(config: LoopConfig, num_steps: int, validate_every: int) -> Learner
     return learner_of(config.changed(train={"num_steps": num_steps, "validate_every": validate_every, **tuned}))
 
 
-def _train_seconds(loop: LoopConfig, dataset: Dataset, num_examples: int) -> float:
-    """Of a generation, on so many examples like the dataset's. All but the first may learn from earlier models too."""
+def _loaded(loop: LoopConfig, dataset: Dataset) -> Fitted:
+    """A model of one step on the least that the devices can share: what a process does only once is done with it."""
+    assert loop.train is not None
+    devices = loop.train.devices
+    least = loop.changed(train={"batch_size": devices})
+    few = dataset.take(np.arange(min(2 * devices, len(dataset))))
+    return _briefly(least, 1, 1).prepared(dataset.texts).fit(few, _STREAMS)
+
+
+def _train_seconds(loop: LoopConfig, dataset: Dataset, num_examples: int, model: Fitted) -> float:
+    """Of a generation, on so many examples like the dataset's. All but the first may learn from a model like this."""
     config, later = loop.train, loop.num_generations - 1
     assert config is not None
     setting_up, steps = _fit_seconds(loop, dataset, num_examples, config.num_steps)
     first = setting_up + steps
     if config.num_previous == 0 or not later:
         return first
-    model = _briefly(loop, 1, 1).prepared(dataset.texts).fit(dataset, _STREAMS)
     written = Dataset.of(dataset.texts, Source.SAMPLED, 1)  # only what models wrote is taught by models
     taught, steps = _fit_seconds(loop, written, num_examples, config.num_tuning_steps or config.num_steps, [model])
     teaching = max(taught - setting_up, 0.0) * _num_teachers(loop) * num_examples / len(dataset)
@@ -141,7 +161,6 @@ def _fit_seconds(
         learner.fit(dataset, _STREAMS, previous=previous)
         return perf_counter() - start
 
-    seconds(1, 1)  # the first call of a process also loads
     once = seconds(1, 1)
     timed = max(1, min(_STEPS, int(_BUDGET_SECONDS / once)))
     step = max(seconds(1 + timed, 1 + timed) - once, 0.0) / timed
