@@ -3,7 +3,7 @@
 import pytest
 
 from ouroloop.errors import needs, reason
-from ouroloop.record.stores import masked
+from ouroloop.record.urls import masked
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.track import Store
+from ouroloop.record.urls import sqlite_file
 from ouroloop.study.recorded import recorded_studies
 from ouroloop.study.trials import open_storage
 from ouroloop.study.work import _study
@@ -162,8 +163,8 @@ def test_the_query_of_a_url_is_no_part_of_a_file_name(
     monkeypatch.setenv("OUROLOOP_OPTUNA_URL", f"sqlite:///{root}/my.db?timeout=60")
     open_storage().engine.dispose()
     assert [path.name for path in root.glob("my.db*") if not path.name.endswith(("-wal", "-shm"))] == ["my.db"]
-    assert stores.sqlite_file(stores.optuna_url()) == root / "my.db"
-    assert stores.sqlite_file("postgresql://h/x") is None
+    assert sqlite_file(stores.optuna_url()) == root / "my.db"
+    assert sqlite_file("postgresql://h/x") is None
 
 
 @pytest.mark.slow

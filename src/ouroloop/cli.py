@@ -78,11 +78,12 @@ def _explained(error: BaseException) -> tuple[int, str]:
     """Exit code, and what to say; what nobody foresaw is raised again."""
     from ouroloop.record import stores
     from ouroloop.record.liveness import Interrupted
+    from ouroloop.record.urls import masked
 
     if isinstance(error, Interrupted):
         return 128 + error.signum, "stopped; the same command goes on where it was"
     if isinstance(error, ConfigError):
-        return 2, stores.masked(str(error))
+        return 2, masked(str(error))
     if isinstance(error, TyperException):
         context, said = getattr(error, "ctx", None), error.format_message().replace(": Value error, ", ": ")
         return 2, f"{said.rstrip('.')}; see {context.command_path if context else 'ouroloop'} --help"

@@ -13,6 +13,7 @@ from optuna.trial import TrialState, create_trial
 
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
+from ouroloop.record.urls import sqlite_file
 from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
@@ -75,7 +76,7 @@ def test_a_store_that_is_not_there_is_not_asked_of_optuna(monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("root")
 def test_tables_of_another_version_are_left_to_optuna() -> None:
     several("a")
-    path = stores.sqlite_file(stores.optuna_url())
+    path = sqlite_file(stores.optuna_url())
     assert path is not None
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")

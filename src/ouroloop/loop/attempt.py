@@ -20,6 +20,7 @@ from ouroloop.record.liveness import Pruned, Superseded, close_dead_runs
 from ouroloop.record.provenance import processor
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
+from ouroloop.record.urls import masked
 from ouroloop.science.metrics import RETENTION
 
 _FRESH_SECONDS = 1.0  # what was read so lately is not read again to learn whether the loop is still wanted
@@ -71,7 +72,7 @@ def run_attempt(
         raise
     except Exception:
         if attempt.run is not None:
-            attempt.run.log_bytes("traceback.txt", stores.masked(traceback.format_exc()).encode())
+            attempt.run.log_bytes("traceback.txt", masked(traceback.format_exc()).encode())
         raise
 
 

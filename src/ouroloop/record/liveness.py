@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ouroloop.record import locks, stores
+from ouroloop.record.urls import is_server
 
 if TYPE_CHECKING:  # MLflow takes a second to import, and a signal may come before
     from ouroloop.record.run import Run
@@ -116,7 +117,7 @@ class Steady:
             return stores.patiently(uncut, *arguments, **keywords)
 
         def uncut(*arguments: Any, **keywords: Any) -> Any:
-            if stores.is_server(stores.tracking_uri()):  # which commits on its own, and may be away for long
+            if is_server(stores.tracking_uri()):  # which commits on its own, and may be away for long
                 return attribute(*arguments, **keywords)
             with held():
                 return attribute(*arguments, **keywords)

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
+from ouroloop.record.urls import sqlite_file
 
 _PATIENCE_SECONDS = 1.0  # whoever only looks whether a lock is held, holds it for a moment
 
@@ -142,5 +143,5 @@ def study_is_driven(study: str) -> bool:
 
 
 def _study_folder() -> Path:
-    path = stores.sqlite_file(stores.optuna_url())
+    path = sqlite_file(stores.optuna_url())
     return (path.resolve().parent if path else stores.runs_folder()) / "locks"

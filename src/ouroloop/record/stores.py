@@ -20,11 +20,7 @@ from urllib.request import Request, urlopen
 from ouroloop.config import ConfigError
 from ouroloop.errors import reason
 from ouroloop.preset_files import did_you_mean, shown
-from ouroloop.record.urls import VARIABLES, named
-from ouroloop.record.urls import is_server as is_server
-from ouroloop.record.urls import masked as masked
-from ouroloop.record.urls import sqlite_file as sqlite_file
-from ouroloop.record.urls import sqlite_url as sqlite_url
+from ouroloop.record.urls import VARIABLES, is_server, masked, named, sqlite_file, sqlite_url
 
 PATIENCE_SECONDS = 60.0
 """How long a database that went away is waited for."""

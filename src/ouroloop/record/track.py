@@ -33,7 +33,7 @@ from ouroloop.errors import reason
 from ouroloop.record import stores
 from ouroloop.record.liveness import Steady
 from ouroloop.record.run import Run
-from ouroloop.record.urls import masked
+from ouroloop.record.urls import is_server, masked, sqlite_file
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its news are none, its errors are raised too
 
@@ -65,7 +65,7 @@ class Store:
         uri = stores.tracking_uri()
         stores.require_reachable(uri)
         stores.require_own("MLflow")
-        path = stores.sqlite_file(uri)
+        path = sqlite_file(uri)
         with FileLock(stores.runs_folder() / ".store.lock"):  # migrations of a fresh database race
             if path is not None and stores.is_missing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class Store:
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None and create:
                 experiment = client.get_experiment(_create_experiment(uri))
-                if path := stores.sqlite_file(uri):
+                if path := sqlite_file(uri):
                     stores.log_ahead(path)
         except Exception as error:  # each kind of store raises its own
             raise ConfigError(masked(f"cannot open the MLflow store {uri}: {reason(error)}")) from None
@@ -230,7 +230,7 @@ def schema() -> Path:
 
 
 def _create_store(uri: str) -> None:
-    path, tables = stores.sqlite_file(uri), schema()
+    path, tables = sqlite_file(uri), schema()
     if path is not None and tables.is_file():
         with closing(sqlite3.connect(path)) as database:
             database.executescript(tables.read_text())
@@ -238,7 +238,7 @@ def _create_store(uri: str) -> None:
 
 
 def _create_experiment(uri: str) -> str:
-    artifacts = None if stores.is_server(uri) else (stores.runs_folder() / "artifacts").as_uri()
+    artifacts = None if is_server(uri) else (stores.runs_folder() / "artifacts").as_uri()
     tags = {"mlflow.experimentKind": "custom_model_development"}
     return str(MlflowClient(uri).create_experiment(EXPERIMENT, artifacts, tags=tags))
 

@@ -20,7 +20,7 @@ from ouroloop.errors import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.track import Store
-from ouroloop.record.urls import masked
+from ouroloop.record.urls import is_server, masked
 
 _PREFIX = "mlflow.sharedViewState."
 _PATIENCE = 120  # seconds until the server answers; it takes 5 to 20
@@ -144,7 +144,7 @@ def open_ui(store: Store, port: int) -> int:
     """
     stores.require_writable()  # for the views, and the server's log
     tree, loops = prepare(store)
-    if stores.is_server(address := stores.tracking_uri()):
+    if is_server(address := stores.tracking_uri()):
         _print(masked(address), f"a server of its own: {masked(address)}", tree, loops)
         return 0
     _require_free(port)

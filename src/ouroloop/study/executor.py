@@ -19,6 +19,7 @@ from ouroloop.errors import needs, reason
 from ouroloop.record import stores
 from ouroloop.record.liveness import kept_handlers
 from ouroloop.record.track import Store
+from ouroloop.record.urls import is_server
 from ouroloop.spawning import become_worker, without_main
 
 P = ParamSpec("P")
@@ -215,7 +216,7 @@ def make_executor(on: str, workers: int | None, address: str | None, store: Stor
 def _require_shared(store: Store) -> None:
     start = "mlflow server --host 0.0.0.0 --backend-store-uri sqlite:////DATA/mlflow.db"
     start += " --artifacts-destination /DATA/artifacts"
-    if not stores.is_server(stores.tracking_uri()):
+    if not is_server(stores.tracking_uri()):
         raise ConfigError(
             f"the machines of a cluster need one record that all of them reach: start `{start}` "
             "and set MLFLOW_TRACKING_URI=http://HOST:5000"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ouroloop.record import stores
+from ouroloop.record.urls import sqlite_file
 from ouroloop.study.cell import Recorded, Told
 
 _TABLES = "v3.2.0.a"  # Optuna's name for them, the same since 2023
@@ -26,7 +27,7 @@ def recorded_studies() -> list[Recorded]:
     """
     if stores.has_no_studies():
         return []
-    path = stores.sqlite_file(stores.optuna_url())
+    path = sqlite_file(stores.optuna_url())
     found = None if path is None else _of_file(path)
     if found is not None:
         return [study for study in found if "config" in study.attributes]

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.errors import reason
 from ouroloop.record import stores
-from ouroloop.record.urls import masked
+from ouroloop.record.urls import masked, sqlite_file
 from ouroloop.study.cell import BEGUN, Cell, Recorded, Told, progress_key
 from ouroloop.study.config import StudyConfig
 
@@ -43,7 +43,7 @@ def open_storage() -> RDBStorage:
         ConfigError: it cannot be opened.
     """
     url = stores.optuna_url()
-    path = stores.sqlite_file(url)
+    path = sqlite_file(url)
     stores.require_reachable(url)
     stores.require_own("Optuna")
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from ouroloop.config import LoopConfig
 from ouroloop.record import stores
 from ouroloop.record.liveness import Interrupted, Pruned, Superseded, catch_signals, kept_handlers
+from ouroloop.record.urls import masked
 
 if TYPE_CHECKING:
     from ouroloop.loop.observer import Observer
@@ -78,7 +79,7 @@ def run_one(
         except Exception as error:
             if stores.is_full(error):
                 raise stores.no_room() from None
-            return LoopResult("failed", error=stores.masked(f"{type(error).__name__}: {error}"))
+            return LoopResult("failed", error=masked(f"{type(error).__name__}: {error}"))
     return LoopResult("done", sorted(retention.items()))
 
 
