@@ -72,8 +72,8 @@ class TextData(Section):
     kind: Literal["text"]
     """The testbed: a corpus."""
     path: str = Field(min_length=1)
-    """A txt, jsonl, csv or parquet file, a folder of such; a dataset of the hub, NAME or NAME:CONFIG (needs
-    ouroloop[text]); or docstrings, the sentences that document the libraries this program is built on."""
+    """Of text alone: a txt, jsonl, csv or parquet file, a folder of such; a dataset of the hub, NAME or NAME:CONFIG
+    (needs ouroloop[text]); or docstrings, the sentences that document the libraries this program is built on."""
     text_column: str = "text"
     """Which field of a row is the text, in jsonl, csv, parquet and datasets of the hub."""
     block_tokens: Whole = Field(default=64, ge=4, le=4_096)

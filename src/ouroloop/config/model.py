@@ -56,8 +56,8 @@ class PretrainedModelConfig(Section):
     kind: Literal["transformers"] = "transformers"
     """What learns: a network of transformers."""
     pretrained: str = Field(min_length=1)
-    """A folder of transformers with weights in safetensors and a tokenizer, or a name of the hub with its revision;
-    null for a network from scratch."""
+    """Of a model that is tuned alone: a folder of transformers with weights in safetensors and a tokenizer, or a name
+    of the hub with its revision; null for a network from scratch."""
     revision: str | None = None
     """Of a name of the hub the commit, 40 hexadecimal digits. Of a folder a digest of what is in it, which a loop takes
     when it begins; given, it is checked."""
