@@ -15,7 +15,18 @@ from ouroloop.presets import load_preset
 from ouroloop.record.provenance import processor
 from ouroloop.record.track import Store
 from ouroloop.report.board import show_board, write_board
-from ouroloop.report.leaderboard import KEEP_M1, Row, _keeps, _rank, _score, board, not_chosen, record, told_apart
+from ouroloop.report.leaderboard import (
+    KEEP_M1,
+    Row,
+    _baseline,
+    _keeps,
+    _rank,
+    _score,
+    board,
+    not_chosen,
+    record,
+    told_apart,
+)
 from ouroloop.report.methods import methods_tables
 from ouroloop.report.outcomes import RESULTS, Outcome, read_filed
 from ouroloop.report.results import read_results
@@ -42,7 +53,7 @@ def scored(*rows: Row) -> list[Row]:
         {"num_generations": LAST, "data": {"num_examples": 10}, "model": {"kind": "empirical"}}
     )
     found = list(rows)
-    _score(found, loop)
+    _score(found, loop, found[0].method)
     return found
 
 
@@ -232,6 +243,21 @@ def test_what_it_takes_to_keep_is_the_baselines_m_1_and_not_its_own() -> None:
     elsewhere = row("third", {3: 0.46}, wanted=2)
     scored(baseline, elsewhere)
     assert elsewhere.keeps is None, "no baseline has its seed"
+
+
+def test_the_baseline_is_what_changes_nothing_wherever_it_stands() -> None:
+    study = StudyConfig.model_validate(
+        {**STUDY, "methods": {"a": {"changes": {"curation": {"steps": ["unique"]}}}, "base": {}}}
+    )
+    assert _baseline(study) == "base"
+    first, base = row("a", {1: 0.3}, num_drawn=30.0), row("base", {1: 0.4}, num_drawn=10.0)
+    rows = [first, base]
+    _score(rows, study.loop, "base")
+    assert first.cost["num_drawn"] == 3 * base.cost["num_drawn"]
+    assert rows[-1].method == KEEP_M1
+    alone = [row("a", {1: 0.3}, num_drawn=30.0)]
+    _score(alone, study.loop, "base")
+    assert (alone[0].cost, alone[0].keeps, len(alone)) == ({}, None, 1), "its cycle has no baseline"
 
 
 def test_the_best_that_the_other_cycle_lacks_are_named_once_the_first_is_complete() -> None:

@@ -85,6 +85,18 @@ def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_d
         assert (tmp_path / "report" / name).stat().st_size > 500
 
 
+@pytest.mark.heavy
+def test_each_cycle_has_its_own_depths(ouroloop: CommandLine, root: Path, tmp_path: Path) -> None:
+    methods = {"baseline": {}, "to 3": {"changes": {"curation": {"steps": [SHORT_SIGHTED]}}}}
+    several = STUDY | {"cycles": ["full_synthetic", "balanced"], "seeds": [1], "methods": methods}
+    (tmp_path / "several.yaml").write_text(json.dumps(several))
+    assert ouroloop("sweep", str(tmp_path / "several.yaml")).returncode == 0
+    shares = depth_shares(read_results(Store.existing(), "several"))
+    names = [f"{cycle}, {method}" for method in methods for cycle in ("full synthetic", "balanced")]
+    assert sorted(set(shares["method"])) == sorted(names)
+    assert not shares.duplicated(["method", "depth", "generation"]).any()
+
+
 def test_the_board_is_drawn_with_names_intervals_and_what_is_known() -> None:
     rows = scored(row("base", {1: 0.2, 2: 0.22}, num_drawn=10.0), row("<other>", {1: 0.3, 2: 0.35}, num_drawn=25.0))
     found = table(rows)

@@ -5,7 +5,9 @@ It is known here by its name alone: what a configuration needs to know of it, it
 """
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from enum import IntEnum, StrEnum
 from importlib import import_module
 from inspect import getsource
@@ -73,15 +75,15 @@ class Step(Section):
 
     @classmethod
     def own_source(cls) -> str:
-        """Digest of the methods that are not this program's: edited, it is another step. Empty for a step that came
-        with this program, whose code every generation names.
+        """Digest of the methods and constants that are not this program's: edited, it is another step. Empty for a
+        step that came with this program, whose code every generation names.
 
         Raises:
             ConfigError: a method has no source, as one that was typed at Python's own prompt.
         """
         kinds = [each for each in cls.__mro__ if issubclass(each, Step) and not each.__module__.startswith("ouroloop.")]
         try:
-            sources = [getsource(method) for each in kinds for method in _methods(each)]
+            sources = [part for each in kinds for part in (*map(getsource, _methods(each)), *_constants(each))]
         except OSError:
             raise ConfigError(f"step {cls.__name__}: write it in a file or a notebook; its source is needed") from None
         return hashlib.sha256("".join(sources).encode()).hexdigest()[:12] if kinds else ""
@@ -94,8 +96,23 @@ class Step(Section):
 
 def _methods(kind: type) -> list[FunctionType]:
     """What its body defines: functions, and those behind properties and class methods."""
-    parts = [getattr(part, "fget", getattr(part, "__func__", part)) for part in vars(kind).values()]
+    held = ("fget", "func", "__func__")  # by a property, one that is cached, a class method
+    parts = [next((getattr(part, of) for of in held if hasattr(part, of)), part) for part in vars(kind).values()]
     return [part for part in parts if isinstance(part, FunctionType) and part.__module__ == kind.__module__]
+
+
+def _constants(kind: type) -> Iterator[str]:
+    """What its body sets and no other step has, where it is plain data."""
+    for name, value in vars(kind).items():
+        if not name.startswith("__") and not hasattr(Step, name):
+            with suppress(TypeError):  # a method, or an object whose text would be another in each process
+                yield f"{name}={json.dumps(value, sort_keys=True, default=_in_order)}"
+
+
+def _in_order(value: Any) -> list[Any]:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError
 
 
 def _step(value: Any) -> Any:
@@ -118,7 +135,8 @@ def _step(value: Any) -> Any:
             raise ValueError(f"unknown key {where!r}; allowed here: {', '.join(below(kind, ''))}") from None
         if first["type"] == "value_error":
             raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
-        raise ValueError(f"{where}: got {first['input']!r}, allowed is {allowed(kind, first['loc'])[1]}") from None
+        got = "it is missing" if first["type"] == "missing" else f"got {first['input']!r}"
+        raise ValueError(f"{where}: {got}, allowed is {allowed(kind, first['loc'])[1]}") from None
 
 
 _AnyStep = Annotated[SerializeAsAny[Step], BeforeValidator(_step, json_schema_input_type=str | Step)]
@@ -136,6 +154,11 @@ class CurationConfig(Section):
     @model_validator(mode="after")
     def _can_be_filled(self) -> Self:
         for before, after in pairwise(self.steps):
+            if before.role is after.role is Role.CHOOSES:
+                raise ValueError(
+                    f"{after.name} cannot come after {before.name}, which leaves m texts at most and nothing to choose "
+                    "from: take one of them"
+                )
             if after.role < before.role:
                 right = ", ".join(step.name for step in sorted(self.steps, key=lambda step: step.role))
                 raise ValueError(

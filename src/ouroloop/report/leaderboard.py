@@ -111,7 +111,7 @@ def board(config: StudyConfig, store: Store | None, name: str, folder: Path | No
     scored = list[Row]()
     for cycle in dict.fromkeys(row.cycle for row in rows.values()):
         of_cycle = [row for row in rows.values() if row.cycle == cycle]
-        _score(of_cycle, config.loop)
+        _score(of_cycle, config.loop, _baseline(config))
         scored += of_cycle
     return sorted(scored, key=lambda row: (row.cycle, row.rank or 999, -_mean(row)))
 
@@ -155,11 +155,16 @@ def _cycle(config: StudyConfig, cell: LoopConfig) -> str:
     return label if len(set(config.temperatures)) == 1 else f"{label}-T{temperature}"
 
 
-def _score(rows: list[Row], loop: LoopConfig) -> None:
-    """Adds the row of M_1 kept, and scores all; the first row is the baseline."""
+def _baseline(config: StudyConfig) -> str | None:
+    """The method that changes nothing, wherever it stands."""
+    return next((name for name, method in config.methods.items() if not method.changes), None)
+
+
+def _score(rows: list[Row], loop: LoopConfig, name: str | None) -> None:
+    """Adds the row of M_1 kept, and scores all. Of a cycle without the baseline of this name no row has a cost."""
     last = loop.num_generations
-    baseline = rows[0]
-    if baseline.outcomes:
+    baseline = next((row for row in rows if row.method == name), None)
+    if baseline is not None and baseline.outcomes:
         rows.append(_keep_m1(baseline, last))
     for row in rows:
         kept = bounds_of_kept(value for curves in row.curves.values() for value in curves.get(RETENTION, {}).values())
@@ -169,8 +174,9 @@ def _score(rows: list[Row], loop: LoopConfig) -> None:
             if ends and len(ends) == len(row.outcomes):
                 area = [float(np.mean(curve)) for curve in ends]
                 row.scores[key] = Score(_within([curve[-1] for curve in ends], bounds), _within(area, bounds))
-        row.keeps = _keeps(row, baseline, last)
-        _cost(row, baseline, loop.data.num_examples, last)
+        if baseline is not None:
+            row.keeps = _keeps(row, baseline, last)
+            _cost(row, baseline, loop.data.num_examples, last)
     _rank([row for row in rows if "coverage" in row.scores], last)
 
 
@@ -283,7 +289,7 @@ def not_chosen(rows: Sequence[Row], config: StudyConfig, most: int = 6) -> list[
     ranked = [row for row in rows if row.cycle.partition("-")[0] == config.cycles[0].value]
     if not others or not ranked or any(row.missing for row in ranked):
         return []
-    apart = {KEEP_M1, next(iter(config.methods))}
+    apart = {KEEP_M1, _baseline(config)}
     best = list(dict.fromkeys(row.method for row in ranked if row.rank is not None and row.method not in apart))[:most]
     return [name for name in best if not set(others) <= set(config.methods[name].cycles or config.cycles)]
 

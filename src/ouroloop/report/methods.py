@@ -108,19 +108,21 @@ def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color) -> figures.Char
 
 def depth_shares(results: Results) -> pd.DataFrame:
     """Share of each depth of P in S_t, mean over seeds, of methods whose verifier sees only so deep, and first of the
-    same loops without one.
+    same loops without one. Where there are several cycles, λ or temperatures, each is called by its cell.
 
     Beside it the share that P gives to the depth. Malformed texts and other depths count among all.
     """
     columns = ("method", "depth", "generation", "seeds", "share", "low", "high", "true")
     limited = [loops for loops in results.cells.values() if any(_is_short_sighted(loop.config) for loop in loops)]
-    configs = [loop.config for loops in limited[:1] for loop in loops if loop.config]
+    configs = [loop.config for loops in limited for loop in loops if loop.config]
     bare = {config.changed(curation={"steps": []}).fingerprint() for config in configs}
     cells = results.cells.values() if bare else ()
     plain = [cell for cell in cells if any(loop.config and loop.config.fingerprint() in bare for loop in cell)]
     rows: list[tuple[Any, ...]] = []
+    is_one_arm = len({(config.cycle, config.sampling.temperature) for config in configs}) == 1
     for loops in (*plain, *limited):
-        name = loops[0].run.tag("method") or loops[0].cell.rpartition(", ")[2]
+        short = loops[0].run.tag("method") or loops[0].cell.rpartition(", ")[2]
+        name = short if is_one_arm else loops[0].cell
         for level, true in _true_shares(loops[0]).items():
             rows += [(name, level, t, *own, true) for t, *own in _share_at(loops, level)]
     return frame(columns, rows)

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -23,13 +24,13 @@ from ouroloop.science.curation.buffer import FreshBuffer, OriginalBuffer
 from ouroloop.science.curation.checks import Grammatical, Verified
 from ouroloop.science.curation.editing import Edited
 from ouroloop.science.curation.repeats import Unique
-from ouroloop.science.curation.step import Pool
+from ouroloop.science.curation.step import CurationStep, Pool
 from ouroloop.science.curation.weights import Weighted
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 from ouroloop.testbed.logic.verify import Verdict, judge
-from tests.science.curation.contract import LIAR, NOTHING, STREAMS, M, StepContract, kept_of
+from tests.science.curation.contract import LIAR, NOTHING, STREAMS, Editable, M, StepContract, kept_of
 
 
 class TestVerified(StepContract):
@@ -130,6 +131,21 @@ class TestWeighted(StepContract):
             kept_of(self.step, pool)
 
 
+def test_nothing_is_kept_where_no_text_has_weight() -> None:
+    """As where `min_p` cuts at temperature 1 all that was drawn at a higher one."""
+    pool = Pool(Dataset.of(["( not True )"] * M, Source.SAMPLED, 3), np.zeros(M))
+    fitted = Editable({"( not False )": 1}, 0.8)
+    assert np.isneginf(fitted.log_prob(["( not True )"], [1.0])).all()
+    assert len(kept_of(Weighted(), pool, fitted)) == 0
+
+
+@pytest.mark.parametrize("steps", ["weighted, weighted", "archived, weighted"])
+def test_what_is_left_of_a_choice_is_not_chosen_from_again(steps: str) -> None:
+    """The weights would be applied twice, and nothing is left to choose from."""
+    with pytest.raises(ConfigError, match="weighted cannot come after"):
+        load_preset("smoke", [f"curation.steps=[{steps}]"], LoopConfig)
+
+
 @pytest.mark.parametrize("steps", [["verified", "weighted"], ["verified", "archived"], ["unique", "weighted"]], ids=str)
 def test_what_is_chosen_among_too_few_is_said_to_be_too_few(steps: list[str]) -> None:
     """One right text in sixty: as many as were drawn of it are kept, and the budget is spent."""
@@ -184,12 +200,12 @@ def test_a_budget_for_no_step_makes_no_other_loop() -> None:
 class TestArchived(StepContract):
     step = Archived()
 
-    def test_rare_forms_come_before_the_second_of_a_common_one(self) -> None:
+    def test_rare_forms_come_before_what_is_left_of_a_common_one(self) -> None:
         rare = "( ( True or True ) and ( True or True ) )"
-        texts = ["( not False )"] * 40 + ["( not True )"] * 40 + [rare] * 2
-        found, first = self.harvested(texts)
-        drawn_rare = Counter(first)[rare]
-        assert Counter(found.kept.texts)[rare] >= min(drawn_rare, M // 2)
+        pool = Pool(Dataset.of(["( not False )"] * 2 * M + [rare] * 2, Source.SAMPLED, 3), np.zeros(2 * M + 2))
+        kept = kept_of(self.step, pool)
+        assert len(kept) == M
+        assert Counter(kept.texts)[rare] == 2
 
     def test_no_truth_is_in_a_cell(self) -> None:
         testbed = self.config().data.testbed
@@ -334,6 +350,23 @@ def test_a_step_of_ones_own_cannot_take_the_name_of_one_of_ours() -> None:
 
 
 @pytest.mark.usefixtures("root")
+def test_a_constant_of_a_step_of_ones_own_is_a_part_of_it() -> None:
+    def digest(most: object) -> str:
+        class Least(CurationStep):
+            name: Literal["least"] = "least"
+            MOST: ClassVar = most
+
+        return Least.own_source()
+
+    try:
+        found = [
+            digest(value) for value in (5, 100, 5, frozenset({"a", "b"}), frozenset({"b", "a"}), object(), object())
+        ]
+    finally:
+        Step.known.pop("least")
+    assert [found.index(one) for one in found] == [0, 1, 0, 3, 3, 5, 5]
+
+
 def test_a_step_beside_a_script_is_another_one_when_it_is_edited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

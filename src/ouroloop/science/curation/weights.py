@@ -39,6 +39,8 @@ class Weighted(CurationStep):
         log_w = np.array([at_1[text] for text in pool.texts]) - pool.log_probs
         if np.isnan(log_w).any():
             raise ValueError("weighted: a text that M_t did not write has no weight; bring it in after this step")
+        if np.isneginf(log_w).all():  # `min_p` cuts at temperature 1 whatever was drawn at a higher one
+            return pool.take(np.empty(0, np.int64))
         weights = np.exp(log_w - log_w.max())
         count = min(given.wanted, len(pool))
         places = (given.rng.random() + np.arange(count)) / count
