@@ -13,6 +13,7 @@ import pytest
 import ouroloop
 from ouroloop.config.data import TextData
 from ouroloop.record.track import Store
+from ouroloop.report.compare import compare_study
 from ouroloop.science.metrics import RETENTION, entered, stages_of
 from tests.conftest import TINY
 
@@ -98,6 +99,17 @@ def test_models_by_generation_and_by_stage() -> None:
     with pytest.raises(LookupError, match=rf"no weights of 77 are on record; there are those of {kept[0]} \("):
         loop.model(77)
     assert repr(last) == f"<FoundModel '{last.name}'>"
+
+
+@pytest.mark.usefixtures("root")
+def test_a_loop_is_asked_for_by_its_study_and_the_ideal_learner_for_no_model(tiny_config: ouroloop.LoopConfig) -> None:
+    results = ouroloop.run(tiny_config, name="ideal", show=False)
+    with pytest.raises(ouroloop.ConfigError, match=r"is a loop; give its run id, or the name of its study: .*ideal"):
+        ouroloop.load(results.loops[0].name)
+    with pytest.raises(LookupError, match="there are none: the ideal learner is its training set"):
+        results.model(1)
+    _, reasons = compare_study(Store.existing(), "ideal")
+    assert "it needs the weights of two stages and has none: the ideal learner is its training set" in reasons[0]
 
 
 @pytest.mark.usefixtures("collapsing")

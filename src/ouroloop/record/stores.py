@@ -199,6 +199,7 @@ _NAMES = {
     "logged model": "SELECT model_id FROM logged_models",
     "lone loop": "SELECT run_uuid FROM tags WHERE key = 'ouroloop.level' AND value = 'loop' AND run_uuid NOT IN "
     "(SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId')",
+    "loop": "SELECT name FROM runs JOIN tags USING (run_uuid) WHERE key = 'ouroloop.level' AND tags.value = 'loop'",
     "queue": "SELECT study_name FROM studies",
 }
 
@@ -265,6 +266,8 @@ def require_recorded(name: str, *kinds: str) -> None:
     if recorded is not None and name not in recorded:
         studies = known("study") or []
         there_are = ", ".join(studies) or "none"
+        if name in (known("loop") or []):
+            raise ConfigError(f"{shown(name)} is a loop; give its run id, or the name of its study: {there_are}")
         raise ConfigError(
             f"no study or loop {shown(name)} has run{did_you_mean(name, studies)}; there are: {there_are}"
         )

@@ -158,7 +158,9 @@ def compare_study(store: Store, study: str, temperature: float = 1.0) -> tuple[l
     for cell in cells:
         kept = sorted((found for found in find_stages(cell) if found.generation), key=lambda found: found.number)
         if len(kept) < 2:
-            reasons.append(f"{cell.name}: skipped: it needs the weights of two stages and has those of {len(kept)}")
+            is_ideal = cell.representative.config.train is None
+            has = "none: the ideal learner is its training set" if is_ideal else f"those of {len(kept)}"
+            reasons.append(f"{cell.name}: skipped: it needs the weights of two stages and has {has}")
             continue
         comparisons.append(compare(_of_stage(cell, kept[0]), _of_stage(cell, kept[-1]), temperature))
     return comparisons, reasons

@@ -112,7 +112,8 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
     for run in sorted(newest.values(), key=lambda run: -run.entity.info.start_time):
         name, config, method = run.name, recorded_config(run), run.tag("method") or ""
         if config is None:
-            left_out.append(Entry(name, "", "", "skipped: recorded by another version of ouroloop"))
+            why = "it was recorded by another version of ouroloop, or has a step of your own"
+            left_out.append(Entry(name, "", "", f"skipped: its configuration cannot be read here: {why}"))
         elif run.status != "FINISHED":
             left_out.append(Entry(name, "", "", f"skipped: the loop is not finished ({run.status})"))
         elif method and not is_method_name(method):
