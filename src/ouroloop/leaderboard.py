@@ -64,7 +64,7 @@ def leaderboard(
     elif own != of_whole and not is_named:
         console.print("Not written: other loops than the preset's. --folder names where to.", soft_wrap=True)
         return 1 if failed else 0
-    others = [one for key, one in filed.items() if key in of_whole - own] if study is not whole else []
+    others = [one for key, one in filed.items() if key in of_whole and key not in own] if study is not whole else []
     for path in write_board(rows, study, folder, name, others) if not (show and context.args) else ():
         console.print(f"Written: {path}", highlight=False, soft_wrap=True)
     return 1 if failed else 0

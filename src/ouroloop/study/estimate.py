@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -121,7 +120,7 @@ def _loaded(loop: LoopConfig, dataset: Dataset) -> Fitted:
     assert loop.train is not None
     devices = loop.train.devices
     least = loop.changed(train={"batch_size": devices})
-    few = dataset.take(np.arange(min(2 * devices, len(dataset))))
+    few = Dataset.of(dataset.texts[: 2 * devices], Source.ORIGINAL, 0)
     return _briefly(least, 1, 1).prepared(dataset.texts).fit(few, _STREAMS)
 
 

@@ -349,7 +349,6 @@ def test_a_step_of_ones_own_cannot_take_the_name_of_one_of_ours() -> None:
     assert Step.known["unique"] is Unique
 
 
-@pytest.mark.usefixtures("root")
 def test_a_constant_of_a_step_of_ones_own_is_a_part_of_it() -> None:
     def digest(most: object) -> str:
         class Least(CurationStep):
@@ -367,6 +366,7 @@ def test_a_constant_of_a_step_of_ones_own_is_a_part_of_it() -> None:
     assert [found.index(one) for one in found] == [0, 1, 0, 3, 3, 5, 5]
 
 
+@pytest.mark.usefixtures("root")
 def test_a_step_beside_a_script_is_another_one_when_it_is_edited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
