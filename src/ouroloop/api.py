@@ -111,7 +111,7 @@ class StudyResults(Results):
         if run is None or run.model_id is None:
             kept = [f"{one.tag('generation')} ({one.tag('stage')})" for one in loop.generations if one.model_id]
             there_are = f"there are those of {', '.join(kept)}" if kept else "there are none"
-            is_ideal = loop.config is not None and loop.config.train is None
+            is_ideal = loop.config is not None and loop.config.is_ideal
             why = "the ideal learner is its training set" if is_ideal else "keep_weights says which are kept"
             raise LookupError(f"no weights of {which!r} are on record; {there_are}: {why}")
         return find_model(f"models:/{run.model_id}")

@@ -170,6 +170,11 @@ class LoopConfig(Section):
         return self.changed(**pins) if pins else self
 
     @property
+    def is_ideal(self) -> bool:
+        """Whether the learner is its training set, which has no weights."""
+        return self.model.kind == "empirical"
+
+    @property
     def label(self) -> str:
         """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among its like."""
         parts = [self.curation.label] if self.curation.steps else []

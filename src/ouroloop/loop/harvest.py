@@ -106,7 +106,7 @@ def _oracles(
     if Oracle.ORIGINAL_DATA in needs:
         oracles[Oracle.ORIGINAL_DATA] = Dataset.of(list(original.counts), Source.ORIGINAL, 0)
     if Oracle.FRESH_DATA in needs:
-        oracles[Oracle.FRESH_DATA] = partial(_fresh, testbed, streams)
+        oracles[Oracle.FRESH_DATA] = partial(_fresh, testbed, streams.generation)
     if Oracle.PREVIOUS_MODEL in needs:
         oracles[Oracle.PREVIOUS_MODEL] = fitted
     if Oracle.ORIGINAL_STATISTICS in needs:
@@ -116,6 +116,5 @@ def _oracles(
     return oracles
 
 
-def _fresh(testbed: Testbed, streams: Streams, count: int) -> Dataset:
-    texts = testbed.fresh(count, streams.generation, streams.numpy("curation/fresh"))
-    return Dataset.of(texts, Source.FRESH, streams.generation)
+def _fresh(testbed: Testbed, generation: int, count: int, rng: np.random.Generator) -> Dataset:
+    return Dataset.of(testbed.fresh(count, generation, rng), Source.FRESH, generation)

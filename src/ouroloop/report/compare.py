@@ -158,7 +158,7 @@ def compare_study(store: Store, study: str, temperature: float = 1.0) -> tuple[l
     for cell in cells:
         kept = sorted((found for found in find_stages(cell) if found.generation), key=lambda found: found.number)
         if len(kept) < 2:
-            is_ideal = cell.representative.config.train is None
+            is_ideal = cell.representative.config.is_ideal
             has = "none: the ideal learner is its training set" if is_ideal else f"those of {len(kept)}"
             reasons.append(f"{cell.name}: skipped: it needs the weights of two stages and has {has}")
             continue

@@ -7,7 +7,7 @@ it.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ouroloop.config import ConfigError, EmpiricalConfig, LoopConfig, SamplingConfig
+from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
 from ouroloop.preset_files import shown
 from ouroloop.record.history import history
 from ouroloop.record.provenance import recorded_config
@@ -165,7 +165,7 @@ def find_stages(cell: Cell) -> list[Found]:
             found.append(Found(one, None, reason=reason))
         elif t not in by_number or by_number[t].model_id is None:
             reason = f"the weights of M_{t} were not kept (keep_weights: {chosen.config.keep_weights})"
-            if isinstance(chosen.config.model, EmpiricalConfig):
+            if chosen.config.is_ideal:
                 reason = "the ideal learner has no weights: it is its training set"
             found.append(Found(one, None, reason=reason))
         else:

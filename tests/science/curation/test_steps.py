@@ -239,6 +239,16 @@ class TestFreshBuffer(StepContract):
         found, _ = self.harvested()
         assert found.kept.mixture() == {"fresh-03": M // 10, "sampled-03": M - M // 10}
 
+    def test_two_of_them_bring_different_texts_and_each_the_same_ones_again(self) -> None:
+        config = self.config().changed(curation={"steps": [self.step, self.step]})
+        fitted = EmpiricalModel({LIAR: 1}, 0.8)
+        drawn, reference = fitted.sample(M, STREAMS.numpy("sampling")), Sample.of([LIAR], config.data.testbed)
+        first, again = (harvest(config, STREAMS, fitted, drawn, NOTHING.data, reference).kept.texts for _ in range(2))
+        assert first == again
+        fresh = [text for text in first if text != LIAR]
+        assert len(fresh) == 2 * (M // 10)
+        assert fresh[: M // 10] != fresh[M // 10 :]
+
 
 class Liar(EmpiricalModel):
     """Sure of one text."""

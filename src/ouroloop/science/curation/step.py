@@ -105,8 +105,8 @@ class Given:
         return found
 
     def fresh_data(self, count: int) -> Dataset:
-        """So many texts more from where D_0 is from: the same ones to a step that asks again in this generation."""
-        found: Dataset = self._ask(Oracle.FRESH_DATA)(count)
+        """So many texts more from where D_0 is from, by the step's own `rng`."""
+        found: Dataset = self._ask(Oracle.FRESH_DATA)(count, self.rng)
         return found
 
     @property
