@@ -7,7 +7,7 @@ Python loop over rapidfuzz. Ratios are of neighbouring measurements, so a noisy 
     make bench ARGS=--quick       under two minutes: fewer steps, and no training by the plain recipe
     make bench                    also time to quality, and a generation's overhead
     make bench ARGS=--loop        whole loops instead: 50 generations, and generations of m = 500 to 16,000
-    make bench ARGS="--loop --only=larger"      only the rows of this title, or beginning; the file keeps the others
+    make bench ARGS="--loop --only=larger"      only rows whose title begins with this; the file keeps the others
 """
 
 import argparse
@@ -75,11 +75,11 @@ class Row:
     wanted: str
     note: str = ""
     is_race: bool = True
-    """Whether fewer are better; otherwise the ratio is ours over the other."""
+    """Whether less is better; otherwise the ratio is ours over the other."""
 
     @property
     def ratios(self) -> list[float]:
-        """In each pair: how many times faster ours was, or for a share or growth, ours over the other; none alone."""
+        """For each pair, how many times faster ours was, or for a share or growth, ours over the other; else empty."""
         if not self.stock:
             return []
         pairs = zip(self.ours, self.stock, strict=True)
@@ -93,7 +93,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def alternate(ours: Callable[[], float], stock: Callable[[], float], pairs: int) -> tuple[list[float], list[float]]:
-    """Measurements of both, the one that goes first changing from pair to pair."""
+    """Measurements of both, which take turns in going first from pair to pair."""
     results: tuple[list[float], list[float]] = ([], [])
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 == 0 else (1, 0):
@@ -187,13 +187,13 @@ def padded(texts: list[str]) -> dict[str, torch.Tensor]:
 
 
 def stock_tokens_per_second(config: LoopConfig, texts: list[str], steps: int) -> float:
-    """Real tokens: padding is work but no yield."""
+    """Only real tokens count: padding is work, but yields nothing."""
     loader = DataLoader(texts, batch_size=32, shuffle=True, collate_fn=padded)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         model = StockModel(config)
         trainer = pl.Trainer(max_steps=steps, default_root_dir=folder)
         start = perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):  # its progress bar costs, but is no row of ours
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress bar costs time, but must not be seen here
             trainer.fit(model, loader)
         spent = perf_counter() - start
     tokens_per_text = sum(len(text.split()) + 1 for text in texts) / len(texts)
@@ -245,7 +245,7 @@ def training_rows(config: LoopConfig, pairs: int, steps: int) -> list[Row]:
 
 
 def peer_row(config: LoopConfig, pairs: int, steps: int) -> Row:
-    """`steps` of the peer's, and ours for about as many tokens."""
+    """Speeds over `steps` of the peer's, and over as many of ours as see about as many tokens."""
     texts = list(draw_original(config).texts)
     ours, peer = alternate(
         lambda: our_tokens_per_second(config, texts, 50 * steps),
@@ -257,7 +257,7 @@ def peer_row(config: LoopConfig, pairs: int, steps: int) -> Row:
 
 
 def peak_flops() -> float:
-    """The best of products as large as those of training."""
+    """The best speed of matrix products as large as those of training."""
     speeds = []
     for rows, inner, columns in ((800, 96, 384), (800, 384, 96), (1_024, 1_024, 1_024)):
         a, b = torch.randn(rows, inner), torch.randn(inner, columns)
@@ -270,7 +270,7 @@ def peak_flops() -> float:
 def quality_row(config: LoopConfig, plain: LoopConfig, pairs: int) -> Row:
     """Seconds until the lowest validation loss of the plain recipe, each pair with a seed of its own.
 
-    The plain recipe is given without the overheads of stock code: our own trainer runs it. A pair in which ours
+    The plain recipe is spared the overheads of stock code: our own trainer runs it. A pair in which ours
     ends above that loss has no ratio; its losses stand in the note.
     """
     ours: list[float] = []
@@ -288,7 +288,7 @@ def quality_row(config: LoopConfig, plain: LoopConfig, pairs: int) -> Row:
 
 
 def time_to_nats(config: LoopConfig, goal: float | None) -> tuple[float, float | None]:
-    """(lowest validation loss, seconds until it was first at most the goal, or the lowest without one; None: never)."""
+    """(lowest validation loss, seconds until the loss was at most the goal, by default the lowest; None: never)."""
     original = draw_original(config)
     start = perf_counter()
     reports: list[tuple[int, float]] = []

@@ -2,9 +2,9 @@
 
     make bench ARGS=--gpu       where there is a GPU; elsewhere one line says that nothing was measured
 
-Both train the paper's 10.6 M parameters in bfloat16 on as many tokens a step: 64 pieces of 256, and as many texts as
-hold that many tokens; nanoGPT's loop compiled, ours as it is by itself, and compiled too. Beside it stand the 64
-texts of the preset. The peak is that of bfloat16 products of square matrices on the same GPU.
+Both train the paper's 10.6 M parameters in bfloat16 on equally many tokens a step: 64 pieces of 256, and as many texts
+as hold that many tokens. nanoGPT's loop is compiled; ours runs both as it is by default and compiled, and once more
+with the 64 texts a step of the preset. The peak is that of bfloat16 products of square matrices on the same GPU.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def row(what: str, unit: str, *values: float, **beside: float) -> Row:
 
 
 def flops_per_token(shape: ModelConfig, lengths: list[int]) -> float:
-    """Of a training step: 6 for each weight of a matrix, and causal attention over texts of these lengths."""
+    """FLOP of a training step: 6 for each weight of a matrix, and causal attention over texts of these lengths."""
     attended = sum(length**2 for length in lengths) / sum(lengths) / 2
     return 6 * 12 * shape.num_layers * shape.hidden_size**2 + 12 * shape.num_layers * shape.hidden_size * attended
 
@@ -66,7 +66,7 @@ def _wait(device: str) -> None:
 
 
 def our_tokens_per_second(config: LoopConfig, steps: int, warm_up: int) -> float:
-    """From the first report after `warm_up` of `steps` to the last: reports read the loss, and so wait for the GPU."""
+    """Speed from the first report after `warm_up` steps to the last: reports read the loss, and so wait for the GPU."""
     train = {"num_steps": steps, "validate_every": steps, "validation_fraction": 0.01}
     seen: list[tuple[int, float]] = []
     learner = learner_of(config.changed(train=train))

@@ -1,8 +1,8 @@
 """nanoGPT's way of training, written from its published description, as a row of the bench: the paper used it.
 
-A GPT-2 with tied embeddings and no biases on a contiguous stream of tokens, of which a batch takes 64 pieces of 256 at
-random places, whatever text they begin in; AdamW with weight decay on matrices, clipping at 1, a cosine. Nothing stands
-between its loop and torch: no trainer, no data loader, no padding.
+A GPT-2 with tied embeddings and no biases on a contiguous stream of tokens, from which a batch takes 64 pieces of 256
+at random places, wherever in a text they begin; AdamW with weight decay on matrices, clipping at 1, a cosine schedule.
+Nothing stands between its loop and torch: no trainer, no data loader, no padding.
 """
 
 from time import perf_counter
@@ -54,7 +54,7 @@ class Peer(nn.Module):
 
 
 def tokens_per_second(config: LoopConfig, texts: list[str], steps: int, device: str = "cpu", warm_up: int = 1) -> float:
-    """Of its loop, after `warm_up` steps; on a GPU as it is run there: compiled, in bfloat16, with a fused AdamW."""
+    """Speed of its loop after `warm_up` steps; on a GPU, as is done there, compiled, in bfloat16, with fused AdamW."""
     assert isinstance(config.model, ModelConfig)
     is_gpu = device == "cuda"
     model = Peer(config.model).train().to(device)

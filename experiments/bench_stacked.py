@@ -1,7 +1,7 @@
-"""Does it pay to train k loops as one stacked model? A pass forward and back over k loops' batches, and Muon's share.
+"""Does it pay to train k loops as one stacked model? Forward and backward over k loops' batches, and Muon's share.
 
 In turns, on the same texts, one thread: the pass as it is (by hand, packed); transformers' own model, loop by loop, on
-padded rows; and k of those as one (torch.func.stack_module_state, vmap), whose rows are as long as the longest of all.
+padded rows; and k such models as one (torch.func.stack_module_state, vmap), with rows as long as the longest of all.
 
     python experiments/bench_stacked.py [--rounds=15]
 """
@@ -110,7 +110,7 @@ def main() -> None:
     for k in (1, 2, 4, 8):
         models = [build_model(config.model, TOKENIZER, seed) for seed in range(k)]
         for model in models:
-            model.set_attn_implementation("eager")  # what can be stacked
+            model.set_attn_implementation("eager")  # the kind that can be stacked
         ways = Ways(models)
         names = ["as_it_is", "one_by_one", "stacked", "muon_one_by_one", "muon_stacked"]
         taken: dict[str, list[float]] = {name: [] for name in names}

@@ -1,11 +1,11 @@
-"""How many times the generations per minute of one worker do two workers make?
+"""How many times as many generations per minute do two workers make as one?
 
     python experiments/bench_workers.py [ROUNDS] [GENERATIONS] [PRESET]
 
 Runs a study of four loops with their own seeds, so that nothing is shared, one thread for each worker, with one and
 with two workers in turn, each in a store of its own. The pace is that of the whole command: from the shell to the
-report, with the start of every process in it. Of two loops the longer one would be the time of two workers, and a ratio
-of 2 out of reach: texts, and so generations, differ in length from seed to seed.
+report, with the start of every process in it. With only two loops, two workers would take as long as the longer one,
+and a ratio of 2 would be out of reach: texts, and so generations, differ in length from seed to seed.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def pace(workers: int, generations: int, preset: str) -> float:
         os.environ["OUROLOOP_ROOT"] = root
         for name in ("MLFLOW_TRACKING_URI", "OUROLOOP_OPTUNA_URL"):
             os.environ.pop(name, None)
-        Store.open()  # made beforehand: its migrations are MLflow's, once for each root
+        Store.open()  # made beforehand: MLflow's migrations run once for each root
         loop = {"base": preset, "num_generations": generations, "train": {"num_threads": 1}}
         study = {"synthetic_proportions": [0.5], "seeds": list(range(LOOPS)), "loop": loop}
         path = Path(root) / "bench-workers.yaml"

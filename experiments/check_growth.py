@@ -1,13 +1,13 @@
 """What do a long loop and a large study cost, as they grow?
 
-    python experiments/check_growth.py loop [GENERATIONS]     # 2,000 without more
+    python experiments/check_growth.py loop [GENERATIONS]     # 2,000 by default
     python experiments/check_growth.py study [LOOPS ...]      # 10 and 200
 
-The first runs a loop of the ideal learner (m = 50) and notes, every hundred generations, the seconds of processor that
-one has taken, the memory of the process and the size of MLflow's database: none but the last may have a slope.
-The second fills, for each number of loops of 50 generations, a root of its own, then asks in processes of their own: a
-sweep with nothing missing, a report, the size of the page and of the database. 200 loops take about a quarter of an
-hour of a quiet core to fill. Both write `experiments/results/growth-*.json` as they go.
+The first runs a loop of the ideal learner (m = 50) and notes, every hundred generations, the processor time that one
+has taken, the memory of the process and the size of MLflow's database: only the last may have a slope.
+The second fills a root of its own for each number of loops, of 50 generations each, then measures in processes of their
+own a sweep with nothing missing and a report, and the sizes of the page and of the database. To fill 200 loops takes
+about a quarter of an hour on a quiet core. Both write `experiments/results/growth-*.json` as they go.
 """
 
 import gc
@@ -54,14 +54,14 @@ class Growth(Observer):
 
 
 def summary(rows: list[dict[str, float]]) -> dict[str, object]:
-    """The first hundred generations also pay for what is imported: the slope is that of the others."""
+    """Slopes and rows. The first hundred generations also pay for imports: the slopes are those of the others."""
     later = rows[1:]
     return {"every": EVERY, "slope_of_seconds_per_1000": slope(later, "seconds_each"),
             "slope_of_memory_mb_per_1000": slope(later, "memory_mb"), "rows": rows}  # fmt: skip
 
 
 def slope(rows: list[dict[str, float]], key: str) -> list[float] | None:
-    """Least squares, with its standard error."""
+    """By least squares, with its standard error."""
     n = len(rows)
     if n < 4:
         return None
@@ -98,7 +98,7 @@ def ask(what: str, loops: int) -> None:
 
 
 def seconds(what: str, loops: int) -> float:
-    """Of processor, with what it imports."""
+    """Processor time, imports included."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, __file__, what, str(loops)], check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -123,7 +123,7 @@ def large_studies(numbers: list[int]) -> None:
 
 if __name__ == "__main__":
     for name in ("MLFLOW_TRACKING_URI", "OUROLOOP_OPTUNA_URL"):
-        os.environ.pop(name, None)  # stores of yours
+        os.environ.pop(name, None)  # they would name your own stores
     what, numbers = sys.argv[1], [int(one) for one in sys.argv[2:]]
     if what == "loop":
         long_loop(*numbers or [2_000])

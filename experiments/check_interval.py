@@ -4,9 +4,9 @@
 
 Simulates whole searches on response curves that are known, with the noise of seeds and of loops, through the same code
 that decides what a real search runs next. No models. Exit code 1 if in any setting fewer than 93 % of the studies
-cover λ*, but for curves that are flat at the target: there each point of a path may be mistaken, and what is covered is
-only told. 500 studies of each setting take some minutes. What came out is also written into the JSON
-file RESULTS.
+cover λ*, except for curves that are flat at the target: there each point of a path may be misjudged, and the coverage
+is only reported. 500 studies of each setting take some minutes. The results are also written into the JSON file
+RESULTS.
 """
 
 import json
@@ -52,7 +52,7 @@ def simulate(
     if is_flat:
         is_above = bool(rng.integers(2))
         kept = TARGET + (1e-6 if is_above else -1e-6)
-        center, curve = float(is_above), lambda _: kept  # beyond all points, or before them
+        center, curve = float(is_above), lambda _: kept  # λ* lies beyond all points, or before them
     loop = load_preset("smoke", ["model.kind=empirical", "train=null"], LoopConfig)
     search = {"lowest": 0.03125, "highest": 0.96875, "precision": 0.03125, "target_retention": TARGET}
     config = StudyConfig.model_validate(

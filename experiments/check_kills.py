@@ -1,16 +1,16 @@
-"""Studies whose processes are killed at random moments end as the undisturbed study.
+"""Studies whose processes are killed at random moments end like an undisturbed one.
 
     python experiments/check_kills.py [--kills=200] [--on=local|ray] [--learner=empirical|network] [--seed=1]
                                       [--results=FILE]
 
 Runs one study of six loops again and again, each time in a root of its own, and sends SIGKILL, SIGTERM, SIGINT, SIGHUP
 or SIGSTOP (for 30 s, then SIGCONT) to its driver, its workers or several of them at once until the kills are used up;
-after each kill of the driver the same command goes on. A quarter come at any moment, the start too; before all others
-loops have gone on since the last one. Then every metric history and every sample is held against an undisturbed run,
-bit for bit; each generation must have one run that was finished once, by a witness in the database, and each step one
-point, nothing may be RUNNING and no process left. Exit code 1 if not. With `--results` each study is noted in a JSON
-file when it is done, and the same command goes on after the studies that are noted there; commands that differ in seed
-may share it and run side by side.
+after each kill of the driver the same command goes on. A quarter come at any moment, the start included;
+before each of the others, loops have gone on since the last one. Then every metric history and every sample is compared
+with an undisturbed run, bit for bit; each generation must have one run that was finished once, by a witness in the
+database, and each step one point; nothing may be RUNNING, and no process left. Exit code 1 if not. With `--results`
+each study is noted in a JSON file when it is done, and the same command goes on after the studies that are noted there;
+commands that differ in seed may share the file and run side by side.
 """
 
 import argparse
@@ -46,7 +46,7 @@ STUDY = {"cycles": ["incremental", "balanced"], "synthetic_proportions": [0.5, 1
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSTOP)
 STOPPED_SECONDS = 30.0
 KILLS_PER_STUDY = 20
-PATIENCE_SECONDS = 900.0  # a study that takes longer without any kill hangs
+PATIENCE_SECONDS = 900.0  # a study that takes longer with no kill left hangs
 
 
 def command(preset: Path, on: str) -> list[str]:
@@ -54,7 +54,7 @@ def command(preset: Path, on: str) -> list[str]:
 
 
 def outcome(root: Path) -> dict[str, object]:
-    """Every metric history but the times, and every sample, of every loop and generation."""
+    """Every metric history except times, and every sample, of every loop and generation."""
     os.environ["OUROLOOP_ROOT"] = str(root)
     store, histories = Store.open(), defaultdict[str, dict[str, list[tuple[int, float]]]](lambda: defaultdict(list))
     with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as connection:
@@ -110,7 +110,7 @@ def left_over(root: str) -> list[int]:
 
 
 def witness(root: Path) -> None:
-    """Makes the store, and the database note every change of a run's status, whoever makes it."""
+    """Make the store, and have its database note every change of a run's status, whoever makes it."""
     os.environ["OUROLOOP_ROOT"] = str(root)
     Store.open()
     with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as connection:
@@ -122,7 +122,7 @@ def witness(root: Path) -> None:
 
 
 def finished_twice(root: Path, store: Store) -> list[str]:
-    """Generations that were computed again although they were finished."""
+    """Generations that did not finish exactly once: computed again although they were finished, as a rule."""
     with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as connection:
         seen = Counter(run for (run,) in connection.execute("SELECT run FROM seen WHERE status = 'FINISHED'"))
     return [run.name for run in store.find(level="generation") if seen[run.id] != 1]
@@ -138,9 +138,9 @@ def progress(root: Path) -> Counter[str]:
 
 
 def await_progress(process: "subprocess.Popen[bytes]", root: Path, before: Counter[str]) -> None:
-    """Until two loops have gone on, or one if the other takes long.
+    """Wait until two loops have gone on, or one if the other takes long.
 
-    A loop whose workers are killed in one generation again and again fails, as it should.
+    A loop whose workers are killed in one generation again and again would fail, as it should.
     """
     begun = time.monotonic()
     while process.poll() is None:
@@ -151,7 +151,7 @@ def await_progress(process: "subprocess.Popen[bytes]", root: Path, before: Count
 
 
 def aim(process: "subprocess.Popen[bytes]", rng: Generator) -> list[tuple[int, signal.Signals]]:
-    """Who is struck, and by what: the driver, workers, or several at once, as a terminal that closes does it."""
+    """Who gets which signal: the driver, workers, or several at once, as when a terminal is closed."""
     chances = [(process.pid, 1 / 3), *((pid, 1 / 2) for pid in workers(process.pid))]
     victims = [pid for pid, chance in chances if rng.random() < chance]
     rng.shuffle(victims)
@@ -159,7 +159,7 @@ def aim(process: "subprocess.Popen[bytes]", rng: Generator) -> list[tuple[int, s
 
 
 def send(pid: int, number: signal.Signals) -> bool:
-    """Whether there still was somebody."""
+    """Send a signal; return whether the process was still there."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
         return True
@@ -167,7 +167,7 @@ def send(pid: int, number: signal.Signals) -> bool:
 
 
 def strike(process: "subprocess.Popen[bytes]", victims: list[tuple[int, signal.Signals]]) -> Counter[str]:
-    """Sends the signals; those for which there was somebody. The stopped go on after a while, others meanwhile."""
+    """Send the signals; count those whose process was there. What is stopped goes on later, the rest meanwhile."""
     done = Counter[str]()
     for pid, number in victims:
         if send(pid, number):
@@ -178,16 +178,16 @@ def strike(process: "subprocess.Popen[bytes]", victims: list[tuple[int, signal.S
 
 
 def disturbed(preset: Path, root: Path, on: str, kills: int, seed: int) -> Counter[str]:
-    """Runs the study to its end with so many kills, or some less or more; which they were."""
+    """Run the study to its end with so many kills, or some less or more; return which they were."""
     rng, done = stream(seed, "kills"), Counter[str]()
     witness(root)
-    environment = os.environ | {"OUROLOOP_ROOT": str(root), "RAY_worker_niceness": "0"}  # else others starve them
+    environment = os.environ | {"OUROLOOP_ROOT": str(root), "RAY_worker_niceness": "0"}  # else others starve Ray's
     while True:
         with (root / "out.log").open("ab") as log:
             process = subprocess.Popen(command(preset, on), env=environment, stdout=log, stderr=log)
         before = progress(root)
         while process.poll() is None and done.total() < kills:
-            if rng.random() < 3 / 4:  # else at any moment, the driver's start among them
+            if rng.random() < 3 / 4:  # otherwise at any moment, also as the driver starts
                 await_progress(process, root, before)
             time.sleep(rng.uniform(0, 3))
             before = progress(root)
@@ -200,7 +200,7 @@ def disturbed(preset: Path, root: Path, on: str, kills: int, seed: int) -> Count
 
 
 def check(root: Path, expected: dict[str, object]) -> list[str]:
-    """What is wrong with a study that has come to its end."""
+    """What is wrong with a study that has ended."""
     found, store, wrong = outcome(root), Store.open(), []
     odd = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
     if odd:
@@ -209,7 +209,7 @@ def check(root: Path, expected: dict[str, object]) -> list[str]:
         wrong.append(f"not finished just once: {', '.join(again[:5])}")
     if store.running():
         wrong.append(f"{len(store.running())} runs are RUNNING")
-    deadline = time.monotonic() + 180  # one that is only starting has first to get to where it watches its driver
+    deadline = time.monotonic() + 180  # one that is just starting does not yet watch its driver
     while (left := left_over(str(root))) and time.monotonic() < deadline:
         time.sleep(0.5)
     if left:

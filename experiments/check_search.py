@@ -4,7 +4,8 @@
 
 Runs three studies at smoke scale with the same seeds and the same target: `search-smoke` as it is, the same
 search without pruning by `max_rise`, and a grid of every second λ of its lattice, which is three times
-as many λ as the bisection takes. Exit code 1 if the answers disagree. Stopped, it goes on. 20 minutes on 2 cores.
+as many λ as the bisection takes. Exit code 1 if the answers disagree. When stopped, the same
+command goes on. 20 minutes on 2 cores.
 """
 
 import subprocess
@@ -74,7 +75,7 @@ def main(workers: str, *changes: str) -> int:
     print(f"the largest rise of retention in a loop of the grid: {max(rises):.3f}, on average {mean(rises):.3f}")
     print(f"search {brackets['pruned']}, without pruning {brackets['unpruned']}, grid [{low:g}, {high:g}]")
     held, failed = brackets["pruned"]
-    # What the search states to 95 % must have the grid's crossing in it
+    # The interval that the search states at 95 % must contain the grid's crossing
     inside = (held is None or held <= high) and (failed is None or low <= failed)
     same = brackets["pruned"] == brackets["unpruned"]
     print(f"it has the grid's crossing in it: {inside}; same without pruning: {same}")

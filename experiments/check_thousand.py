@@ -4,14 +4,14 @@
 
 Runs loops of the ideal learner through the driver, and before and after it a sample of the same loops as `ouroloop run`
 runs them, each in a root of its own: the difference is the driver's share of a loop, start, table, answer and plots
-included. It is one of processor time, which other processes lengthen less; the time on the clock stands beside it.
-Prints it with the most memory after a tenth and at the end, what of it is kept for each loop, and the time of `status`,
-with its start. Exit code 1 if that is over 50 ms, over a quarter more memory, over 10 kB, or over 2 s of processor.
-What came out is also written into the JSON file RESULTS.
+included. It is in processor time, which other processes lengthen less; wall-clock time stands beside it. It is printed
+with the peak memory after a tenth of the loops and at the end, the memory kept for each loop, and the time that
+`status` takes, its start included. Exit code 1 if these are over 50 ms, over a quarter more memory, over 10 kB, or over
+2 s of processor time. They are also written into the JSON file RESULTS.
 
-Kept is what the process has more of between a fifth of the loops and the last one, each time after a collection: what
-is not yet collected is not kept. It lies in cycles that SQLAlchemy's statements and MLflow's transactions leave, and
-Python collects them when they are a quarter of all.
+Kept is by how much the process grows from a fifth of the loops to the last one, measured after a garbage collection
+each time: what is only not yet collected is not kept. Such garbage lies in cycles that SQLAlchemy's statements and
+MLflow's transactions leave, and Python collects them when they are a quarter of all.
 """
 
 import gc
@@ -45,7 +45,7 @@ def most_mb() -> float:
 
 
 class Lines(StringIO):
-    """What the study prints; looks at some of its loops how much memory the process has."""
+    """What the study prints; at some of its loops, reads how much memory the process has."""
 
     def __init__(self, loops: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Lines(StringIO):
 
 
 class Clock:
-    """Seconds of this process, and on the wall, from here on."""
+    """Seconds since it was made: of this process, and on the wall."""
 
     def __init__(self) -> None:
         self._begun = self._now()
@@ -98,7 +98,7 @@ def bare(folder: str) -> tuple[float, float]:
 
 
 def status_seconds(folder: str) -> tuple[float, float]:
-    """Of `ouroloop status`, its start included: of the processor, and on the wall."""
+    """Seconds of `ouroloop status`, its start included: of the processor, and on the wall."""
     begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "ouroloop", "status", "thousand"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
@@ -116,7 +116,7 @@ def main(loops: int, results: Path | None = None) -> int:
         run_study(study(loops), "thousand", Console(file=lines))
         driven, driven_wall = clock.each(loops - loops // 10)
         late, (status, status_wall) = most_mb(), status_seconds(folder)
-        after = bare(f"{folder}/after")  # a machine that others use is not the same all the time
+        after = bare(f"{folder}/after")  # a machine that others use is not equally fast all the time
         kept = lines.kept_per_loop_kb()
         own, own_wall = (sum(pair) / 2 for pair in zip(before, after, strict=True))
     print(f"a loop takes {own * 1e3:.0f} ms by itself and {driven * 1e3:.0f} ms in the study, with start and results:")
@@ -134,6 +134,6 @@ def main(loops: int, results: Path | None = None) -> int:
 
 if __name__ == "__main__":
     for name in ("MLFLOW_TRACKING_URI", "OUROLOOP_OPTUNA_URL"):
-        os.environ.pop(name, None)  # stores of yours
+        os.environ.pop(name, None)  # they would name your own stores
     given = sys.argv[1:]
     sys.exit(main(int(given[0]) if given else 1_000, *map(Path, given[1:])))

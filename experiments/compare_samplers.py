@@ -4,8 +4,8 @@
 
 Bisection (ours) against Optuna's TPE, GP and random samplers on falling curves of known crossing, 31 λ, each
 with the objective that suits it: closeness of the mean retention to the target. A sampler is done when it has
-tried the last λ that holds and the first that fails; one that chooses a λ again is not charged for it, and
-is cut off after 31 different λ. No models, a minute.
+tried the last λ that holds and the first that fails; it is not charged for choosing a λ again, and is
+cut off after 31 different λ. Runs no models; takes a minute.
 """
 
 import math

@@ -2,8 +2,9 @@
 
     .venv/bin/python experiments/pictures.py
 
-runs the study first where it is not on record: figure 5 with the ideal learner, 15 loops of 50 generations, some
-minutes. The other pictures that README and docs show are drawn from their CSV files: see experiments/results.
+runs the study first if it is not on record: figure 5 with the ideal learner, 15 loops of 50 generations, which
+takes some minutes. The other pictures that README and docs show are drawn from their CSV files: see
+experiments/results.
 """
 
 import argparse
@@ -31,7 +32,7 @@ OUROLOOP = [sys.executable, "-m", "ouroloop"]
 
 @contextmanager
 def served() -> Iterator[str]:
-    """The MLflow UI: where its table of runs is."""
+    """Serve the MLflow UI; yield the address of its table of runs."""
     command = [*OUROLOOP, "ui", f"--port={PORT}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -42,7 +43,7 @@ def served() -> Iterator[str]:
 
 
 def photograph_report(browser: Any, page: Path, folder: Path) -> None:
-    """By day as it opens; on a phone, and beside that by night what models write."""
+    """Photograph a report by day, as it opens; and on a phone, with what models write, by night, beside it."""
     with closing(opened(browser, page.as_uri(), 1100, 1480)) as tab:
         tab.screenshot(path=folder / "report.png")
     with closing(opened(browser, page.as_uri(), 360, 900)) as tab:
@@ -58,7 +59,7 @@ def photograph_report(browser: Any, page: Path, folder: Path) -> None:
 
 
 def photograph_ui(browser: Any, tree: str, store: Store, folder: Path) -> None:
-    """The study's tree down to a loop, the charts of one at λ = 1, the texts of one of its generations."""
+    """Photograph the study's tree down to a loop, the charts of one at λ = 1, the texts of one of its generations."""
     newest, *others = store.find(level="loop", study=STUDY)  # the newest is the first below its study
     loop = next(run for run in others if run.tag("synthetic_proportion") == "1")
     own = store.find(level="generation", parent=loop.id)
@@ -81,7 +82,7 @@ def photograph_ui(browser: Any, tree: str, store: Store, folder: Path) -> None:
 
 
 def photograph(tab: Any, path: Path) -> None:
-    """Without MLflow's assistant, whose pane opens some time after the first visit."""
+    """Photograph without MLflow's assistant, whose pane opens some time after the first visit."""
     tab.wait_for_timeout(3_000)
     for button in tab.locator('button[aria-label*="lose"]').all():
         if button.is_visible():
@@ -91,7 +92,7 @@ def photograph(tab: Any, path: Path) -> None:
 
 
 def opened(browser: Any, address: str, width: int, height: int, **look: str) -> Any:
-    """A tab of its own."""
+    """Open an address in a tab of its own."""
     tab = browser.new_page(viewport={"width": width, "height": height}, **look)
     tab.goto(address)
     if address.startswith("file:"):

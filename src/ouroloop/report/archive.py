@@ -1,11 +1,11 @@
-"""A report's folder, read back: what it says of a study, and its figures, written anew without the store.
+"""Read a report's folder back, and write its findings and figures anew without the store.
 
     python -m ouroloop.report.archive experiments/results/fig5 ...
     python -m ouroloop.report.archive experiments/results/fig6 --join ELSEWHERE/fig6 ...
 
 The CSV files hold everything that was measured, so findings, intervals and pictures follow from them. Where a folder
-named like it with `-ideal` stands beside it, the two are drawn into one figure, `headline.png`. A single table is drawn
-too: of what is kept, as `retention.csv` has it, or of depths, as `depth_by_method.csv` has them.
+of the same name with `-ideal` stands beside it, the two are drawn into one figure, `headline.png`. A single table can
+be drawn too: one of what is kept, like `retention.csv`, or one of depths, like `depth_by_method.csv`.
 
 A study that was computed in parts, on machines that share no store, is joined from their folders.
 """
@@ -102,12 +102,13 @@ def _loop(row: dict[str, Any], history: Any, written: Any, life: Any, configurat
     )
 
 
-_NO_MATTER = {"num_generations": 1, "model": {"kind": "empirical"}, "train": None}  # asked for, and not asked about
+_NO_MATTER = {"num_generations": 1, "model": {"kind": "empirical"}, "train": None}  # required, and of no matter here
 
 
 def _config(configuration: dict[str, str], tags: dict[str, Any], cell: str) -> LoopConfig | None:
-    """As far as it decides which run of the paper's stands beside the loop. Where loops differ in that, it is what
-    their cell's name says; None where that says nothing.
+    """A loop's configuration, as far as it decides which of the paper's runs stands beside it.
+
+    Where loops differ in a field, its value is what their cell's name says; None where that says nothing.
     """
     kept = ("data", "cycle", "sampling")
     sections: dict[str, dict[str, Any]] = {key: {} for key in kept}
@@ -125,7 +126,7 @@ def _config(configuration: dict[str, str], tags: dict[str, Any], cell: str) -> L
         takes = DataCycle(tags["cycle"]).takes_proportion
         sections["cycle"] = {"kind": tags["cycle"], "synthetic_proportion": float(λ) if takes else None}
     try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of names that are none of today's
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of names that are no longer in use
             return LoopConfig.model_validate(sections | _NO_MATTER)
     except ValidationError:
         return None
@@ -145,10 +146,10 @@ def _written(folder: Path) -> dict[str, dict[int, Written]]:
 
 
 def redraw(folder: Path) -> None:
-    """Writes findings, what is computed over seeds, and the pictures of a report's folder anew."""
+    """Write the findings, what is computed over seeds, and the pictures of a report's folder anew."""
     results = read_folder(folder)
     tables = figure_tables(results)
-    if "depth" in tables:  # of which only shares are kept
+    if "depth" in tables:  # the folder has only shares of it
         tables["depth"] = read_csv(folder / "depth.csv")
     for name, table in tables.items():
         write_csv(table, folder / f"{name}.csv")
@@ -159,12 +160,12 @@ def redraw(folder: Path) -> None:
 
 
 def join(folder: Path, others: Sequence[Path]) -> None:
-    """Adds the loops of other folders of the same study, and writes what follows from them anew.
+    """Add the loops of other folders of the same study, and write anew what follows from them.
 
-    Of a loop that several have, the one that came furthest counts.
+    Where several folders have a loop, the one that came furthest counts.
 
     Raises:
-        ConfigError: they are no parts of one study.
+        ConfigError: they are not parts of one study.
     """
     parts = [folder, *others]
     configuration = _of_all([_configuration(part) for part in parts])
@@ -175,7 +176,7 @@ def join(folder: Path, others: Sequence[Path]) -> None:
                 furthest[loop.name] = part, loop
     names = [loop.name for _, loop in sorted(furthest.values(), key=lambda one: in_order(one[1].run))]
     for path in folder.glob("*.csv"):
-        if "loop" in (first := read_csv(path)):  # the others follow from those
+        if "loop" in (first := read_csv(path)):  # tables without loops follow from those with
             rows = {folder: first} | {other: read_csv(other / path.name) for other in others}
             own = (rows[part][[furthest[name][0] == part for name in rows[part]["loop"]]] for part in parts)
             table = pd.concat(own).sort_values("loop", key=lambda loops: loops.map(names.index), kind="stable")
@@ -185,10 +186,10 @@ def join(folder: Path, others: Sequence[Path]) -> None:
 
 
 def _of_all(configurations: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Every parameter with all its values.
+    """Every parameter with all the values that it has in any part.
 
     Raises:
-        ConfigError: they differ in one that a study does not span, or name their cells differently.
+        ConfigError: the parts differ in one that a study does not span, or name their cells differently.
     """
     every = all_values([{key: value} for one in configurations for key, values in one.items()
                     for value in (values.split(", ") if key in SPANNED else [values])])  # fmt: skip
@@ -202,7 +203,7 @@ def _of_all(configurations: Sequence[dict[str, str]]) -> dict[str, str]:
 
 
 def draw_headline(folder: Path) -> Path | None:
-    """The study's curves, the ideal learner's and the paper's, a panel for each cell; None where no ideal one lies."""
+    """Draw the study's, the ideal learner's and the paper's curves, a panel for each cell; None without the second."""
     ideal = folder.with_name(f"{folder.name}-ideal")
     if not (ideal / "retention.csv").is_file():
         return None
@@ -214,7 +215,7 @@ def draw_headline(folder: Path) -> Path | None:
 
 
 def draw(table: Path) -> None:
-    """A picture beside it, of the same name: of what is kept or, where it has depths, of their shares by method."""
+    """Draw a picture beside the table, of the same name: what is kept or, if it has depths, their shares by method."""
     rows = read_csv(table)
     name = "depth_by_method" if "depth" in rows else "retention"
     drawn = methods.drawing if "depth" in rows else drawings

@@ -1,4 +1,4 @@
-"""The leaderboard for people: a table on the terminal, a file for programs, and quality kept against cost."""
+"""The leaderboard as it is shown: a table on the terminal, a file for programs, a picture of quality against cost."""
 
 import json
 import os
@@ -27,11 +27,11 @@ _COLUMNS = {
     "unique_fraction": "distinct",
     "kl_forward_nats": "KL",
 }
-_WORD = 10  # of a method's name or of what it knows: the longest stays whole
+_WORD = 10  # width that keeps each word of a method's name, or of what it knows, whole
 
 
 def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> None:
-    """A table for each cycle, and what is missing of it."""
+    """Print a table for each cycle, and what is missing from it."""
     for cycle in dict.fromkeys(row.cycle for row in rows):
         of_cycle = [row for row in rows if row.cycle == cycle]
         if scored := [row for row in of_cycle if row.scores]:
@@ -63,7 +63,7 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
 
 
 def _seeds(row: Row) -> str:
-    """Whose, and which code computed them."""
+    """Which seeds are from the file, and which code computed them."""
     commits = dict.fromkeys(commit[:7] for seed in row.filed for commit in row.runs[seed].commits)
     return f"seeds {_listed(row.filed)} of {len(row.runs)}, {' '.join(commits)}"
 
@@ -102,15 +102,15 @@ def _shown(row: Row, key: str) -> str:
 def _with_limits(value: Interval) -> str:
     if value.low is None or value.high is None:
         return f"{value.mean:.3f}"
-    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"  # seldom as far below as above
+    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"  # no ±: seldom as far below as above
 
 
 def write_board(
     rows: Sequence[Row], config: StudyConfig, folder: Path, name: str, others: Sequence[Outcome] = ()
 ) -> list[Path]:
-    """`NAME.json` and `NAME.png`: quality kept against cost, by what a method knows; neither where nothing is done.
+    """Write `NAME.json` and `NAME.png`, quality kept against cost by what a method knows; neither if nothing is done.
 
-    `others` are loops of the file that are not among the rows, and stay in it.
+    `others` are loops of the file that are not among the rows; they stay in it.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -144,7 +144,7 @@ def write_board(
 
 
 def _put(path: Path, content: bytes) -> None:
-    """All of it or nothing: the file may be all that is left of other machines' loops."""
+    """Write all of it or nothing: the file may be all that is left of other machines' loops."""
     aside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         aside.write_bytes(content)
@@ -154,6 +154,6 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _written(content: Mapping[str, Any], loops: Sequence[Mapping[str, Any]]) -> str:
-    """JSON, a line for each loop."""
+    """The file as JSON, with one line for each loop."""
     lines = ",\n".join(f"    {json.dumps(one)}" for one in loops)
     return json.dumps({**content, "loops": []}, indent=2).removesuffix("[]\n}") + f"[\n{lines}\n  ]\n}}\n"

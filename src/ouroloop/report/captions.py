@@ -1,4 +1,4 @@
-"""What stands over each figure of a page: its title, what is drawn, and of a figure without data what would fill it."""
+"""What stands over each figure of a page: its title, what is drawn, or what would fill a figure without data."""
 
 from collections.abc import Callable, Mapping
 
@@ -38,7 +38,7 @@ MISSING = {
 
 
 def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """Only of what is there: bands, marks and the paper's curves are named where they are drawn."""
+    """A note for each figure, only about what is there: bands, marks and the paper's curves where they are drawn."""
     say: dict[str, Callable[[pd.DataFrame], str]] = {
         "board": _board,
         "depth_by_method": _depth_by_method,

@@ -1,6 +1,6 @@
 """Two models side by side: which texts the later one can no longer write.
 
-Exact: no sampling is involved, each text's probability is the product of the model's own softmaxes.
+Exact: no sampling is involved; each text's probability is the product of the model's own softmaxes.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from ouroloop.science.dataset import DatasetError
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Array, Testbed, noun_of
 
-_DRAWN = 2_000  # texts when no D_0 is on record
-_FOLDS = (10, 1_000)  # by more than this many times did a probability fall or rise
+_DRAWN = 2_000  # texts to compare on when no D_0 is on record
+_FOLDS = (10, 1_000)  # counted is what fell or rose by more than this many times
 _NUMBERS = ("log_p_before", "log_p_after", "change")
 
 
@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of what fell most: what the testbed says of a text, the numbers, the text."""
+        """Those of `fell_most`: what the testbed says of a text, the numbers, the text."""
         *said, text = self.testbed.columns
         return (*said, *_NUMBERS, text)
 
@@ -54,14 +54,14 @@ class Comparison:
 
     @cached_property
     def depths(self) -> npt.NDArray[np.int64]:
-        """Of each text; -1 where it is malformed, or has none."""
+        """The depth of each text; -1 where it is malformed, or has none."""
         depths = [getattr(self.testbed.judge(text), "depth", None) for text in self.texts]
         return np.array([-1 if depth is None else depth for depth in depths], dtype=np.int64)
 
     def summary(self, depth: int | None = None) -> dict[str, float]:
-        """Over all texts, or those of one depth: means in nats, and shares of them in [0, 1].
+        """Means in nats, and shares in [0, 1], over all texts or those of one depth.
 
-        `mass` is the probability that the model writes one of them, summed.
+        The mass is the probability that the model writes one of them: the sum of theirs.
         """
         chosen = np.ones(len(self.texts), dtype=bool) if depth is None else self.depths == depth
         before, after, change = self.log_p_before[chosen], self.log_p_after[chosen], self.change[chosen]
@@ -79,7 +79,7 @@ class Comparison:
         return summary
 
     def by_depth(self) -> list[dict[str, float]]:
-        """Empty where texts have no depth."""
+        """The summary of each depth; empty where texts have none."""
         depths = np.unique(self.depths) if "depth" in self.columns else ()
         return [{"depth": int(depth), **self.summary(int(depth))} for depth in depths]
 
@@ -91,7 +91,7 @@ class Comparison:
         return [(*self.testbed.row(text)[:-1], *pair, text) for text, pair in zip(texts, numbers, strict=True)]
 
     def record(self, limit: int) -> dict[str, Any]:
-        """Everything above for a program; the `limit` texts that fell most."""
+        """Everything above for a program, with the `limit` texts that fell most."""
         return {
             "before": self.before,
             "after": self.after,
@@ -104,7 +104,7 @@ class Comparison:
 
 
 def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> Comparison:
-    """Both models on the D_0 that the first one's loop began with; for a folder, on texts drawn like one.
+    """Compare both models on the D_0 of the first that is from a loop; if both are folders, on texts drawn like one.
 
     Raises:
         ConfigError: D_0 is not on record, or a model has no positions for its texts.
@@ -148,7 +148,7 @@ def _texts(*models: FoundModel) -> tuple[Sequence[str], str]:
 
 
 def compare_study(store: Store, study: str, temperature: float = 1.0) -> tuple[list[Comparison], list[str]]:
-    """For each cell of a study its first stage against its last; and what could not be compared, with why.
+    """Compare each cell's first stage with its last; and say what could not be compared, and why.
 
     Raises:
         ConfigError: there is no such study.
@@ -173,7 +173,7 @@ def _of_stage(cell: Cell, found: Found) -> FoundModel:
 
 
 def print_comparison(console: Console, comparison: Comparison, limit: int) -> None:
-    """Summary, depths and the `limit` texts that fell most; in a pipe these alone, with both names."""
+    """Print summary, depths and the `limit` texts that fell most; into a pipe only these texts, with both names."""
     before, after, rows = comparison.before, comparison.after, comparison.fell_most(limit)
     if not console.is_terminal:
         print_listing(console, ("before", "after", *comparison.columns), [(before, after, *row) for row in rows], "")

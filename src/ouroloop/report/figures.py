@@ -1,10 +1,10 @@
 """The figures, each defined once, in the grammar of graphics (altair): what is drawn from which column of its table.
 
-A definition names its table and holds no rows. The page hands both to the browser, `svg` and `png` draw them without
-one; pictures on MLflow's runs and those of the README come from here too.
+A definition names its table and holds no rows. The page hands both to the browser; `svg` and `png` draw them without
+one. Pictures on MLflow's runs and those of the README come from here too.
 
-Colours are CSS variables: a page by night sets them anew, a picture gets those of the day. Two parameters are the
-reader's: `hidden`, the names that are not to be seen, and `at`, the row or generation that is read off.
+Colours are CSS variables: a page at night sets them anew, a picture gets those of the day. The reader sets two
+parameters: `hidden`, the names that are not shown, and `at`, the row or generation whose values are read off.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +18,10 @@ import pandas as pd
 from ouroloop.report.render import Spec, spec, svg
 
 Chart = Any
-"""Of altair, whose classes for layers, facets and so on have no common one to name."""
+"""Altair's, whose classes for layers, facets and so on have no common one to name."""
 
 PANELS = 24
-"""Small charts in one figure; of more cells or loops so many are drawn, evenly chosen."""
+"""The most small charts in one figure; of more cells or loops, this many are drawn, evenly chosen."""
 
 _IN_LINES = "length(datum.label) > 32 ? split(datum.label, ', ') : datum.label"
 """A cell's name in one line above its panel, or, where that is too narrow, a line for each part."""
@@ -35,14 +35,14 @@ _HEIGHT = {"retention": 340, "half_life": 280, "unique": 280}
 
 
 def figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Spec]:
-    """By name, for a page, those that have something to show: as wide as it is, one small chart, and no legend."""
+    """A page's figures that have something to show, by name: as wide as the page, one small chart, and no legend."""
     there = {name: define for name, define in _DEFINE.items() if name in tables and len(tables[name])}
     found = {name: define(rows(name, tables[name]), True) for name, define in there.items()}
     return {name: spec(chart) for name, chart in found.items()}
 
 
 def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str, str]:
-    """An SVG for each figure that has something to show; of more than `most` cells or loops so many, evenly chosen."""
+    """An SVG for each figure with something to show; of more than `most` cells or loops, that many, evenly chosen."""
     drawn = {}
     for name, define in _DEFINE.items():
         if name in tables and len(table := rows(name, tables[name])):
@@ -52,9 +52,7 @@ def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str
 
 
 def fewer(name: str, table: pd.DataFrame, key: str, most: int = PANELS) -> tuple[pd.DataFrame, Spec]:
-    """Of a figure's table the rows of at most so many cells or loops, evenly chosen; and, where that is not all, the
-    title that says so in a picture.
-    """
+    """The rows of at most `most` cells or loops, evenly chosen; and, where these are not all, a title that says so."""
     names = _names(table, key)
     if len(names) <= most:
         return table, {}
@@ -64,7 +62,7 @@ def fewer(name: str, table: pd.DataFrame, key: str, most: int = PANELS) -> tuple
 
 
 def rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """A figure's table with what its definition needs beside it."""
+    """A figure's table, with the further columns that its definition needs."""
     if name != "half_life" or table.empty:
         return table
     known = [λ for λ in table["proportion"] if λ is not None]
@@ -78,7 +76,7 @@ def _pad(proportions: Sequence[float]) -> float:
 
 
 def _group(cell: str, cycle: str) -> str:
-    """What a cell is called beside its λ."""
+    """What a cell is called without its λ."""
     return ", ".join(part for part in cell.split(", ") if not part.startswith("λ = ")) or cycle
 
 
@@ -194,7 +192,7 @@ def depth(table: pd.DataFrame, is_page: bool = False) -> Chart:
     if is_page:
         size = 14 if len(levels) > 12 else 26
         return chosen([cells, frame], size * len(levels))
-    wide = max(2, 2 * round(120 / (last + 1)))  # whole pixels: a picture of blurred edges is ten times as large
+    wide = max(2, 2 * round(120 / (last + 1)))  # whole pixels: a picture with blurred edges is ten times as large
     return _panels([cells], table, "loop", wide * (last + 1), 14 * len(levels))
 
 
@@ -251,7 +249,7 @@ def _axis(field: str, title: str, scale: alt.Scale, format: str = "~%") -> alt.Y
 
 
 def _scale(values: Sequence[float], is_log: bool) -> alt.Scale:
-    """From 0 to 1 or a little more; logarithmic from the decade of the smallest value, which those below stand on."""
+    """From 0 to 1 or a little more; if logarithmic, from the decade of the least value above 0, where 0 stands too."""
     top = max([1.0, *values])
     if not is_log:
         return alt.Scale(domain=[0, top], nice=False)
@@ -290,7 +288,7 @@ def _dash(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) ->
 
 
 def _marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str], is_page: bool) -> alt.Chart:
-    """A mark on about twelve points of a line, so that it is told from others without its colour."""
+    """A mark on about twelve points of a line, so that it can be told from others without colour."""
     every = max(1, -(-int(max(table["generation"])) // 12))
     marks = line.transform_filter(f"datum.generation % {every} === 0").mark_point(filled=True, size=32, opacity=1)
     return cast(alt.Chart, marks.encode(shape=_shape(key, names, table, is_page)))
@@ -299,7 +297,7 @@ def _marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str]
 def _published(
     base: alt.Chart, table: pd.DataFrame, key: str, *places: Any, where: str = "true", **mark: Any
 ) -> list[alt.Chart]:
-    """The paper's dotted curve, where it was drawn; a dash where that is one point."""
+    """The paper's dotted curve, where there is one; a dash where it is a single point."""
     by, curves, points = joined(table, key)
     shown = base.transform_filter(f"isValid(datum.{key}) && {where} && indexof(hidden, '{PAPER}') < 0")
     shown = shown.encode(*places)
@@ -311,7 +309,7 @@ def _published(
 
 
 def joined(table: pd.DataFrame, key: str) -> tuple[str, list[str], list[str]]:
-    """What a line is drawn for (the name of the column), those with two values of `key` or more, and with one."""
+    """The column that has a line for each of its values, those with two points of `key` or more, and those with one."""
     is_by_proportion = "proportion" in table.columns
     by, along = ("group", "proportion") if is_by_proportion else ("cell", "generation")
     known = table.dropna(subset=[key, along]).groupby(by, sort=False)[along].nunique()
@@ -319,14 +317,14 @@ def joined(table: pd.DataFrame, key: str) -> tuple[str, list[str], list[str]]:
 
 
 def _cursor(rule: alt.Chart | None, points: alt.Chart, where: str) -> list[alt.Chart]:
-    """What is read off: a line through a generation, and rings around its points."""
+    """Marks for what is read off: a line through a generation, and rings around its points."""
     rings = points.transform_filter(where).mark_point(fill="var(--card)", size=70, strokeWidth=2.2, opacity=1)
     lines = [] if rule is None else [rule.transform_filter(where).mark_rule(color="var(--ink)", opacity=0.45)]
     return [*lines, rings]
 
 
 def _proportions(known: list[float], aside: float | None) -> alt.X:
-    """λ, and beside it a place for loops without one."""
+    """The axis of λ, and beside it a place for loops without one."""
     gap = (known[-1] - known[0]) * 0.07 if known else 0
     is_sparse = len(known) < 9 and all(b - a > gap for a, b in pairwise(known))
     ticks = [*(known if is_sparse else (known[:1] + known[-1:])), *([] if aside is None else [aside])]
@@ -347,12 +345,12 @@ def _finish(layers: Sequence[alt.Chart], name: str, is_page: bool) -> Chart:
 
 
 def chosen(layers: Sequence[alt.Chart], height: int, *params: alt.Parameter) -> Chart:
-    """A small chart of a page, of what the parameter `chosen` names."""
+    """A small chart of a page, for what the parameter `chosen` names."""
     return _layered(layers, alt.param("chosen", value=""), *params, **_WIDE, height=height)
 
 
 def _layered(layers: Sequence[alt.Chart], *params: alt.Parameter, **properties: Any) -> Chart:
-    """With the reader's parameters; all at once, because each change to a chart is a deep copy of it."""
+    """The layers with the reader's parameters, all at once, because each change to a chart copies it deeply."""
     both = [one.param for one in (alt.param("hidden", value=[]), alt.param("at", expr="null"), *params)]
     return alt.layer(*layers, params=both, **properties)
 
@@ -369,15 +367,16 @@ def _panels(
 
 
 def faceted(chart: Chart, facet: alt.Facet, count: int, columns: int) -> Chart:
-    """So many small charts in rows. The axis below a column stands in the last row, even where that has no chart: then
-    each chart has its own.
+    """`count` small charts in rows.
+
+    A shared axis stands below the last row, even where a column has no chart there: then each chart has its own.
     """
     found = chart.facet(facet, columns=min(columns, count))
     return found.resolve_axis(x="independent") if count > columns and count % columns else found
 
 
 def evenly(names: Sequence[str], most: int) -> list[str]:
-    """All of them, or so many, evenly chosen, the first and the last among them."""
+    """All names, or at most `most` of them, evenly chosen, the first and the last included."""
     if len(names) <= most:
         return list(names)
     return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]

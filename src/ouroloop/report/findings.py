@@ -46,9 +46,9 @@ def headline(results: Results) -> list[str]:
 
 
 def at_end(results: Results) -> tuple[int, dict[str, Interval], list[str]]:
-    """The latest end of a cell, what each cell keeps that ends there, and the cells that end before.
+    """The latest end of a cell, what each cell that ends there keeps, and the cells that end earlier.
 
-    At an earlier generation more is left of any, so those are not compared.
+    At an earlier generation more is left of any cell, so the latter are not compared.
     """
     ends = {cell: end_of(loops).generation for cell, loops in results.cells.items()}
     kept = {cell: found for cell, loops in results.cells.items() if (found := kept_at(loops, ends[cell]))}
@@ -79,7 +79,7 @@ def _scope(results: Results) -> str:
 
 
 def _uncertainty(kept: Interval, num_loops: int) -> str:
-    """In brackets; nothing of a lone loop, which the first words of the sentence say."""
+    """In brackets; empty for a lone loop, of which the first words of the sentence tell."""
     if num_loops == 1:
         return ""
     if kept.low is None or kept.high is None:
@@ -93,7 +93,7 @@ def _seeds(n: int, num_loops: int) -> str:
 
 
 def _by_seed(values: Sequence[float], show: Callable[[float], str], num_loops: int) -> str:
-    """In brackets: the lowest and the highest; nothing of a lone loop."""
+    """The lowest and the highest, in brackets; empty for a lone loop."""
     if num_loops == 1:
         return ""
     low, high = show(min(values)), show(max(values))
@@ -101,8 +101,9 @@ def _by_seed(values: Sequence[float], show: Callable[[float], str], num_loops: i
 
 
 def _halving(results: Results) -> str:
-    """The cell whose median comes first, or cells, where they share it: a median does not depend on how far loops came.
-    Where no cell has one, that of the first loop.
+    """When half was gone in the cell with the earliest median, or in the cells that share it.
+
+    A median does not depend on how far loops came. Where no cell has one, the cell whose loop was first counts.
     """
     measured = {cell: [loop for loop in own if loop.history.get(RETENTION)] for cell, own in results.cells.items()}
     lives = {cell: [life for loop in own if (life := loop.half_life)] for cell, own in measured.items() if own}
@@ -128,7 +129,7 @@ def _halving(results: Results) -> str:
 
 
 def _became(results: Results, cell: str | None = None) -> str:
-    """What became of truth in a cell; of what the testbed names first, where nothing is true or false."""
+    """What became of truth in a cell; where nothing is true or false, of what the testbed names first."""
     cell = cell or next(iter(results.cells))
     return _truth(results, cell) if results.testbed.composition else _named_first(results, cell)
 
@@ -168,14 +169,14 @@ def _truth(results: Results, cell: str) -> str:
 
 
 def _course(end: End, key: str) -> tuple[list[float], list[float]] | None:
-    """At generation 1 and at the end, of the same loops: those that came to the end and measured it at both."""
+    """Values at generation 1 and at the end, of the same loops: those that reached the end and measured it at both."""
     ends = [(own.get(1), own.get(end.generation)) for loop in end.loops for own in [loop.history.get(key, {})]]
     both = [(first, final) for first, final in ends if first is not None and final is not None]
     return ([first for first, _ in both], [final for _, final in both]) if both else None
 
 
 def _fixed(results: Results) -> str:
-    """How many loops wrote one and the same text in the end, and whether it was a True one."""
+    """How many loops ended with one and the same text, and whether it was a True one."""
     loops = [loop for own in results.cells.values() for loop in own]
     fixed = [text for loop in loops if (text := loop.fixed)]
     if not fixed:
@@ -241,9 +242,9 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
 
 
 def _slope(loops: Sequence[Loop], last: int, seeds: Collection[str]) -> dict[str, Any]:
-    """Of retention, a generation, by least squares over the last of them: whether the loss goes on or has ended.
+    """Change of retention a generation, by least squares over the last of them: whether the loss goes on or has ended.
 
-    Nothing for loops that are shorter. An extrapolation of it is one: a loss that slows down has not stopped.
+    Empty for loops that are shorter. To draw it on is to extrapolate: a loss that slows down has not stopped.
     """
     if last <= _SLOPE_GENERATIONS:
         return {}
@@ -257,8 +258,9 @@ def _slope(loops: Sequence[Loop], last: int, seeds: Collection[str]) -> dict[str
 
 
 def _half_life(loops: Sequence[Loop]) -> dict[str, Any]:
-    """By seed, null where half was not lost; the median and the mean up to a horizon count those loops too, and are
-    absent where a search ended one of them.
+    """Half-lives by seed, null where half was not lost.
+
+    The median and the mean up to a horizon count those loops too, and are absent where a search ended one of them.
     """
     found: dict[str, Any] = {"by_seed": {loop.seed: loop.half_life for loop in loops}}
     lives = halving(loops)
@@ -279,7 +281,7 @@ def _half_life(loops: Sequence[Loop]) -> dict[str, Any]:
 def _over_seeds(
     values: Mapping[str, float | None], seeds: Collection[str], bounds: Bounds = UNBOUNDED
 ) -> dict[str, Any]:
-    """By seed, with mean and 95 % interval over those of `seeds` when all have a value: leaving one out is no mean."""
+    """Values by seed; if all of `seeds` have one, with mean and 95 % interval: without one of them it is no mean."""
     known = [float(value) for seed, value in values.items() if value is not None and seed in seeds]
     found: dict[str, Any] = {"by_seed": {seed: _rounded(value) for seed, value in values.items()}}
     if known and len(known) == len(seeds):
@@ -293,10 +295,10 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _leads(loops: Sequence[Loop], seeds: Collection[str]) -> dict[str, Any]:
-    """Generations from a measure's moving a tenth of what it was at t = 1 until retention had fallen by a tenth of it.
+    """How many generations before retention a measure had moved by a tenth of what it was at t = 1.
 
-    By measure, the longest mean first; nothing of a measure that no seed saw cross with retention. `says` is what a
-    crossing is: of a band over all generations at once, or of the point estimate where a measure has no error.
+    By measure, the longest mean first, without those of which no seed saw both cross. `says` tells what crosses: a band
+    over all generations at once, or the point estimate where a measure has no error.
     """
     leads: dict[str, dict[str, Any]] = {}
     fell = {loop.seed: _crossed(loop, RETENTION, 1 - _MARGIN)[0] for loop in loops}
@@ -321,7 +323,7 @@ def _crossed(loop: Loop, key: str, factor: float) -> tuple[int | None, bool]:
 
 
 def _order(results: Results) -> dict[str, Any]:
-    """The cells by retention at the first end of a cell, most first, and in how many seeds it holds."""
+    """The cells by retention at the earliest end of any, most first, and in how many seeds that order holds."""
     last = min((end_of(loops).generation for loops in results.cells.values()), default=0)
     kept: dict[str, dict[str, float]] = {}
     for cell, loops in results.cells.items():

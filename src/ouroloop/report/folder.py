@@ -1,5 +1,6 @@
-"""The folder of a report: the page, and beside it pictures, tables, findings and configuration; and what of it goes
-onto the runs of the study in MLflow.
+"""The folder of a report: the page, and beside it pictures, tables, findings and configuration.
+
+Some of it goes onto the run of the study in MLflow too.
 """
 
 import json
@@ -27,12 +28,12 @@ from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION
 from ouroloop.testbed.base import words_of
 
-_HEATMAPS = 3  # of depth, on the page without scripts: with them it has each loop's
-_MOST_ROWS = 50  # of the description of a run, for which MLflow has 8,000 characters
+_HEATMAPS = 3  # of depth on the page without scripts; with scripts it has one for each loop
+_MOST_ROWS = 50  # in the description of a run, for which MLflow has 8,000 characters
 
 
 def write_report(results: Results, folder: Path) -> Path:
-    """Writes the report of a study or loop into `folder`, and its run where it may be, and returns the page.
+    """Write the report of a study or loop into `folder`, and onto its run if that may be written; return the page.
 
     `report.html` needs no other file. Beside it: a PNG and an SVG for each figure and a CSV for its data,
     `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
@@ -63,7 +64,7 @@ def write_report(results: Results, folder: Path) -> Path:
 
 
 def _answer(results: Results) -> list[str]:
-    """What the sweep recorded of its kind: the safe proportions, λ* or the front; nothing before it ended."""
+    """The answer that the sweep recorded: by its kind, safe proportions, λ* or the front; empty before it ended."""
     return [str(line) for line in _recorded_answer(results).get("answer", [])]
 
 
@@ -75,10 +76,10 @@ def _recorded_answer(results: Results) -> dict[str, Any]:
 
 
 def study_metrics(results: Results) -> dict[str, float]:
-    """What studies are compared by in MLflow's table of runs: λ*, and of each cell what is kept and when half is gone.
+    """By what MLflow's table of runs compares studies: λ*, and for each cell what is kept and when half is gone.
 
     `lambda_star/CYCLE-T…`, `kept_at_end/CELL` (mean retention, of the cells that ended last), `half_life/CELL` (mean up
-    to the last generation, the loops that did not lose half among them; absent where none did). Keys are ASCII, as
+    to the last generation, the loops that did not lose half among them; absent where none lost it). Keys are ASCII, as
     MLflow wants them.
     """
     metrics: dict[str, float] = {}
@@ -98,7 +99,7 @@ def _key(measure: str, of: str) -> str:
 
 
 def _log(results: Results, files: Mapping[str, bytes]) -> None:
-    """The page and the pictures as artifacts of the study's run, or of the lone loop's; the study says its finding."""
+    """Log the page and pictures to the study's run, or the lone loop's; a study's description says what was found."""
     lone = results.loops[0].run if len(results.loops) == 1 else None
     run = results.study or lone
     if run is not None:
@@ -111,7 +112,7 @@ def _log(results: Results, files: Mapping[str, bytes]) -> None:
 
 
 def _description(results: Results) -> str:
-    """Markdown. Names and numbers only: no text of a model is in it."""
+    """Markdown, of names and numbers only: no text of a model is in it."""
     columns = ["loop", "state", "generation", RETENTION, *results.testbed.headline.values(), "num_unique", "half_life"]
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     table = loops(results)[columns]

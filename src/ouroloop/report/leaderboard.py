@@ -1,8 +1,8 @@
-"""The leaderboard: what each method of a study keeps, at which cost and knowing what, so far.
+"""The leaderboard: what each method of a study keeps so far, at what cost, and knowing what.
 
 Loops are found by their fingerprints, on record or in the file that was committed, and seeds are paired. A method's
 score is coverage, its overlap with the true distribution, at the last generation; a new rank begins where all methods
-above are told apart from all below. Who lacks a seed, or lost one, has scores and no rank.
+above are told apart from all below. A method that lacks a seed, or lost one, has scores but no rank.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,22 +48,22 @@ class Row:
     description: str
     knows: str
     wanted: int
-    """Seeds."""
+    """How many seeds it is to have."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
-    """Of finished loops, by seed; of M_1 kept what comes of the baseline's."""
+    """Of finished loops, by seed; for M_1 kept, made from the baseline's."""
     failures: dict[int, Outcome] = field(default_factory=dict)
-    """Of loops that failed, by seed: those of a method that left nothing to learn from, say."""
+    """Of loops that failed, by seed, such as those of a method that left nothing to learn from."""
     reason: str = ""
     """Why it cannot be run; empty where it can."""
     scores: dict[str, Score] = field(default_factory=dict)
     keeps: bool | None = None
     """Whether at the end its mean retention is at least 0.95, its membership that of the baseline's M_1 with the same
-    seeds less 2 points, its coverage 0.9 of that M_1's; None where that is not known, or a seed failed."""
+    seeds less 2 points, and its coverage 0.9 of that M_1's; None where this is not known, or a seed failed."""
     cost: dict[str, float] = field(default_factory=dict)
-    """Over the baseline's with the same seeds."""
+    """Relative to the baseline's with the same seeds."""
     rank: int | None = None
     beats: int = 0
-    """How many with a rank of its cycle it is told apart from, and better."""
+    """How many ranked rows of its cycle it is told apart from, and better than."""
 
     @property
     def curves(self) -> dict[int, Curves]:
@@ -76,12 +76,12 @@ class Row:
 
     @property
     def missing(self) -> int:
-        """How many seeds have come to no end."""
+        """How many seeds have neither finished nor failed."""
         return 0 if self.reason else self.wanted - len(self.outcomes) - len(self.failures)
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has all seeds, which is what a rank takes: others are no fair comparison with those that have."""
+        """Whether it has all seeds, which a rank takes: else it cannot be compared fairly with those that do."""
         return len(self.outcomes) == self.wanted
 
     @property
@@ -93,11 +93,11 @@ class Row:
 def board(config: StudyConfig, store: Store | None, name: str, folder: Path | None = None) -> list[Row]:
     """The rows of each cycle, best first; what is not done, failed or cannot be run comes last.
 
-    Loops that the store lacks are those of `NAME.json` in the folder, by default `experiments/results`: the terminal
-    and the page show the same board.
+    Loops that the store lacks are taken from `NAME.json` in the folder, by default `experiments/results`, so that the
+    terminal and the page show the same board.
 
     Raises:
-        ConfigError: that is no file of a leaderboard.
+        ConfigError: that is not the file of a leaderboard.
     """
     filed = read_filed((folder or RESULTS) / f"{name}.json")
     runs = [] if store is None else store.find(level="loop", study=name)
@@ -161,7 +161,7 @@ def _baseline(config: StudyConfig) -> str | None:
 
 
 def _score(rows: list[Row], loop: LoopConfig, name: str | None) -> None:
-    """Adds the row of M_1 kept, and scores all. Of a cycle without the baseline of this name no row has a cost."""
+    """Add the row of M_1 kept, and score all rows; in a cycle without the baseline of this name, none has a cost."""
     last = loop.num_generations
     baseline = next((row for row in rows if row.method == name), None)
     if baseline is not None and baseline.outcomes:
@@ -181,20 +181,20 @@ def _score(rows: list[Row], loop: LoopConfig, name: str | None) -> None:
 
 
 def _curve(curves: Curves, key: str, last: int) -> list[float]:
-    """Generations 1 to the last; empty where any is absent."""
+    """A measure at generations 1 to the last; empty where any is absent."""
     values = curves.get(key, {})
     return [values[t] for t in range(1, last + 1)] if values.keys() >= set(range(1, last + 1)) else []
 
 
 def _within(values: Sequence[float], bounds: Bounds) -> Interval:
-    """An interval in bounds needs a mean inside them."""
+    """An interval within the bounds, which need a mean inside them; without bounds where it is not."""
     low, high = bounds
     is_inside = low < float(np.mean(values)) < high
     return interval(values, bounds if is_inside else UNBOUNDED)
 
 
 def _keep_m1(baseline: Row, last: int) -> Row:
-    """M_1, kept: nothing is run, its measures are those of the baseline's first generation again and again."""
+    """The row of M_1 kept: nothing is run; its measures are those of the baseline's first generation, repeated."""
     row = Row(KEEP_M1, baseline.cycle, "M_1 is kept, and no later model is trained", "previous model", baseline.wanted)
     for seed, outcome in baseline.outcomes.items():
         first = {key: values[1] for key, values in outcome.curves.items() if 1 in values}
@@ -208,7 +208,7 @@ def _keep_m1(baseline: Row, last: int) -> Row:
 
 
 def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
-    """The bars are those of one M_1 for all: a method's own may be worse to begin with, and then easily kept."""
+    """Judged by one M_1 for all: a method's own may be worse to begin with, and then easily kept."""
     needed = ("coverage", RETENTION, "grammar_membership")
     firsts = [baseline.curves.get(seed, {}) for seed in row.outcomes]
     is_known = all(key in row.scores and all(1 in first.get(key, {}) for first in firsts) for key in needed)
@@ -224,7 +224,7 @@ def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
 
 
 def _cost(row: Row, baseline: Row, m: int, last: int) -> None:
-    """Samples that were drawn, and seconds of training on the same kind of processor, over those of the baseline."""
+    """Enter texts drawn, and seconds of training on the same kind of processor, relative to the baseline's."""
     shared = sorted(row.outcomes.keys() & baseline.outcomes.keys())
     for key, usual in (("num_drawn", m), ("train_seconds", None)):
         both = shared if usual else [seed for seed in shared if _on_one_kind(row, baseline, seed)]
@@ -248,10 +248,10 @@ def _spent(values: Mapping[int, float], usual: float | None, last: int) -> list[
 
 
 def told_apart(one: Row, other: Row, last: int) -> float:
-    """The mean difference of coverage at the end over the seeds that both have, 0 where its 95 % interval holds 0.
+    """The mean difference of coverage at the end over the seeds that both have, 0 where its 95 % interval contains 0.
 
-    A single seed tells nothing apart, and nor do equal values. A difference that is the same in every seed does: it is
-    what ever closer ones come to.
+    Neither a single seed nor equal values tell anything apart. A difference that is the same in every seed does: it is
+    the limit of ever closer ones.
     """
     curves = one.curves, other.curves
     both = sorted(curves[0].keys() & curves[1].keys())
@@ -264,10 +264,10 @@ def told_apart(one: Row, other: Row, last: int) -> float:
 
 
 def _rank(rows: list[Row], last: int) -> None:
-    """A new rank begins where everybody above is told apart from everybody below, so no two of different ranks are
-    alike: who cannot be told apart shares a rank, with all that stand between.
+    """Rank the rows: a new rank begins where all above are told apart from all below.
 
-    Only those with all seeds are ranked. With others it would depend on which seeds are there who is above whom.
+    So no two of different ranks are alike: rows that cannot be told apart share a rank, with all that stand between.
+    Only rows with all seeds are ranked: otherwise the order would depend on which seeds are there.
     """
     ordered = sorted((row for row in rows if row.is_whole), key=lambda row: -_mean(row))
     pairs = combinations(range(len(ordered)), 2)
@@ -281,9 +281,9 @@ def _rank(rows: list[Row], last: int) -> None:
 
 
 def not_chosen(rows: Sequence[Row], config: StudyConfig, most: int = 6) -> list[str]:
-    """The best methods of the first cycle, so many, that the others are not run with; the baseline is no choice.
+    """Which of the `most` best methods of the first cycle are not run with the others; the baseline does not count.
 
-    Empty while the first cycle is incomplete: who is best is not known then.
+    Empty while the first cycle is incomplete: which are best is not known then.
     """
     others = [cycle for cycle in config.cycles if cycle is not config.cycles[0]]
     ranked = [row for row in rows if row.cycle.partition("-")[0] == config.cycles[0].value]

@@ -1,6 +1,6 @@
-"""A study that compares methods, for its page: the board, and what a verifier that sees only so deep does below that.
+"""A study that compares methods, for its page: the board, and what happens deeper than a verifier sees.
 
-Each figure is defined once, as those of figures.py are; `ouroloop leaderboard` writes the board's as a picture.
+Each figure is defined once, like those of figures.py; `ouroloop leaderboard` writes the board's as a picture.
 """
 
 import json
@@ -26,9 +26,9 @@ _COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "wanted", "failed", "ke
 
 
 def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
-    """`board`, a row for each method that is scored, and `depth_by_method`; empty of a study that compares none.
+    """`board`, a row for each method that is scored, and `depth_by_method`; empty if a study compares none.
 
-    A language whose texts have no known distribution has nothing to rank by, and its finished loops no board.
+    A language whose texts have no known distribution has nothing to rank by, so its finished loops have no board.
     """
     rows = _board(results)
     if not rows:
@@ -58,7 +58,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """SVG by name, of those of these tables that are there."""
+    """An SVG by name for each of these tables that is there."""
     define = {"board": standings, "depth_by_method": depth_by_method}
     there = {name: tables[name] for name in define if name in tables and len(tables[name])}
     room = {"padding": {"left": 30, "top": 6, "right": 30, "bottom": 6}}  # a browser's letters may be wider
@@ -68,8 +68,8 @@ def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 def standings(table: pd.DataFrame) -> figures.Chart:
     """Quality kept, left, against what it cost, right, a line for each method, coloured by what it may know.
 
-    Dot: mean coverage at the last generation, its 95 % interval over seeds a bar, M_1's dashed. Cost is over the
-    baseline's on a logarithmic scale: filled, texts drawn; open, seconds of training. Each cycle has its own.
+    Dot: mean coverage at the last generation; bar: its 95 % interval over seeds; dashed: M_1's. Cost is relative to the
+    baseline's, on a logarithmic scale: filled, texts drawn; open, seconds of training. Each cycle has its own chart.
     """
     known = [knows for knows in KNOWLEDGE if knows in set(table["knows"])]
     color = alt.Color("knows:N").scale(domain=known, range=[f"var(--s{KNOWLEDGE.index(one)})" for one in known])
@@ -107,10 +107,10 @@ def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color) -> figures.Char
 
 
 def depth_shares(results: Results) -> pd.DataFrame:
-    """Share of each depth of P in S_t, mean over seeds, of methods whose verifier sees only so deep, and first of the
-    same loops without one. Where there are several cycles, λ or temperatures, each is called by its cell.
+    """Share of each depth of P in S_t, mean over seeds, and beside it the share that P gives to the depth.
 
-    Beside it the share that P gives to the depth. Malformed texts and other depths count among all.
+    For methods whose verifier sees only so deep, and before them for the same loops without curation. Where there are
+    several cycles, λ or temperatures, each is called by its cell. Malformed texts and other depths count among all.
     """
     columns = ("method", "depth", "generation", "seeds", "share", "low", "high", "true")
     limited = [loops for loops in results.cells.values() if any(_is_short_sighted(loop.config) for loop in loops)]

@@ -32,7 +32,7 @@ class FoundModel:
     name: str
     """As it was asked for."""
     fitted: "Network"
-    """As S_t was sampled from it."""
+    """Set to sample as S_t was sampled."""
     testbed: Testbed
     generation: "Run | None"
     """The run that made it; None for a folder."""
@@ -41,7 +41,7 @@ class FoundModel:
         return f"<FoundModel {self.name!r}>"
 
     def write(self, count: int, temperature: float | None = None, prompt: str = "", seed: int = 0) -> list[str]:
-        """So many texts that begin with the prompt, the same ones for the same seed.
+        """`count` texts that begin with the prompt, the same ones for the same seed.
 
         Without a temperature they are sampled as S_t was.
 
@@ -91,7 +91,7 @@ def find_model(name: str) -> FoundModel:
 
 
 def require_model(name: str) -> None:
-    """Answers a mistyped name at once, as far as that can be known without MLflow.
+    """Refuse a mistyped name at once, as far as it can be recognised without MLflow.
 
     Raises:
         ConfigError: there is no such model.
@@ -115,7 +115,11 @@ def require_model(name: str) -> None:
 
 
 def _sampling(name: str, folder: Path) -> SamplingConfig:
-    """Raises ConfigError unless this is a transformers folder with our alphabet, weights in safetensors."""
+    """How a saved model samples.
+
+    Raises:
+        ConfigError: it is not a transformers folder with our alphabet and weights in safetensors.
+    """
     missing = [file for file in ("config.json", "tokenizer.json", "model.safetensors") if not (folder / file).is_file()]
     if missing:
         raise ConfigError(f"{name} is no saved model: it has no {missing[0]}")
@@ -133,7 +137,7 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
 
 
 def language_of(folder: Path) -> Testbed:
-    """What a saved model writes, by its vocabulary: one that is not that of logic is of text."""
+    """The language of a saved model, by its vocabulary: any other than that of logic is one of text."""
     vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     return LogicTestbed() if vocabulary == LogicTestbed().tokenizer.vocabulary else TextTestbed()
 

@@ -1,7 +1,7 @@
 """What finished loops of a leaderboard came to, from the record of runs or from a file that another machine committed.
 
-The file names each loop by its fingerprint, and the commits of the code that computed it; it has the measures that the
-board is made of, a value for each generation from 1, null where there is none. Of a loop that failed it has none.
+The file has for each loop its fingerprint, the commits of the code that computed it, and the measures that the board
+is made of: a value for each generation from 1, null where there is none. For a loop that failed it has no measures.
 """
 
 import json
@@ -15,7 +15,7 @@ from ouroloop.record.history import by_metric, history, read_entries
 from ouroloop.record.run import Run
 
 RESULTS = Path("experiments") / "results"
-"""Where the file is, of the working directory, as presets are."""
+"""Where the file is, relative to the working directory, as presets are."""
 
 Curves = Mapping[str, Mapping[int, float]]
 """Measure -> generation -> value."""
@@ -23,16 +23,16 @@ Curves = Mapping[str, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one loop."""
+    """What one loop came to."""
 
     fingerprint: str
     curves: Curves
     commits: tuple[str, ...]
     """Of the code that computed its generations."""
     processor: str
-    """On which; seconds of another one are not comparable."""
+    """The one that computed them; seconds of another kind are not comparable."""
     about: Mapping[str, Any]
-    """Method, cycle and seed, as the file has them; empty of a run."""
+    """Method, cycle and seed, as the file has them; empty for a run."""
     has_failed: bool = False
     """A failed loop has no curves: how far it came is no score."""
 
@@ -50,7 +50,7 @@ class Outcome:
         return cls(run.tag("fingerprint") or "", curves, commits, run.tag("processor") or "unknown", {}, has_failed)
 
     def as_record(self, **about: Any) -> dict[str, Any]:
-        """For the file; `about` are method, cycle and seed, where it is not from there."""
+        """The entry for the file; `about` gives method, cycle and seed where the outcome is not from there."""
         last = max((t for values in self.curves.values() for t in values), default=0)
         curves = {
             key: [values.get(t) for t in range(1, last + 1)]
@@ -66,7 +66,7 @@ def read_filed(path: Path) -> dict[str, Outcome]:
     """The loops of a leaderboard's file by fingerprint; none where there is no file.
 
     Raises:
-        ConfigError: it is no file of a leaderboard.
+        ConfigError: it is not the file of a leaderboard.
     """
     try:
         loops = json.loads(path.read_text(encoding="utf-8")).get("loops", [])

@@ -1,9 +1,9 @@
 """The report as one HTML page that needs nothing else: no network, no other file.
 
-Its figures are drawn before it is opened, as SVG, and anew by Vega where scripts may run, for the reader to ask and
-to switch. Text of a model, a name or a tag enters it in two ways only: as compressed JSON, from where the script puts
-it into text nodes, and through `html.escape`. The page's own policy lets no other script run, nor a text be evaluated
-as one (Vega interprets its expressions), and no request leave.
+Its figures are in it as SVG; where scripts may run, Vega draws them again, for the reader to ask and to switch. Text of
+a model, a name or a tag enters it in two ways only: as compressed JSON, which the script puts into text nodes, and
+through `html.escape`. The page's own policy allows no other script to run, no text to be evaluated as one (Vega
+interprets its expressions), and no request to leave.
 """
 
 import base64
@@ -28,9 +28,9 @@ from ouroloop.report.render import DAY, spec
 from ouroloop.testbed.base import as_words, is_share
 
 MOST_DATA = 300_000
-"""Of compressed data, in bytes; what is above it is thinned out on the page, and whole in the CSV files."""
+"""The most compressed data, in bytes; beyond it, data are thinned out on the page, and whole in the CSV files."""
 
-_MOST_TEXTS = 20_000  # rows of a table that are tried to fit
+_MOST_TEXTS = 20_000  # rows of a table; one with more is thinned out before it is compressed at all
 
 _PAIR = ("half_life", "unique")
 
@@ -56,7 +56,7 @@ def page(
     tables: Mapping[str, pd.DataFrame],
     drawings: Mapping[str, str],
 ) -> str:
-    """The page. `tables` are those of the figures and `loops`, `drawings` SVG of the figures that have data."""
+    """The page. `tables` holds those of the figures and `loops`; `drawings`, an SVG of each figure that has data."""
     script, vega = _part("page.js"), _vega()
     said = notes(tables)
     sections = {name: _section(name, said[name], tables[name], drawings.get(name, "")) for name in said}
@@ -80,7 +80,7 @@ def page(
         "SCRIPT": script,
         "DATA": base64.b64encode(_fitted(tables)).decode(),
     }
-    # One pass: what is filled in is not looked at again
+    # One pass: what was filled in is not searched again
     return re.sub(r"{{([A-Z-]+)}}", lambda gap: filled[gap[1]], _part("page.html"))
 
 
@@ -188,7 +188,7 @@ def _setting(key: str, value: str) -> str:
 
 
 def _fitted(tables: Mapping[str, pd.DataFrame]) -> bytes:
-    """Data and definitions, compressed: fewer texts of each generation, then fewer generations, until it fits."""
+    """Data and definitions, compressed, with fewer texts of each generation, then fewer generations, until they fit."""
     specs, most, every = _specs(tables), MOST_FREQUENT, 1
     num_texts = max(len(tables[name]) for name in ("expressions", "texts") if name in tables)
     while most > 1 and num_texts * most > _MOST_TEXTS * MOST_FREQUENT:
@@ -231,7 +231,7 @@ def _packed(tables: Mapping[str, pd.DataFrame], specs: Mapping[str, Any], most: 
 
 
 def _digits(table: pd.DataFrame) -> list[list[Any]]:
-    """Five digits are more than a screen shows."""
+    """A table's rows, numbers rounded to five digits: more than a screen shows."""
     rows = table.to_numpy(dtype=object).tolist()
     return [[float(f"{value:.5g}") if isinstance(value, float) else value for value in row] for row in rows]
 
@@ -249,7 +249,7 @@ def _style() -> str:
 def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed, as `vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed")` makes them."""
     packed = files("ouroloop.report").joinpath("vega.js.gz").read_bytes()
-    return f"{{{gzip.decompress(packed).decode()}}}"  # a block: its names are none of the page's
+    return f"{{{gzip.decompress(packed).decode()}}}"  # a block: it keeps its names to itself
 
 
 def _part(name: str) -> str:

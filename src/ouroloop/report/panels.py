@@ -13,7 +13,7 @@ _WIDTH, _HEIGHT = 190, 130
 
 
 def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """Its SVG by its name, where there is something to show; of many cells so many, evenly chosen."""
+    """Its SVG by its name, where there is something to show; of very many cells, some, evenly chosen."""
     table = tables.get("measures")
     if table is None or table.empty:
         return {}
@@ -22,7 +22,7 @@ def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def measures(table: pd.DataFrame, is_page: bool = False) -> figures.Chart:
-    """Line: mean over seeds; band: lowest to highest; dotted: D_0 itself; dashed: its one half beside the other."""
+    """Line: mean over seeds; band: lowest to highest; dotted: D_0 itself; dashed: one half of it beside the other."""
     source = alt.Chart()
     if is_page:
         source = alt.Chart(alt.NamedData(name="measures")).transform_filter("datum.measure === chosen")
@@ -36,7 +36,7 @@ def measures(table: pd.DataFrame, is_page: bool = False) -> figures.Chart:
         alt.X("generation:Q").scale(domain=[1, last] if last > 1 else [0, 2], nice=False).axis(axis).title(None),
         color=alt.Color("cell:N").scale(colors).legend(legend),
     )
-    # A page says how far the chosen measure goes: a chart of which all is hidden would have no scale
+    # The page sets the range of the chosen measure: a chart in which all is hidden would have no scale
     ends = {"domain": [alt.ExprRef("low"), alt.ExprRef("high")]} if is_page else {}
     y = alt.Y(field="mean", type="quantitative").scale(zero=False, **ends).axis(tickCount=4).title(None)
 

@@ -2,7 +2,7 @@
 
 One registered model for each cell (cycle, proportion, temperature), one version for each stage that its
 median seed went through, an alias with the stage's name on it. A version is the logged model M_t itself:
-its weights stay where they are, and get beside them what makes the folder an MLflow model.
+its weights stay where they are, and what makes the folder an MLflow model is put beside them.
 
 Registering changes what differs from that and nothing else. With more seeds, or after another study of
 the same cell, the aliases move together to the newly chosen loop; versions are never deleted.
@@ -43,7 +43,7 @@ from ouroloop.testbed.base import is_share
 
 
 def register(store: Store, study: str) -> list[Entry]:
-    """Registers what a study has, and says of each alias what became of it.
+    """Register what a study has, and say what became of each alias.
 
     Raises:
         ConfigError: there is no such study.
@@ -61,7 +61,7 @@ def register(store: Store, study: str) -> list[Entry]:
 
 
 class _Registration:
-    """Brings one registered model to what its cell says."""
+    """Brings one registered model into line with its cell."""
 
     def __init__(self, store: Store, study: str, cell: Cell) -> None:
         self._store, self._client, self._study, self._cell = store, store.client, study, cell
@@ -166,7 +166,7 @@ class _Registration:
 
 
 def _make_loadable(store: Store, model_id: str, card: str) -> None:
-    """Adds to the folder of a logged model what MLflow needs to load it, and its card."""
+    """Add to the folder of a logged model what MLflow needs to load it, and its card."""
     location = store.client.get_logged_model(model_id).artifact_location
     with TemporaryDirectory() as aside:
         plain, tokenizer, _ = (
@@ -182,9 +182,9 @@ def _make_loadable(store: Store, model_id: str, card: str) -> None:
 
 
 def write_mlflow_model(folder: Path, model_id: str, architecture: str, tokenizer: Any) -> None:
-    """The files that turn a plain transformers folder into an MLflow model, for its transformers flavour.
+    """Write the files that turn a plain transformers folder into an MLflow model, for its transformers flavour.
 
-    Written here and not by `mlflow.transformers.save_model`: that one copies the weights, asks the hub
+    They are not left to `mlflow.transformers.save_model`, which copies the weights, asks the hub
     for a card and a licence, and fails on a local folder with transformers 5.
     """
     tokenizer.save_pretrained(folder / "components" / "tokenizer")
@@ -242,7 +242,7 @@ def model_card(
 ) -> str:
     """Markdown, at most 5,000 characters, which is what a registry's description holds.
 
-    `facts` are lines of "Which model this is"; `mixture` counts the examples of D_{t-1} by origin;
+    `facts` are the lines under "Which model this is"; `mixture` counts the examples of D_{t-1} by origin;
     `metrics` are those of the generation.
     """
     cycle = config.cycle
@@ -317,8 +317,9 @@ def _writes(config: LoopConfig, generation: int, metrics: Mapping[str, float]) -
 
 
 def _interval(metrics: Mapping[str, float], key: str, is_rate: bool, size: int) -> str:
-    """Wilson's of a rate; of another mean in [0, 1] too, from as many texts as would give a rate its standard error.
-    One of what has no upper bound is on the scale of the logarithm. An error of nothing is one that was not seen.
+    """Wilson's for a rate; for other means in [0, 1] too, from as many texts as would give a rate that standard error.
+
+    For what has no upper bound it is on a logarithmic scale. An error of 0 is one that was not seen: no interval.
     """
     value, error = metrics[key], metrics.get(f"{key}_stderr", 0.0)
     if is_rate:
@@ -332,7 +333,7 @@ def _interval(metrics: Mapping[str, float], key: str, is_rate: bool, size: int) 
 
 
 def _wilson(rate: float, n: float) -> str:
-    """Honest at 0 and 1 too."""
+    """Wilson's interval, which is honest at 0 and 1 too."""
     middle = (rate + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * sqrt(rate * (1 - rate) / n + _Z**2 / (4 * n**2))
     return f"{max(middle - half, 0):.4g} to {min(middle + half, 1):.4g}"

@@ -19,14 +19,14 @@ DAY = {
     "s6": "#1d1c1a", "ink": "#1d1c1a", "soft": "#65615a", "line": "#e4e0d8", "card": "#ffffff", "heat": "#004e86",
     "true": "#0a8f6c", "false": "#e69f00", "malformed": "#9a958c",
 }  # fmt: skip
-"""What the colours that definitions name are by day; page.css says what they are by night."""
+"""The colours that definitions name, as they are by day; page.css says what they are by night."""
 
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
 
 
 def spec(chart: Any) -> Spec:
-    """Of altair's chart, in the look that all figures share."""
+    """The definition of an altair chart, in the look that all figures share."""
     soft, ink = "var(--soft)", "var(--ink)"
     quiet = {
         "labelColor": soft,
@@ -59,9 +59,9 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def svg(spec: Spec, name: str, table: pd.DataFrame) -> str:
-    """Drawn, with the colours still variables; to a screen reader it is one picture.
+    """A figure as SVG, its colours still variables; to a screen reader it is one picture.
 
-    A name with a character that XML does not have would end this process: all that is hidden is spelled out.
+    A name with a character that XML does not allow would end this process, so hidden characters are spelled out.
     """
     drawn = str(vl_convert.vegalite_to_svg(_spelled(spec | {"datasets": {name: records(table)}})))
     plain = _in_tags(drawn, r' (?:role|aria-[a-z]+|class)="[^"<>]*"', lambda _: "")
@@ -69,7 +69,7 @@ def svg(spec: Spec, name: str, table: pd.DataFrame) -> str:
 
 
 def _spelled(part: Any) -> Any:
-    """Of a definition with its rows."""
+    """A definition with its rows, hidden characters spelled out."""
     if isinstance(part, dict):
         return {_spelled(key): _spelled(value) for key, value in part.items()}
     if isinstance(part, list):
@@ -78,12 +78,12 @@ def _spelled(part: Any) -> Any:
 
 
 def _in_tags(drawn: str, pattern: str, instead: Callable[[re.Match[str]], str]) -> str:
-    """Not in what is between them, which may be a name."""
+    """Replace inside tags only: what is between them may be a name."""
     return re.sub(r'<(?:[^<>"]|"[^"]*")*>', lambda tag: re.sub(pattern, instead, tag[0]), drawn)
 
 
 def png(drawn: str) -> bytes:
-    """Of what `svg` gave, by day, in 256 colours, which makes it a fourth as large."""
+    """What `svg` gave as PNG, in the colours of the day, reduced to 256, which makes it a quarter as large."""
     by_day = _in_tags(drawn, r"var\(--([a-z0-9]+)\)", lambda found: DAY.get(found[1], found[0]))
     picture = Image.open(BytesIO(vl_convert.svg_to_png(_on_card(by_day), scale=1.5))).convert("RGB")
     buffer = BytesIO()

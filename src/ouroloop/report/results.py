@@ -2,7 +2,7 @@
 
 Loops that differ in nothing but the seed form a cell. A mean is over the seeds of a cell, and so is its
 95 % interval (science/statistics.py, absent for one seed): it says how another seed would turn out, which the
-standard errors of a single loop do not. Which loops are in it `end_of` says.
+standard errors of a single loop do not. `end_of` says which loops are in it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,20 +25,20 @@ from ouroloop.study.recorded import recorded_studies
 from ouroloop.testbed.base import Sample, Testbed, is_share
 
 FIXED_SHARE = 0.99
-"""From which on a loop counts as fixed on a text: a model that writes one for good still slips now and then."""
+"""The share from which a loop counts as fixed on a text: a model that writes one for good still slips at times."""
 
 SPANNED = {"seed", "num_generations", "cycle.kind", "cycle.synthetic_proportion", "sampling.temperature"}
 """What may differ between the loops of a study while they are still one experiment; the rest names a cell."""
 
-_NO_PART = ("description", "keep_weights", "resources")  # of what a loop comes to
+_NO_PART = ("description", "keep_weights", "resources")  # these have no part in what a loop comes to
 
 
 class FixedText(NamedTuple):
-    """At least 99 % of what a loop's models write, from some generation on to the last."""
+    """A text that is at least 99 % of what a loop's models write, from some generation on to the last."""
 
     since: int
     said: Mapping[str, Any]
-    """By its testbed, such as verdict and depth."""
+    """What its testbed says of it, such as verdict and depth."""
     text: str
 
     def as_record(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class FixedText(NamedTuple):
 
 
 def as_number(label: str | None) -> float | None:
-    """Of a tag, which anybody can edit; None for what is no finite number."""
+    """The number in a tag, which anybody can edit; None if it is not a finite one."""
     try:
         number = float(label or "")
     except ValueError:
@@ -121,7 +121,7 @@ class Loop:
 
     @property
     def proportion(self) -> float | None:
-        """λ, of the configuration where the run's tag does not say it."""
+        """λ, from the configuration where the run's tag does not say it."""
         label = self.run.tag("synthetic_proportion") or "none"
         known = as_number(label)
         if known is None and label != "none" and self.config:
@@ -139,7 +139,7 @@ class Loop:
 
     @property
     def state(self) -> str:
-        """Of its run, in words."""
+        """The state of its run, in words."""
         return "ended early" if self.run.is_pruned else self.run.status.lower()
 
     @cached_property
@@ -153,7 +153,7 @@ class Loop:
 
     @property
     def fixed(self) -> FixedText | None:
-        """The one text that is left but for slips, None while there are several or what was written is lost."""
+        """The one text that is left, but for slips; None while there are several, or if what was written is lost."""
         since, found = self.reached, None
         while since in self.written and since > 0:
             _, share, *said, text = self.written[since].most_frequent[0]
@@ -178,18 +178,18 @@ class Results:
 
     @property
     def title(self) -> str:
-        """Its name; of the loop run of an id, that of the loop."""
+        """Its name; where that is the id of a loop's run, the name of the loop."""
         lone = self.loops[0] if len(self.loops) == 1 else None
         return lone.name if lone is not None and lone.run.id == self.name else self.name
 
     @property
     def testbed(self) -> Testbed:
-        """Of its loops: a study has one."""
+        """That of its loops: a study has one."""
         return next((loop.testbed for loop in self.loops if loop.config), USUAL_TESTBED)
 
     @cached_property
     def cells(self) -> dict[str, list[Loop]]:
-        """The loops that measured a generation, by what they have in common; of a seed the one that came furthest."""
+        """The loops that measured a generation, by what they have in common; of a seed, the one that came furthest."""
         cells: dict[str, dict[str, Loop]] = {}
         for loop in self.loops:
             of_cell = cells.setdefault(loop.cell, {}) if loop.reached else {}
@@ -207,12 +207,12 @@ class End(NamedTuple):
 
 
 def end_of(loops: Sequence[Loop]) -> End:
-    """The last generation to which all loops of a cell came that finished or that a search ended; all, if none did.
+    """The last generation reached by all loops of a cell that finished or that a search ended; by all, if none did.
 
-    Every mean, at the end and on the way there, is over the loops that came to the end, and n says how many they are.
-    One that was stopped before, or failed, is in none of them: else a curve would move because a loop stopped, and its
-    two ends would not be of the same loops. One that a search ended is never left out, since it ended for what it kept,
-    and the mean of the others would say too much. The cell ends where that loop did.
+    Every mean, at the end and on the way there, is over the loops that reached this end, and n says how many they are.
+    One that stopped or failed before it is in none of them: otherwise a curve would move because a loop stopped, and
+    its two ends would not be of the same loops. One that a search ended is never left out: it was ended for what it
+    kept, so the mean of the others would be biased. The cell ends where that loop did.
     """
     ended = [loop for loop in loops if loop.run.is_pruned or loop.state == "finished"]
     last = min((loop.reached for loop in ended or loops), default=0)
@@ -220,8 +220,9 @@ def end_of(loops: Sequence[Loop]) -> End:
 
 
 def counted_at(loops: Sequence[Loop], generation: int) -> list[Loop]:
-    """The loops of a cell that a mean is over: those that came to the end, beyond it those that came so far; none
-    beyond the end of one that a search ended.
+    """The loops of a cell that a mean is over: those that reached its end and, beyond that, came so far.
+
+    None beyond the end of one that a search ended.
     """
     if any(loop.run.is_pruned and loop.reached < generation for loop in loops):
         return []
@@ -229,27 +230,27 @@ def counted_at(loops: Sequence[Loop], generation: int) -> list[Loop]:
 
 
 def bounds_of(key: str) -> Bounds:
-    """Of a measure that figures and tables show, but for what is kept."""
+    """The bounds of a measure that figures and tables show, except for what is kept."""
     return SHARE if is_share(key) else (0.0, inf)
 
 
 def bounds_of_kept(kept: Iterable[float]) -> Bounds:
-    """Of a cell's mean retention: nothing, and the most that any of its loops `kept` at any generation.
+    """The bounds of a cell's mean retention: 0, and the most that any of its loops `kept` at any generation.
 
     The latter is 1, D_0's own, or a little more. The bound in principle, 1 over the diversity of D_0, is about 1.9: so
-    far off that an interval near 1 would not notice it, and cover the mean of loops of which few have begun to collapse
-    in 65 % of cases, against 81 % (tests/science/test_statistics.py).
+    far off that it would not affect an interval near 1, which would cover the mean of loops of which few have begun to
+    collapse in 65 % of cases, instead of 81 % (tests/science/test_statistics.py).
     """
     return 0.0, max([1.0, *kept])
 
 
 def retention_bounds(loops: Sequence[Loop]) -> Bounds:
-    """The same, of these loops."""
+    """The bounds of mean retention for these loops."""
     return bounds_of_kept(value for loop in loops for value in loop.history.get(RETENTION, {}).values())
 
 
 def kept_at(loops: Sequence[Loop], generation: int) -> Interval | None:
-    """Mean retention of a cell; None where none of the loops that are counted measured it."""
+    """Mean retention of a cell; None where none of the loops that count measured it."""
     counted = counted_at(loops, generation)
     values = [kept[generation] for loop in counted if generation in (kept := loop.history.get(RETENTION, {}))]
     return interval(values, retention_bounds(loops)) if values else None
@@ -258,7 +259,7 @@ def kept_at(loops: Sequence[Loop], generation: int) -> Interval | None:
 def halving(loops: Sequence[Loop]) -> Survival | None:
     """When half of D_0's diversity is gone, by the loops that measured it; those that did not come so far count too.
 
-    None where a search ended one before: it ended for what it kept, and not by chance.
+    None where a search ended a loop before that: it was ended for what it kept, and not by chance.
     """
     measured = [loop for loop in loops if loop.history.get(RETENTION)]
     if not measured or any(loop.run.is_pruned and loop.half_life is None for loop in measured):
@@ -296,7 +297,7 @@ def compared(study: Run | None, name: str) -> StudyConfig | None:
 
 
 def _named(store: Store, name: str) -> list[Run]:
-    """The loops of a study, newest first, or the one whose id it is."""
+    """The loops of the study of this name, newest first, or the loop run with this id."""
     if loops := store.find(level="loop", study=name):
         return loops
     try:
@@ -312,9 +313,9 @@ def in_order(run: Run) -> tuple[Any, ...]:
 
 
 def _cell_labels(loops: Sequence[Loop], study: StudyConfig | None = None) -> list[str]:
-    """Of each loop: cycle and proportion, and what else tells it from the others.
+    """For each loop: cycle and proportion, and what else tells it from the others.
 
-    To have no such option is a setting too, of loops that nothing else tells apart: the ideal learner has none of a
+    Where nothing else tells loops apart, lacking an option counts as a setting too: the ideal learner has none of a
     network's.
     """
     settings = [_settings(loop) for loop in loops]
@@ -322,7 +323,7 @@ def _cell_labels(loops: Sequence[Loop], study: StudyConfig | None = None) -> lis
     differing = {key for key in keys if len({own[key] for own in settings if key in own}) > 1}
     alike: dict[str, list[Mapping[str, str]]] = {}
     for loop, own, label in zip(loops, settings, _labels(loops, settings, differing, study), strict=True):
-        if loop.config is not None:  # else it is not known what it has
+        if loop.config is not None:  # otherwise its options are not known
             alike.setdefault(label, []).append(own)
     lacked = {key for own in alike.values() for key in keys if len({key in one for one in own}) > 1}
     return _labels(loops, settings, differing | lacked, study)
@@ -352,14 +353,14 @@ def _labels(
 
 
 def _settings(loop: Loop) -> dict[str, str]:
-    """Of its configuration as it is read today: what an earlier version did not record has its default."""
+    """From its configuration as it is read today: what an earlier version did not record has its default."""
     if loop.config is None:
         return dict(loop.run.entity.data.params)
     return {key: str(value) for key, value in flatten(loop.config).items() if not key.startswith(_NO_PART)}
 
 
 def _read_loop(run: Run) -> Loop:
-    """As yet without its cell."""
+    """The loop of a run, as yet without its cell."""
     config = recorded_config(run)
     entries = read_entries(run)
     if entries is not None:
@@ -372,7 +373,7 @@ def _read_loop(run: Run) -> Loop:
 
 
 def _written(loop: Loop) -> dict[int, Written]:
-    """Of each finished generation, read from its own run."""
+    """What each finished generation wrote, read from its own run."""
     written: dict[int, Written] = {}
     if (original := loop.texts(0)) is not None:
         written[0] = Written.of(Sample.of(original, loop.testbed))
@@ -384,6 +385,6 @@ def _written(loop: Loop) -> dict[int, Written]:
 
 
 def number_of(generation: Run) -> int:
-    """T of a generation's run, 0 where its tag, which anybody can edit, is no number."""
+    """The t of a generation's run; 0 where its tag, which anybody can edit, is no number."""
     label = generation.tag("generation") or ""
     return int(label) if label.isdecimal() else 0

@@ -2,9 +2,9 @@
 
     python -m ouroloop.report.server PORT PAGE
 
-MLflow itself lets any page of this machine's other servers ask it to write, and any host of a private network read:
-a name that points at 127.0.0.1 is enough. Here a request must name this host and port, and if it comes from a page,
-this page.
+By itself, MLflow lets pages of any other server on this machine ask it to write, and any host of a private network
+read: a name that points at 127.0.0.1 is enough. Here a request must name this host and port and, if it comes from a
+page, come from a page of this server.
 """
 
 import os
@@ -23,7 +23,7 @@ _FOREIGN = b"Only this machine's own pages are answered here."
 
 
 def gate(app: App, port: int, first: str) -> App:
-    """`app` for requests to this host and port; its first page shows what stands behind `#` in `first`."""
+    """`app`, for requests to this host and port only; its first page leads to `first`, which begins with `#`."""
     hosts = {f"{host}:{port}" for host in HOSTS} | ({*HOSTS} if port == 80 else set())
 
     async def gated(scope: Scope, receive: Any, send: Send) -> None:

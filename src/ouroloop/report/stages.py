@@ -1,7 +1,7 @@
 """Which models a study has: its loops by cell, and for each collapse stage the generation that entered it first.
 
-A cell is what differs in nothing but the seed: a cycle at a proportion and a temperature. Its median seed stands for
-it.
+A cell is the loops that differ in nothing but the seed: a cycle at a proportion and a temperature, of one truth label,
+corpus and method. Its median seed stands for it.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Candidate:
     run: Run
     config: LoopConfig
     retention: dict[int, float]
-    """Of each generation from 1."""
+    """By generation, from 1."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Cell:
     """The loops of a study that differ in nothing but the seed."""
 
     name: str
-    """Of the registered model."""
+    """That of its registered model."""
     candidates: tuple[Candidate, ...]
     """In order of collapse, the fastest first."""
 
     @property
     def representative(self) -> Candidate:
-        """The median seed; of an even number the lower one, which collapsed faster."""
+        """The median seed; of an even number, the lower of the two in the middle, which collapsed faster."""
         return self.candidates[(len(self.candidates) - 1) // 2]
 
     @property
@@ -69,7 +69,7 @@ class Found:
 
 
 class Entry(NamedTuple):
-    """What became of one alias, or of a whole cell (then without one)."""
+    """What became of one alias or, without one, of a loop."""
 
     name: str
     alias: str
@@ -78,11 +78,11 @@ class Entry(NamedTuple):
 
 
 def registered_name(config: LoopConfig, method: str = "") -> str:
-    """`ouroloop-<cycle>-<proportion>`; `-T<temperature>` added where it is not the usual 0.8, `-<truth label>` of D_0
-    where that is not the usual one, all True, or `-text`, and `-<method>` where a study compares some.
+    """`ouroloop-<cycle>-<proportion>`, with what is not usual appended.
 
-    The proportion has two decimals, or all it needs to be told from its neighbours. Full synthetic is at
-    1.00; balanced has no proportion, and its name none.
+    That is `-T<temperature>` where it is not 0.8, `-<truth label>` of D_0 where it is not all True, or `-text`, and
+    `-<method>` where a study compares methods. The proportion has two decimals, or as many as it needs to be told from
+    its neighbours. Full synthetic is at 1.00; balanced has no proportion, and its name none.
     """
     label = config.cycle.proportion_label
     name = f"ouroloop-{config.cycle.kind.value}"
@@ -96,7 +96,7 @@ def registered_name(config: LoopConfig, method: str = "") -> str:
 
 
 def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
-    """The cells of a study or of a preset's lone loops with a finished loop, and what is left out, with why.
+    """The cells with a finished loop, of a study or of a preset's lone loops; and what is left out, and why.
 
     Raises:
         ConfigError: there is no such study.

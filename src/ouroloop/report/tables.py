@@ -83,7 +83,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def figure_tables(results: Results) -> dict[str, pd.DataFrame]:
-    """By the name of the figure, which its CSV and its picture carry too."""
+    """The tables by name of figure, which its CSV and its picture carry too."""
     testbed = results.testbed
     of_classes = {"composition": composition} if testbed.composition else {}
     of_means = {"measures": measures} if testbed.means else {}
@@ -240,6 +240,6 @@ def _reached(cell: list[Loop]) -> int:
 
 
 def _values(cell: list[Loop], key: str, generation: int) -> list[float]:
-    """Of the loops that a mean is over and that measured it."""
+    """A measure's values in those loops that a mean is over and that measured it."""
     series = [loop.history.get(key, {}) for loop in counted_at(cell, generation)]
     return [one[generation] for one in series if generation in one]

@@ -23,7 +23,7 @@ from ouroloop.record.track import Store
 from ouroloop.record.urls import is_server, masked
 
 _PREFIX = "mlflow.sharedViewState."
-_PATIENCE = 120  # seconds until the server answers; it takes 5 to 20
+_PATIENCE = 120  # seconds to wait until the server answers; it takes 5 to 20
 _TREE, _LOOPS = "ouroloop-tree", "ouroloop-loops"
 
 _COLUMNS = {  # and their widths in pixels
@@ -62,7 +62,7 @@ has the tree, and all loops over each other.
 
 
 def prepare(store: Store) -> tuple[str, str]:
-    """Writes the views and the description of the experiment; returns the pages of the tree and of the loops."""
+    """Write the views and the description of the experiment; return the pages of the tree and of the loops."""
     views = {
         _TREE: ("1 Studies, loops and generations", _state("", _BY_START)),
         _LOOPS: ("2 Loops over each other", _state("tags.`ouroloop.level` = 'loop'", _BY_RETENTION) | _charts()),
@@ -135,9 +135,9 @@ def _line_chart(key: str, section: str) -> dict[str, Any]:
 
 
 def open_ui(store: Store, port: int) -> int:
-    """MLflow's server on loopback, until it ends or Ctrl-C ends it; its exit code, 0 after Ctrl-C.
+    """Run MLflow's server on loopback until it ends or Ctrl-C ends it; return its exit code, 0 after Ctrl-C.
 
-    The links are the last that is printed, once it answers; what it says itself goes into a file.
+    The links are printed last, once it answers; what it says itself goes into a file.
 
     Raises:
         ConfigError: the port is taken, or may not be used; or the record may not be written.
