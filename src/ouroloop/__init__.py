@@ -6,7 +6,7 @@
     results.metrics, results.samples(3), results.model(3), results.report()
 
     cli             the commands: leaderboard, one of them; options, how they are read; api, the same from Python
-    console         what is seen of a running loop
+    console         what a person sees of a running loop
     report/         what came of it, for people
     study/          many loops: a driver, an executor, Optuna
     loop/           one loop, generation after generation: the page to read first
@@ -15,7 +15,7 @@
     science/        functions of texts and datasets
     presets         the files that say what a loop is: preset_files, where they lie; schema, what they may say
     config          what a loop is; errors: what a person can do wrong
-    fetching        when the hub is asked; spawning, how processes begin; plain, what others wrote as text
+    fetching        when the hub is asked; spawning, how processes begin; plain, what others wrote, as plain text
     testbed/        where texts come from, how they are judged
 
 Arrows point downwards. Importing this is cheap: whatever takes long is imported when it is asked for.

@@ -25,7 +25,7 @@ from ouroloop.report.results import Results, as_number, read_results
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 
-# What draws, and what drives studies, is imported by whoever asks for it: a loop needs neither
+# What draws, and what drives studies, is imported where it is used: a loop needs neither
 if TYPE_CHECKING:  # torch comes with it
     from ouroloop.report.compare import Comparison
     from ouroloop.report.models import FoundModel
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # torch comes with it
 Overrides = Mapping[str, Any]
 """Dotted keys and their values: {"cycle.kind": "balanced"}."""
 Preset = str | PathLike[str]
-"""The name or the path of one."""
+"""The name or the path of a preset."""
 
 
 class StudyResults(Results):
@@ -48,7 +48,7 @@ class StudyResults(Results):
         return len(self.loops)
 
     def __iter__(self) -> Iterator[str]:
-        """The names, as of any mapping."""
+        """The names, as with any mapping."""
         return iter(self.names)
 
     def __getitem__(self, loop: str) -> "StudyResults":
@@ -59,7 +59,7 @@ class StudyResults(Results):
 
     @property
     def names(self) -> list[str]:
-        """Of the loops."""
+        """The names of the loops."""
         return [loop.name for loop in self.loops]
 
     @cached_property
@@ -97,10 +97,10 @@ class StudyResults(Results):
         return pd.DataFrame(rows, columns=["loop", "count", "share", *found[0][0].testbed.columns])
 
     def model(self, which: int | str) -> "FoundModel":
-        """M_t of the only loop, by t or by the stage that it entered; `results[name]` is one of several.
+        """M_t of the only loop, by t or by the stage that it entered; `results[name]` picks one of several loops.
 
         Raises:
-            LookupError: there are several loops, or none entered that stage, or the weights of it were not kept.
+            LookupError: there are several loops, or it did not enter that stage, or the weights were not kept.
         """
         from ouroloop.report.models import find_model
 
@@ -117,20 +117,20 @@ class StudyResults(Results):
         return find_model(f"models:/{run.model_id}")
 
     def compare(self, temperature: float = 1.0) -> "list[Comparison]":
-        """What the model of each cell's last stage can no longer write, beside that of its first."""
+        """What the model of each cell's last stage can no longer write, compared with that of its first."""
         from ouroloop.report.compare import compare_study
 
         return compare_study(Store.existing(), self.name, temperature)[0]
 
     def register(self) -> "list[Entry]":
-        """Registers each cell's models at the stages of its collapse, and says what became of each alias."""
+        """Register each cell's models at the stages of its collapse, and return what became of each alias."""
         from ouroloop.report.registry import register
 
         stores.require_writable()
         return register(Store.existing(), self.name)
 
     def report(self, folder: str | Path | None = None) -> Path:
-        """Writes the page with its figures and data, by default into `mlruns/reports/NAME`, and returns its path."""
+        """Write the page with its figures and data, by default into `mlruns/reports/NAME`, and return its path."""
         from ouroloop.report.folder import write_report
 
         return write_report(self, Path(folder) if folder else stores.runs_folder() / "reports" / self.name)
@@ -148,7 +148,7 @@ def load(study_or_loop: str) -> StudyResults:
 
 
 def load_preset(preset: Preset, overrides: Overrides | None = None, /, **changes: Any) -> LoopConfig | StudyConfig:
-    """A preset's configuration; what is to differ is said by dotted keys, or as keywords with `__` for the dot.
+    """A preset's configuration; changes are given by dotted keys, or as keywords with `__` for the dot.
 
     Raises:
         ConfigError: no such preset, an unknown key, a value out of range.
@@ -160,7 +160,7 @@ def load_preset(preset: Preset, overrides: Overrides | None = None, /, **changes
 
 
 def _spelled(overrides: Overrides | None, changes: Mapping[str, Any]) -> list[str]:
-    """As the command line spells them."""
+    """The changes as the command line spells them."""
     wanted = {**(overrides or {}), **{key.replace("__", "."): value for key, value in changes.items()}}
     return [f"{key}={_json(key, value)}" for key, value in wanted.items()]
 
@@ -173,7 +173,7 @@ def _json(key: str, value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What a script has at hand where a preset has numbers, texts and lists: of numpy, a range, a path, a section."""
+    """Numbers, texts and lists, as in a preset, for what a script has instead: numpy's, a range, a path, a section."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, BaseModel):
@@ -188,7 +188,7 @@ def _plain(value: Any) -> Any:
 def _chosen(
     preset: str | PathLike[str] | presets.Config, kind: type[presets.Config], spelled: list[str], name: str | None
 ) -> tuple[presets.Config, str]:
-    """The configuration, and what its runs are kept under."""
+    """The configuration, and the name that its runs are kept under."""
     if isinstance(preset, str | PathLike):
         return presets.load_preset(str(preset), spelled, kind), name or presets.preset_name(str(preset))
     if not isinstance(preset, kind):
@@ -206,10 +206,10 @@ def run(
     show: bool = True,
     **changes: Any,
 ) -> StudyResults:
-    """Runs one loop, or what is missing of it, and returns what it found.
+    """Run one loop, or what is missing of it, and return what it found.
 
-    `name` is what its runs are kept under, by default the preset's, or "python" for a configuration; `new` starts over;
-    `show` shows progress. See `load_preset` for the changes.
+    `name` is what its runs are kept under: by default the preset's name, or "python" for a configuration. `new` starts
+    over; `show` shows progress. See `load_preset` for the changes.
 
     Raises:
         ConfigError: bad input, one line.
@@ -219,7 +219,7 @@ def run(
 
 
 def perform(config: LoopConfig, study: str, console: Console, new: bool = False) -> Run:
-    """The finished run of the loop; the console gets its progress and its table."""
+    """Run the loop and return its finished run; its progress and its table are printed on the console."""
     require_runnable(config)
     prepared_testbed(config)
     stores.require_writable()
@@ -242,7 +242,7 @@ def sweep(
     show: bool = True,
     **changes: Any,
 ) -> StudyResults:
-    """Runs what is missing of a study, `workers` loops at a time, and returns what it found.
+    """Run what is missing of a study, `workers` loops at a time, and return what it found.
 
     Raises:
         ConfigError: bad input, one line.
@@ -257,7 +257,7 @@ def sweep(
 def estimate(
     preset: Preset | LoopConfig | StudyConfig, overrides: Overrides | None = None, /, **changes: Any
 ) -> tuple[float, int]:
-    """Seconds of one worker, and bytes, that a loop or a study takes here, from a few steps that are really done.
+    """Seconds of one worker, and bytes, that a loop or a study takes here, from a few steps that are actually run.
 
     Raises:
         ConfigError: bad input, one line.

@@ -48,10 +48,10 @@ _UI = "[bold]ouroloop ui[/bold] ([bold]make ui[/bold] in a checkout)"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; 0 done, 1 it failed, 2 bad input, 128 + n stopped by signal n."""
+    """Run one command and return its exit code: 0 done, 1 failed, 2 bad input, 128 + n stopped by signal n."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without λ is no reason to lose a loop
-    atexit.register(gc.freeze)  # at its end a process is freed as it is: to look at all its objects first takes seconds
+    atexit.register(gc.freeze)  # else the process looks at all its objects before it ends, which takes seconds
     given = sys.argv[1:] if arguments is None else arguments
     warnings.showwarning = _note
     try:
@@ -63,12 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _note(message: Warning | str, *where: Any, **more: Any) -> None:
-    """In one line, without the code that it comes from."""
+    """Print a warning in one line, without the code that it comes from."""
     print(f"ouroloop: note: {visible(str(message))}", file=sys.stderr)
 
 
 def _interrupted() -> type[BaseException]:
-    """Evaluated when something was raised, and not before."""
+    """The class to catch; evaluated, and imported, only when something was raised."""
     from ouroloop.record.liveness import Interrupted
 
     return Interrupted
@@ -96,7 +96,7 @@ _app = typer.Typer(
     cls=Commands,
     help="Model collapse where truth is decidable: run the self-consuming training loop and watch it.",
     epilog="Any field of a preset can be overridden: --group.field=value. `ouroloop config` lists them all.",
-    rich_markup_mode=None,  # brackets are brackets, and help is there in half the time
+    rich_markup_mode=None,  # brackets stay brackets, and help takes half the time
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

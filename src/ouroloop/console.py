@@ -22,7 +22,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: list[float], width: int = 60) -> str:
-    """A small curve of values from 0 to 1, first to last; at most `width` characters, two at least."""
+    """A small curve of values from 0 to 1, first to last, in at most `width` characters; `width` is at least 2."""
     if len(values) > width:
         values = [values[round(place * (len(values) - 1) / (width - 1))] for place in range(width)]
     levels = (round(min(max(value, 0.0), 1.0) * (len(_BLOCKS) - 1)) for value in values)
@@ -40,7 +40,7 @@ def duration(seconds: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """For a sentence: its two largest units, and never nothing."""
+    """A duration for a sentence: its two largest units, and never zero."""
     minutes, rest = divmod(max(1, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -49,14 +49,14 @@ def in_words(seconds: float) -> str:
 
 
 class StudyLines:
-    """A study for those who read a log: a line whenever a loop has come further, with the time left of them all."""
+    """A study for those who read a log: a line whenever a loop has come further, with the time left for all of them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown: dict[str, tuple[str, int]] | None = None
 
     def show(self, record: Mapping[str, Any]) -> None:
-        """Says what is new since the last record; `record` is one of `status.study_record`."""
+        """Print what is new since the last record; `record` is one of `status.study_record`."""
         now = {loop["loop"]: (loop["state"], loop["generation"]) for loop in record["loops"]}
         before, self._shown = self._shown, now
         left = "" if record["seconds_left"] is None else f"  about {duration(record['seconds_left'])} left"
@@ -109,7 +109,7 @@ class LoopView(Observer):
         return Group(fitted(self.table(_ROWS), self._console), self._progress)
 
     def _say(self, line: str, style: str = "") -> None:
-        """As it is: a name, and where a generation was copied from, may look like markup."""
+        """Print a line as it is: a name, or where a generation was copied from, may look like markup."""
         self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def loop_started(self, config: LoopConfig, name: str) -> None:
@@ -189,9 +189,9 @@ _LEAST_WIDTH = 6  # of a column that is folded
 
 
 def fitted(table: Table, console: Console) -> Table:
-    """The table on this console with every figure whole.
+    """The table as it fits this console, with every figure whole.
 
-    Where it is narrow, texts are folded; then curves are left out, and then what stands furthest to the right.
+    Where the console is narrow, texts are folded; then curves are left out, and then the rightmost columns.
     """
     natural = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     if natural <= console.width:
@@ -216,7 +216,7 @@ _STYLES = {"True": "green", "False": "red", "malformed": "yellow"}
 
 
 def print_listing(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
-    """Fractions get three digits on a terminal and all of them in a pipe, which gets no title either."""
+    """Print rows: on a terminal with a title and fractions to three digits, in a pipe untitled and with all digits."""
     if not console.is_terminal:
         for row in [columns, *rows]:
             print(*(visible(str(value)) for value in row), sep="\t", file=console.file)

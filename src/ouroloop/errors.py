@@ -1,8 +1,8 @@
-"""What a person can do wrong, apart from everything else: help and completion need nothing more."""
+"""What a person can do wrong, in a module that imports none of ours: help and completion need nothing more."""
 
 from textwrap import TextWrapper
 
-# Of what somebody else's error says. Cut between words, or half of an address would keep its password
+# For what somebody else's error says. It cuts between words: half of an address would keep its password
 _ONE_LINE = TextWrapper(200, max_lines=1, placeholder=" …", break_long_words=False, break_on_hyphens=False)
 
 
@@ -11,8 +11,8 @@ class ConfigError(ValueError):
 
 
 def reason(error: BaseException) -> str:
-    """What somebody else's error says, for the end of a line of ours: its first line, and the next after a colon;
-    its type where it says nothing.
+    """What somebody else's error says, to end a line of ours: its first line, and the next if that ends in a colon;
+    its type if it says nothing.
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     end = next((i for i, line in enumerate(lines, 1) if not line.rstrip().endswith(":")), len(lines))
@@ -20,5 +20,5 @@ def reason(error: BaseException) -> str:
 
 
 def needs(what: str, library: str, extra: str) -> ConfigError:
-    """Of a library that only some users install."""
+    """The error for a missing library that only some users install."""
     return ConfigError(f"{what} needs {library}: pip install 'ouroloop[{extra}]'")

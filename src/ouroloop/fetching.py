@@ -1,7 +1,7 @@
-"""When something is fetched: a model or a corpus that is asked for by its name of the hub, and nothing else ever is.
+"""When something is fetched: a model or a corpus that is asked for by its name on the hub, and never anything else.
 
-The libraries of the hub are told that there is no network, except inside `online`. Whoever has set HF_HUB_OFFLINE
-means it: then nothing is fetched at all.
+The hub's libraries are told that there is no network, except inside `online`. If the user has set HF_HUB_OFFLINE,
+nothing is fetched at all.
 """
 
 import os
@@ -10,21 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_CHOICE = "OUROLOOP_HUB_OFFLINE"  # what a process that this one starts would take for somebody's choice is ours
+_CHOICE = "OUROLOOP_HUB_OFFLINE"  # or a child process would take the HF_HUB_OFFLINE below for the user's choice
 _SECONDS = 5.0  # after which the hub is taken to be out of reach
 
 os.environ.setdefault(_CHOICE, os.environ.get("HF_HUB_OFFLINE", ""))
 OFFLINE_BY_CHOICE = os.environ[_CHOICE].upper() in {"1", "ON", "YES", "TRUE"}
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the libraries are there
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the libraries are imported
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 @contextmanager
 def online() -> Iterator[None]:
-    """The hub may be asked inside.
+    """Let the hub be asked inside.
 
     Raises:
-        Exception: of the network, at once where there is no way to the hub; the libraries would try for minutes.
+        Exception: a network error, at once if the hub is out of reach; the libraries would try for minutes.
     """
     from huggingface_hub import constants, get_session
 

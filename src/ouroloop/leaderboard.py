@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ouroloop.study.config import StudyConfig
 
 _IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]
-_IDEAL_GENERATIONS = 25  # minutes, of one core; drift has gone further by then, t/m, than the network's by its last
+_IDEAL_GENERATIONS = 25  # minutes on one core; by then drift (t/m) has gone further than the network's by its last
 
 
 def leaderboard(
@@ -71,9 +71,9 @@ def leaderboard(
 
 
 def _read(preset: str, is_ideal: bool, overrides: list[str]) -> "tuple[str, StudyConfig, StudyConfig]":
-    """What the board is called, what it is of, and what of that is asked for.
+    """The board's name, the whole study that it is of, and the part of that study which is asked for.
 
-    The ideal learner's task is made of the network's, which is validated first.
+    The ideal learner's task is derived from the network's, which is validated first.
     """
     from ouroloop.presets import load_preset, preset_name
     from ouroloop.study.config import StudyConfig

@@ -28,10 +28,10 @@ class Commands(TyperGroup):
 
 
 class Command(TyperCommand):
-    """Explains unknown options, ends quietly when nobody reads on, and raises what signals ask for."""
+    """Explains unknown options, ends quietly when nobody reads its output any more, and raises what signals ask for."""
 
     def overridden(self) -> "type[LoopConfig | StudyConfig] | None":
-        """What kind of preset the options that are not the command's own belong to."""
+        """The kind of preset whose fields may be given as options beside the command's own."""
         return None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -88,14 +88,14 @@ class Command(TyperCommand):
 
 
 def _is_stdout_closed() -> bool:
-    """Whether nobody reads it any more; the broken pipe may have been that of a store."""
+    """Whether nobody reads stdout any more; the broken pipe may have been that of a store."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 class LoopCommand(Command):
-    """Takes the preset of a loop, with any of its fields as options, and lists what there is."""
+    """Takes the preset of a loop, with any of its fields as options, and lists the presets that there are."""
 
     studies = methods = False
 
@@ -120,7 +120,7 @@ class StudyCommand(LoopCommand):
 
 
 class BoardCommand(StudyCommand):
-    """The preset is one that compares methods."""
+    """Takes the preset of a study that compares methods."""
 
     methods = True
 
@@ -164,7 +164,7 @@ def _presets(incomplete: str) -> list[tuple[str, str]]:
 def recorded(incomplete: str) -> list[str]:
     from ouroloop.record import stores
 
-    with suppress(ConfigError):  # a URL that is none: the command says so
+    with suppress(ConfigError):  # not a valid URL: the command itself says so
         return [name for name in stores.known("study") or [] if name.startswith(incomplete)]
     return []
 

@@ -10,9 +10,9 @@ _HIDDEN = re.compile(
 
 
 def visible(text: str) -> str:
-    """With what would steer a terminal, turn its direction, break its line or not be seen spelled out.
+    """The text with whatever would steer a terminal, turn its direction, break its line or be invisible spelled out.
 
-    Of control characters the picture that Unicode has for each, of others their number; nothing else changes.
+    ASCII control characters become Unicode's pictures of them, others their number; nothing else changes.
     """
 
     def spelled(found: re.Match[str]) -> str:
@@ -23,5 +23,5 @@ def visible(text: str) -> str:
 
 
 def as_text(text: str) -> str:
-    """Markdown that shows it as it is: no markup, no HTML, no second line."""
+    """Markdown that shows the text as it is: no markup, no HTML, no second line."""
     return re.sub(r"([\\`*_\[\]<>|#!~&])", r"\\\1", visible(" ".join(text.split())))

@@ -20,13 +20,13 @@ _PACKAGE = Path(__file__).parent
 _SHIPPED = _PACKAGE / HERE if (_PACKAGE / HERE).is_dir() else _PACKAGE.parents[1] / HERE
 
 _MAX_BYTES = 50_000  # the longest preset that ships has 1,200
-_MAX_BRACKETS = 500  # the parser takes seconds for some thousands within one another
+_MAX_BRACKETS = 500  # the parser takes seconds for some thousands nested in one another
 _MAX_VALUES = 10_000  # aliases counted as often as they are used
 _MAX_DIGITS = 40
 
 
 def find(preset: str, beside: Path | None = None) -> Path:
-    """The file of a preset: by its path, else by its name in `experiments/` here, else of those that ship.
+    """The file of a preset: by its path, else by its name in `experiments/` here, else among those that ship.
 
     What a preset in the folder `beside` builds upon is looked for there first.
 
@@ -55,7 +55,7 @@ def known_presets() -> list[str]:
 def described_presets(studies: bool, methods: bool = False) -> dict[str, str]:
     """The first sentence of each loop's description, or each study's, by name; one that cannot be read is left out.
 
-    With `methods` of those studies alone that compare some.
+    With `methods`, only the studies that compare methods.
     """
 
     @cache
@@ -108,14 +108,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 class NotYamlError(ValueError):
-    """Says where and why, as what follows "is not valid YAML"."""
+    """Says where and why, in words that follow "is not valid YAML"."""
 
 
 def parse(text: str) -> Any:
-    """What YAML 1.2 reads in the text: `1e-5` is a number, `yes` and `1:30` are words, and no key is there twice.
+    """The text read as YAML 1.2: `1e-5` is a number, `yes` and `1:30` are words, and no key may occur twice.
 
     Raises:
-        NotYamlError: it is none, or too much of it.
+        NotYamlError: it is not YAML, or too much of it.
     """
     if len(text) > _MAX_BYTES:
         raise NotYamlError(": it is too long")
@@ -136,7 +136,7 @@ def parse(text: str) -> Any:
 
 
 def _num_values(value: Any) -> int:
-    """Of a tree, up to a little more than the most that is allowed: an alias may hold itself."""
+    """How many values a tree has, counted to just above the most that is allowed: an alias may contain itself."""
     count, pending = 0, [value]
     while pending and count <= _MAX_VALUES:
         inner = pending.pop()
@@ -149,13 +149,13 @@ def _num_values(value: Any) -> int:
 
 
 def shown(value: object) -> str:
-    """As Python writes it, and short."""
+    """The value as Python writes it, cut short."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:45]}… ({len(text):,} characters)"
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """What goes after the name of something unknown; nothing when nothing known is near it."""
+    """A hint to follow the name of something unknown; empty if nothing known is near it."""
     near = get_close_matches(given[:100], list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 

@@ -1,4 +1,4 @@
-"""From a preset and what the command line changes of it to a configuration.
+"""From a preset, and what the command line changes in it, to a configuration.
 
 A preset may name a `base`, another preset that it changes; overrides change it further (`--cycle.kind=incremental`).
 What is wrong ends in one `ConfigError` of one line.
@@ -31,7 +31,7 @@ from ouroloop.study.method import MethodError
 Config = TypeVar("Config", LoopConfig, StudyConfig)
 Tree = dict[str, Any]
 
-# What a study spans, and how it is said there
+# What a study spans, and the field of the study that says it
 _SPANNED = {
     "loop.seed": "seeds",
     "loop.cycle.kind": "cycles",
@@ -39,7 +39,7 @@ _SPANNED = {
     "loop.data.truth_label": "truth_labels",
     "loop.sampling.temperature": "temperatures",
 }
-# What the paper and the README write for them
+# The letters that the paper and the README use for fields
 _LETTERS = {
     "m": "data.num_examples",
     "λ": "cycle.synthetic_proportion",
@@ -113,13 +113,13 @@ def preset_name(preset: str) -> str:
 
 
 def current_key(key: str) -> str:
-    """A dotted key that may still have a name of before 0.2.0."""
+    """Today's form of a dotted key, which may still have a name from before 0.2.0."""
     section, dot, name = key.rpartition(".")
     return f"{section}{dot}{RENAMED.get(name, name)}"
 
 
 def unknown_key(kind: type[BaseModel], key: str, also: Iterable[str] = (), dashes: str = "") -> str:
-    """What is wrong with a key, which one is near it, and which there are; a command line has options too."""
+    """What is wrong with a key, which one is near it, and which there are; on the command line also the options."""
     options = list(also) if "." not in key else []
     section, inner = key.rpartition(".")[0], below(kind, key)
     here = ", ".join([*options, *inner])
@@ -137,7 +137,7 @@ def unknown_key(kind: type[BaseModel], key: str, also: Iterable[str] = (), dashe
 class _Read(NamedTuple):
     tree: Tree
     said: Tree
-    """What a study itself, not the loop that it is based on, says of what it spans: by dotted key."""
+    """By dotted key, what the study itself, not the loop that it is based on, says about what it spans."""
 
 
 def _read(preset: str, beside: Path | None = None, seen: tuple[Path, ...] = ()) -> _Read:
@@ -166,7 +166,7 @@ def _read(preset: str, beside: Path | None = None, seen: tuple[Path, ...] = ()) 
 
 
 def _with_new_names(tree: Tree) -> Tree:
-    """Under its names of today a field is merged, and found by whoever looks for it."""
+    """The tree with today's field names, under which fields are merged and looked up."""
     named: Tree = with_new_names(tree)
     inner = {key: value for key, value in named.items() if key in ("loop", "data") and isinstance(value, dict)}
     return named | {key: _with_new_names(value) for key, value in inner.items()}
@@ -184,7 +184,7 @@ def _spanned_in(tree: Tree) -> Tree:
 
 
 def _refuse_unheard(config: StudyConfig, said: Tree) -> None:
-    """A study runs the values that it spans. Others in its own loop would go unheard, unless they are defaults."""
+    """Refuse values in a study's own loop, other than defaults, that are not among those which it spans and runs."""
     runs: dict[str, Sequence[Any]] = {
         "loop.seed": config.seeds,
         "loop.cycle.kind": config.cycles,
@@ -223,11 +223,11 @@ def _changes(overrides: Sequence[str], kind: type[Config]) -> Tree:
 
 
 class _Whole(Tree):
-    """A section in which nothing stays of what was there before; {} asks for that."""
+    """A section that keeps nothing of what was there before; {} asks for one."""
 
 
 def _set(tree: Tree, path: Sequence[str], value: Any) -> None:
-    """A mapping says of each of its fields what the dotted key would."""
+    """Set a value; a mapping sets each of its fields as the dotted key would."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             _set(tree, (*path, key), inner)
@@ -240,9 +240,9 @@ def _set(tree: Tree, path: Sequence[str], value: Any) -> None:
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any], path: str = "") -> Tree:
-    """`base` with what `change` says; {} clears.
+    """`base` with what `change` says; {} clears a section.
 
-    A section of another kind takes nothing over, its fields being others, and a model of another type no options.
+    A section of another kind takes nothing over, since its fields differ, and a model of another type no options.
     """
     merged = dict(base)
     if change.get("model_type", base.get("model_type", _USUAL_TYPE)) != base.get("model_type", _USUAL_TYPE):
@@ -266,7 +266,7 @@ def _is_of_kind(section: str, before: Tree, now: Tree) -> bool:
 
 
 def _one_line(error: ValidationError, kind: type[BaseModel], tree: Tree) -> str:
-    """Of what is wrong the most telling: what is unknown, else all that is missing, else the first wrong value."""
+    """The most telling of all that is wrong: what is unknown, else all that is missing, else the first wrong value."""
     errors = error.errors(include_url=False)
     lacking = [allowed(kind, each["loc"])[0] for each in errors if each["type"] == "missing"]
     missing = list(dict.fromkeys([*lacking, *_lacking_training(tree)]))
@@ -291,7 +291,7 @@ def _message(error: ErrorDetails) -> str:
 
 
 def _lacking_training(tree: Tree) -> list[str]:
-    """A network without `train` has more to ask for than its section."""
+    """The required fields of `train` where a network has no such section, which pydantic alone would not list."""
     prefix, loop = ("loop.", tree["loop"]) if "loop" in tree else ("", tree)
     model = loop.get("model") if isinstance(loop, dict) else None
     if (
@@ -307,6 +307,6 @@ def _extra(kind: type[BaseModel], error: ErrorDetails) -> str:
     *path, name = error["loc"]
     section = allowed(kind, path)[0]
     key = f"{section}.{name}" if section else str(name)
-    if is_key(kind, key):  # of another kind of this section, which is the last that pydantic names
+    if is_key(kind, key):  # of another kind of section than the given one, which is the last that pydantic names
         return f"{key} does not go with {section}.kind={path[-1]}"
     return unknown_key(kind, key)

@@ -17,7 +17,7 @@ class Described(NamedTuple):
 
     key: str
     value: Any
-    """The configuration's; without one the default."""
+    """The configuration's value; without a configuration, the default."""
     default: Any
     """`REQUIRED` for a field that has none."""
     unit: str
@@ -28,7 +28,7 @@ REQUIRED = "required"
 
 
 def fields(kind: Kind, config: BaseModel | None = None, prefix: str = "") -> Iterator[Described]:
-    """Every field of a kind of configuration, or of a given one, in order; those of its sections in their places."""
+    """Every field of a kind of configuration, or of a given one, in order; in place of a section, its fields."""
     for name, field in kind.model_fields.items():
         key = f"{prefix}{name}"
         default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
@@ -45,7 +45,7 @@ def fields(kind: Kind, config: BaseModel | None = None, prefix: str = "") -> Ite
 
 
 def spelled(value: Any) -> str:
-    """As it can be written in a preset and on the command line."""
+    """The value as it can be written in a preset and on the command line."""
     is_plain = isinstance(value, str) and value.isprintable()
     return value if is_plain else json.dumps(value, ensure_ascii=False)
 
@@ -74,13 +74,13 @@ def keys(kind: Kind) -> tuple[str, ...]:
 
 
 def is_key(kind: Kind, key: str) -> bool:
-    """Whether there is such a field, or an entry of one that holds entries of any name."""
+    """Whether this is a field, or an entry of a field that holds entries of any name."""
     parts = key.split(".")
     return len(_walk(kind, parts)[0]) == len(parts)
 
 
 def below(kind: Kind, key: str) -> list[str]:
-    """The names of the fields of the innermost section that a dotted key is in, an entry of a mapping included."""
+    """The names of the fields in the innermost section that a dotted key lies in; a mapping's entry is one too."""
     section = key
     while section and section not in keys(kind):
         section = section.rpartition(".")[0]
@@ -91,7 +91,7 @@ def below(kind: Kind, key: str) -> list[str]:
 
 
 def allowed(kind: Kind, path: Sequence[str | int]) -> tuple[str, str]:
-    """Of a place where pydantic found an error: its dotted key, and in plain words what is allowed there."""
+    """The dotted key of a place where pydantic found an error, and in plain words what is allowed there."""
     parts, node, definitions = _walk(kind, path)
     return ".".join(map(str, parts)), _words(node, definitions)
 
@@ -102,7 +102,7 @@ def _schema(kind: Kind) -> Node:
 
 
 def _walk(kind: Kind, path: Sequence[str | int]) -> tuple[list[str | int], Node, Node]:
-    """How far the schema goes along a path; what it does not know, as pydantic's names of alternatives, is left out."""
+    """How far the schema goes along a path, without what it does not know, such as pydantic's names of alternatives."""
     node, walked = _schema(kind), list[str | int]()
     definitions = node.get("$defs", {})
     for part in path:
@@ -159,7 +159,7 @@ def _listed(choices: list[str], last: str) -> str:
 
 
 def _range(node: Node, step: int) -> str:
-    """In words; between whole numbers, whose step is 1, there is no "below" that is not an "at most"."""
+    """The range in words; for whole numbers, whose step is 1, every "below" can be said as an "at most"."""
     low, above = node.get("minimum"), node.get("exclusiveMinimum")
     high, under = node.get("maximum"), node.get("exclusiveMaximum")
     if step and above is not None:

@@ -1,4 +1,4 @@
-"""How processes of our own are begun."""
+"""How our own processes are started."""
 
 import atexit
 import multiprocessing
@@ -14,8 +14,8 @@ from types import ModuleType
 
 @contextmanager
 def without_main() -> Iterator[None]:
-    """What is spawned inside begins with nothing: else it would run the script that called us, from its top, and with
-    it the call.
+    """Let what is spawned inside start from nothing: else it would run the script that called us from its top, and the
+    call with it.
     """
     main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
     try:
@@ -25,9 +25,10 @@ def without_main() -> Iterator[None]:
 
 
 def become_worker(log: Path, threads: int) -> None:
-    """Leaves the terminal and its keys to whoever has begun this process, and ends when that has.
+    """Leave the terminal and its keys to the process that started this one, and end when that one has ended.
 
-    Here, where nothing is imported: of threads torch and numpy are told before they are, unless they have been already.
+    It is here, where nothing else is imported: torch and numpy have to be told how many threads they may use before
+    they are imported. A number that is set already stays.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
@@ -43,4 +44,4 @@ def become_worker(log: Path, threads: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    atexit.register(os._exit, 0)  # the last thing: to take apart what torch and MLflow have made takes seconds
+    atexit.register(os._exit, 0)  # runs last: taking apart what torch and MLflow have made takes seconds

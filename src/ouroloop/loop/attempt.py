@@ -1,7 +1,7 @@
 """One attempt at a loop, by one process: it may be killed, told to stop, or find that another one has taken over.
 
-An attempt writes its id on the loop's run before it looks what is done, and reads it again before it writes a
-generation. A process that was taken for dead, and is not, so finds that the loop is no longer its own.
+An attempt writes its id on the loop's run before it looks at what is done, and reads it again before it writes a
+generation. So a process that was wrongly taken for dead finds that the loop is no longer its own.
 """
 
 import os
@@ -23,13 +23,13 @@ from ouroloop.record.track import Store
 from ouroloop.record.urls import masked
 from ouroloop.science.metrics import RETENTION
 
-_FRESH_SECONDS = 1.0  # what was read so lately is not read again to learn whether the loop is still wanted
+_FRESH_SECONDS = 1.0  # what was read this recently is not read again to learn whether the loop is still wanted
 
 
 def run_alone(
     config: LoopConfig, store: Store, *, name: str, preset: str, new: bool = False, observer: Observer | None = None
 ) -> Run:
-    """A loop of no study; what dead ones left RUNNING in this root is closed first.
+    """Run a loop that belongs to no study, after closing what dead processes left RUNNING in this root.
 
     Raises:
         HeldElsewhereError: another process runs it, or has taken it up meanwhile.
@@ -54,7 +54,7 @@ def run_attempt(
     new: bool = False,
     observer: Observer | None = None,
 ) -> tuple[Run, dict[int, float]]:
-    """`run_loop` as an attempt; with it what each generation kept of D_0's diversity, where that is a number.
+    """Call `run_loop` as an attempt; also return what each generation kept of D_0's diversity, where that is a number.
 
     A loop that fails keeps its traceback as an artifact.
 
@@ -86,12 +86,12 @@ class _Attempt(Observer):
         self._here = ""
         """The processor that it computes on."""
         self._moved_from: str | None = None
-        """The one that the loop began on, if that is another."""
+        """The processor that the loop began on, if that is a different one."""
         self.run: Run | None = None
         self.retention: dict[int, float] = {}
 
     def run_taken(self, run: Run, device: str) -> None:
-        """Makes the loop this attempt's."""
+        """Make the loop this attempt's own."""
         if self.run is None or self.run.id != run.id:
             self._take(run, processor(device))
         self._watch.run_taken(run, device)
@@ -151,7 +151,7 @@ class _Attempt(Observer):
         self._watch.generation_finished(generation, metrics, source)
 
     def _mark_moved(self, generation: int) -> None:
-        """Generations of two kinds of processor are not bit for bit those of one."""
+        """Tag a generation as moved: on another kind of processor it is not bit for bit what it would have been."""
         assert self.run is not None
         assert self._moved_from is not None
         for run in self._store.find(level="generation", parent=self.run.id, generation=str(generation)):

@@ -1,9 +1,9 @@
-"""What a generation came to, found by what determines it and copied.
+"""The result of a generation, found by what determines it and copied.
 
 Loops begin alike: for one seed, those that differ only in cycle and proportion have the same D_0, hence the same
 M_1; full synthetic is incremental at λ = 1; a loop of ten generations is the beginning of one of fifty. M_t and S_t
-follow from the learner, D_{t-1}, the seed and t, by the same software on the same kind of machine; their measures
-also from D_0, which follows from the testbed and the seed. All of that is one key, and the record is the cache: a
+follow from the learner, D_{t-1}, the seed and t, given the same software and kind of machine; their measures depend
+on D_0 too, which follows from the testbed and the seed. All of that goes into one key, and the record is the cache: a
 file named by the key says which run has the result.
 """
 
@@ -30,24 +30,24 @@ from ouroloop.science.dataset import Dataset, DatasetError
 from ouroloop.testbed.base import Sample
 
 CURVES = ("train_loss_nats_per_token", "validation_loss_nats")
-"""Metrics of a generation that have optimizer steps for steps."""
+"""Metrics of a generation whose steps are optimizer steps."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What a generation comes to, computed or copied."""
+    """The result of a generation, computed or copied."""
 
     samples: Dataset
     """S_t, as M_t wrote it."""
     curated: Dataset | None
-    """What is learnt from of it; None without curation, where that is all of it."""
+    """What curation leaves of it to learn from; None without curation, where that is all of it."""
     metrics: dict[str, float]
     curves: Series
     note: str
     """Markdown."""
     tags: Mapping[str, str]
     save: Callable[[Path], object] | None
-    """Puts M_t into a folder; None where it is not to be had."""
+    """Puts M_t into a folder; None where M_t is not available."""
     model: Fitted | None = field(default=None, compare=False)
     """M_t, where it was computed here."""
     sample: Sample | None = field(default=None, compare=False)
@@ -59,8 +59,10 @@ class Generation:
 def key(
     config: LoopConfig, device: str, training_set: Dataset, generation: int, corpus: str = "", parent: str = ""
 ) -> str:
-    """Of M_t, S_t and their measures. `device` is the learner's, `corpus` the testbed's digest, and `parent` the key of
-    M_{t-1} if M_t learns from it too: that covers all models before. How models learn from earlier ones is none of M_1.
+    """The key of M_t, S_t and their measures.
+
+    `device` is the learner's, `corpus` the testbed's digest, and `parent` the key of M_{t-1} if M_t learns from it too:
+    that covers all models before it. The key of M_1 leaves out how models learn from earlier ones.
     """
     if generation == 1 and config.train is not None:
         config = config.changed(train=config.train.of_first())
@@ -90,15 +92,15 @@ def _entry(key: str) -> Path:
 
 @contextmanager
 def holding(key: str) -> Iterator[None]:
-    """Whoever else on this machine wants the same generation waits until it is on record, or its maker dead."""
+    """Inside, whoever else on this machine wants the same generation waits: until it is on record or its maker dies."""
     lock = _entry(f"{key}.lock")
     with FileLock(lock):
         yield
-    lock.unlink(missing_ok=True)  # who waits for it still gets it; who comes now finds the result
+    lock.unlink(missing_ok=True)  # whoever waits for it still gets it; whoever comes now finds the result
 
 
 def enter(key: str, run: Run) -> None:
-    """From now on the finished run is found by the key."""
+    """Let the finished run be found by the key from now on."""
     aside = _entry(f"{key}.{run.id}")
     aside.write_text(run.id)
     aside.replace(_entry(key))
@@ -107,10 +109,10 @@ def enter(key: str, run: Run) -> None:
 def find(
     store: Store, key: str, asks: Run, wants_model: Callable[[dict[str, float]], bool], folder: Path
 ) -> Generation | None:
-    """A copy of the finished generation of this key, if there is one other than the run that `asks`.
+    """A copy of the finished generation with this key, if there is one other than the run that `asks`.
 
-    Its model, if that is wanted, is put into the folder. None too where it is damaged or was deleted, or lacks the
-    model that its metrics make worth keeping: then it can be computed again.
+    Its model, if that is wanted, is put into the folder. The answer is also None where it is damaged or deleted, or
+    lacks the model that its metrics make worth keeping: then it can be computed again.
     """
     try:
         run = store.get(_entry(key).read_text())
@@ -123,7 +125,7 @@ def find(
 
 
 def _copy(run: Run, folder: Path | None) -> Generation:
-    """What that generation came to, its times included; with its model, if a folder is given.
+    """The result of that run's generation, times included; with its model, if a folder is given.
 
     Raises:
         DatasetError: its samples are missing or damaged, or its model was not kept or is gone.

@@ -19,7 +19,7 @@ from ouroloop.science.metrics import as_metrics, measure, measure_training_set
 from ouroloop.science.seeding import Streams, stream
 from ouroloop.testbed.base import Estimate, Prompting, Sample, Testbed
 
-_CROSS_CHECKED = 100  # distinct texts a generation that another judge sees too
+_CROSS_CHECKED = 100  # distinct texts per generation that a second judge checks too
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
 
 
@@ -78,7 +78,7 @@ def compute(
 
 
 def prompts(config: LoopConfig, testbed: Testbed) -> list[str]:
-    """What the texts of S_t go on with, in their order; nothing where each begins anew."""
+    """The beginnings that the texts of S_t continue, in their order; none where each text starts from nothing."""
     if not config.sampling.prompt_tokens:
         return []
     assert isinstance(testbed, Prompting)
@@ -94,7 +94,7 @@ def _drawn(config: LoopConfig, fitted: Fitted, beginnings: Sequence[str], stream
 
 
 def _prompted(sample: Sample, beginnings: Sequence[str]) -> dict[str, Estimate]:
-    """How much of S_t was given, of its tokens."""
+    """The share of S_t's tokens that the prompts gave."""
     if not beginnings:
         return {}
     count = sample.testbed.tokens
@@ -103,7 +103,7 @@ def _prompted(sample: Sample, beginnings: Sequence[str]) -> dict[str, Estimate]:
 
 
 def _of_curated(curated: Harvest, original: Sample, likeness: Likeness | None) -> dict[str, Estimate]:
-    """What S_t is like as curated; nothing where nothing was kept, and no diversity of one text."""
+    """The measures of the curation and, where more than one text was kept, those of the curated S_t."""
     measures = curated.measures()
     if len(curated.kept) > 1:
         kept = Sample.of(curated.kept.texts, original.testbed)
@@ -133,7 +133,7 @@ def _divergences(
 
 
 def _on_held_out(config: LoopConfig, fitted: Fitted, texts: Sequence[str]) -> dict[str, Estimate]:
-    """Cross-entropy on real texts, as M_t is sampled and at temperature 1; absent where one has probability 0."""
+    """Cross-entropy on real texts, at the sampling temperature and at 1; absent where a text has probability 0."""
     if not texts:
         return {}
     num_tokens, scores = fitted.num_tokens(texts), fitted.log_prob(texts, [config.sampling.temperature, 1.0])

@@ -24,20 +24,20 @@ class Harvest(NamedTuple):
     """What was kept of what M_t was asked for."""
 
     kept: Dataset
-    """At most m texts, fewer where the budget was spent before."""
+    """At most m texts; fewer where the budget was spent first."""
     num_drawn: int
     num_accepted: int
-    """Of the texts that were drawn, those that all steps kept, also beyond m."""
+    """How many of the drawn texts all steps kept, including those beyond m."""
 
     def measures(self) -> dict[str, Estimate]:
         found = {"num_drawn": Estimate(self.num_drawn), "num_kept": Estimate(len(self.kept))}
-        if self.num_accepted or not len(self.kept):  # or nothing that was drawn was wanted: no rate of acceptance
+        if self.num_accepted or not len(self.kept):  # else no text was kept as it was drawn: no acceptance rate
             rate = self.num_accepted / self.num_drawn
             found["acceptance_rate"] = Estimate(rate, float(np.sqrt(rate * max(0.0, 1 - rate) / self.num_drawn)))
         return found | ({"drawn_per_kept": Estimate(self.num_drawn / len(self.kept))} if len(self.kept) else {})
 
     def shortfall(self, wanted: int) -> str:
-        """What to say where fewer were kept than wanted; empty where all were."""
+        """What to say where fewer were kept than wanted; empty where enough were."""
         if len(self.kept) >= wanted:
             return ""
         return f"curation kept {len(self.kept):,} of the {wanted:,} texts wanted, of {self.num_drawn:,} drawn"
@@ -46,9 +46,9 @@ class Harvest(NamedTuple):
 def harvest(
     config: LoopConfig, streams: Streams, fitted: Fitted, first: Samples, training_set: Dataset, original: Sample
 ) -> Harvest:
-    """What the steps keep of `first`, which are m texts, and of as many more as it takes and the budget allows.
+    """What the steps keep of `first`, which are m texts, and of as many more as are needed and the budget allows.
 
-    The steps see all texts anew each time there are more, so what is kept does not depend on how often it was asked.
+    The steps look at all texts again whenever there are more, so what is kept does not depend on the number of rounds.
     """
     curation, wanted = config.curation, config.data.num_examples
     budget = round(curation.max_drawn * wanted)
@@ -67,7 +67,7 @@ def harvest(
             break
         rate = len(kept) / len(texts)
         further = ceil((wanted - len(kept)) / rate) if rate else len(texts)
-        enough = min(budget, len(texts) + max(further, len(texts) // 4, 1))  # few rounds, where little is new
+        enough = min(budget, len(texts) + max(further, len(texts) // 4, 1))  # few rounds, even if little is new
     accepted = int(np.count_nonzero(~np.isnan(kept.log_probs)))
     return Harvest(kept.data.take(np.arange(min(wanted, len(kept)))), len(texts), min(accepted, len(texts)))
 
@@ -96,7 +96,7 @@ def _given(config: LoopConfig, streams: Streams, fitted: Fitted, training_set: D
 def _oracles(
     config: LoopConfig, streams: Streams, fitted: Fitted, training_set: Dataset, original: Sample
 ) -> Mapping[Oracle, Any]:
-    """Those that the steps declare, and no others."""
+    """The oracles that the steps declare, and no others."""
     testbed, needs = original.testbed, config.curation.needs
     oracles: dict[Oracle, Any] = {}
     if Oracle.VERIFIER in needs and isinstance(testbed, Verifier):

@@ -1,8 +1,8 @@
 """The earlier models of a loop, for a learner that learns from them.
 
-Those that a later generation needs are kept on record, whatever `keep_weights` says, and dropped when none does: a
-resumed loop gives its learner what an undisturbed one would have. One that is lost all the same is fitted again, which
-its recorded training set allows: the same streams and the same earlier models give the same model.
+Those that a later generation needs are kept on record, whatever `keep_weights` says, and dropped when none needs them
+any more: a resumed loop gives its learner what an undisturbed one would have. A model that is lost all the same is
+fitted again to its recorded training set: the same streams and the same earlier models give the same model.
 """
 
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ class Lineage:
     seed: int
     num_generations: int
     runs: dict[int, Run] = field(default_factory=dict)
-    """Of the generations so far, without their metrics; none for a learner of no earlier models."""
+    """Runs of the generations so far, without their metrics; none for a learner that uses no earlier models."""
     models: dict[int, Fitted] = field(default_factory=dict)
-    """Those at hand, of the ones that the next generation may ask for."""
+    """Of the models that the next generation may ask for, those in memory."""
     num_dropped: int = 0
-    """Generations, from the first, whose weights this process has dropped from the record."""
+    """How many generations, from the first on, have had their weights dropped from the record by this process."""
 
     def first(self, number: int) -> int:
         """The earliest model that M_t may learn from; `number` itself where it learns from none."""
@@ -34,7 +34,7 @@ class Lineage:
         return 1 if wanted is None else max(1, number - wanted)
 
     def previous(self, number: int) -> list[Fitted]:
-        """What M_t is given, oldest first.
+        """The earlier models that M_t is given, oldest first.
 
         Raises:
             DatasetError: one of them is lost, and so is what it was fitted to.
@@ -42,7 +42,7 @@ class Lineage:
         return [self._model(earlier) for earlier in range(self.first(number), number)]
 
     def parent_key(self, number: int) -> str:
-        """The cache key of M_{t-1}, which covers all models before; empty where M_t learns from none."""
+        """The cache key of M_{t-1}, which covers all models before it; empty where M_t learns from none."""
         return "" if self.first(number) == number else self.runs[number - 1].tag("key") or ""
 
     def is_needed(self, number: int) -> bool:
@@ -50,14 +50,14 @@ class Lineage:
         return number < self.num_generations and self.first(number + 1) <= number
 
     def enter(self, number: int, run: Run, model: Fitted | None = None) -> None:
-        """A generation is on record, and its model at hand if it was computed here."""
+        """Note that a generation is on record, and keep its model if it was computed here and is still needed."""
         if self.learner.num_previous != 0:
             self.runs[number] = run.narrowed([])
         if model is not None and self.is_needed(number):
             self.models[number] = model
 
     def leave(self, number: int) -> None:
-        """After this generation: forgets and, on record, drops what no later one learns from."""
+        """After this generation, forget the models that no later one learns from, and drop them from the record."""
         end = self.first(number + 1) if number < self.num_generations else number + 1
         self.models = {earlier: model for earlier, model in self.models.items() if earlier >= end}
         if self.learner.num_previous != 0:
@@ -71,7 +71,7 @@ class Lineage:
         return self.models[number]
 
     def _recorded(self, number: int) -> Fitted | None:
-        """From its own run, or from the one that it was copied from."""
+        """M_t read from its own run, or from the one that it was copied from; None where neither has it."""
         store, own = self.runs[number].store, self.runs[number].id
         for run_id in filter(None, (own, store.get(own).tag("copied_from"))):
             with TemporaryDirectory() as folder:

@@ -7,8 +7,8 @@
          └────────────────────────────────────────────────────────────┘         one run per generation
 
 Every random draw comes from a stream named by its purpose and generation, so a generation depends on
-its inputs only. To resume is therefore to walk the loop again and to take S_t from the record where it
-is there and intact: the datasets in between are put together anew, which costs no training.
+its inputs only. To resume therefore means to walk the loop again and take S_t from the record where it
+is there and intact; the datasets in between are put together again, which costs no training.
 """
 
 import ctypes
@@ -53,13 +53,15 @@ def run_loop(
     new: bool = False,
     observer: Observer | None = None,
 ) -> Run:
-    """Runs the generations of the loop, or what is missing of them, and returns the finished loop run.
+    """Run the generations of the loop, or those that are missing, and return the finished loop run.
 
-    A loop of equal configuration in the same study is taken up where it stopped, or returned when it is
-    complete; `new` starts another one. Killed in between, nothing of a finished generation is lost.
+    A loop of the same configuration in the same study is taken up where it stopped, or returned if it is
+    complete; `new` starts another one. If the process is killed, nothing of a finished generation is lost.
 
     Raises:
-        ConfigError: the learner cannot be made, or learn these texts, or the testbed has not enough to give.
+        ConfigError: the learner cannot be made or cannot learn these texts, the testbed has not enough to give, or its
+            corpus is not what it was when the loop began.
+        NothingKeptError: curation left nothing to learn from.
     """
     observer, config = observer or Observer(), config.pinned()
     observer.loop_started(config, name)
@@ -73,9 +75,9 @@ def run_loop(
         if recorded.keys() >= set(range(1, config.num_generations + 1)):
             _show_complete(recorded, observer)
             return existing
-    learner = learner_of(config)  # torch is imported here: no generation is charged with it
+    learner = learner_of(config)  # imports torch here, so that no generation is charged with it
     if existing:
-        observer.run_taken(existing, learner.device)  # before it is looked what is done: no one else writes any more
+        observer.run_taken(existing, learner.device)  # before looking at what is done: nobody else writes from here on
     recorded = _generations(store, existing) if existing else {}
     original = draw_original(config, testbed)
     learner = learner.prepared(original.texts)
@@ -89,7 +91,7 @@ def run_loop(
             history.add(0, measures, Written.of(reference))
             loop = _Loop(config, learner, study, run, reference, likeness, observer, history, new, reached=run.reached)
             is_frozen = gc.get_freeze_count() > 0
-            gc.collect(1)  # or cycles that nobody needs any more are frozen too, and then too old to be looked at
+            gc.collect(1)  # or cycles that nobody needs any more are frozen too, and not looked at again
             gc.freeze()  # the libraries' half a million objects: collecting a generation's few takes 1 ms then, not 450
             try:
                 loop.walk(original, recorded)
@@ -102,7 +104,7 @@ def run_loop(
 
 
 def _generations(store: Store, loop: Run) -> dict[int, Run]:
-    """Those on record, by number."""
+    """The loop's generations on record, by number."""
     found = store.find(level="generation", parent=loop.id)
     return {int(generation.tag("generation") or 0): generation for generation in found}
 
@@ -114,10 +116,10 @@ def _show_complete(recorded: dict[int, Run], observer: Observer) -> None:
 
 
 def prepared_testbed(config: LoopConfig) -> Testbed:
-    """Ready to give what the loop will ask for.
+    """The testbed, ready to give what the loop will ask for.
 
     Raises:
-        ConfigError: it has not so much.
+        ConfigError: it does not have that much.
     """
     m = config.data.num_examples
     fresh = num_fresh(config.cycle, m) * (config.num_generations - 1)
@@ -125,9 +127,9 @@ def prepared_testbed(config: LoopConfig) -> Testbed:
 
 
 def draw_original(config: LoopConfig, testbed: Testbed | None = None, at_most: int | None = None) -> Dataset:
-    """D_0, or so many of its like: the same for every cycle, proportion and temperature of one seed.
+    """D_0, or at most `at_most` examples of its kind: the same for every cycle, proportion and temperature of a seed.
 
-    `testbed` is the prepared one, where there is one already: to prepare it may be to read a corpus.
+    `testbed` is the prepared one, if there is one already: preparing it may mean reading a corpus.
     """
     count = config.data.num_examples if at_most is None else min(at_most, config.data.num_examples)
     texts = (testbed or prepared_testbed(config)).original(count, stream(config.seed, "data", 0))
@@ -135,7 +137,7 @@ def draw_original(config: LoopConfig, testbed: Testbed | None = None, at_most: i
 
 
 def likeness_of(config: LoopConfig, learner: Learner, testbed: Testbed) -> Likeness | None:
-    """MAUVE, where it is asked for: a half of D_0, and held-out text, have the texts that it looks at."""
+    """MAUVE, where it is asked for, on as many texts as both a half of D_0 and the held-out text have."""
     reader = reader_of(config, learner)
     if reader is None:
         return None
@@ -150,7 +152,7 @@ def _measure_original(config: LoopConfig, reference: Sample, likeness: Likeness 
 
 
 def _lost(learner: Learner, original: Dataset, observer: Observer) -> dict[str, float]:
-    """How many texts of D_0 the learner's own tokens change; absent where it has none."""
+    """How many texts of D_0 the learner's own tokens change; absent where it has no tokens of its own."""
     count = learner.num_lost(original.texts)
     if count:
         observer.texts_lost(count, len(original))
@@ -208,14 +210,14 @@ class _Loop:
                 written = self.generation(number, dataset, unfinished=child)
             samples.append(written)
             if number == self.config.num_generations:
-                self.lineage.leave(number)  # once more, where it is on record and its process died before it had left
+                self.lineage.leave(number)  # again, if it is on record: its process may have died before this
                 return
             dataset = self._next(number, original, dataset, samples)
-            if self.config.cycle.kind is not DataCycle.BALANCED:  # the only one that goes back to earlier samples
+            if self.config.cycle.kind is not DataCycle.BALANCED:  # the only cycle that uses earlier samples
                 del samples[:-1]
 
     def _recorded_samples(self, run: Run | None) -> Dataset | None:
-        """What is learnt from of a finished generation's S_t; None when it has to be computed (again)."""
+        """What a finished generation leaves of S_t to learn from; None when it has to be computed (again)."""
         if run is None or run.status != "FINISHED":
             return None
         try:
@@ -239,7 +241,7 @@ class _Loop:
         return mixed
 
     def generation(self, number: int, training_set: Dataset, unfinished: Run | None) -> Dataset:
-        """What is learnt from of S_t, with everything about M_t in the record; a run that was begun is taken up."""
+        """What there is of S_t to learn from, with everything about M_t on record; a run already begun is taken up."""
         self.observer.generation_started(number)
         corpus, parent = self.reference.testbed.digest, self.lineage.parent_key(number)
         key = cache.key(self.config, self.learner.device, training_set, number, corpus, parent)
@@ -254,7 +256,7 @@ class _Loop:
                 start = perf_counter()
                 made = self._copied(key, number, run, Path(aside)) or self._computed(number, training_set)
                 self.observer.phase_started("record")
-                metrics = {"generation_seconds": perf_counter() - start, **made.metrics}  # a copy's are its original's
+                metrics = {"generation_seconds": perf_counter() - start, **made.metrics}  # a copy keeps the original's
                 self._record(number, run, training_set, made, metrics, is_resumed=unfinished is not None)
             if not made.source:
                 cache.enter(key, run)
@@ -280,7 +282,7 @@ class _Loop:
         return compute(self.config, self.learner, number, training_set, real, self.observer, previous, likeness)
 
     def _stage(self, metrics: dict[str, float]) -> str | None:
-        """None where there is nothing to compare with: a D_0 without diversity, or no true distribution."""
+        """The stage of collapse; None without a basis: D_0 has no diversity, or there is no true distribution."""
         kept = stage_basis(self.config.stages.measure, metrics, self.first or metrics)
         return None if kept is None else str(stage_of(kept, self.config.stages))
 
@@ -297,7 +299,7 @@ class _Loop:
         metrics: dict[str, float],
         is_resumed: bool,
     ) -> None:
-        """Few writes, each of many things: MLflow takes some 10 ms for one, whatever is in it."""
+        """Record a generation in few writes, each of many things: MLflow takes some 10 ms for any one of them."""
         sample = made.sample or Sample.of(made.samples.texts, self.reference.testbed)
         tables = {**dataset_table(training_set), **sample_tables(sample)}
         sets = {"training_set.tsv.gz": training_set.to_bytes(), "samples.tsv.gz": made.samples.to_bytes()}
@@ -318,7 +320,7 @@ class _Loop:
         self.history.add(number, metrics, Written.of(sample), made.tags["commit"])
 
     def _remember(self, number: int, child: Run) -> None:
-        """Puts into the history what another attempt has recorded."""
+        """Put into the history what another attempt has recorded."""
         metrics = {key: value for key, value in child.metrics.items() if key not in cache.CURVES}
         written = read_written(child, self.reference.testbed)
         assert written is not None  # its samples have just been read
@@ -338,8 +340,8 @@ def keeps_weights(config: LoopConfig, number: int, stage: str | None, earlier: S
 
 
 def _return_memory() -> None:
-    """Frees what a generation leaves in cycles, as Lightning's Trainer does, and gives its peaks back to the system,
-    where glibc would keep them as holes in its heap.
+    """Free what a generation leaves in reference cycles, such as Lightning's Trainer, and return its peak memory to the
+    system, which glibc would keep as holes in its heap.
     """
     gc.collect()
     with suppress(OSError, TypeError, AttributeError):

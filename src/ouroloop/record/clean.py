@@ -26,7 +26,7 @@ _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 
 
 def age_seconds(text: str) -> float:
-    """An age as a person writes it: 30d, 12h.
+    """The seconds of an age as a person writes it: 30d, 12h.
 
     Raises:
         ConfigError: it is not a number with a unit.
@@ -39,7 +39,7 @@ def age_seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class Freed:
-    """One kind of thing, how many of it, and their bytes."""
+    """One kind of thing, how many of them there are, and their bytes."""
 
     kind: str
     count: int
@@ -47,7 +47,7 @@ class Freed:
 
 
 def clean(store: Store, older_than_seconds: float, dry_run: bool) -> list[Freed]:
-    """Frees what is older, or with `dry_run` only says what it would free."""
+    """Free what is older, or with `dry_run` only say what would be freed."""
     if not dry_run:
         stores.require_writable()
     before, folder = time() - older_than_seconds, stores.runs_folder()
@@ -85,7 +85,7 @@ def _unheld(found: Iterable[Path]) -> Iterator[Path]:
 
 
 def _of_deleted_runs(store: Store, folder: Path, before: float) -> Iterator[Path]:
-    """Folders within our own: artifacts elsewhere are somebody else's to free."""
+    """Artifact folders of deleted runs within our own folder: those elsewhere are somebody else's to free."""
     for uri in store.deleted_artifacts(ended_before=before):
         place = urlsplit(uri)
         path = Path(url2pathname(place.path))

@@ -1,9 +1,9 @@
 """What a finished loop measured and wrote, generation by generation, in one file of its run.
 
-MLflow's runs are the record, and what its UI draws. But MLflow gives a history one metric at a time and a table one
-file at a time: of 200 loops of 50 generations that is 9,000 questions and 20,000 files. Whoever wants all of it reads
-this file, an artifact `history.jsonl` with a line for each generation and first one for D_0; where it is not, as in
-runs of earlier versions and loops that did not finish, the same is read from the runs.
+MLflow's runs are the record, and what its UI draws from. But MLflow gives a history one metric at a time and a table
+one file at a time: for 200 loops of 50 generations that is 9,000 queries and 20,000 files. Whoever wants all of it
+reads this file, an artifact `history.jsonl` with a line for D_0 and then one for each generation; where there is none,
+as in runs of earlier versions and loops that did not finish, the same is read from the runs.
 """
 
 import json
@@ -18,19 +18,19 @@ from ouroloop.science.dataset import DatasetError
 from ouroloop.testbed.base import Sample, Testbed
 
 MOST_FREQUENT = 10
-"""Texts that are listed for a generation."""
+"""How many texts are listed for a generation."""
 
 _FILE = "history.jsonl"
 _ALWAYS = "num_unique"  # measured in every generation
 
 
 class Written(NamedTuple):
-    """What one model wrote: its most frequent texts, and how many of all there are at each depth."""
+    """What one model wrote: its most frequent texts, and how many of all its texts are at each depth."""
 
     most_frequent: list[tuple[Any, ...]]
     """(count, share, and what the testbed says of the text, such as verdict and depth; the text last)."""
     depths: dict[str, int]
-    """Texts by depth; `malformed` stands for those that have none."""
+    """How many texts have each depth; `malformed` stands for those that have none."""
 
     @classmethod
     def of(cls, sample: Sample) -> "Written":
@@ -45,11 +45,11 @@ class Entry(NamedTuple):
     """Finite ones; what is not on record is absent."""
     written: Written
     commit: str
-    """Of the software that computed it; empty of D_0."""
+    """That of the software that computed it; empty for D_0."""
 
 
 class Writer:
-    """Keeps the entries of a running loop in a file: memory stays as it is however many there are."""
+    """Keeps the entries of a running loop in a file, so that memory does not grow with their number."""
 
     @classmethod
     @contextmanager
@@ -66,14 +66,14 @@ class Writer:
         self._file.write(json.dumps(line).encode() + b"\n")
 
     def log(self, run: Run) -> None:
-        """To be called when all is on record, and before the run is FINISHED."""
+        """Log the file; to be called when everything else is on record, and before the run is FINISHED."""
         self._file.seek(0)
         run.log_files({_FILE: self._file.read()})
 
 
 def read_entries(run: Run) -> list[Entry] | None:
-    """Of a finished loop; None where there is no file, or it is not whole."""
-    if run.status != "FINISHED":  # what an earlier attempt wrote may not be all
+    """The entries of a finished loop; None where there is no file, or it is not complete."""
+    if run.status != "FINISHED":  # the file of an earlier attempt may not be complete
         return None
     try:
         entries = [_entry(json.loads(line)) for line in run.read_bytes(_FILE).splitlines()]
@@ -89,7 +89,7 @@ def _entry(line: dict[str, Any]) -> Entry:
 
 
 def history(run: Run, keys: Sequence[str] | None = None) -> dict[str, dict[int, float]]:
-    """Finite values by generation, of these metrics or of all that a loop's run has."""
+    """Finite values by generation, for these metrics or for all that a loop's run has."""
     entries = read_entries(run)
     if entries is not None:
         return by_metric(entries, keys)
@@ -98,13 +98,13 @@ def history(run: Run, keys: Sequence[str] | None = None) -> dict[str, dict[int, 
 
 
 def by_metric(entries: Sequence[Entry], keys: Sequence[str] | None = None) -> dict[str, dict[int, float]]:
-    """Of the metrics that were asked for, or of all, in alphabetical order; one without values is empty."""
+    """Values by metric and generation: of these metrics, or of all in alphabetical order; one without any is empty."""
     wanted = sorted({key for entry in entries for key in entry.metrics}) if keys is None else keys
     return {key: {one.generation: one.metrics[key] for one in entries if key in one.metrics} for key in wanted}
 
 
 def read_written(generation: Run, testbed: Testbed) -> Written | None:
-    """What the tables of a generation's run hold; judged anew from S_t where they are missing, None if that is lost."""
+    """What the tables of a generation's run hold; if they are missing, S_t judged again; None if that is lost too."""
     try:
         table = json.loads(generation.read_text("samples.json"))
         rows = [_text_last(table["columns"], row, testbed) for row in table["data"][:MOST_FREQUENT]]
@@ -119,6 +119,6 @@ def read_written(generation: Run, testbed: Testbed) -> Written | None:
 
 
 def _text_last(columns: Sequence[str], row: Sequence[Any], testbed: Testbed) -> tuple[Any, ...]:
-    """A row as `Sample.most_frequent` has it: the table shows the text first, older ones last."""
+    """A row in the order of `Sample.most_frequent`: tables have the text first, older ones have it last."""
     found = dict(zip(columns, row, strict=True))
     return tuple(found[key] for key in ("count", "share", *testbed.columns))

@@ -1,4 +1,4 @@
-"""What ends a loop before its time: a signal, another attempt at it, or that nobody needs its result."""
+"""What ends a loop before its time: a signal, another attempt at it, or the fact that nobody needs its result."""
 
 import os
 import signal
@@ -17,15 +17,15 @@ if TYPE_CHECKING:  # MLflow takes a second to import, and a signal may come befo
     from ouroloop.record.run import Run
     from ouroloop.record.track import Store
 
-_holding = 0  # blocks of `held` that the main thread is in
-_signum: int | None = None  # what came
+_holding = 0  # how many blocks of `held` the main thread is in
+_signum: int | None = None  # the signal that came first
 _TWICE_SECONDS = 0.2  # a terminal that closes, and some supervisors, send two signals at once
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 class Interrupted(BaseException):
-    """Raised in the main thread by a signal; open runs end as KILLED on its way out."""
+    """Raised in the main thread by a signal; open runs end as KILLED as it propagates."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -41,9 +41,9 @@ class Superseded(BaseException):
 
 
 def catch_signals(signals: Sequence[int] = SIGNALS) -> None:
-    """From now on the first of these signals raises; a second one ends the process at once.
+    """Make the first of these signals raise from now on, and a second one end the process at once.
 
-    Called again, it forgets what came before. A SIGHUP that whoever started us ignores (nohup) stays ignored.
+    Another call forgets the signals before it. A SIGHUP that is ignored where we were started (nohup) stays ignored.
     """
     first = 0.0
 
@@ -52,7 +52,7 @@ def catch_signals(signals: Sequence[int] = SIGNALS) -> None:
         nonlocal first
         if _signum is not None:
             if monotonic() - first > _TWICE_SECONDS:
-                os._exit(128 + signum)  # what is left RUNNING, the next start closes
+                os._exit(128 + signum)  # the next start closes what is left RUNNING
             return
         _signum, first = signum, monotonic()
         if not _holding:
@@ -67,7 +67,7 @@ def catch_signals(signals: Sequence[int] = SIGNALS) -> None:
 
 @contextmanager
 def kept_handlers() -> Iterator[None]:
-    """Whoever takes signals for himself inside has them no longer afterwards."""
+    """Restore the signal handlers afterwards, whoever has replaced them inside."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
@@ -79,9 +79,9 @@ def kept_handlers() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """What a signal raises is raised at the end of this, so that it cuts nothing in two.
+    """Put off what a signal raises to the end of the block, so that it cuts nothing in two.
 
-    So is what was raised and got lost: Python ignores an exception in a finalizer, wherever it comes from.
+    What was raised and got lost is raised there again: Python ignores an exception in a finalizer, whatever its source.
     """
     global _holding
     if current_thread() is not main_thread():  # signals do not reach it
@@ -97,7 +97,7 @@ def held() -> Iterator[None]:
 
 
 def _is_on_its_way() -> bool:
-    """Whether the runs are being closed because of it."""
+    """Whether an `Interrupted` is propagating already, and runs are being closed because of it."""
     error = sys.exception()
     while error is not None and not isinstance(error, Interrupted):
         error = error.__context__
@@ -105,7 +105,7 @@ def _is_on_its_way() -> bool:
 
 
 class Steady:
-    """A client of a database: no signal cuts its calls off in mid-commit, and they wait while its server is away."""
+    """A database client whose calls no signal cuts off in mid-commit, and which wait while the server is away."""
 
     def __init__(self, inner: object) -> None:
         self._inner = inner
@@ -127,7 +127,7 @@ class Steady:
 
 @contextmanager
 def running(take: "Callable[[], Run]") -> "Iterator[Run]":
-    """The run that `take` finds or creates, RUNNING inside: no signal leaves it created and never closed."""
+    """The run that `take` finds or creates, RUNNING inside; no signal can leave it created but never closed."""
     with ExitStack() as entered:
         with held():
             run = take()
@@ -136,10 +136,10 @@ def running(take: "Callable[[], Run]") -> "Iterator[Run]":
 
 
 def close_dead_runs(store: "Store", driven: str | None = None) -> None:
-    """Closes as KILLED what dead processes left RUNNING: what belongs to this root and whose lock is free.
+    """Close as KILLED the runs that dead processes left RUNNING: those that belong to this root and whose lock is free.
 
-    `driven` is the study whose lock is ours: all of it, wherever it ran. Its loops are given to nobody from now on,
-    so an attempt that was cut off from us and still lives finds at its next generation that the loop is not its own.
+    `driven` is the study whose lock is ours: all of it is closed, wherever it ran. Its loops belong to no attempt from
+    now on, so one that was cut off from us and still lives finds at its next generation that the loop is not its own.
     """
     by_id = {run.id: run for run in store.running()}
     dead: dict[str, bool] = {}
@@ -154,7 +154,7 @@ def close_dead_runs(store: "Store", driven: str | None = None) -> None:
 
 
 def _is_dead(top: "Run", driven: str | None) -> bool:
-    """Whether nobody can be at what belongs to this run: a study, a lone loop, or a generation whose loop is gone."""
+    """Whether nobody can be working below this run: a study, a lone loop, or a generation whose loop is gone."""
     study = top.tag("study") or ""
     if top.tag("level") == "generation" or (top.tag("level") == "study" and study == driven):
         return True

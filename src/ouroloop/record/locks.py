@@ -1,6 +1,6 @@
-"""Who holds a study or a lone loop: a file lock, or PostgreSQL's advisory lock where the study's database is one.
+"""Who holds a study or a lone loop: by a file lock, or PostgreSQL's advisory lock if that is the study's database.
 
-A lock ends with the process that holds it, so nothing has to be told dead by a clock.
+A lock ends with the process that holds it, so nothing has to be declared dead by a clock.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from ouroloop.config import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.urls import sqlite_file
 
-_PATIENCE_SECONDS = 1.0  # whoever only looks whether a lock is held, holds it for a moment
+_PATIENCE_SECONDS = 1.0  # whoever only checks whether a lock is held holds it for a moment
 
 
 class HeldElsewhereError(ConfigError):
@@ -27,7 +27,7 @@ class HeldElsewhereError(ConfigError):
 
 
 def holder() -> str:
-    """This process, for those who are refused a lock that it holds."""
+    """This process in words, for those who are refused a lock that it holds."""
     return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}"
 
 
@@ -38,7 +38,7 @@ def _file(folder: Path, name: str) -> FileLock:
 
 @contextmanager
 def alone(preset: str, fingerprint: str) -> Iterator[None]:
-    """Holds a lone loop of this root for this process.
+    """Hold a lone loop of this root for this process.
 
     Raises:
         HeldElsewhereError: another process of this root holds it.
@@ -59,7 +59,7 @@ def is_alone_held(preset: str, fingerprint: str) -> bool:
 
 
 def _is_held(path: Path) -> bool:
-    """As `FileLock` holds it; asked without writing, since it may be the lock of a record that is only to be read."""
+    """Whether a `FileLock` holds it; asked without writing, since the record that it locks may be read-only."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -71,7 +71,7 @@ def _is_held(path: Path) -> bool:
 
 
 class StudyLock:
-    """The right to drive a study. Beside an SQLite store of Optuna, so that it holds for every root that uses it."""
+    """The right to drive a study. Its file lies beside an SQLite store, so it holds for every root that uses it."""
 
     def __init__(self, study: str) -> None:
         self._study, self._url = study, stores.optuna_url()
@@ -80,7 +80,11 @@ class StudyLock:
         self._lock = None if is_advisory else _file(_study_folder(), f"{study}-study")
 
     def acquire(self, patience: float = _PATIENCE_SECONDS) -> bool:
-        """Raises ConfigError when the server of an advisory lock does not answer."""
+        """Whether it was acquired within `patience` seconds.
+
+        Raises:
+            ConfigError: the server of an advisory lock does not answer.
+        """
         if self._lock is None:
             stores.require_reachable(self._url)
             return self._try_advisory(patience)
@@ -107,7 +111,7 @@ class StudyLock:
         return True
 
     def keep(self) -> None:
-        """Takes an advisory lock again that a restart of its server has dropped.
+        """Take an advisory lock again if a restart of its server has dropped it.
 
         Raises:
             HeldElsewhereError: somebody else was faster.
@@ -128,7 +132,7 @@ class StudyLock:
         if self._lock is not None:
             self._lock.release()
         if self._connection is not None:
-            with suppress(Exception):  # its server may be away: the lock is then too
+            with suppress(Exception):  # its server may be away, and the lock with it
                 self._connection.close()
 
 

@@ -28,20 +28,21 @@ _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "
 _DECISIVE = ("config", "testbed", "science", "learner", "loop")
 
 
-version = cache(metadata.version)  # each reads a file, nine for a loop
+version = cache(metadata.version)  # each call reads a file, nine of them for a loop
 
 
 @cache
 def commit() -> str:
-    """Of the checkout that this file is part of; one that it only lies in, in a virtual environment, is another's."""
+    """The commit of the checkout that tracks this file; one that merely contains it (in .venv, say) is another's."""
     is_ours = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
     return (is_ours and _git("rev-parse", "HEAD")) or "unknown"
 
 
 @cache
 def processor(device: str = "cpu") -> str:
-    """The kind of processor, and how wide it computes, and the GPU of a learner that computes on one: another may round
-    otherwise. `device` is the learner's.
+    """The kind of processor, its vector width, and the GPU if the learner uses one: another may round differently.
+
+    `device` is the learner's.
     """
     fields: dict[str, str] = {}
     with suppress(OSError):
@@ -56,7 +57,7 @@ def processor(device: str = "cpu") -> str:
 
 @cache
 def code() -> str:
-    """Digest of our source that determines results: a word in a report is none of it."""
+    """Digest of that part of our source which determines results: a word in a report is not in it."""
     package = Path(__file__).parent.parent
     sources = sorted(path for name in _DECISIVE for path in (package / name).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
@@ -64,15 +65,15 @@ def code() -> str:
 
 @cache
 def packages(*more: str) -> dict[str, str]:
-    """Versions of the libraries that compute, in every loop or in some."""
+    """Versions of the libraries that compute in every loop, and of `more`."""
     always = ("torch", "transformers", "pytorch-lightning", "numpy", "rapidfuzz")
     return {name: version(name) for name in (*always, *more)}
 
 
 def libraries(config: LoopConfig) -> Iterator[str]:
-    """Those that compute in this loop and not in every one."""
+    """The libraries that compute in this loop but not in every one."""
     if isinstance(config.model, PretrainedModelConfig) or (config.train and config.data.kind == "text"):
-        yield "tokenizers"  # whose tokens are the model's own, or learnt of D_0
+        yield "tokenizers"  # its tokens are the model's own, or learnt from D_0
     if isinstance(config.model, PretrainedModelConfig) and config.model.lora_rank is not None:
         yield "peft"
     if config.data.feature_model is not None:
@@ -119,10 +120,10 @@ def record_origin(
     metrics: Mapping[str, float],
     prompts: Sequence[str] = (),
 ) -> None:
-    """What a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures; what the texts of
-    every S_t go on with, in their order.
+    """Record what a loop starts from: its configuration, the software, D_0 and, at step 0, D_0's measures.
 
-    `device` is the learner's. A loop keeps the name of the processor that it began on.
+    `prompts` are what the texts of every S_t continue, in their order. `device` is the learner's. A loop keeps the name
+    of the processor that it began on.
     """
     environment = software(device, *libraries(config))
     began_on = run.tag("processor") or environment["processor"]
@@ -153,7 +154,7 @@ def record_origin(
 def recorded_config(run: Run) -> LoopConfig | None:
     """The configuration of a loop run; None when it was recorded under another schema, or not at all."""
     try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of names that are none of today's
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about names that have changed
             return LoopConfig.model_validate(yaml.safe_load(run.read_text("config.yaml")))
     except (DatasetError, ValidationError, yaml.YAMLError):
         return None

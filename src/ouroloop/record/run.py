@@ -65,7 +65,7 @@ def short_digest(dataset: Dataset) -> str:
 
 
 def sample_tables(sample: Sample) -> Tables:
-    """The most frequent texts, each before what is said of it, and all of them by class, such as depth."""
+    """The most frequent texts, each followed by what is said of it, and the counts of all by class, such as depth."""
     testbed = sample.testbed
     columns = [testbed.columns[-1], "count", "share", *testbed.columns[:-1]]
     rows = [(row[-1], *row[:-1]) for row in sample.most_frequent(_TABLE_ROWS)]
@@ -80,7 +80,7 @@ def dataset_table(dataset: Dataset) -> Tables:
 
 
 def table_files(tables: Tables) -> dict[str, bytes]:
-    """As artifacts that the UI shows as tables, once a tag says that it may."""
+    """The tables as artifacts, which the UI shows as tables once a tag says so."""
     return {f"{name}.json": json.dumps({"columns": c, "data": rows}).encode() for name, (c, rows) in tables.items()}
 
 
@@ -98,7 +98,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """With nothing hidden in it: anybody can edit it."""
+        """Its name, with hidden characters spelled out: anybody can edit it."""
         return visible(str(self.entity.info.run_name))
 
     @property
@@ -147,7 +147,7 @@ class Run:
 
     @property
     def mixture(self) -> dict[str, int]:
-        """Of a generation's training set, examples by origin; empty before that is recorded."""
+        """How many examples of a generation's training set have each origin; empty before that is recorded."""
         inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []
         return dict(json.loads(inputs[0].dataset.profile or "{}").get("mixture", {})) if inputs else {}
 
@@ -158,14 +158,14 @@ class Run:
         return str(inputs[0].dataset.digest) if inputs else None
 
     def narrowed(self, metrics: Collection[str]) -> "Run":
-        """For whoever keeps many: of its data only our own tags and these metrics, a tenth of the memory."""
+        """The run with only our own tags and these metrics, for whoever keeps many: it takes a tenth of the memory."""
         data = self.entity.data
         kept = [Metric.from_proto(metric) for metric in data.to_proto().metrics if metric.key in metrics]
         tags = [RunTag(key, value) for key, value in data.tags.items() if key.startswith("ouroloop.")]
         return Run(self.store, self.id, RunEntity(self.entity.info, RunData(kept, tags=tags)))
 
     def tag(self, key: str) -> str | None:
-        """One of our own, with nothing hidden in it."""
+        """One of our own tags, with hidden characters spelled out."""
         value: str | None = self.entity.data.tags.get(f"ouroloop.{key}")
         return None if value is None else visible(value)
 
@@ -173,7 +173,7 @@ class Run:
     def running(self) -> Iterator[None]:
         """The run is RUNNING inside, and afterwards FINISHED, KILLED (interrupted) or FAILED (an error)."""
         try:
-            if self.status != "RUNNING":  # one that has just been created is
+            if self.status != "RUNNING":  # a run just created is RUNNING already
                 self.store.client.update_run(self.id, status="RUNNING")
             yield
         except Superseded:
@@ -206,9 +206,9 @@ class Run:
         tables: Iterable[str] = (),
         **tags: str,
     ) -> None:
-        """Metric points (step, value) by key, the finite ones; with `skip_existing`, only at new steps.
+        """Log metric points (step, value) by key, the finite ones; with `skip_existing`, only at new steps.
 
-        Tags, the text of `describe`, and which of its artifacts are all its tables go along in the same write.
+        Tags, `note` (the text of `describe`) and `tables` (the names of all its tables) go along in the same write.
         """
         now = int(time.time() * 1000)
         points = []
@@ -228,10 +228,10 @@ class Run:
         return sorted((point.step, point.value) for point in points)
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
-        """Artifacts, all in one go; a name may begin with a folder."""
+        """Log artifacts, all in one go; a name may begin with a folder."""
         place = urlsplit(self.entity.info.artifact_uri)
         with ExitStack() as entered:
-            is_here = place.scheme == "file"  # MLflow's client would ask for the run, and copy
+            is_here = place.scheme == "file"  # MLflow's client would read the run first, and copy
             folder = Path(url2pathname(place.path) if is_here else entered.enter_context(TemporaryDirectory()))
             entered.enter_context(held())
             for name, content in files.items():
@@ -242,11 +242,11 @@ class Run:
                 self.store.client.log_artifacts(self.id, str(folder))
 
     def log_bytes(self, name: str, content: bytes) -> None:
-        """An artifact; `name` may begin with a folder."""
+        """Log an artifact; `name` may begin with a folder."""
         self.log_files({name: content})
 
     def log_tables(self, tables: Tables) -> None:
-        """Artifacts that the UI shows as tables, beside those that there are; written anew each time."""
+        """Log artifacts that the UI shows as tables, beside those already there; the same name is overwritten."""
         self.log_files(table_files(tables))
         before = json.loads(self.store.get(self.id).entity.data.tags.get(_TABLES, "[]"))
         logged = _listed(tables)
@@ -255,7 +255,7 @@ class Run:
         )
 
     def log_input(self, name: str, dataset: Dataset) -> None:
-        """The dataset, which is the artifact `training_set.tsv.gz`, as an input of the run."""
+        """Log the dataset, which is the artifact `training_set.tsv.gz`, as an input of the run."""
         entity = DatasetEntity(
             name=name,
             digest=short_digest(dataset),
@@ -270,13 +270,14 @@ class Run:
         self.store.client.log_inputs(self.id, datasets=[inputs])
 
     def log_model(self, name: str, folder: Path, generation: int, tags: Mapping[str, str]) -> None:
-        """A transformers folder as the logged model of this run; one left half-written is replaced. Only one that is
-        whole becomes the run's output: MLflow gives outputs in no order, and takes none back.
+        """Log a transformers folder as the model of this run; one left half-written is replaced.
+
+        Only a complete one becomes the run's output: MLflow gives outputs in no order, and takes none back.
         """
         client = self.store.client
         query = f"source_run_id = '{self.id}'"
         for old in client.search_logged_models([self.store.experiment_id], query):
-            if old.status == LoggedModelStatus.READY:  # of an earlier attempt, and the same bit for bit
+            if old.status == LoggedModelStatus.READY:  # an earlier attempt's, the same bit for bit
                 if self.store.get(self.id).model_id is None:
                     client.log_outputs(self.id, [LoggedModelOutput(old.model_id, generation)])
                 return
@@ -293,7 +294,7 @@ class Run:
         client.log_outputs(self.id, [LoggedModelOutput(model.model_id, generation)])
 
     def save_model(self, folder: Path) -> None:
-        """Copies the logged model of this run into a folder.
+        """Copy the logged model of this run into a folder.
 
         Raises:
             DatasetError: there is none, or it is gone.
@@ -306,16 +307,16 @@ class Run:
             raise DatasetError(f"the model of run {self.id} cannot be read: {error}") from error
 
     def log_weights(self, save: Callable[[Path], object]) -> None:
-        """M_t for later generations of its loop, until `drop_weights`: no logged model, and nothing to register."""
+        """Keep M_t for later generations of its loop, until `drop_weights`: as artifacts, not as a logged model."""
         with TemporaryDirectory() as folder:
             save(Path(folder))
             self.store.client.log_artifacts(self.id, folder, _WEIGHTS)
 
     def save_weights(self, folder: Path) -> None:
-        """Copies M_t into a folder, whichever way it is on record.
+        """Copy M_t into a folder, whichever way it is on record.
 
         Raises:
-            DatasetError: it is not, or is gone.
+            DatasetError: it is not on record, or is gone.
         """
         if self.model_id is not None:
             return self.save_model(folder)
@@ -327,7 +328,7 @@ class Run:
             raise DatasetError(f"the weights of run {self.id} cannot be read: {error}") from error
 
     def drop_weights(self) -> None:
-        """What `log_weights` left, if anything."""
+        """Delete what `log_weights` left, if anything."""
         place = str(self.entity.info.artifact_uri)
         repository: Any = get_artifact_repository(place, tracking_uri=stores.tracking_uri())
         repository.delete_artifacts(_WEIGHTS)

@@ -23,7 +23,7 @@ from ouroloop.preset_files import did_you_mean, shown
 from ouroloop.record.urls import VARIABLES, is_server, masked, named, sqlite_file, sqlite_url
 
 PATIENCE_SECONDS = 60.0
-"""How long a database that went away is waited for."""
+"""How long to wait for a database that went away."""
 
 _REACH_SECONDS = 5.0
 _is_given_up = False
@@ -43,7 +43,7 @@ def runs_folder() -> Path:
 
 
 def root_id() -> str:
-    """What tells this folder of runs from every other one, whatever their machines and paths are called."""
+    """An id that tells this folder of runs from every other one, whatever their machines and paths are called."""
     path = runs_folder() / ".root"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,16 +66,16 @@ def optuna_url() -> str:
 
 
 def asked() -> str:
-    """Where is looked for what ran, as a person is told."""
+    """Where runs are looked for, in words for a person."""
     return masked(" and ".join(dict.fromkeys(os.environ.get(name) or str(runs_folder()) for name in VARIABLES)))
 
 
 _WOULD_YOU_ENCRYPT = struct.pack("!ii", 8, 80877103)
-"""What every PostgreSQL answers, with S or N, before it is told who asks."""
+"""A request that every PostgreSQL server answers, with S or N, before it is told who asks."""
 
 
 def require_reachable(url: str) -> None:
-    """Asks the server of a store, if it has one, whether it is there: the clients alone would ask for minutes.
+    """Ask the server of a store, if it has one, whether it is there: the clients alone would ask for minutes.
 
     Raises:
         ConfigError: nobody answers.
@@ -90,7 +90,7 @@ def require_reachable(url: str) -> None:
             with socket.create_connection((place.hostname, port), _REACH_SECONDS) as connection:
                 if place.scheme.startswith("postgres"):
                     connection.sendall(_WOULD_YOU_ENCRYPT)
-                connection.recv(1)  # MySQL's speaks first
+                connection.recv(1)  # MySQL speaks first
     except HTTPError:  # it answers, if not to this question
         pass
     except (OSError, ValueError) as error:
@@ -99,7 +99,7 @@ def require_reachable(url: str) -> None:
 
 
 def make_whole(path: Path, build: Callable[[str], object]) -> None:
-    """Makes an SQLite store beside its place and moves it there: whoever dies in between leaves nothing half-made."""
+    """Make an SQLite store beside its place and move it there: whoever dies in between leaves nothing half-made."""
     aside = path.with_name(f".{path.name}.making")
     for leftover in path.parent.glob(f"{aside.name}*"):
         leftover.unlink()
@@ -109,9 +109,9 @@ def make_whole(path: Path, build: Callable[[str], object]) -> None:
 
 
 def log_ahead(path: Path) -> None:
-    """Makes an SQLite store keep a write-ahead log, for good: commits are cheaper, and no reader holds up a writer.
+    """Make an SQLite store keep a write-ahead log, for good: commits are cheaper, and no reader holds up a writer.
 
-    Somebody who uses it at this moment keeps it as it is.
+    It stays as it is if somebody is using it at this moment.
     """
     with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode=WAL")
@@ -122,33 +122,33 @@ def is_missing(path: Path) -> bool:
 
 
 def for_reading(path: Path) -> sqlite3.Connection:
-    """A store that is there and may be in use: whoever opens it as read-only leaves its write-ahead log behind."""
+    """Open a store that is there and may be in use: opening it as read-only would leave its write-ahead log behind."""
     how = "immutable=1" if _is_frozen(path) else "mode=rw"
     return sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True)
 
 
 def url_for_reading(url: str) -> str:
-    """Of the same store, where nothing needs to be written."""
+    """A URL of the same store for reading; where nothing may be written, one that needs no writing."""
     path = sqlite_file(url)
     if path is None or not _is_frozen(path):
         return url
-    place = quote(quote(str(path.resolve())))  # SQLAlchemy takes off one, SQLite the other
+    place = quote(quote(str(path.resolve())))  # SQLAlchemy undoes one, SQLite the other
     return f"sqlite+pysqlite:///file:{place}?immutable=1&uri=true"  # without the driver MLflow makes a folder "file:"
 
 
 def _is_frozen(path: Path) -> bool:
-    """Whether nobody writes or may write: SQLite would make a log beside it even to read."""
+    """Whether nobody is writing it, nor may: even to read it, SQLite would make a log beside it."""
     return not _is_open(path) and not path.with_name(f"{path.name}-wal").exists()
 
 
 def _is_open(path: Path) -> bool:
-    """Whether a file may be written, or made; one whose folder is not there is another matter."""
+    """Whether a file may be written, or created; a missing folder does not count against it."""
     there = (place for place in (path, path.parent) if place.exists())
     return all(place.stat().st_mode & 0o222 and os.access(place, os.W_OK) for place in there)
 
 
 def may_be_written() -> bool:
-    """Whether MLflow's store may be; of one that is no file, its server knows."""
+    """Whether MLflow's store may be written; one that is no file counts as writable: only its server knows."""
     path = sqlite_file(tracking_uri())
     return path is None or _is_open(path)
 
@@ -157,11 +157,11 @@ _OWN = {"MLflow": {"experiments", "runs", "metrics"}, "Optuna": {"studies", "tri
 
 
 def require_own(program: str) -> None:
-    """Makes sure that a program is given a database of its own: it would put its tables beside those of any other.
+    """Make sure that a program is given a database of its own: it would put its tables beside those of any other.
 
     Raises:
-        ConfigError: MLflow and Optuna are given the same, of which each keeps an `alembic_version` table; or an SQLite
-            file is another's, half made, or no database at all, which MLflow alone tries for 101 s to open.
+        ConfigError: MLflow and Optuna are given the same one, where each would keep an `alembic_version` table; or an
+            SQLite file is another's, half made, or no database at all, which MLflow alone would try to open for 101 s.
     """
     urls = {"MLflow": tracking_uri(), "Optuna": optuna_url()}
     places = {name: sqlite_file(url) for name, url in urls.items()}
@@ -190,8 +190,8 @@ def require_own(program: str) -> None:
         )
 
 
-# What MLflow and Optuna would be asked for these names. Their own APIs take 1.9 and 0.4 s of processor where this takes
-# milliseconds: they are imported, and look whether their tables are of their version
+# Queries for the names that MLflow and Optuna have on record. Their own APIs take 1.9 and 0.4 s of processor time where
+# this takes milliseconds: they have to be imported, and check the version of their tables
 _NAMES = {
     "study": "SELECT DISTINCT value FROM tags WHERE key = 'ouroloop.study'",
     "run": "SELECT run_uuid FROM runs",
@@ -205,7 +205,7 @@ _NAMES = {
 
 
 def known(*kinds: str) -> list[str] | None:
-    """The names on record, of deleted ones too; None if a store is no SQLite file that reads as expected."""
+    """The names on record, deleted ones included; None if a store is no SQLite file that reads as expected."""
     names: set[str] = set()
     for kind in kinds:
         path = sqlite_file(optuna_url() if kind == "queue" else tracking_uri())
@@ -221,7 +221,7 @@ def known(*kinds: str) -> list[str] | None:
 
 
 def has_no_studies() -> bool:
-    """Whether Optuna's store is not there yet; a file whose folder was named, and is not, is a mistake."""
+    """Whether Optuna's store is not there yet; False where the folder named for it is missing, which is a mistake."""
     path = sqlite_file(optuna_url())
     if path is None:
         return not _has_table("Optuna", optuna_url(), "studies")
@@ -235,7 +235,7 @@ def exists() -> bool:
 
 
 def _has_table(program: str, url: str, table: str) -> bool:
-    """Whether a database has it; whoever opens one with MLflow or Optuna puts theirs there. Others know themselves."""
+    """Whether a database has this table: opening it with MLflow or Optuna would create theirs. True for others."""
     if urlsplit(url).scheme.partition("+")[0] not in _PORTS:
         return True
     require_reachable(url)
@@ -249,14 +249,14 @@ def _has_table(program: str, url: str, table: str) -> bool:
 
 
 def require_store() -> None:
-    """Raises ConfigError when MLflow's store is a file that is not there."""
+    """Raise ConfigError when MLflow's store is a file that is not there."""
     if not exists():
         path = sqlite_file(tracking_uri())
         raise ConfigError(f"no MLflow store at {path}; OUROLOOP_ROOT and MLFLOW_TRACKING_URI say where to look")
 
 
 def require_recorded(name: str, *kinds: str) -> None:
-    """Answers a mistyped name at once, where the store can be asked without MLflow.
+    """Refuse a mistyped name at once, where the store can be asked without MLflow.
 
     Raises:
         ConfigError: there is no store, or no study or loop of that name.
@@ -274,7 +274,7 @@ def require_recorded(name: str, *kinds: str) -> None:
 
 
 def require_writable(chosen: Path | None = None) -> None:
-    """Creates the folder of all runs, or another one, and writes to it once, so that nothing long fails at its end.
+    """Create the folder of all runs, or another one, and write to it once, so that nothing long fails at its end.
 
     Raises:
         ConfigError: it cannot be created or written.
@@ -300,8 +300,8 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error comes of a disk that takes no more, whatever a library made of it on its way."""
-    # SQLite's, the second of a quota or limit that is reached as of a disk that fails; and safetensors'
+    """Whether an error comes from a disk that takes no more, whatever a library has made of it."""
+    # Two of SQLite's, the second for a quota or limit that is reached and for a disk that fails; and safetensors'
     texts = ("disk is full", "disk I/O error", "No space left on device")
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return any(
@@ -326,10 +326,10 @@ def is_away(error: BaseException) -> bool:
 
 
 def patiently(call: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
-    """What the call returns, tried again for a minute while its database is away.
+    """What the call returns; it is tried again for a minute while its database is away.
 
     Raises:
-        StoreError: it stays away. Later calls, as those that close runs, do not wait again until one has succeeded.
+        StoreError: it stays away. Later calls, such as those that close runs, do not wait until one has succeeded.
     """
     global _is_given_up
     begun = time.monotonic()

@@ -14,7 +14,7 @@ os.environ["DO_NOT_TRACK"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the rest of the patience is ours
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # beyond that, `stores.patiently` waits
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -35,7 +35,7 @@ from ouroloop.record.liveness import Steady
 from ouroloop.record.run import Run
 from ouroloop.record.urls import is_server, masked, sqlite_file
 
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its news are none, its errors are raised too
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs no news, and errors are raised too
 
 EXPERIMENT = "ouroloop"
 
@@ -56,7 +56,7 @@ class Store:
 
     @classmethod
     def open(cls) -> "Store":
-        """Opens the store, or creates it; safe when several processes do so at once.
+        """Open the store, or create it; safe when several processes do so at once.
 
         Raises:
             ConfigError: the folder cannot be written, or the store cannot be opened.
@@ -76,7 +76,7 @@ class Store:
 
     @classmethod
     def _opened(cls, uri: str, create: bool = False) -> "Store | None":
-        """None where the experiment is not there, and is not to be created."""
+        """The store; None where the experiment does not exist, and is not to be created."""
         try:
             client = cast(MlflowClient, Steady(MlflowClient(uri)))
             experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -97,7 +97,7 @@ class Store:
 
     @classmethod
     def found(cls) -> "Store | None":
-        """Opens the store to read from it, and creates nothing; None where nothing has run yet.
+        """Open the store to read from it, and create nothing; None where nothing has run yet.
 
         Raises:
             ConfigError: it cannot be opened.
@@ -111,7 +111,7 @@ class Store:
 
     @classmethod
     def existing(cls) -> "Store":
-        """The same; raises ConfigError where nothing has run yet, too."""
+        """Like `found`, but also raises ConfigError where nothing has run yet."""
         store = cls.found()
         if store is None:
             stores.require_store()
@@ -130,7 +130,7 @@ class Store:
         return self._runs(_with_tags(tags))
 
     def each(self, **tags: str) -> Iterator[Run]:
-        """The same one by one: what nobody keeps of a run is gone when the next ones are read."""
+        """Like `find`, but one by one: a run that nobody keeps is freed when the next ones are read."""
         for entity in self._search(ViewType.ACTIVE_ONLY, _with_tags(tags), _SMALL_PAGE):
             yield Run(self, entity.info.run_id, entity)
 
@@ -164,11 +164,11 @@ class Store:
                 return
 
     def get(self, run_id: str) -> Run:
-        """Raises NoSuchRunError."""
+        """The run with this id. Raises NoSuchRunError."""
         try:
             return Run(self, run_id, self.client.get_run(run_id))
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # or is no id at all
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the second: no id at all
                 raise NoSuchRunError(f"no run {run_id}") from None
             raise
 
@@ -181,9 +181,9 @@ class Store:
         return self._runs("attributes.status = 'RUNNING'")
 
     def ancestry(self, run: Run, known: Mapping[str, Run]) -> tuple[Run, Run]:
-        """The loop that a run belongs to (or a study's run itself), and what is above all; the run where that is gone.
+        """The loop that a run belongs to (or a study's run itself), and the topmost run; the run where those are gone.
 
-        `known` are runs that need not be read again, by id.
+        `known` holds runs, by id, that need not be read again.
         """
         path = [run]
         while (parent := path[-1].parent_id) is not None:
@@ -195,9 +195,9 @@ class Store:
         return (loops or path)[0], path[-1]
 
     def deleted_artifacts(self, ended_before: float) -> list[str]:
-        """URIs of the artifacts and models of deleted runs, and of the generations of deleted loops; none registered.
+        """URIs of artifacts and models of deleted runs and of deleted loops' generations, except registered ones.
 
-        `ended_before` is in seconds since the epoch; a run that has not ended has no part in it.
+        `ended_before` is in seconds since the epoch; a run that has not ended is left out.
         """
         deleted = {run.info.run_id for run in self._search(ViewType.DELETED_ONLY)}
         versions = self.client.search_model_versions()
@@ -222,9 +222,9 @@ class Store:
 
 
 def schema() -> Path:
-    """The tables of an empty SQLite store, as the installed MLflow makes them by some sixty migrations, in seconds.
+    """The file with the tables of an empty SQLite store, which MLflow takes seconds and some sixty migrations to make.
 
-    There is no such file for a version that ours was not tested with.
+    There is none for an MLflow version that ouroloop was not tested with.
     """
     return Path(__file__).with_name(f"mlflow-{VERSION}.sql")
 
@@ -249,7 +249,7 @@ def _with_tags(tags: Mapping[str, str]) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value as MLflow's filters spell it, which know two quotes and no way to escape one."""
+    """A value quoted for MLflow's filters, which know two kinds of quotes and no way to escape one."""
     if "'" in value and '"' in value:
         raise ConfigError(f"{value}: a name may have ' or \" in it, not both")
     return f'"{value}"' if "'" in value else f"'{value}'"

@@ -1,4 +1,4 @@
-"""What the URL of a store may be, and what of it a person may see."""
+"""What the URL of a store may be, and which parts of it a person may see."""
 
 import os
 import re
@@ -9,14 +9,14 @@ from ouroloop.config import ConfigError
 from ouroloop.preset_files import shown
 
 VARIABLES = ("MLFLOW_TRACKING_URI", "OUROLOOP_OPTUNA_URL")
-"""The environment's names for them."""
+"""The environment variables that name the stores."""
 
 
 def named(variable: str) -> str | None:
     """The URL that the environment names.
 
     Raises:
-        ConfigError: it says of no place where that is.
+        ConfigError: it is not clear which place it names.
     """
     url = os.environ.get(variable)
     if not url:
@@ -42,7 +42,7 @@ def is_server(url: str) -> bool:
 
 
 def sqlite_url(path: Path) -> str:
-    """Of an SQLite store, whatever its folder is called: SQLAlchemy takes off one quoting."""
+    """The URL of an SQLite store, whatever its folder is called: SQLAlchemy undoes one level of quoting."""
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
@@ -53,7 +53,7 @@ def sqlite_file(url: str) -> Path | None:
 
 
 _SECRETS = (
-    re.compile(r"(://[^\s:/]*:)(\S*)(?=@)"),  # up to the last @: a password may have been written as it is
+    re.compile(r"(://[^\s:/]*:)(\S*)(?=@)"),  # up to the last @: a password may be written unquoted
     re.compile(r"([?&]\w*(?:password|passwd|pwd)=)(?!\*{3})([^\s&]+)", re.IGNORECASE),
 )
 

@@ -12,5 +12,5 @@
     estimate    what a loop or a study will take
     answer      what came of it, in words
 
-Hands loops to `loop`, and knows no learner from another.
+Hands loops to `loop`, and does not tell one learner from another.
 """

@@ -50,7 +50,7 @@ class Point:
 
 
 def _mean(values: Sequence[float]) -> str:
-    """With its standard error where there are several."""
+    """The mean in words, with its standard error where there are several values."""
     error = f" ± {stdev(values) / math.sqrt(len(values)):.1%}" if len(values) > 1 else ""
     return f"{mean(values):.1%}{error}"
 
@@ -112,7 +112,7 @@ def _critical(search: Search, points: Sequence[Point], arm: Arm) -> list[str]:
     lines = [f"{asked} {_interval(search, at, arm)}"]
     neighbours = _neighbours(search, at, arm)
     lines += [f"  λ = {point:g}: {search.verdict(arm, point) or 'open'}, {at[point]}" for point in neighbours]
-    if len(neighbours) == 2:  # loops of one seed share D_0 and M_1, so what it is like cancels out of the difference
+    if len(neighbours) == 2:  # loops of one seed share D_0 and M_1, so what they are like cancels out of the difference
         here, there = (at[point].retention for point in neighbours)
         if paired := [here[seed] - there[seed] for seed in here if seed in there]:
             lines.append(f"  between the two, over the same {_seeds(len(paired))}: {_mean(paired)}")
@@ -128,7 +128,7 @@ def _seeds(count: int) -> str:
 
 
 def _interval(search: Search, at: dict[float, Point], arm: Arm) -> str:
-    """Where λ* lies: to 95 % once there are several seeds, to the next point of the lattice if that is told apart."""
+    """Where λ* lies, in words: at 95 % if there are several seeds, to the next lattice point if that is told apart."""
     held, failed = search.interval(arm)
     counts = [len(at[end].retention) for end in (held, failed) if end in at]
     counts = counts or [len(point.retention) for point in at.values()] or [0]
@@ -222,7 +222,7 @@ def record_results(run: Run, loops: Sequence[Run], config: StudyConfig, trials: 
 
 
 def _as_record(config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
-    """The same for programs: the points with their seeds, and what the kind of study makes of them."""
+    """The answer for programs: the points with their seeds, and what the kind of study makes of them."""
 
     def record(point: Point) -> dict[str, Any]:
         start = {} if point.truth_label is None else {"truth_label": point.truth_label}
@@ -250,7 +250,7 @@ def _as_record(config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
 
 def study_plots(trials: Trials, cells: Sequence[Cell]) -> dict[str, bytes]:
     """Optuna's plots of a study as PNG, by name; none while no loop is complete."""
-    import matplotlib  # here: a second that a study without news need not spend
+    import matplotlib  # here: it takes a second, which a study without news need not spend
     from optuna.visualization import matplotlib as plots
 
     study = _with_curves(trials, cells)
@@ -280,7 +280,7 @@ def _with_curves(trials: Trials, cells: Sequence[Cell]) -> optuna.Study:
     for trial in trials.frozen():
         if trial.state.is_finished():
             curve = curves.get(trial.user_attrs.get("cell", ""), {})
-            drawn = shallow(trial)  # which is Optuna's own
+            drawn = shallow(trial)  # a copy: the trial itself is Optuna's
             drawn.user_attrs, drawn.intermediate_values = {}, curve if len(copy.directions) == 1 else {}
             copy.add_trial(drawn)
     return copy

@@ -12,7 +12,7 @@ from ouroloop.study.config import StudyConfig
 State = Literal["waits", "runs", "done", "pruned", "stopped", "failed"]
 
 BEGUN = "begun"
-"""The attribute of a study that holds, by cell, the loop and the progress of what is no trial yet."""
+"""The attribute of a study that holds, by cell, the loop and the progress of what is not a trial yet."""
 
 _STATES: dict[str, State] = {
     "WAITING": "waits",
@@ -32,12 +32,12 @@ class Cell:
     """Its fingerprint, or what that was when the loop was first asked for."""
     state: State = "waits"
     number: int | None = None
-    """Of its newest trial; None before it is one."""
+    """The number of its newest trial; None before there is one."""
     retention: dict[int, float] = field(default_factory=dict)
     """Diversity over D_0's, by generation."""
     reached: int = 0
     ceiling: float | None = None
-    """The retention of a sample with every pair of texts wholly different."""
+    """The retention that a sample would have with every pair of its texts wholly different."""
     seconds: float = 0.0
     computed: int = 0
     """Generations that `seconds` were spent on."""
@@ -56,7 +56,7 @@ class Cell:
         return {name: getattr(self, name) for name in names} | {"retention": rounded}
 
     def take(self, progress: Mapping[str, Any]) -> None:
-        """What was noted last; of its state, whether it was running, unless it has ended since."""
+        """Take over what was noted last; of the state, only that it was running, unless it has ended since."""
         for name, value in progress.items():
             if name != "state":
                 setattr(self, name, dict(map(tuple, value)) if name == "retention" else value)
@@ -65,7 +65,7 @@ class Cell:
 
 
 class Told(NamedTuple):
-    """A trial, whoever has read it."""
+    """A trial, however it was read."""
 
     number: int
     state: str
@@ -89,7 +89,7 @@ class Recorded(NamedTuple):
         """What the study was started with; None before that.
 
         Raises:
-            ConfigError: that was under another schema.
+            ConfigError: it was recorded under another schema.
         """
         recorded, elsewhere = self.attributes.get("config"), self.attributes.get("elsewhere", ())
         try:
@@ -104,7 +104,7 @@ class Recorded(NamedTuple):
 
     @property
     def num_asked(self) -> int:
-        """How many loops a sampler has chosen. What is run again is a trial of its own, which brings its progress."""
+        """How many loops a sampler has chosen. One that is run again is another trial, told apart by its progress."""
         return sum("cell" in trial.attributes and "progress" not in trial.attributes for trial in self.trials)
 
     def cells(self) -> dict[str, Cell]:
@@ -125,7 +125,7 @@ class Recorded(NamedTuple):
                 cell.reached = loop.num_generations
             found[key] = cell
         for key, begun in self.attributes.get(BEGUN, {}).items():
-            if key not in found or found[key].state != "done":  # which is struck off only when the next one begins
+            if key not in found or found[key].state != "done":  # one that is done is struck off later
                 found[key] = Cell(LoopConfig.model_validate(begun["loop"]), key, "stopped")
                 found[key].take(begun["progress"])
         return found

@@ -1,6 +1,6 @@
-"""What a study *is*: which loops it spans, or chooses from, and what it looks for. The same schema as a loop's.
+"""What a study *is*: which loops it spans, or chooses from, and what it looks for. The schema is like a loop's.
 
-Methods that are compared say what each changes of a loop; what it may know is read off what that declares.
+Each method that is compared says what it changes in a loop; what it may know is derived from what that declares.
 """
 
 from collections.abc import Collection, Container, Sequence
@@ -46,14 +46,14 @@ Proportions = Annotated[
 
 
 class ProportionRange(Section):
-    """The synthetic proportions that a study may choose: `lowest`, and every `precision` from there."""
+    """The synthetic proportions that a study may choose: from `lowest` up, in steps of `precision`."""
 
     lowest: Proportion = 0.0
     """The least λ that is tried. Unit: share."""
     highest: Proportion = 1.0
     """The greatest λ that is tried. Unit: share."""
     precision: Number = Field(default=0.0625, gt=0, le=1)
-    """From one λ that can be tried to the next. Unit: share."""
+    """The step from one λ that can be tried to the next. Unit: share."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -70,21 +70,21 @@ class SearchConfig(ProportionRange):
     """What is looked for: the largest λ at which the seeds' mean retention is still at least a target."""
 
     target_retention: Number = Field(default=0.5, gt=0, le=1)
-    """What the seeds' mean has to keep at the last generation. Unit: share of D_0's diversity."""
+    """What the mean over the seeds has to keep at the last generation. Unit: share of D_0's diversity."""
     max_rise: Number | None = Field(default=None, ge=0)
-    """The most by which retention is taken to rise from any generation to the last. A loop that can no longer
-    change the outcome then ends early. Without it only bounds that hold for certain end one. Unit: share of D_0's
+    """The most by which retention is assumed to rise from any generation to the last. A loop that can then no longer
+    change the outcome ends early. Without it, only bounds that hold for certain end a loop early. Unit: share of D_0's
     diversity."""
     max_seeds: Whole | None = Field(default=None, ge=1, le=1_000)
     """The most seeds for a λ that fewer do not tell from λ*: at first the study's seeds, then twice as many, and so on
-    up to these. Without it the study's seeds are all. Unit: seeds."""
+    up to this number. Without it, there are only the study's seeds. Unit: seeds."""
 
 
 class ParetoConfig(ProportionRange):
-    """Retention at the last generation against the share of fresh data, as Optuna's sampler chooses."""
+    """Retention at the last generation against the share of fresh data, at points that Optuna's sampler chooses."""
 
     num_trials: Whole = Field(default=32, ge=1)
-    """How many Optuna chooses. Unit: loops."""
+    """How many loops Optuna chooses. Unit: loops."""
 
 
 class StudyConfig(Section):
@@ -101,21 +101,21 @@ class StudyConfig(Section):
     cycles: list[DataCycle] = Field(default=[DataCycle.INCREMENTAL], min_length=1)
     """The data cycles that are compared."""
     synthetic_proportions: Proportions = Field(default=[])
-    """λ, for every cycle that has one or for each its own: {incremental: [0.1], expanding: [0.9]}. Unit: share."""
+    """λ, for all cycles that have one or separately for each: {incremental: [0.1], expanding: [0.9]}. Unit: share."""
     truth_labels: list[TruthLabel] = Field(default=[TruthLabel.TRUE_ONLY], min_length=1)
-    """Which expressions D_0 and fresh data hold; of data.kind logic only."""
+    """Which expressions D_0 and fresh data hold; for data.kind logic only."""
     temperatures: list[Temperature] = Field(default=[0.8], min_length=1)
     """What logits are divided by when S_t is drawn. Unit: ratio."""
     seeds: list[Seed] = Field(default=[0], min_length=1)
-    """Each cell is run with each of them."""
+    """The seeds that each cell is run with."""
     search: SearchConfig = SearchConfig()
-    """For kind search: between which λ, and for which retention."""
+    """For kind search: the range of λ, and the retention that is looked for."""
     pareto: ParetoConfig = ParetoConfig()
-    """For kind pareto: between which λ, and how many loops."""
+    """For kind pareto: the range of λ, and how many loops."""
     methods: dict[MethodName, MethodConfig] = Field(default={})
     """For a grid: methods that are compared, by name; each cell is run with each of them."""
     loop: LoopConfig
-    """What all loops share; what the study spans (cycle, λ, start, temperature, seed) is not its to say."""
+    """What all loops share; what the study spans (cycle, λ, start, temperature, seed) is not set here."""
     _elsewhere: frozenset[str] = PrivateAttr(frozenset())
     """Fingerprints of a grid's loops whose results lie elsewhere, and which it leaves out."""
 
@@ -177,7 +177,7 @@ class StudyConfig(Section):
         return spanned.get(kind, []) if isinstance(spanned, dict) else spanned
 
     def starts(self) -> Sequence[TruthLabel | None]:
-        """The truth labels of D_0; None alone where the data has none."""
+        """The truth labels of D_0; only None where the data has no truth label."""
         return list(dict.fromkeys(self.truth_labels)) if isinstance(self.loop.data, LogicData) else [None]
 
     def arms(self) -> list[tuple[DataCycle, float]]:
@@ -185,7 +185,7 @@ class StudyConfig(Section):
         return list(product(dict.fromkeys(self.cycles), dict.fromkeys(self.temperatures)))
 
     def seed_batches(self) -> list[list[int]]:
-        """The seeds that a search looks at: its own, then twice as many, up to `search.max_seeds`."""
+        """The batches of seeds that a search looks at: its own, then twice as many, up to `search.max_seeds`."""
         seeds, batches = list(dict.fromkeys(self.seeds)), []
         most = self.search.max_seeds or len(seeds)
         further = (seed for seed in count(max(seeds) + 1) if seed not in seeds)
@@ -203,7 +203,7 @@ class StudyConfig(Section):
         seed: int,
         truth_label: TruthLabel | None = None,
     ) -> LoopConfig:
-        """The loop of these values; without a truth label the study's first."""
+        """The loop with these values; without a truth label, with the study's first."""
         label = truth_label or self.starts()[0]
         return self.loop.changed(
             cycle=CycleConfig(kind=kind, synthetic_proportion=proportion),
@@ -221,10 +221,10 @@ class StudyConfig(Section):
         return max(chosen or self.loops(), key=lambda loop: num_fresh(loop.cycle, loop.data.num_examples))
 
     def applied(self, name: str, cell: LoopConfig) -> LoopConfig | None:
-        """A cell with a method; None where the method is not for this cycle or not for the ideal learner.
+        """A cell with a method's changes; None where the method is not for this cycle or not for the ideal learner.
 
         Raises:
-            MethodError: its changes are no configuration.
+            MethodError: its changes give no valid configuration.
         """
         method = self.methods[name]
         if method.cycles is not None and cell.cycle.kind not in method.cycles:
@@ -238,9 +238,10 @@ class StudyConfig(Section):
 
     @property
     def cells(self) -> list[LoopConfig]:
-        """The distinct cells of a grid, without any method: for the first seed, then for the next one.
+        """The distinct cells of a grid, without any method: all for the first seed, then all for the next one.
 
-        What is half done so shows them all. A cycle without λ is there once for each start, temperature and seed.
+        So a study that is half done shows every one of them. A cycle without λ occurs once for each start, temperature
+        and seed.
         """
         return list(self._cells.values())
 
@@ -256,7 +257,7 @@ class StudyConfig(Section):
 
     @cached_property
     def _spanned(self) -> dict[str, tuple[LoopConfig, str]]:
-        """By fingerprint, each cell with each method, and what that is called; a loop of two is the first one's."""
+        """By fingerprint, each cell with each method, and the method's name: the first, if two give the same loop."""
         if not self.methods:
             return {key: (cell, "") for key, cell in self._cells.items()}
         found: dict[str, tuple[LoopConfig, str]] = {}
@@ -267,7 +268,7 @@ class StudyConfig(Section):
         return found
 
     def loops(self, known: Container[str] = ()) -> list[LoopConfig]:
-        """The loops of a grid: its cells with each method, but for those that are `known`, by fingerprint."""
+        """The loops of a grid: its cells with each method, except those whose fingerprint is `known`."""
         return [loop for key, (loop, _) in self._spanned.items() if key not in self._elsewhere and key not in known]
 
     def spans(self, loop: LoopConfig) -> bool:
@@ -280,12 +281,12 @@ class StudyConfig(Section):
         return self._spanned[fingerprint][1] if self.methods and fingerprint in self._spanned else ""
 
     def label(self, loop: LoopConfig) -> str:
-        """What a loop of the study is called: by its method, where they are compared."""
+        """What a loop of the study is called: after its method, where methods are compared."""
         method = self.method(loop.fingerprint()) if self.methods else ""
         return loop.named(method) if method else loop.label
 
     def changes_from(self, before: "StudyConfig") -> dict[str, tuple[Any, Any]]:
-        """What makes it another study than it was `before`, by dotted key; more values of what spans it do not."""
+        """What makes this another study than `before`, by dotted key; more values of what spans it do not."""
         old, new = flatten(before), flatten(self)
         extensible = _CHANGEABLE if self.kind == "pareto" else (*_CHANGEABLE, "cycles", "temperatures")
         fixed = [key for key in sorted(old.keys() | new.keys()) if not _within(key, extensible)]
@@ -306,7 +307,7 @@ KNOWLEDGE = (
     "fresh data",
     "oracle",
 )
-"""What a method may know, each more than the one before; a method stands where the most that it knows is."""
+"""What a method may know, each more than the one before; a method is ranked by the most that it knows."""
 
 _OF_ORACLE = {
     Oracle.PREVIOUS_MODEL: "previous model",
@@ -320,9 +321,9 @@ _OF_ORACLE = {
 
 
 def knowledge(loop: LoopConfig, usual: LoopConfig) -> str:
-    """The most that the loop makes use of beside its texts: of oracles, earlier models, the sampler and D_0.
+    """The most that the loop makes use of beside its texts: oracles, earlier models, the sampler or D_0.
 
-    `usual` is the same loop without the method. What the cycle alone mixes in is no knowledge of the method.
+    `usual` is the same loop without the method. What its cycle mixes in anyway is not counted as known to the method.
     """
     known = {_OF_ORACLE[oracle] for oracle in loop.curation.needs}
     if loop.cycle.canonical() != usual.cycle.canonical():
@@ -337,7 +338,7 @@ def knowledge(loop: LoopConfig, usual: LoopConfig) -> str:
 
 
 def _mixed_in(cycle: CycleConfig, num_examples: int) -> set[str]:
-    """What a cycle has in its training sets beside S_t."""
+    """What a cycle puts into its training sets beside S_t."""
     found = {"fresh data"} if needs_fresh_data(cycle, num_examples) else set[str]()
     is_kept = cycle.kind in (DataCycle.BALANCED, DataCycle.EXPANDING)
     is_kept |= cycle.kind is DataCycle.INCREMENTAL and num_synthetic(cycle, num_examples) < num_examples

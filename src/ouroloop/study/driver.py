@@ -1,7 +1,7 @@
 """The driver of a study: it alone decides what runs next, hands loops to an executor, and tells Optuna what came back.
 
-There is one for each study, by a lock that ends with its process. It may be killed at any time: the same command reads
-from the record what is finished, and unfinished loops go on at their last finished generation.
+Each study has one, ensured by a lock that ends with its process. It may be killed at any time: the same command then
+reads from the record what is finished, and unfinished loops go on from their last finished generation.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ from ouroloop.study.trials import Trials
 from ouroloop.study.work import LoopResult, require_possible, run_one
 
 _POLL_SECONDS = 1.0
-_MOST_LOST = 5  # workers that died in one generation of a loop: some are bad luck, more are the loop's
+_MOST_LOST = 5  # workers that died in one generation of a loop: a few are bad luck, so many are the loop's fault
 
 
 def run_study(
@@ -56,12 +56,12 @@ def run_study(
     on: str = "local",
     address: str | None = None,
 ) -> int:
-    """Runs what is missing of the study, so many loops at a time; returns how many of its loops failed.
+    """Run what is missing of the study, `workers` loops at a time; return how many of its loops failed.
 
-    The console gets its progress, its table, and what it says.
+    Its progress, its table and its answer are printed on the console.
 
     Raises:
-        ConfigError: somebody else drives it, it was started with another configuration, or cannot run here.
+        ConfigError: somebody else drives it, it was started with another configuration, or it cannot run here.
     """
     stores.require_writable()
     store = Store.open()
@@ -104,7 +104,7 @@ def run_study(
 
 @contextmanager
 def _driven(name: str) -> Iterator[StudyLock]:
-    """The study is ours alone inside."""
+    """Hold the study for this process alone."""
     lock = StudyLock(name)
     if not lock.acquire():
         known = Trials.load(name)
@@ -117,7 +117,7 @@ def _driven(name: str) -> Iterator[StudyLock]:
 
 
 def _refuse_changes(trials: Trials, config: StudyConfig) -> None:
-    """More values for what spans the grid extend a study; anything else would make it another one."""
+    """Refuse another configuration: more values for what spans the grid extend a study, anything else makes another."""
     before = trials.config
     if before is not None:
         changed = config.changes_from(before)
@@ -134,7 +134,7 @@ def _study_run(store: Store, config: StudyConfig, trials: Trials) -> Run:
     """The study's run, found or created.
 
     Raises:
-        HeldElsewhereError: it belongs to a study of the same name in another Optuna store, which seems to run.
+        HeldElsewhereError: it belongs to a study of the same name in another Optuna store that seems to be running.
     """
     own = trials.attributes.get("id") or uuid4().hex
     trials.note(id=own)
@@ -158,7 +158,7 @@ def _create_study_run(store: Store, config: StudyConfig, name: str, number: str)
     tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
     own = {"level": "study", "root": stores.root_id(), "id": number, "driver": holder()}
     run = store.create(name, None, own | tags)
-    methods = {"methods": ", ".join(config.methods)} if config.methods else {}  # with all, a batch would be too large
+    methods = {"methods": ", ".join(config.methods)} if config.methods else {}  # names alone: a batch is limited
     run.log_params(flatten(config.model_copy(update={"description": "", "methods": {}})) | methods)
     run.describe(config.description)
     return run
@@ -181,7 +181,7 @@ class _Driver:
         self._known, self._num_asked, self._grid = found.cells(), found.num_asked, iter(config.loops())
         missing = [*self._gone(), *(cell for cell in self.cells if cell.state == "failed")]
         self.has_news = bool(missing)
-        for cell in missing:  # the only thing that is known of it is that it has to run
+        for cell in missing:  # all that is known of it from now on is that it has to run
             del self._known[cell.key]
         self._chosen = iter(missing if config.kind == "pareto" else [])
 
@@ -190,7 +190,7 @@ class _Driver:
         return list(self._known.values())
 
     def _gone(self) -> list[Cell]:
-        """What Optuna has as done and MLflow's record has not: there Optuna is wrong."""
+        """The cells that are done according to Optuna but not to MLflow's record: there Optuna is wrong."""
         recorded = {run.tag("fingerprint"): run for run in self.recorded}
         gone = []
         for cell in self.cells:
@@ -205,7 +205,7 @@ class _Driver:
         return gone
 
     def drive(self, first: Cell, executor: LoopExecutor) -> None:
-        """Runs this loop, and others until the study needs no more."""
+        """Run this loop, and then others until the study needs no more."""
         with self._shown(executor):
             self._submit(executor, first)
             while self._running:
@@ -232,7 +232,7 @@ class _Driver:
         self._running[future] = cell
 
     def next(self) -> Cell | None:
-        """What was stopped goes on first, if it is still asked for; then what the kind of study asks for."""
+        """What to run next: first what was stopped, if it is still asked for; then what the kind of study asks for."""
         for cell in self.cells:
             if cell.state == "stopped" and self._is_decided(cell):
                 cell.state = "pruned"
@@ -255,9 +255,9 @@ class _Driver:
         return self._config.kind == "search" and self._search().is_decided(cell.loop)
 
     def _ask(self) -> Cell | None:
-        """What the sampler chooses. A point that is chosen again is worth another seed.
+        """The loop that the sampler chooses. A point that is chosen again is given another seed.
 
-        When all seeds have been used, it is a loop that is known already.
+        When all its seeds have been used, it is a loop that is known already.
         """
         while self._num_asked < self._config.pareto.num_trials:
             self._num_asked += 1
@@ -274,11 +274,11 @@ class _Driver:
             self._trials.name_asked(trial, cell)
             if key not in self._known or self._known[key].state != "runs":
                 return cell
-            self._alike.setdefault(key, []).append(cell)  # what comes of it is told of both
+            self._alike.setdefault(key, []).append(cell)  # what comes of it is told to both
         return None
 
     def _poll(self) -> None:
-        """Reads from the record how far the running loops have come, and tells those that nobody needs any more."""
+        """Read from the record how far the running loops have come, and tell those that nobody needs any more."""
         elapsed = monotonic() - self._polled
         if elapsed < _POLL_SECONDS:  # short loops end faster than anybody reads
             return
@@ -300,7 +300,7 @@ class _Driver:
         self._show()
 
     def watched(self, cell: Cell, elapsed: float) -> None:
-        """A loop of this process has computed a generation.
+        """Note that a loop of this process has computed a generation.
 
         Raises:
             Pruned: nothing depends on it any more.
@@ -315,14 +315,14 @@ class _Driver:
     def _finish(self, cell: Cell, future: "Future[LoopResult]") -> None:
         error = future.exception()
         if isinstance(error, ConfigError):
-            raise getattr(error, "cause", None) or error  # of Ray's, whose own text is a traceback in colours
+            raise getattr(error, "cause", None) or error  # Ray's own text is a traceback in colours
         result = LoopResult("superseded", error=f"{type(error).__name__}: {error}") if error else future.result()
         if result.state == "superseded":
             self._give_back(cell, result.error)
             return
         cell.state, cell.error = result.state, result.error
         if result.state == "done":
-            if cell.reached < cell.loop.num_generations:  # since the record was read
+            if cell.reached < cell.loop.num_generations:  # it came further since the record was read
                 cell.computed += cell.loop.num_generations - cell.reached
                 cell.seconds += monotonic() - self._polled
             cell.retention, cell.reached = dict(result.retention), cell.loop.num_generations
@@ -331,7 +331,7 @@ class _Driver:
         self._end(cell)
 
     def _give_back(self, cell: Cell, reason: str | None) -> None:
-        """A lost worker says nothing of its loop, unless workers are lost again and again in the same generation."""
+        """Put back a loop whose worker was lost; it has failed only if the same generation loses workers repeatedly."""
         where = cell.key, cell.reached + 1
         self._lost[where] = often = self._lost.get(where, 0) + 1
         cell.state = "stopped"
@@ -355,7 +355,7 @@ class _Driver:
 
     @contextmanager
     def _shown(self, executor: LoopExecutor) -> Iterator[None]:
-        """What runs: a table on a terminal, lines elsewhere; a loop of this process shows itself."""
+        """Show what runs: a table on a terminal, lines elsewhere; a loop of this process shows itself."""
         if isinstance(executor, InProcess):
             yield
         elif self._console.is_terminal:

@@ -1,4 +1,4 @@
-"""What a loop or a study will take, in time and on disk, from a few steps that are really done."""
+"""What a loop or a study will take, in time and on disk, estimated from a few steps that are actually run."""
 
 import math
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 
 _STREAMS = Streams(0, 0)
-_STEPS = 20  # timed, fewer if one takes long
+_STEPS = 20  # that are timed, fewer if one takes long
 _BUDGET_SECONDS = 4.0
-_EXAMPLES = 1_000  # measured, at most
-_SAMPLES = 128  # drawn from a model that is not trained, at first
+_EXAMPLES = 1_000  # that are measured, at most
+_SAMPLES = 128  # that are drawn at first, from an untrained model
 
 # Measured on 57 generations of `laptop`: rows of MLflow's database, samples.json
 _DATABASE_BYTES = 68_000
@@ -38,13 +38,13 @@ _STAGES_KEPT = 5  # the first model of each of four stages and the last, at most
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one generation, on average over a loop's, on this machine and with the threads of the configuration."""
+    """What one generation takes, averaged over a loop, on this machine and with the configuration's threads."""
 
     train_seconds: float
     sample_seconds: float
     measure_seconds: float
     record_bytes: int
-    """Samples, training set and rows; without the model."""
+    """Samples, training set and database rows; without the model."""
     model_bytes: int
 
     @property
@@ -53,9 +53,9 @@ class Cost:
 
 
 def cost(config: LoopConfig) -> Cost:
-    """From some optimizer steps, some hundred samples and the measures of D_0, each scaled up.
+    """Estimate from some optimizer steps, some hundred samples and the measures of D_0, each scaled up.
 
-    Sampling is scaled by tokens to texts as long as D_0's; a loop that drifts to longer ones takes more.
+    Sampling is scaled by tokens, to texts as long as D_0's; a loop that drifts to longer ones takes more.
     """
     m = config.data.num_examples
     testbed = prepared_testbed(config)
@@ -65,7 +65,7 @@ def cost(config: LoopConfig) -> Cost:
     reference = Sample.of(original.texts, testbed)
     start = perf_counter()
     measure(reference, reference)
-    measured = (perf_counter() - start) * (scale**2 if testbed.max_compared is None else scale)  # of every pair
+    measured = (perf_counter() - start) * (scale**2 if testbed.max_compared is None else scale)  # all pairs: squared
     measured += _likeness_seconds(config, reference)
 
     num_tokens = _num_tokens(config, original.texts) * scale
@@ -83,18 +83,18 @@ def cost(config: LoopConfig) -> Cost:
 
 
 def _likeness_seconds(config: LoopConfig, original: Sample) -> float:
-    """Of MAUVE, without the real texts, which are read once for a loop."""
+    """Seconds for MAUVE, without those for the real texts, which are read once for a loop."""
     likeness = likeness_of(config, learner_of(config), original.testbed)
     if likeness is None:
         return 0.0
-    likeness.of(original)  # reads the real ones, and the library is imported
+    likeness.of(original)  # reads the real texts, and imports the library
     start = perf_counter()
     likeness.of(original)
     return perf_counter() - start
 
 
 def _seconds_per_token(config: LoopConfig, fitted: Fitted) -> float:
-    """Of sampling, from as many texts as there is time for: with more of them at once, each is cheaper."""
+    """Sampling time per token, from as many texts as there is time for: the more at once, the cheaper each one is."""
     count = min(config.data.num_examples, _SAMPLES)
     while True:
         start, texts = perf_counter(), fitted.sample(count, _STREAMS.numpy("sampling")).texts
@@ -116,7 +116,7 @@ def _briefly(config: LoopConfig, num_steps: int, validate_every: int) -> Learner
 
 
 def _loaded(loop: LoopConfig, dataset: Dataset) -> Fitted:
-    """A model of one step on the least that the devices can share: what a process does only once is done with it."""
+    """A model of one step on the least that the devices can share; what a process does only once is done by then."""
     assert loop.train is not None
     devices = loop.train.devices
     least = loop.changed(train={"batch_size": devices})
@@ -125,7 +125,10 @@ def _loaded(loop: LoopConfig, dataset: Dataset) -> Fitted:
 
 
 def _train_seconds(loop: LoopConfig, dataset: Dataset, num_examples: int, model: Fitted) -> float:
-    """Of a generation, on so many examples like the dataset's. All but the first may learn from a model like this."""
+    """Training time per generation, on `num_examples` examples like the dataset's.
+
+    All generations but the first may learn from a model like `model`.
+    """
     config, later = loop.train, loop.num_generations - 1
     assert config is not None
     setting_up, steps = _fit_seconds(loop, dataset, num_examples, config.num_steps)
@@ -139,7 +142,7 @@ def _train_seconds(loop: LoopConfig, dataset: Dataset, num_examples: int, model:
 
 
 def _num_teachers(loop: LoopConfig) -> float:
-    """How many models say what a text teaches, on average over the generations that have any."""
+    """How many models teach a text, on average over the generations that have any to learn from."""
     config, later = loop.train, loop.num_generations - 1
     assert config is not None
     if config.targets != "soft" or config.teaching == "drawn":
@@ -150,7 +153,7 @@ def _num_teachers(loop: LoopConfig) -> float:
 def _fit_seconds(
     loop: LoopConfig, dataset: Dataset, num_examples: int, num_steps: int, previous: Sequence[Fitted] = ()
 ) -> tuple[float, float]:
-    """Setting up, for the dataset; and so many steps, with the validations between them."""
+    """Seconds to set up for the dataset, and those for `num_steps` steps with the validations between them."""
     config = loop.train
     assert config is not None
 
@@ -177,13 +180,13 @@ def num_kept(config: LoopConfig) -> int:
 
 
 def loop_totals(config: LoopConfig, of: Cost) -> tuple[float, int]:
-    """Seconds and bytes of one loop that shares nothing."""
+    """Seconds and bytes of one loop that shares nothing with others."""
     records = of.record_bytes * config.num_generations
     return of.seconds * config.num_generations, records + of.model_bytes * (num_kept(config) + 1)
 
 
 def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
-    """Seconds of one worker, and bytes, of the most loops that it runs; M_1 once for each seed and temperature."""
+    """Seconds of one worker, and bytes, for the most loops that a study runs; M_1 once per seed, temperature, start."""
     loops = most_loops(config)
     beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.starts())}))
     generations = loops * config.loop.num_generations
@@ -195,7 +198,7 @@ def most_loops(config: StudyConfig) -> int:
     """How many loops a study needs at most: a bisection of n points asks for no more than ⌈log2(n + 1)⌉.
 
     A search with several seeds makes two, for the last λ that holds and the first that fails, with most points in
-    common. Workers that would idle may begin others, of which nothing is needed in the end.
+    common. Workers that would otherwise idle may begin further loops, which are not needed in the end.
     """
     match config.kind:
         case "grid":
@@ -227,7 +230,7 @@ def plan_table(config: StudyConfig) -> Table:
 
 
 def cost_line(totals: tuple[float, int], of: Cost, workers: int = 1) -> str:
-    """The estimate in a sentence; workers are taken to have a core each for every thread."""
+    """The estimate in a sentence; each worker is assumed to have a core for every one of its threads."""
     seconds, size = totals
     shared = f" with {workers} workers" if workers > 1 else ""
     return (
@@ -238,7 +241,7 @@ def cost_line(totals: tuple[float, int], of: Cost, workers: int = 1) -> str:
 
 
 def show_loop(config: LoopConfig, console: Console) -> None:
-    """What would run, and what it would take."""
+    """Show what would run, and what it would take."""
     learner = require_runnable(config)
     for key, value in flatten(config).items():
         console.print(f"{key} = {spelled(value)}", highlight=False, markup=False, soft_wrap=True)
@@ -249,7 +252,7 @@ def show_loop(config: LoopConfig, console: Console) -> None:
 
 
 def show_study(config: StudyConfig, console: Console, workers: int) -> None:
-    """What would run, and what it would take with so many workers."""
+    """Show what would run, and what it would take with so many workers."""
     require_runnable(config.loop)
     console.print(plan_table(config))
     with console.status("timing a few steps"):

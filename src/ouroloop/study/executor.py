@@ -1,7 +1,7 @@
 """Where loops run: in this process, in processes of this machine, or on a Ray cluster; each with futures.
 
-A future that holds anything but a result says that its worker was lost; whoever submitted it may do so again. Waiting
-is left to futures, and knowing how far a loop has come to the record.
+A future that holds anything but a result says that its worker was lost; its work may then be submitted again. Waiting
+is left to futures; how far a loop has come is left to the record.
 """
 
 import logging
@@ -25,7 +25,7 @@ from ouroloop.spawning import become_worker, without_main
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_STOP_SECONDS = 15.0  # what a stopped worker may take to close its runs
+_STOP_SECONDS = 15.0  # how long a stopped worker may take to close its runs
 _RAY_RETRIES = 3
 _HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
@@ -34,16 +34,16 @@ class LoopExecutor(Executor):
     workers: int
     """How many loops it takes at a time."""
     environment: Mapping[str, str] | None = None
-    """What its workers do not inherit."""
+    """Variables that its workers do not inherit."""
 
     def everywhere(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Calls it in each worker, which is warm by then for its first loop; what it raises is raised."""
+        """Call a function in each worker, which is then warm for its first loop; raise what it raises."""
         for future in [self.submit(fn, *args, **kwargs) for _ in range(self.workers)]:
             future.result()
 
 
 class InProcess(LoopExecutor):
-    """Runs what is submitted at once, in the calling thread; a signal goes through."""
+    """Runs what is submitted immediately, in the calling thread; a signal passes through."""
 
     workers = 1
 
@@ -57,9 +57,9 @@ class InProcess(LoopExecutor):
 
 
 class LocalProcesses(LoopExecutor):
-    """So many spawned processes, warm from one call to the next; one that died is replaced at the next call.
+    """A number of spawned processes, warm from one call to the next; one that died is replaced at the next call.
 
-    Each is a pool of its own: `ProcessPoolExecutor` breaks for good when a process dies, and with it the others' work.
+    Each is a pool of its own: a `ProcessPoolExecutor` breaks for good, with all its work, when one process dies.
     """
 
     def __init__(self, workers: int, name: str) -> None:
@@ -76,7 +76,7 @@ class LocalProcesses(LoopExecutor):
         return next(slot for slot in self._slots if slot.is_idle).submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """With `cancel_futures` also ends what is running: its runs are closed, and it can be gone on with later."""
+        """With `cancel_futures`, also end what is running: its runs are closed, and it can be taken up again later."""
         for slot in self._slots:
             slot.stop(signal.SIGTERM if cancel_futures else None)
         for slot in self._slots:
@@ -128,7 +128,7 @@ def _num_cores() -> int:
 
 
 class RayCluster(LoopExecutor):
-    """Tasks of Ray Core, on a cluster, or, without an address, on this machine. What a lost worker ran, runs elsewhere.
+    """Tasks of Ray Core, on a cluster or, without an address, on this machine. What a lost worker ran, runs elsewhere.
 
     Raises:
         ConfigError: Ray is not installed, or no cluster answers.
@@ -154,9 +154,9 @@ class RayCluster(LoopExecutor):
         self._running: dict[Future[Any], Any] = {}
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "ouroloop"}
         try:
-            with kept_handlers():  # it takes SIGTERM to print its stack and exit, and no run would be closed
+            with kept_handlers():  # Ray would print its stack on SIGTERM and exit, and no run would be closed
                 self._ray.init(address=self._address, **options, **self._own)
-        except Exception as error:  # it has many kinds, and a plain one for a node that takes too long to start
+        except Exception as error:  # Ray raises many kinds, and a plain one if a node is slow to start
             what = f"reach a Ray cluster at {self._address}" if self._address else "start Ray here"
             raise ConfigError(f"cannot {what}: {reason(error)}") from None
 
@@ -175,15 +175,15 @@ class RayCluster(LoopExecutor):
         return future
 
     def everywhere(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Nowhere: its machines come and go, and each finds out for itself what it cannot do."""
+        """Do nothing: its machines come and go, and each finds out for itself what it cannot do."""
 
     def _note_end(self, future: Future[Any]) -> None:
-        """It may be that Ray itself was lost, and not a worker: the node that the driver is on has died."""
+        """Forget a task that has ended, and note if not its worker but Ray itself was lost: the driver's node died."""
         self._running.pop(future, None)
         self._is_lost |= isinstance(future.exception(), self._ray.exceptions.LocalRayletDiedError)
 
     def _give_up(self) -> None:
-        """Nothing that a lost Ray has would ever come to an end."""
+        """Fail the tasks of a lost Ray, which would never come to an end."""
         self._ray.shutdown()
         for future in list(self._running):
             with suppress(futures.InvalidStateError):
@@ -202,7 +202,7 @@ def make_executor(on: str, workers: int | None, address: str | None, store: Stor
     """The executor that the command line asks for.
 
     Raises:
-        ConfigError: it cannot be had, or its machines could not reach the record.
+        ConfigError: it is not available, or its machines could not reach the record.
     """
     if on == "ray":
         if address is not None:

@@ -1,4 +1,4 @@
-"""One entry of a comparison of methods: what it changes of a loop, and what is said where that gives none."""
+"""One entry of a comparison of methods: what it changes in a loop, and what is said where no valid loop results."""
 
 import re
 from typing import Annotated, Any
@@ -22,11 +22,11 @@ def _method_name(name: str) -> str:
 
 
 MethodName = Annotated[str, AfterValidator(_method_name)]
-"""MLflow keeps it as part of a key."""
+"""What a method is called, which MLflow keeps as part of a key."""
 
 
 class MethodError(ValueError):
-    """What a method changes gives no loop."""
+    """A method's changes give no valid loop."""
 
     def __init__(self, name: str, error: ValidationError) -> None:
         self.where, self.error = f"methods.{name}.changes", error
@@ -36,14 +36,14 @@ class MethodError(ValueError):
 
 
 class MethodConfig(Section):
-    """One entry of a comparison: what it changes of the study's loop."""
+    """One entry of a comparison: what it changes in the study's loop."""
 
     description: str = ""
     """What it does, in a sentence."""
     changes: dict[str, Any] = Field(default={})
     """Sections of the loop with the fields that differ: {curation: {steps: [unique]}}; {} is the baseline."""
     cycles: list[DataCycle] | None = None
-    """Of the study's, those that it is run with; null for all."""
+    """Which of the study's cycles it is run with; null for all."""
 
     @field_validator("changes")
     @classmethod

@@ -1,8 +1,8 @@
 """The studies on record, for whoever only reads: without Optuna, where its database is a file.
 
-Importing Optuna and opening its storage takes 1.3 s of processor, and a thousand trials another 0.6 s; SQLite itself
-takes milliseconds. So a file whose tables are of the version that is known here is read as it is, and any other
-database as Optuna reads it.
+Importing Optuna and opening its storage takes 1.3 s of processor time, and a thousand trials another 0.6 s; SQLite
+itself takes milliseconds. So a file whose tables have the version that is known here is read directly, and any other
+database through Optuna.
 """
 
 import json
@@ -16,7 +16,7 @@ from ouroloop.record import stores
 from ouroloop.record.urls import sqlite_file
 from ouroloop.study.cell import Recorded, Told
 
-_TABLES = "v3.2.0.a"  # Optuna's name for them, the same since 2023
+_TABLES = "v3.2.0.a"  # Optuna's name for their version, the same since 2023
 
 
 def recorded_studies() -> list[Recorded]:
@@ -37,7 +37,7 @@ def recorded_studies() -> list[Recorded]:
 
 
 def _of_file(path: Path) -> list[Recorded] | None:
-    """None if it does not read as expected."""
+    """The studies in an SQLite file; None if it does not read as expected."""
     try:
         with closing(stores.for_reading(path)) as database:
             database.execute("BEGIN")  # one state of it, whoever writes meanwhile

@@ -1,9 +1,9 @@
-"""Where a falling response passes a target: bisection that several can work on, and that knows what it does not know.
+"""Where a falling response passes a target: a bisection that several workers share, and that knows what is still open.
 
 A λ *holds* or *fails* when a t test over the seeds tells its mean retention from the target; else it is *undecided*
 once its seeds are used up. The largest λ on the path that holds and the smallest that fails bound λ*. The answer
-follows the path of a plain bisection, whatever else has been tried, so it does not depend on how many work on it or
-on who is done first. Knows nothing about Optuna, MLflow or how loops are run.
+follows the path of a plain bisection, whatever else has been tried, so it does not depend on how many workers there
+are or which is done first. Knows nothing about Optuna, MLflow or how loops are run.
 """
 
 import math
@@ -19,9 +19,9 @@ from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 
 ERROR_RATE = 0.05
-"""At most so often is λ* outside of what a search says; half of it on each side, shared by the batches of seeds."""
+"""How often, at most, λ* lies outside what a search says; half of it on each side, shared by the batches of seeds."""
 
-_MOST_OPEN = 6  # values not known yet, whose 2^n extremes are tried out
+_MOST_OPEN = 6  # values not known yet, at most, whose 2^n extremes are tried out
 
 Arm = tuple[DataCycle, float]
 Verdict = Literal["holds", "fails", "undecided"]
@@ -37,9 +37,9 @@ class Bracket(NamedTuple):
 
 
 def _walk(points: Sequence[float], outcome: Outcome) -> tuple[int, int]:
-    """How far the path has come: the places of the last point that held and of the first that failed.
+    """How far the path has come: the indices of the last point that held and of the first that failed.
 
-    They are one before and one after all where there is no such point.
+    Where there is no such point, the index is one before the first or one after the last.
     """
     held, failed = -1, len(points)
     while failed - held > 1:
@@ -61,7 +61,7 @@ def bracket(points: Sequence[float], outcome: Outcome) -> Bracket:
 
 
 def num_steps(points: Sequence[float], found: Bracket) -> int:
-    """How many more points the path takes at most: ⌈log2(n + 1)⌉ of the n between the ends."""
+    """How many more points the path takes at most: ⌈log2(n + 1)⌉ of the n points between its ends."""
     low = -math.inf if found.held is None else found.held
     high = math.inf if found.failed is None else found.failed
     return sum(low < point < high for point in points).bit_length()
@@ -82,14 +82,14 @@ def open_points(points: Sequence[float], outcome: Outcome) -> Iterator[float]:
 def verdict(bounds: Sequence[tuple[float, float]], target: float, error: float) -> Verdict | None:
     """What a t test says of values that are known to lie within bounds; None while they may come out either way.
 
-    `error` is that of each side. A single value is compared as it is: nothing is known of how others would vary.
+    `error` is the error rate of each side. A single value is compared as it is: how others would vary is not known.
     """
     free = [place for place, (low, high) in enumerate(bounds) if low < high]
     if len(free) > _MOST_OPEN:
         return None
     from scipy.special import stdtrit  # scipy takes long to import, and not every study is a search
 
-    # Of all values within the bounds the extremes decide: mean + c·sd is convex, mean - c·sd is concave
+    # Among all values within the bounds, the extremes decide: mean + c·sd is convex, mean - c·sd is concave
     values = np.array(list(product(*(dict.fromkeys(pair) for pair in bounds))))
     n = values.shape[1]
     half = stdtrit(n - 1, 1 - error) * values.std(axis=1, ddof=1) / math.sqrt(n) if n > 1 else 0.0
@@ -116,7 +116,7 @@ class Search:
         self._verdicts: dict[tuple[Arm, float], Verdict | None] = {}
 
     def _bounds(self, arm: Arm, point: float, seed: int) -> tuple[float, float]:
-        """Between which values the retention at the last generation lies: D_0 of a seed is that of all its loops."""
+        """Between which values the retention at the last generation lies; all loops of a seed have the same D_0."""
         cell, ceiling = self._cells.get((arm, point, seed)), self._ceilings.get(seed, math.inf)
         if cell is None:
             return 0.0, ceiling
@@ -170,7 +170,7 @@ class Search:
         return list(dict.fromkeys(point for row in rows for point in row if point is not None))
 
     def wanted(self) -> Iterator[LoopConfig]:
-        """What to run next: every arm's path first. An arm whose path a failed loop blocks has to wait for it."""
+        """What to run next: every arm's path first. An arm whose path a failed loop blocks waits for that loop."""
         for row in zip_longest(*(self._wanted(arm) for arm in self.config.arms())):
             yield from (self.config.cell(*choice[0], *choice[1:]) for choice in row if choice is not None)
 
@@ -191,7 +191,7 @@ class Search:
         return loop.seed not in self._judge(arm, point)[1]
 
     def loops_left(self) -> int:
-        """How many loops nobody has been given yet, at most, if no further seeds are needed."""
+        """How many loops are still to be handed out, at most, if no further seeds are needed."""
         seeds = len(self._batches[0])
         steps = sum(max(num_steps(self.points, found) for found in self.brackets(arm)) for arm in self.config.arms())
         begun = sum(cell.state in ("runs", "stopped") for cell in self._cells.values())
@@ -206,7 +206,7 @@ class Search:
         }
 
     def estimate(self, arm: Arm) -> float | None:
-        """Where the means, made falling, pass the target; None if they do not."""
+        """Where the means, after a falling (isotonic) fit, pass the target; None if they do not."""
         from scipy.optimize import isotonic_regression
 
         tried = {point: values for point in self.points if (values := self.values(arm, point))}

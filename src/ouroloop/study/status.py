@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, and is not always asked
     from ouroloop.record.track import Store
 
 _ALWAYS = "num_unique"  # measured in every generation
-_UNSCALED = "diversity_levenshtein"  # what retention is a share of D_0's of
+_UNSCALED = "diversity_levenshtein"  # over D_0's, this is retention
 RUN_STATES: dict[str, State] = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
 
 
@@ -36,18 +36,18 @@ def reached(run: "Run") -> int:
 
 
 def read_progress(cell: Cell, run: "Run") -> bool:
-    """Takes over how far the record says that a loop has come; whether that is further than was known."""
+    """Take over how far the loop has come according to the record; return whether that is further than was known."""
     cell.worker = run.tag("worker")
     if reached(run) <= cell.reached:
         return False
     retention = {step: kept for step, kept in run.history(RETENTION) if step > 0}
-    cell.reached, cell.retention = reached(run), retention  # both or, if Ctrl-C comes in between, none
+    cell.reached, cell.retention = reached(run), retention  # both, or neither if Ctrl-C comes in between
     note_retention(cell, run.metrics)
     return True
 
 
 def note_retention(cell: Cell, metrics: Mapping[str, float]) -> None:
-    """Of the generation that was reached last; with it goes how high retention could be at most."""
+    """Note the retention of the generation that was reached last, and how high retention could be at most."""
     kept = metrics.get(RETENTION)
     if kept is not None:
         cell.retention[cell.reached] = kept
@@ -56,10 +56,10 @@ def note_retention(cell: Cell, metrics: Mapping[str, float]) -> None:
 
 
 def status(name: str | None) -> list[dict[str, Any]]:
-    """What ran, runs, failed and is left, a record for each study: its loops, their states, seconds left.
+    """What ran, runs, failed and is left, as a record for each study: its loops, their states, seconds left.
 
-    The loops of a preset that no study holds make up a record too. Creates nothing, and asks MLflow only for what it
-    alone knows: lone loops, and how far the loops had come of a study whose driver is gone.
+    The loops of a preset that belong to no study make up a record too. Creates nothing, and asks MLflow only for what
+    it alone knows: lone loops, and how far the loops of a study whose driver is gone had come.
 
     Raises:
         ConfigError: there is no such study or preset, or a store cannot be opened.
@@ -126,7 +126,7 @@ def _row(
 def study_record(name: str, config: StudyConfig, cells: Sequence[Cell], num_asked: int) -> dict[str, Any]:
     """The record of one study, as `status` gives it: the loops that were begun, and those of a grid that wait.
 
-    `num_asked` is how many the sampler of a pareto study has chosen, some of them more than once.
+    `num_asked` is how many loops the sampler of a pareto study has chosen, some of them more than once.
     """
     known = {cell.key for cell in cells}
     waiting = config.loops(known) if config.kind == "grid" else []
@@ -149,7 +149,7 @@ def study_record(name: str, config: StudyConfig, cells: Sequence[Cell], num_aske
 def fitted_status(studies: list[dict[str, Any]], console: Console) -> Table:
     """`status_table` for this console; where no line has to be folded, a thousand loops are one row of many lines.
 
-    rich takes a quarter of the time for them, and shows the same.
+    rich then takes a quarter of the time, and shows the same.
     """
     table = status_table(studies, as_one=True)
     if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
@@ -158,7 +158,7 @@ def fitted_status(studies: list[dict[str, Any]], console: Console) -> Table:
 
 
 def status_table(studies: list[dict[str, Any]], running_only: bool = False, as_one: bool = False) -> Table:
-    """The records of `status`, below each study's name a row for each loop, or one of as many lines."""
+    """The records of `status`: below each study's name a row for each loop or, `as_one`, one row of as many lines."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     for heading in ("loop", "state", "done", "kept", "curve"):
         table.add_column(
@@ -196,10 +196,10 @@ def _shown(loop: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def seconds_left(cells: Sequence[Cell], still_to_come: int = 0) -> float | None:
-    """From the pace of the generations computed so far, by as many loops at a time as run now; None without a pace.
+    """Estimate from the pace of the generations computed so far, with as many loops at once as now; None without one.
 
-    A single loop cannot be shared, so it is never less than what the longest one takes. `still_to_come` are the
-    generations of loops that nobody has begun, at most.
+    A single loop cannot be divided, so this is never less than what the longest one takes. `still_to_come` is how many
+    generations there are, at most, in loops that nobody has begun.
     """
     running = [cell.loop.num_generations - cell.reached for cell in cells if cell.state == "runs"]
     stopped = [cell.loop.num_generations - cell.reached for cell in cells if cell.state == "stopped"]
@@ -212,7 +212,7 @@ def seconds_left(cells: Sequence[Cell], still_to_come: int = 0) -> float | None:
 def newest_loops(store: "Store", name: str, config: StudyConfig) -> "list[Run]":
     """The loop runs of a study, the newest for each cell, by name: in order of cycle, proportion and seed.
 
-    There may be thousands: each has only its tags and the metrics that a study shows or asks for.
+    There may be thousands, so each carries only its tags and the metrics that a study shows or asks for.
     """
     wanted = {*config.loop.data.testbed.headline.values(), RETENTION, _ALWAYS, _UNSCALED}
     loops: dict[str | None, Run] = {}
@@ -222,12 +222,12 @@ def newest_loops(store: "Store", name: str, config: StudyConfig) -> "list[Run]":
 
 
 def _by_number(name: str) -> list[str | float]:
-    """A name as what it sorts by: s2 comes before s10, and 0.25 before 0.5."""
+    """The sort key of a name: s2 comes before s10, and 0.25 before 0.5."""
     return [float(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
 
 
 def study_table(name: str, loops: "Sequence[Run]", headline: Mapping[str, str]) -> Table:
-    """The result of each loop of a study, at the last generation that it reached: its testbed's word -> measure."""
+    """The result of each loop of a study at the last generation that it reached; `headline` is word -> measure."""
     from ouroloop.record.history import history
 
     said = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: the t that kept less than half"

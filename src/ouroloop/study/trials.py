@@ -1,9 +1,9 @@
 """The trials of a study in Optuna: which loops were asked for, and what came back. Only the driver writes them.
 
-A trial is one loop that has come to an end, its configuration a user attribute: that is the only copy that counts. What
-is begun, and how far it has come, is an attribute of the study, so that `status` needs no more than this database; only
-what Optuna's sampler has chosen is a trial from then on. Where the two disagree about what is finished, MLflow's record
-is right.
+A trial is one loop that has come to an end, with its configuration as a user attribute: that is the only copy that
+counts. Which loops are begun, and how far they have come, is an attribute of the study, so that `status` needs no more
+than this database; only a loop that Optuna's sampler has chosen is a trial from then on. Where Optuna and MLflow's
+record disagree about what is finished, the record is right.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ from ouroloop.study.config import StudyConfig
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-_STARTUP_TRIALS = 8  # of a pareto study are drawn evenly, before TPE has anything to go by
+_STARTUP_TRIALS = 8  # so many of a pareto study are drawn evenly, before TPE has anything to go by
 
 _ENDS = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 def open_storage() -> RDBStorage:
-    """Opens the database of `OUROLOOP_OPTUNA_URL`, or creates it.
+    """Open the database of `OUROLOOP_OPTUNA_URL`, or create it.
 
     Raises:
         ConfigError: it cannot be opened.
@@ -51,7 +51,7 @@ def open_storage() -> RDBStorage:
             with FileLock(path.with_name(f".{path.name}.lock")):
                 if stores.is_missing(path):
                     stores.make_whole(path, _create)
-        # A server's connections are not kept: one that it has dropped meanwhile would be found out in mid-transaction
+        # Connections to a server are not kept: that it has dropped one would show only in mid-transaction
         options: dict[str, Any] = {"connect_args": {"timeout": 60}} if path is not None else {"poolclass": NullPool}
         return RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
@@ -66,7 +66,7 @@ def _create(url: str) -> None:
 
 
 def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
-    """What the parameters of a study's trials may be. Those of a grid or a search can be extended."""
+    """What the parameters of a study's trials may be. Those of a grid or a search leave room to extend it."""
     if config.kind == "pareto":
         lattice = config.pareto.lattice()
         return {
@@ -83,7 +83,7 @@ def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
 
 
 def parameters(loop: LoopConfig) -> dict[str, Any]:
-    """What a study may vary of a loop, as the parameters of its trial."""
+    """What a study may vary in a loop, as the parameters of its trial."""
     return {
         "cycle": loop.cycle.kind.value,
         "temperature": loop.sampling.temperature,
@@ -102,9 +102,9 @@ class Trials:
 
     @classmethod
     def create(cls, name: str, config: StudyConfig) -> "Trials":
-        """The study of that name, new or as it is; nothing of it runs yet.
+        """The study of that name, new or as it stands; nothing of it runs yet.
 
-        Retention is wanted high; of a pareto study fresh data low.
+        Retention is maximised; in a pareto study, fresh data is minimised.
         """
         directions = ["maximize", "minimize"] if config.kind == "pareto" else ["maximize"]
         options = {"study_name": name, "directions": directions, "load_if_exists": True}
@@ -133,7 +133,7 @@ class Trials:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What is noted of the study."""
+        """What is noted about the study."""
         return stores.patiently(lambda: self.study.user_attrs)
 
     def frozen(self, *states: TrialState) -> list[FrozenTrial]:
@@ -150,7 +150,7 @@ class Trials:
             stores.patiently(self.study.set_user_attr, key, value)
 
     def recorded(self) -> Recorded:
-        """What `recorded_studies` gives of an SQLite file."""
+        """The same as `recorded_studies` gives from an SQLite file."""
         told = [
             Told(one.number, one.state.name, one.user_attrs, one.values[0] if one.values else None,
                  one.intermediate_values)
@@ -164,7 +164,7 @@ class Trials:
 
     def ask(self, config: StudyConfig) -> optuna.Trial:
         """A trial whose parameters the sampler has chosen; `name_asked` says which loop it becomes."""
-        # seeded by the number of trials, so that a study goes on after a stop as it would have without
+        # seeded by the number of trials, so that a study goes on after a stop as it would have without one
         seed = len(self.frozen())
         self.study.sampler = TPESampler(
             n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=seed
@@ -177,9 +177,9 @@ class Trials:
         cell.number = trial.number
 
     def _take_over(self) -> None:
-        """Fails what an earlier version had put in line, and the trials of processes that died in the middle of asking.
+        """Fail what an earlier version had queued, and the trials of processes that died in the middle of asking.
 
-        Loops that are wanted are asked for again. The newest trial of a loop is the one that counts. What ran does not.
+        Loops that are wanted are asked for again. Of a loop's trials, the newest counts. What ran is now stopped.
         """
         for _ in self.frozen(TrialState.WAITING):
             self._tell(stores.patiently(self.study.ask).number, TrialState.FAIL)
@@ -191,7 +191,7 @@ class Trials:
         self.note_progress(*(replace(cell, state="stopped") for cell in cells if cell.state == "runs"))
 
     def note_progress(self, *cells: Cell) -> None:
-        """Of loops that are begun."""
+        """Note how far loops that are begun have come."""
         for cell in cells:
             if cell.number is not None:
                 self.note(**{progress_key(cell.number): cell.progress})
@@ -201,7 +201,7 @@ class Trials:
             self.note(**{BEGUN: self._begun})
 
     def end(self, cell: Cell, config: StudyConfig, values: Sequence[float] = ()) -> None:
-        """Tells Optuna what came of a loop; one that has been told already stays as it is."""
+        """Tell Optuna what came of a loop; a trial that has been told already stays as it is."""
         told, state = list(values[: len(self.study.directions)]) or None, _ENDS[cell.state]
         if cell.number is not None:
             self.note_progress(cell)
@@ -212,7 +212,7 @@ class Trials:
         attributes = {"cell": cell.key, "loop": cell.loop.model_dump(mode="json"), "progress": cell.progress}
         trial = create_trial(state=state, values=told, params=params, distributions=known, user_attrs=attributes)
         self._add(trial)
-        if self._begun.pop(cell.key, None) and cell.state != "done":  # which the next one's beginning strikes off
+        if self._begun.pop(cell.key, None) and cell.state != "done":  # done: the next one to begin strikes it off
             self.note(**{BEGUN: self._begun})
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
@@ -220,7 +220,7 @@ class Trials:
             stores.patiently(self.study.tell, number, values, state=state)
 
     def _add(self, trial: FrozenTrial) -> None:
-        """Once, even if the connection breaks after it is added and before that is known."""
+        """Add a trial once, even if the connection breaks after it is added and before that is known."""
         tries = count(1)
 
         def add() -> None:

@@ -31,7 +31,7 @@ class LoopResult:
 
 
 def require_possible(loop: LoopConfig, hungriest: LoopConfig) -> None:
-    """Raises ConfigError where such a loop cannot run here, or the source of its data has too little for the other."""
+    """Raise ConfigError if `loop` cannot run here, or the source of its data has too little for `hungriest`."""
     from ouroloop.learner import require_runnable
     from ouroloop.loop.loop import prepared_testbed
 
@@ -48,14 +48,14 @@ def run_one(
     environment: Mapping[str, str] | None = None,
     watch: "Observer | None" = None,
 ) -> LoopResult:
-    """Runs the loop as part of the study whose run is `parent_id`, or what is missing of it.
+    """Run the loop, or what is missing of it, as part of the study whose run is `parent_id`.
 
     `method` is what it is called there, where methods are compared.
 
-    A loop that fails is a result; what ends the whole study is raised: a store that is gone or full, or a signal. Of a
-    worker a signal ends the process.
+    A loop that fails is a result; what ends the whole study is raised: a store that is gone or full, or a signal. In a
+    worker, a signal ends the process.
     """
-    os.environ.update(environment or {})  # by argument: what Ray is given otherwise, passwords too, it logs
+    os.environ.update(environment or {})  # as an argument: Ray logs what it is given otherwise, passwords included
     with _stoppable() if watch is None else nullcontext():
         from ouroloop.loop.attempt import run_attempt
 
@@ -88,16 +88,16 @@ def _study(uri: str, folder: str, parent_id: str) -> "tuple[Store, Run]":
     """A worker has one study at a time, and asks for it once."""
     from ouroloop.record.track import Store
 
-    store = stores.patiently(Store.open)  # its driver has opened it
+    store = stores.patiently(Store.open)  # the driver has opened it before
     return store, store.get(parent_id)
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM ends the loop inside, with its runs closed, and then the worker; an idle one it ends as ever.
+    """Let SIGTERM end the loop inside, closing its runs, and then the worker; an idle worker it ends as usual.
 
-    Whatever a signal cuts off in the middle stays so in this process: of a package that was being imported some modules
-    are there and some are not, and every later loop would fail of it.
+    What a signal cuts off in the middle stays that way in this process: a package that was being imported has some
+    of its modules and lacks others, and every later loop would fail because of it.
     """
     if current_thread() is not main_thread():
         yield
