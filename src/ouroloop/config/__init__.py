@@ -1,10 +1,10 @@
 """What a loop or a study *is*: frozen and validated, one schema and no free-form key.
 
     section   what every section is, and its kinds of number
-    named     a model that is there already
+    named     a model that exists already
     data      the testbed, and how much of it
     cycle     how the next training set is put together
-    curation  what becomes of the texts before
+    curation  what becomes of the texts before that
     model     what learns, and how it is sampled from
     train     how a network is trained
     loop      one loop: all of these

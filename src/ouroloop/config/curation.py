@@ -1,7 +1,7 @@
 """What becomes of S_t before it is learnt from: named steps, each of which keeps some of the texts.
 
 A step is a class in a module of `science/curation/`, which has its fields and what it does with texts in one place.
-It is known here by its name alone: what a configuration needs to know of it, it says itself.
+Here it is known by its name alone: what a configuration needs to know about a step, the step says itself.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from ouroloop.config.section import Number, Section
 from ouroloop.errors import ConfigError
 from ouroloop.schema import allowed, below
 
-_METHODS = "ouroloop.science.curation"  # imported when a configuration names a step: it stands above this room
+_METHODS = "ouroloop.science.curation"  # imported when a configuration names a step: it is in a layer above this one
 
 
 class Oracle(StrEnum):
@@ -40,9 +40,9 @@ class Role(IntEnum):
     """What a step does, in the order in which steps can follow one another."""
 
     FILTERS = 0
-    """Keeps some of its texts: of more of them, more."""
+    """Keeps some of its texts: the more it gets, the more it keeps."""
     CHOOSES = 1
-    """Keeps m at most, and is the better for more to choose from."""
+    """Keeps m at most, and does better with more to choose from."""
     REPLACES = 2
     """Keeps m at most, some of which M_t did not write."""
 
@@ -54,11 +54,11 @@ class Step(Section):
     """Which step it is."""
 
     needs: ClassVar[frozenset[Oracle]] = frozenset()
-    """What it is given; asking for anything else is an error."""
+    """The oracles that it is given; asking for any other is an error."""
     needs_network: ClassVar[bool] = False
-    """Whether it makes no sense of a model that is a list of texts."""
+    """Whether it can do nothing with a model that is a list of texts."""
     role: ClassVar[Role] = Role.FILTERS
-    """What may come before it, and after it."""
+    """Decides what may come before it, and after it."""
     uses_sampler: ClassVar[bool] = False
     """Whether it makes use of how M_t was sampled from: it is told how probable texts are at temperature 1."""
     known: ClassVar[dict[str, type["Step"]]] = {}
@@ -75,11 +75,12 @@ class Step(Section):
 
     @classmethod
     def own_source(cls) -> str:
-        """Digest of the methods and constants that are not this program's: edited, it is another step. Empty for a
-        step that came with this program, whose code every generation names.
+        """Digest of the methods and constants that are not this program's: an edited step is another step.
+
+        Empty for a step that came with this program, whose code every generation names.
 
         Raises:
-            ConfigError: a method has no source, as one that was typed at Python's own prompt.
+            ConfigError: a method has no source, such as one typed at Python's own prompt.
         """
         kinds = [each for each in cls.__mro__ if issubclass(each, Step) and not each.__module__.startswith("ouroloop.")]
         try:
@@ -90,22 +91,22 @@ class Step(Section):
 
     @property
     def num_candidates(self) -> float:
-        """What is drawn at first, for it to choose from. Unit: multiples of m."""
+        """How much is drawn at first, for it to choose from. Unit: multiples of m."""
         return 1.0
 
 
 def _methods(kind: type) -> list[FunctionType]:
     """What its body defines: functions, and those behind properties and class methods."""
-    held = ("fget", "func", "__func__")  # by a property, one that is cached, a class method
+    held = ("fget", "func", "__func__")  # by a property, a cached property, a class method
     parts = [next((getattr(part, of) for of in held if hasattr(part, of)), part) for part in vars(kind).values()]
     return [part for part in parts if isinstance(part, FunctionType) and part.__module__ == kind.__module__]
 
 
 def _constants(kind: type) -> Iterator[str]:
-    """What its body sets and no other step has, where it is plain data."""
+    """What its body sets beyond the attributes of `Step`, where it is plain data."""
     for name, value in vars(kind).items():
         if not name.startswith("__") and not hasattr(Step, name):
-            with suppress(TypeError):  # a method, or an object whose text would be another in each process
+            with suppress(TypeError):  # a method, or an object whose text would differ in each process
                 yield f"{name}={json.dumps(value, sort_keys=True, default=_in_order)}"
 
 
@@ -146,10 +147,10 @@ class CurationConfig(Section):
     """What becomes of the texts of M_t before they are S_t's part of D_t."""
 
     steps: list[_AnyStep] = Field(default=[])
-    """Applied in this order, each to what the one before it kept: names, or {name: …} with fields; none keeps all.
+    """Names, or {name: …} with fields, each applied to what the one before it kept; an empty list keeps all.
     docs/curation.md lists them."""
     max_drawn: Number = Field(default=8.0, ge=1, le=1_000)
-    """So much is drawn from M_t at most, until m texts are kept. Unit: multiples of m."""
+    """The most that is drawn from M_t until m texts are kept. Unit: multiples of m."""
 
     @model_validator(mode="after")
     def _can_be_filled(self) -> Self:

@@ -24,7 +24,7 @@ class DataCycle(StrEnum):
 
 class CycleConfig(Section):
     kind: DataCycle = DataCycle.FULL_SYNTHETIC
-    """How D_t is put together of D_0, fresh data and what the models wrote."""
+    """How D_t is put together from D_0, fresh data and what the models wrote."""
     synthetic_proportion: Proportion | None = None
     """λ. Incremental and fresh mix: portion of D_t taken from S_t. Expanding: portion of what is added.
     Full synthetic and balanced have no λ. Unit: share."""
@@ -41,14 +41,14 @@ class CycleConfig(Section):
         return self
 
     def canonical(self) -> "CycleConfig":
-        """The one name of what has two: incremental at λ = 1 replaces all of D_{t-1}, which is full synthetic."""
+        """The one name of a cycle with two: incremental at λ = 1 replaces all of D_{t-1}, which is full synthetic."""
         if self.kind is DataCycle.INCREMENTAL and self.synthetic_proportion == 1:
             return CycleConfig(kind=DataCycle.FULL_SYNTHETIC)
         return self
 
     @property
     def effective_proportion(self) -> float:
-        """λ as a number that every cycle has: what models wrote of the data that is new in D_t; 1 where it all is."""
+        """λ as a number that every cycle has: what models wrote of the new data in D_t, 1 where that is all of it."""
         return 1.0 if self.synthetic_proportion is None else self.synthetic_proportion
 
     @property

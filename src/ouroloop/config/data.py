@@ -53,12 +53,12 @@ class LogicData(Section):
 
     @property
     def longest(self) -> tuple[int, str] | None:
-        """The words of the longest expression, 2^d leaves and three words for each of 2^d - 1 operators; its name."""
+        """Length of the longest expression in words, 2^d leaves and three for each of 2^d - 1 operators; its name."""
         return int(4 * 2**self.max_depth - 3), f"expression of depth {self.max_depth}"
 
     @property
     def variant(self) -> str:
-        """What tells it from the usual data, True expressions, in names; empty of those."""
+        """What distinguishes it in names from the usual data, True expressions; empty for those."""
         return "" if self.truth_label is TruthLabel.TRUE_ONLY else self.truth_label.value
 
     @property
@@ -67,31 +67,31 @@ class LogicData(Section):
 
 
 class TextData(Section):
-    """A corpus of natural language, read as a stream: what D_0, fresh data and held-out text need of it is held."""
+    """A corpus of natural language, read as a stream: only what D_0, fresh data and held-out text need is held."""
 
     kind: Literal["text"]
     """The testbed: a corpus."""
     path: str = Field(min_length=1)
-    """Of text alone: a txt, jsonl, csv or parquet file, a folder of such; a dataset of the hub, NAME or NAME:CONFIG
+    """For text only: a txt, jsonl, csv or parquet file, a folder of these; a dataset of the hub, NAME or NAME:CONFIG
     (needs ouroloop[text]); or docstrings, the sentences that document the libraries this program is built on."""
     text_column: str = "text"
     """Which field of a row is the text, in jsonl, csv, parquet and datasets of the hub."""
     block_tokens: Whole = Field(default=64, ge=4, le=4_096)
-    """Where a longer document is cut into examples. Unit: words and punctuation marks."""
+    """The length at which a longer document is cut into examples. Unit: words and punctuation marks."""
     num_examples: Whole = Field(ge=4, le=10_000_000)
     """m, the size of D_0 and of every S_t. Unit: examples."""
     num_held_out: Whole = Field(default=500, ge=2, le=1_000_000)
     """Real examples on which no generation trains, the same for every seed, to measure cross-entropy on. Unit:
     examples."""
     compared_tokens: Whole = Field(default=10_000, ge=10, le=100_000_000)
-    """What distinct-n, n-gram entropy, vocabulary and compression are computed over, of D_0 and S_t alike, since they
-    depend on it; at most half of D_0. Unit: words and punctuation marks."""
+    """How much distinct-n, n-gram entropy, vocabulary and compression are computed over, of D_0 and S_t alike, since
+    they depend on it; at most half of D_0. Unit: words and punctuation marks."""
     mauve_model: Annotated[str | None, Added()] = Field(default=None, min_length=1)
-    """MAUVE beside held-out text, by the features that this model has of a text's last token: a folder of transformers
-    with weights in safetensors and a tokenizer, or a name of the hub with its revision (needs ouroloop[mauve]); null to
-    leave it out."""
+    """The model by whose features of a text's last token MAUVE compares S_t with held-out text: a folder of
+    transformers with weights in safetensors and a tokenizer, or a name of the hub with its revision (needs
+    ouroloop[mauve]); null to leave MAUVE out."""
     mauve_revision: Annotated[str | None, Added()] = None
-    """Of that model, as model.revision is of the one that learns."""
+    """The revision of that model, as model.revision is that of the one that learns."""
 
     @model_validator(mode="after")
     def _feature_model_is_fixed(self) -> Self:
@@ -108,7 +108,7 @@ class TextData(Section):
         return NamedModel("data.mauve_model", self.mauve_model, self.mauve_revision)
 
     def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Another model has other features: by what it is, wherever it lies."""
+        """Names the model by what it is, wherever it lies, since another one has other features."""
         given = super()._identified(given)
         if self.feature_model is None:
             return given
@@ -145,4 +145,4 @@ Data = Annotated[
 ]
 
 USUAL_TESTBED: Testbed = LogicTestbed()
-"""Of a record that does not say, as of data that names no kind."""
+"""The testbed of a record that does not say which, as of data that names no kind."""

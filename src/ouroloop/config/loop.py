@@ -1,4 +1,4 @@
-"""One loop: all of the above, where its stages begin, and what does not determine it."""
+"""One loop: all of the other sections, where its stages begin, and what does not determine it."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from ouroloop.config.train import TrainConfig
 
 
 class NeedsNetworkError(ValueError):
-    """What is asked of the ideal learner only a network can do."""
+    """The ideal learner was asked for what only a network can do."""
 
 
 class StageConfig(Section):
@@ -25,11 +25,11 @@ class StageConfig(Section):
     """What r is: diversity over D_0's, as in the paper, or coverage, the overlap with the true distribution, over
     M_1's. Retention stays above 0.7 in loops whose coverage has halved."""
     healthy: Proportion = 0.95
-    """A loop is healthy from this r on. Unit: share of D_0's diversity, or of M_1's coverage."""
+    """A loop is healthy from this r up. Unit: share of D_0's diversity, or of M_1's coverage."""
     onset: Proportion = 0.5
-    """Below `healthy`, it is at the onset of collapse from this r on. Unit: as `healthy`."""
+    """Below `healthy`, it is at the onset of collapse from this r up. Unit: as `healthy`."""
     decline: Proportion = 0.05
-    """Below `onset`, it declines from this r on, and has collapsed below it. Unit: as `healthy`."""
+    """Below `onset`, it declines from this r up, and has collapsed below it. Unit: as `healthy`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -44,9 +44,9 @@ class ResourceConfig(Section):
     num_cpus: Number = Field(default=1.0, ge=0, le=4_096)
     """Processors. Unit: cores."""
     num_gpus: Number = Field(default=0.0, ge=0, le=64)
-    """Parts are allowed: at 0.25 four loops share a GPU. Unit: GPUs."""
+    """Fractions are allowed: at 0.25 four loops share a GPU. Unit: GPUs."""
     memory: Whole | None = Field(default=None, ge=1)
-    """A loop that takes more than its machine has is killed and tried again elsewhere. Unit: bytes."""
+    """Memory; a loop that takes more than its machine has is killed and tried again elsewhere. Unit: bytes."""
 
 
 class LoopConfig(Section):
@@ -67,16 +67,16 @@ class LoopConfig(Section):
     model: Model
     """What learns."""
     train: TrainConfig | None = None
-    """What a network needs and the ideal learner has no use for."""
+    """How a network is trained; the ideal learner has no use for it."""
     sampling: SamplingConfig = SamplingConfig()
     """How S_t is drawn from M_t."""
     stages: StageConfig = StageConfig()
     """Where a stage of the collapse begins."""
     exact_every: Whole = Field(default=25, ge=1)
-    """From one exact evaluation of all expressions of depth 1 to 3 to the next: seconds for a network. In between,
-    what is asked of depth 3 is estimated, with a standard error. Unit: generations."""
+    """Interval between exact evaluations of all expressions of depth 1 to 3, which take a network seconds. In between,
+    what concerns depth 3 is estimated, with a standard error. Unit: generations."""
     keep_weights: Literal["all", "stages", "last", "none"] = "stages"
-    """Which M_t are kept: `stages` the first of each collapse stage and the last, which is what registering needs."""
+    """Which M_t are kept; `stages` keeps the first of each collapse stage and the last, as registering needs."""
     resources: ResourceConfig = ResourceConfig()
     """What a cluster sets aside for the loop; it changes no result."""
 
@@ -161,7 +161,7 @@ class LoopConfig(Section):
         return self
 
     def pinned(self) -> "LoopConfig":
-        """With the revisions of models that are folders, as they are now."""
+        """The same with the revisions of models that are folders, as the folders are now."""
         pins: dict[str, Any] = {}
         if isinstance(self.model, PretrainedModelConfig):
             pins["model"] = {"revision": self.model.named.pinned}
@@ -176,7 +176,7 @@ class LoopConfig(Section):
 
     @property
     def label(self) -> str:
-        """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among its like."""
+        """Cycle, proportion, temperature and seed, and what is out of the ordinary: its name among similar loops."""
         parts = [self.curation.label] if self.curation.steps else []
         for section in (self.model, self.train, self.sampling):
             for key, value in ({} if section is None else section.unusual()).items():
@@ -184,7 +184,7 @@ class LoopConfig(Section):
         return self.named("-".join(parts))
 
     def named(self, method: str) -> str:
-        """What a loop of this method is called, or of whatever is out of the ordinary; of none where that is empty."""
+        """A loop's name with this method, or whatever is out of the ordinary; with neither where `method` is empty."""
         proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
         start = f"-{self.data.variant}" if self.data.variant else ""
         method = f"-{method}" if method else ""
@@ -195,7 +195,7 @@ class LoopConfig(Section):
 
     def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
         found = super()._identified(given)
-        if not self.curation.steps:  # how much may be drawn for none decides nothing
+        if not self.curation.steps:  # how much may be drawn for no step decides nothing
             found.pop("curation", None)
         return found
 

@@ -31,13 +31,13 @@ class ModelConfig(Section):
     context_length: Whole = Field(default=256, ge=8, le=65_536)
     """Positions that the network has, the start symbol's included. Unit: tokens."""
     vocabulary_size: Annotated[Whole, Added()] = Field(default=4_096, ge=257, le=1_000_000)
-    """At most, where the language has no words of its own, as text: byte-level byte pairs are learnt of D_0, once.
-    Unit: tokens."""
+    """The most tokens, where the language has no words of its own, as text: byte-level byte pairs are learnt from D_0,
+    once. Unit: tokens."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
-    """Of every kind that the model type has, in training. Unit: share."""
+    """One rate for every kind of dropout that the model type has, in training. Unit: share."""
     num_members: Annotated[Whole, Added()] = Field(default=1, ge=1, le=1_000)
-    """M_t is the mean of the next-token distributions of so many networks, each trained on all of D_{t-1} from other
-    weights in another order. Unit: networks."""
+    """M_t is the mean of the next-token distributions of this many networks, each trained on all of D_{t-1} from other
+    weights and in another order. Unit: networks."""
     options: dict[str, bool | int | float | str] = Field(default={})
     """Further fields of this model type's transformers configuration, e.g. activation_function; {} for none."""
 
@@ -49,27 +49,27 @@ class ModelConfig(Section):
 
 
 class PretrainedModelConfig(Section):
-    """A causal LM that is there already. Every generation is fine-tuned from it, or from the one before
+    """A causal LM that exists already. Every generation is fine-tuned from it, or from the generation before
     (train.start=previous). Its shape, its dropout and its vocabulary are its own.
     """
 
     kind: Literal["transformers"] = "transformers"
     """What learns: a network of transformers."""
     pretrained: str = Field(min_length=1)
-    """Of a model that is tuned alone: a folder of transformers with weights in safetensors and a tokenizer, or a name
-    of the hub with its revision; null for a network from scratch."""
+    """Only for a model that is fine-tuned: a folder of transformers with weights in safetensors and a tokenizer, or a
+    name of the hub with its revision; null for a network from scratch."""
     revision: str | None = None
-    """Of a name of the hub the commit, 40 hexadecimal digits. Of a folder a digest of what is in it, which a loop takes
-    when it begins; given, it is checked."""
+    """For a name of the hub, the commit: 40 hexadecimal digits. For a folder, a digest of what is in it, which a loop
+    takes when it begins; if given, it is checked."""
     context_length: Whole | None = Field(default=None, ge=8, le=1_000_000)
-    """What of its positions is used, the start symbol's included; null for all of them. Unit: tokens."""
+    """How many of its positions are used, the start symbol's included; null for all of them. Unit: tokens."""
     lora_rank: Whole | None = Field(default=None, ge=1, le=4_096)
-    """When given, weights stay as they are but for a product of two matrices of this rank beside each linear layer
-    (LoRA), added to them when trained; null to train all weights. Unit: features."""
+    """When given, weights stay as they are, and what is trained is a product of two matrices of this rank beside each
+    linear layer (LoRA), added to them afterwards; null to train all weights. Unit: features."""
     lora_alpha: Whole = Field(default=16, ge=1, le=65_536)
-    """That product counts lora_alpha / lora_rank times. Unit: factor."""
+    """That product is scaled by lora_alpha / lora_rank. Unit: factor."""
     num_members: Whole = Field(default=1, ge=1, le=1_000)
-    """M_t is the mean of the next-token distributions of so many networks. Unit: networks."""
+    """M_t is the mean of the next-token distributions of this many networks. Unit: networks."""
 
     @property
     def named(self) -> NamedModel:
@@ -81,7 +81,7 @@ class PretrainedModelConfig(Section):
         return self
 
     def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
-        """By what it is, wherever it lies."""
+        """Names the model by what it is, wherever it lies."""
         given = super()._identified(given)
         del given["pretrained"]
         return given | {"revision": self.named.pinned}
@@ -96,12 +96,12 @@ class SamplingConfig(Section):
     """Tokens less probable than this times the most probable one are not drawn; 0 cuts nothing (arXiv 2407.01082).
     Unit: ratio."""
     max_new_tokens: Whole = Field(default=200, ge=1, le=1_000)
-    """Where a text is cut off that has not ended. Unit: tokens."""
+    """The length at which a text that has not ended is cut off. Unit: tokens."""
     prompt_tokens: Annotated[Whole, Added()] = Field(default=0, ge=0, le=4_096)
-    """S_t goes on with so many first tokens of m real examples, which are neither trained on nor held out otherwise, or
-    with half of a short one; 0 begins every text anew. Unit: words and punctuation marks."""
+    """S_t continues m real examples, which are neither trained on nor held out otherwise, after this many first tokens,
+    or after half of a short one; 0 begins every text anew. Unit: words and punctuation marks."""
     batch_size: Whole = Field(default=4_096, ge=1)
-    """What is sampled at once, which bounds the memory of the key-value cache. Unit: texts."""
+    """How many texts are sampled at once, which bounds the memory of the key-value cache. Unit: texts."""
 
 
 def _model_kind(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A model of transformers that is there already, and by which digits it is known: a loop must not take another."""
+"""A model of transformers that exists already, and the digits that it is known by: a loop must not take another."""
 
 import hashlib
 import re
@@ -13,10 +13,10 @@ class NamedModel(NamedTuple):
     """A folder, or a name of the hub at a commit."""
 
     field: str
-    """Of the configuration, that names it."""
+    """The field of the configuration that names it."""
     name: str
     revision: str | None
-    """Of a folder the digest of what is in it, or None for what is in it now; of a name of the hub the commit."""
+    """For a folder, the digest of what is in it, or None for what is in it now; for a name of the hub, the commit."""
 
     def __str__(self) -> str:
         return f"{self.field} {self.name!r}"
@@ -27,16 +27,16 @@ class NamedModel(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Of one that is local."""
+        """Where a local model lies."""
         return Path(self.name).expanduser()
 
     @property
     def pinned(self) -> str:
-        """The revision, of a folder by what it holds now where none is given."""
+        """The revision; for a folder that has none given, the digest of what it holds now."""
         return self.content() if self.revision is None else self.revision
 
     def require_commit(self, field: str) -> None:
-        """Raises ValueError where a name of the hub has none; `field` is the one that has it."""
+        """Raise ValueError where a name of the hub has no commit; `field` is the one that gives it."""
         if not self.is_local and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
             raise ValueError(f"no folder {self.name!r}; a name of the hub needs {field}, its commit in 40 digits")
 

@@ -17,7 +17,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     def changed(self, **values: Any) -> Self:
-        """With other values, validated anew; those of a section that is given as a mapping change that section."""
+        """The same with other values, validated anew; a mapping given for a section changes that section."""
         given = self.model_dump()
         for key, value in values.items():
             inner = value.model_dump() if isinstance(value, BaseModel) else value
@@ -37,7 +37,7 @@ class Section(BaseModel):
         return self._identified(self.model_dump(mode="json"))
 
     def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
-        """What is left of all that is `given`."""
+        """What the identity keeps of all that is `given`."""
         added = _added(type(self))
         for name, value in self:
             if name in added and value == added[name]:
@@ -62,14 +62,14 @@ RENAMED = {"initialisation": "truth_label", "initialisations": "truth_labels"}
 
 
 def with_new_names(value: Any) -> Any:
-    """A section that may still have old names, which are read with a note."""
+    """A section with any old names in it replaced, each with a warning."""
     old = [key for key in value if key in RENAMED] if isinstance(value, dict) else []
     for key in old:
         warnings.warn(f"{key} is called {RENAMED[key]} since 0.2.0", FutureWarning, stacklevel=2)
     return {RENAMED.get(key, key): inner for key, inner in value.items()} if old else value
 
 
-# Strict: `true` is no number, and 1.0 no whole one
+# Strict: `true` is not a number, and 1.0 not a whole one
 Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict()]
 Proportion = Annotated[Number, Field(ge=0, le=1)]

@@ -13,75 +13,75 @@ class TrainConfig(Section):
     num_steps: Whole = Field(ge=1)
     """Length of the training of each generation, at most. Unit: optimizer steps."""
     batch_size: Whole = Field(ge=1)
-    """What is computed at once, drawn at random, and what a step sees unless it accumulates. num_steps x batch_size / m
-    are the epochs, a tenth less validation. Unit: expressions."""
+    """How much is computed at once, drawn at random, and how much a step sees unless it accumulates. The epochs are
+    num_steps x batch_size / m, with m a tenth less for validation. Unit: expressions."""
     accumulate: Annotated[Whole, Added()] = Field(default=1, ge=1, le=100_000)
-    """How many batches a step sums the gradients of: one batch of so many times batch_size, in the memory of one.
-    Unit: batches."""
+    """How many batches a step sums the gradients of: in effect one batch of that many times batch_size, in the
+    memory of one. Unit: batches."""
     batching: Literal["packed", "padded"] = "packed"
-    """Whether a batch is one row of its tokens, or, the plain way, which works for any causal LM, a row for each
+    """Whether a batch is one row of all its tokens or, the plain way, which works for any causal LM, has a row for each
     expression, padded to the longest."""
     learning_rate: Number = Field(gt=0, le=1)
     """Peak of AdamW's learning rate. Unit: per optimizer step."""
     muon_learning_rate: Number | None = Field(default=None, gt=0, le=1)
-    """When given, the weight matrices of the blocks are Muon's with this peak learning rate, and only the rest AdamW's.
+    """When given, Muon trains the weight matrices of the blocks, with this peak learning rate, and AdamW only the rest.
     Unit: per optimizer step."""
     final_learning_rate_ratio: Number = Field(default=0.1, ge=0, le=1)
-    """What the cosine ends at, over the peak. Unit: ratio."""
+    """Where the cosine ends, over the peak. Unit: ratio."""
     num_warmup_steps: Whole = Field(default=50, ge=0)
     """Steps in which the learning rate rises to its peak. Unit: optimizer steps."""
     weight_decay: Number = Field(default=0.1, ge=0)
-    """Decoupled, of matrices only: each step takes this times the learning rate off a weight. Unit: factor."""
+    """Decoupled, for matrices only: each step shrinks a weight by this times the learning rate. Unit: factor."""
     adam_beta1: Number = Field(default=0.9, ge=0, lt=1)
-    """What AdamW's running mean of the gradient keeps of itself in a step. Unit: factor."""
+    """How much of itself AdamW's running mean of the gradient keeps in a step. Unit: factor."""
     adam_beta2: Number = Field(default=0.99, ge=0, lt=1)
-    """What AdamW's running mean of the squared gradient keeps of itself in a step. Unit: factor."""
+    """How much of itself AdamW's running mean of the squared gradient keeps in a step. Unit: factor."""
     gradient_clip: Number = Field(default=1.0, gt=0)
     """Longer gradients are scaled down to this. Unit: L2 norm over all weights."""
     validation_fraction: Number = Field(default=0.1, gt=0, lt=1)
-    """What is held back of a training set to choose the weights by. Unit: share."""
+    """The part of a training set that is held back to choose the weights by. Unit: share."""
     max_validation_examples: Whole | None = Field(default=None, ge=1)
-    """What exceeds this of an expanding dataset is trained on; null for no limit. Unit: expressions."""
+    """At most this much of an expanding dataset is held back; null for no limit. Unit: expressions."""
     validate_every: Whole = Field(ge=1)
-    """From one validation to the next. Unit: optimizer steps."""
+    """Interval between validations. Unit: optimizer steps."""
     stop_gap_nats: Number = Field(default=0.0, ge=0)
-    """Training ends before its steps once the validation loss is so close to the entropy of the validation set,
-    which no model can go below; 0 for never. Unit: nats per expression."""
+    """Training ends early once the validation loss is this close to the entropy of the validation set, below which no
+    model can go; 0 for never. Unit: nats per expression."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """What it is trained on; `auto` takes a GPU where there is one."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Of the arithmetic in training, as Lightning names it."""
+    """Precision of the arithmetic in training, as Lightning names it."""
     devices: Annotated[Whole, Added()] = Field(default=1, ge=1, le=64)
-    """What one model is trained and sampled on, each device by a process of its own, batch_size divided among them.
-    Another number rounds sums differently, and draws other texts. Unit: devices."""
+    """How many devices one model is trained and sampled on, each by a process of its own, with batch_size divided among
+    them. Another number rounds sums differently, and draws other texts. Unit: devices."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """Lightning's: `ddp`, which is `auto` on several devices, has all of the model on each; `fsdp` shares out the
+    """Lightning's: `ddp`, which `auto` means on several devices, has the whole model on each; `fsdp` shares out the
     weights, their gradients and the optimizer's state while training."""
     compile: bool = False
     """Whether torch.compile builds kernels for the network first."""
     num_threads: Whole = Field(default=1, ge=1, le=1024)
-    """Of torch. Part of what a loop is: another number may round sums differently. Unit: threads."""
+    """How many torch uses. Part of what a loop is: another number may round sums differently. Unit: threads."""
     targets: Annotated[Literal["tokens", "soft"], Added()] = "tokens"
-    """What a text that a model wrote teaches: its tokens, or, softly, how probable earlier models find every token in
-    their place. Original and fresh texts teach their tokens."""
+    """What a text that a model wrote teaches: its tokens or, if soft, at each of them how probable earlier models find
+    every token. Original and fresh texts teach their tokens."""
     num_teachers: Annotated[Whole | None, Added()] = Field(default=1, ge=1)
-    """Soft targets are the mean of so many of the latest models, M_t first; null for all since M_1. Unit: models."""
+    """Soft targets are the mean of this many of the latest models, M_t first; null for all since M_1. Unit: models."""
     teaching: Annotated[Literal["mean", "drawn"], Added()] = "mean"
-    """Whether a text is taught by the mean of its teachers, or by one of them that is drawn for it: the same in
+    """Whether a text is taught by the mean of its teachers, or by one of them, drawn for that text: the same in
     expectation, at the cost of one teacher, however many there are."""
     soft_top_k: Annotated[Whole | None, Added()] = Field(default=None, ge=1)
-    """Soft targets tell so many of the likeliest tokens apart and take the others together, cutting none; null for all,
-    which a vocabulary of more than 4,096 is too large for. Unit: tokens."""
+    """Soft targets tell this many of the likeliest tokens apart and take the others together, cutting none; null for
+    all, for which a vocabulary of more than 4,096 is too large. Unit: tokens."""
     loss_temperature: Annotated[Temperature, Added()] = 1.0
     """What logits are divided by in the loss, a teacher's too. At the sampling temperature, what is sampled is what was
-    fitted, and no generation sharpens the last. Unit: ratio."""
+    fitted, and no generation sharpens the one before. Unit: ratio."""
     start: Annotated[Literal["scratch", "previous"], Added()] = "scratch"
     """Where the weights of M_{t+1} start: at random, or at those of M_t."""
     num_tuning_steps: Annotated[Whole | None, Added()] = Field(default=None, ge=1)
     """Length of a training that starts at the weights of M_t; null for num_steps. Unit: optimizer steps."""
     extrapolation: Annotated[Number, Added()] = Field(default=0.0, ge=0, le=10)
-    """How far M_{t+1} goes from M_t away from where training took it, over that way (Neon, arXiv 2510.03597); its
-    validation loss is that of the training. Unit: ratio."""
+    """How far M_{t+1} goes from M_t in the direction opposite to training, over how far training went (Neon, arXiv
+    2510.03597); its validation loss is that of the training. Unit: ratio."""
 
     @model_validator(mode="after")
     def _precision_suits_optimizer(self) -> Self:
@@ -112,12 +112,12 @@ class TrainConfig(Section):
         return self
 
     def of_first(self) -> "TrainConfig":
-        """What acts on M_1, which has no earlier model to learn from."""
+        """The same with only what acts on M_1, which has no earlier model to learn from."""
         fields = ("targets", "num_teachers", "teaching", "soft_top_k", "start", "num_tuning_steps", "extrapolation")
         return self.changed(**{name: type(self).model_fields[name].default for name in fields})
 
     def num_steps_of(self, generation: int) -> int:
-        """Optimizer steps of each network of M_t: there is no model yet that M_1 could start at."""
+        """Optimizer steps of each network of M_t; M_1 has no earlier model to start at, hence no tuning steps."""
         return self.num_steps if generation == 1 or self.num_tuning_steps is None else self.num_tuning_steps
 
     @property

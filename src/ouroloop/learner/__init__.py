@@ -32,7 +32,7 @@ def reader_of(config: LoopConfig, learner: Learner) -> Reader | None:
     """The model that MAUVE asks for features, on the device that the learner computes on; None where none is asked.
 
     Raises:
-        ConfigError: it, or the library, is not to be had.
+        ConfigError: it, or the library, is not available.
     """
     if config.data.feature_model is None:
         return None
@@ -45,7 +45,7 @@ def reader_of(config: LoopConfig, learner: Learner) -> Reader | None:
 
 
 def require_runnable(config: LoopConfig) -> Learner:
-    """The learner, after everything that can be known before anything is recorded, and without D_0.
+    """The learner, after checking everything that can be known before anything is recorded, and without D_0.
 
     Raises:
         ConfigError: it cannot learn, be sampled or be measured as configured.

@@ -1,4 +1,4 @@
-"""What a learner is: the loop, the registry and the report know one by these protocols and by nothing else."""
+"""What a learner is: the loop, the registry and the report know one only by these protocols."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Samples(NamedTuple):
 
     texts: list[str]
     log_probs: list[float]
-    """Of each text, in nats, under the distribution that it was drawn from."""
+    """Log-probability of each text, in nats, under the distribution that it was drawn from."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Fitted(Protocol):
         """None where there was nothing to train."""
 
     def sample(self, count: int, rng: np.random.Generator) -> Samples:
-        """So many independent texts; `rng` makes every draw."""
+        """`count` independent texts; `rng` makes every draw."""
 
     def log_prob(self, texts: Sequence[str], temperatures: Sequence[float]) -> Array:
-        """In nats, [temperature, text]; -inf for what it never writes."""
+        """Log-probabilities in nats, [temperature, text]; -inf for what it never writes."""
 
     def probabilities(self) -> Mapping[str, float] | None:
         """The whole distribution that it samples from, where that is a list of texts; else None."""
@@ -57,7 +57,7 @@ class Fitted(Protocol):
         """How many tokens it predicts of each text, `<eos>` counted: what `log_prob` sums over."""
 
     def save(self, folder: Path) -> None:
-        """As files from which `Learner.load` makes the same model."""
+        """Write files from which `Learner.load` makes the same model."""
 
 
 @runtime_checkable
@@ -65,13 +65,13 @@ class Continuing(Protocol):
     """A fitted model that can go on with a text that somebody began."""
 
     def continued(self, beginnings: Sequence[str], rng: np.random.Generator) -> Samples:
-        """A text for each, in their order, with its beginning; its log-probability is that of the rest, given it."""
+        """A text for each beginning, in order, including it; the log-probability is that of the rest, given it."""
 
 
 class Learner(Protocol):
     @property
     def device(self) -> str:
-        """The kind that it computes on and that may round otherwise than another: cpu, or a GPU's name."""
+        """The kind of device that it computes on, as another kind may round differently: cpu, or a GPU's name."""
 
     @property
     def description(self) -> str:
@@ -86,17 +86,17 @@ class Learner(Protocol):
         """How many of the latest models `fit` makes use of; None for all of them, 0 for most learners."""
 
     def prepared(self, original: Sequence[str]) -> "Learner":
-        """The same for a loop that starts from these texts, D_0, whatever it is that it takes from them.
+        """The same learner for a loop that starts from these texts, D_0, with whatever it takes from them.
 
         Raises:
             ConfigError: it cannot learn them.
         """
 
     def num_lost(self, texts: Sequence[str]) -> int | None:
-        """How many of these its own tokens do not give back as they were; None where it has none of its own."""
+        """How many of these texts its own tokens do not reproduce exactly; None where it has no tokens of its own."""
 
     def check(self) -> None:
-        """Everything that can be known before anything is recorded, and without D_0.
+        """Check everything that can be known before anything is recorded, and without D_0.
 
         Raises:
             ConfigError: it cannot learn or be sampled as configured.
@@ -111,11 +111,11 @@ class Learner(Protocol):
     ) -> Fitted:
         """M_t from D_{t-1} and the latest `num_previous` of M_1 .. M_{t-1}, or fewer where there are fewer.
 
-        The same dataset, streams and models, the same model, bit for bit on one machine.
+        The same dataset, streams and models give the same model, bit for bit on one machine.
 
         Raises:
             FloatingPointError: it diverged.
         """
 
     def load(self, folder: Path) -> Fitted:
-        """What `save` left, which teaches as what was saved does, bit for bit."""
+        """The model that `save` wrote, which teaches as the one that was saved does, bit for bit."""

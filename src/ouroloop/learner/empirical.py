@@ -1,8 +1,8 @@
 """The ideal learner: M_t is its training set, resampled. Drift and sharpening without any network.
 
 At temperature T a text that occurs c times in D_{t-1} is sampled with probability c^(1/T) / Σ c^(1/T), as a
-network that had learned the counts perfectly would at that temperature if it chose whole texts. What a real
-model loses more slowly or faster than this is what learning adds: it generalises, and it errs.
+network that had learned the counts perfectly would at that temperature if it chose whole texts. Where a real
+model loses more slowly or faster than this, the difference is what learning adds: it generalises, and it errs.
 """
 
 import json
@@ -22,7 +22,7 @@ from ouroloop.testbed.base import Array
 @dataclass(frozen=True)
 class EmpiricalModel:
     counts: Mapping[str, int]
-    """Of each distinct text of the training set, in the order in which they first occur."""
+    """How often each distinct text is in the training set, in the order in which they first occur."""
     temperature: float
 
     training = None
@@ -42,11 +42,11 @@ class EmpiricalModel:
 
     def log_prob(self, texts: Sequence[str], temperatures: Sequence[float]) -> Array:
         at_each = [self._at(temperature) for temperature in temperatures]
-        with np.errstate(divide="ignore"):  # log 0 is what a text has that it never writes
+        with np.errstate(divide="ignore"):  # a text that it never writes has log 0
             return np.log([[found.get(text, 0.0) for text in texts] for found in at_each])
 
     def num_tokens(self, texts: Sequence[str]) -> Array:
-        """It chooses whole texts."""
+        """One for each text, since it chooses whole texts."""
         return np.ones(len(texts))
 
     def save(self, folder: Path) -> None:
@@ -66,7 +66,7 @@ class EmpiricalLearner:
         return self
 
     def num_lost(self, texts: Sequence[str]) -> None:
-        """It copies whole texts."""
+        """None, since it copies whole texts."""
 
     def check(self) -> None: ...
 

@@ -4,9 +4,9 @@
     dataset      texts with the provenance of each
     cycle        which examples form the next training set
     metrics      diversity, distinct texts, stages
-    statistics   intervals in bounds, medians of what has not happened yet
+    statistics   intervals within bounds, medians of what has not happened yet
     curation/    which texts the next model learns from
-    likeness     how like real texts others are, by another model's features
+    likeness     how like real texts other texts are, by another model's features
     divergence   how far a model's distribution is from the true one
 
 Knows a testbed by its protocol.

@@ -11,7 +11,7 @@ example keeps its provenance: drawn from the grammar at the start (D_0) or fresh
 sampled at t (S_t). Knows nothing about models: S_t is a list of texts.
 
 Curation may leave fewer than m texts of S_t. Then a part that asks for more than there is takes all there is,
-and D_t is so much smaller: nothing stands in for what is missing.
+and D_t is that much smaller: nothing stands in for what is missing.
 
 Source: Algorithm 1 and section 3 of arXiv 2311.16822v2; fresh_mix is the fresh-data loop of
 arXiv 2307.01850.
@@ -44,8 +44,8 @@ def num_fresh(cycle: CycleConfig, num_examples: int) -> int:
 def fresh_share(cycle: CycleConfig, num_examples: int) -> float:
     """Fresh examples / all examples that are new in a D_t, t >= 1, in [0, 1]: what the grammar is asked for.
 
-    New are the portions of F_t and S_t, so it is (m - round(λm)) / m for the cycles that draw F_t. The others
-    live on D_0, which is not fresh: theirs is 0.
+    The new ones are the portions of F_t and S_t, so the share is (m - round(λm)) / m for the cycles that draw F_t. The
+    others live on D_0, which is not fresh: theirs is 0.
     """
     return num_fresh(cycle, num_examples) / num_examples
 
@@ -61,8 +61,8 @@ def next_dataset(
 ) -> Dataset:
     """D_t from D_0 (`original`), D_{t-1} (`previous`), S_1 .. S_t (`samples`) and F_t (`fresh`).
 
-    m is the size of D_0. `fresh` holds m texts or as many as it takes, of which the cycle draws its portion; it may be
-    None when `needs_fresh_data` says so. `rng` decides which examples are drawn, nothing else.
+    m is the size of D_0. `fresh` holds m texts, or only as many as are needed, from which the cycle draws its portion;
+    it may be None where `needs_fresh_data` is False. `rng` decides which examples are drawn, nothing else.
     """
     m, newest = len(original), samples[-1]
     if cycle.kind is DataCycle.FULL_SYNTHETIC:

@@ -25,7 +25,7 @@ class Source(IntEnum):
 
 
 class DatasetError(ValueError):
-    """A dataset file that is not what was written."""
+    """A dataset file that does not hold what was written to it."""
 
 
 _PLAIN = "source\tgeneration\ttext"
@@ -62,13 +62,13 @@ class Dataset:
         )
 
     def draw(self, count: int, rng: np.random.Generator) -> "Dataset":
-        """`count` examples without replacement, in the order they had; all of them changes nothing."""
+        """`count` examples without replacement, in the order they had; drawing all of them changes nothing."""
         if count == len(self):
             return self
         return self.take(np.sort(rng.choice(len(self), size=count, replace=False)))
 
     def take(self, chosen: npt.NDArray[np.int64]) -> "Dataset":
-        """The examples at these places, in their order."""
+        """The examples at these places, in the order of the places."""
         return Dataset(tuple(self.texts[i] for i in chosen), self.sources[chosen], self.generations[chosen])
 
     @property
@@ -87,7 +87,7 @@ class Dataset:
     def to_bytes(self) -> bytes:
         """Gzipped table with a header, one example a line; equal datasets give equal bytes.
 
-        Where a text has a tab or a newline, all of them are escaped, and the header says so.
+        Where any text has a tab or a newline, all texts are escaped, and the header says so.
         """
         return gzip.compress(self._table(), compresslevel=6, mtime=0)
 

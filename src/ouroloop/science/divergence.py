@@ -1,11 +1,11 @@
 """How far a model's distribution M is from P, the true one, from log-probabilities.
 
 The central measure is coverage, the overlap Σ min(P(x), M(x)): the portion of P that M still gives its due, 1 minus
-their total variation distance. It is the mean over P of min(1, M/P), so it can be asked of each part of
-P, of a depth or of the rarest expressions: exactly where the part is enumerated, else from draws.
+their total variation distance. It is the mean over P of min(1, M/P), so it can be computed for each part of
+P, such as a depth or the rarest expressions: exactly where the part is enumerated, else from draws.
 
 M is what S_t is sampled from, at the sampling temperature. Every generation and arm of a seed scores the same
-held-out texts: differences between them are sharper than each one's error.
+held-out texts, so differences between them are sharper than each one's error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 
 from ouroloop.testbed.base import Array, Distribution, Estimate, Forms, Mask, Sample, Stratum
 
-_MANY = 10_000  # texts that are scored by themselves: with as many, a model shares their prefixes
+_MANY = 10_000  # a stratum of more texts is scored by itself: with as many, a model shares their prefixes
 
 
 class Scorer(Protocol):
@@ -27,7 +27,7 @@ class Scorer(Protocol):
 def from_scores(strata: Sequence[Stratum], log_prob: Scorer, temperature: float) -> dict[str, Estimate]:
     """Coverage of P and KL(P‖M) from the model's log-probabilities on held-out texts.
 
-    `kl_forward_t1_nats` is the model's own, at temperature 1: what sampling sharpened is not in it.
+    `kl_forward_t1_nats` is that of the model itself, at temperature 1, without the sharpening by sampling.
     """
     at_temperature, at_1 = zip(*_scores(strata, log_prob, [temperature, 1.0]), strict=True)
     measures, own = forward(strata, at_temperature), kl_forward(strata, at_1)
@@ -35,7 +35,7 @@ def from_scores(strata: Sequence[Stratum], log_prob: Scorer, temperature: float)
 
 
 def cross_entropy(log_probs: Array, num_tokens: Array) -> Estimate | None:
-    """Of M on real texts, in nats per token: -Σ log M(x) / Σ tokens of x; None where M gives one of them nothing.
+    """Cross-entropy of M on real texts, -Σ log M(x) / Σ tokens of x in nats per token; None where an M(x) is 0.
 
     It is KL(P‖M) per token up to the entropy of P, which is not known. The standard error is that of a ratio of means
     over texts.
@@ -49,7 +49,7 @@ def cross_entropy(log_probs: Array, num_tokens: Array) -> Estimate | None:
 
 
 def _scores(strata: Sequence[Stratum], log_prob: Scorer, temperatures: Sequence[float]) -> list[Array]:
-    """[temperature, text] for each stratum; all small ones are scored together."""
+    """Log-probabilities [temperature, text] for each stratum; all small ones are scored together."""
     small = [stratum.texts for stratum in strata if len(stratum.texts) <= _MANY]
     together = log_prob([text for texts in small for text in texts], temperatures)
     of_small = iter(np.split(together, np.cumsum([len(texts) for texts in small])[:-1], axis=1))
@@ -128,7 +128,7 @@ def _plain_mean(values: Array) -> Estimate:
 def from_probabilities(
     distribution: Distribution, probabilities: Mapping[str, float], judged: Sample
 ) -> dict[str, Estimate]:
-    """The same measures, exact, of an M that is a list of texts with probabilities, which `judged` has judged."""
+    """The same measures, exact, of an M that is a list of texts with probabilities; `judged` has their judgements."""
     probabilities = {text: p for text, p in probabilities.items() if p > 0}
     on = [text for text in probabilities if distribution.supports(judged.judgements[text])]
     log_m = np.log(np.array([probabilities[text] for text in on]))
@@ -138,10 +138,10 @@ def from_probabilities(
 
 
 def of_original(distribution: Distribution, num_examples: int) -> dict[str, Estimate]:
-    """The same measures, in closed form, of the distribution that a D_0 of so many comes from.
+    """The same measures, in closed form, of the distribution that a D_0 of `num_examples` comes from.
 
-    What of a model's distance from P is D_0's; and what P itself gives: `grammar_entropy_nats`, and
-    `grammar_num_unique`, the distinct texts to expect among so many independent draws.
+    They say how much of a model's distance from P is due to D_0. Beside them is what P itself gives:
+    `grammar_entropy_nats`, and `grammar_num_unique`, the distinct texts to expect among that many independent draws.
     """
     forms, log_q = distribution.forms, distribution.original_log_probabilities(num_examples)
     return _exact(distribution, forms, log_q) | {
@@ -152,7 +152,7 @@ def of_original(distribution: Distribution, num_examples: int) -> dict[str, Esti
 
 
 def _exact(distribution: Distribution, forms: Forms, log_m: Array) -> dict[str, Estimate]:
-    """From M's log-probability of one text of each form; what M gives elsewhere lies off the support."""
+    """The measures from M's log-probability of one text of each form; what M gives elsewhere lies off the support."""
     everything = distribution.forms
     p, m = forms.num * np.exp(forms.log_p), forms.num * np.exp(log_m)
     all_p = everything.num * np.exp(everything.log_p)

@@ -2,7 +2,7 @@
 
 A measure of nothing raises; a quantity that cannot be computed is absent from the result. Standard
 errors cover the finite number of samples from one model, not retraining: for that, compare seeds.
-Work is done by distinct text, weighted by how often it was sampled.
+Work is done once per distinct text, weighted by how often it was sampled.
 """
 
 import os
@@ -41,7 +41,7 @@ class CollapseStage(StrEnum):
 
 
 def stage_basis(measure: str, metrics: Mapping[str, float], first: Mapping[str, float]) -> float | None:
-    """What a generation's stage rests on: retention as it is, any other measure over that of M_1, the `first` one."""
+    """What a generation's stage rests on: retention as it is, any other measure over its value for M_1, in `first`."""
     value = metrics.get(measure)
     if measure == RETENTION or value is None:
         return value
@@ -49,7 +49,7 @@ def stage_basis(measure: str, metrics: Mapping[str, float], first: Mapping[str, 
 
 
 def stage_of(kept: float, thresholds: StageConfig) -> CollapseStage:
-    """The stage of what is kept, r, by thresholds that are stored with every label."""
+    """The stage of r, what is kept, by thresholds that are stored with every label."""
     if kept >= thresholds.healthy:
         return CollapseStage.HEALTHY
     if kept >= thresholds.onset:
@@ -58,7 +58,7 @@ def stage_of(kept: float, thresholds: StageConfig) -> CollapseStage:
 
 
 def stages_of(values: Mapping[int, float], thresholds: StageConfig) -> list[CollapseStage | None]:
-    """Of generations 1, 2, ... by the measure that stages rest on, to the last that has it; None where it is absent."""
+    """Stages of generations 1, 2, ... to the last that has the measure they rest on; None where it is absent."""
     key = thresholds.measure
     kept = {t: stage_basis(key, {key: value}, {key: values.get(1, 0.0)}) for t, value in values.items()}
     last = max((t for t, r in kept.items() if r is not None), default=0)
@@ -69,7 +69,7 @@ def entered(stages: Sequence[str | None]) -> dict[str, int]:
     """The generation at which each stage was entered, from the stages of generations 1, 2, ...
 
     A stage below healthy rests on two generations: the first that is in it, and the next, which is no better. One
-    generation alone may be noise, and so the last one enters nothing. A stage that was jumped over is not entered.
+    generation alone may be noise, so the last one enters no stage. A stage that was jumped over is not entered.
     """
     order = [str(stage) for stage in CollapseStage]
     found: dict[str, int] = {}
@@ -94,7 +94,7 @@ def half_life(retention: Mapping[int, float]) -> int | None:
 
 @lru_cache(maxsize=2)  # that of D_0 is asked for in every generation
 def diversity(sample: Sample) -> Estimate:
-    """Of all texts, or of as many as the testbed compares."""
+    """Diversity of all texts, or of as many as the testbed compares."""
     most, counts = sample.testbed.max_compared, sample.counts
     if most is not None and sample.size > most:
         counts = Counter(sample.spread[:most])
@@ -110,21 +110,21 @@ def diversity_levenshtein(tokens: Mapping[str, Sequence[str]], counts: Mapping[s
 
         4·var(mean distance of one text to the others)/n + 2·var(distance of a pair)/(n(n - 1))
 
-    the second of which is what is left where every text is as far from the others as any: two texts at 50:50.
-    It is 0 for one text alone, which shows no variation to estimate one from.
+    the second of which is all that is left where every text is equally far from the others, as two texts at 50:50 are.
+    The error is 0 for one distinct text alone, which shows no variation to estimate it from.
 
     Source: arXiv 2311.16822v2, section 3.2; exact pairs and the error are ours.
 
     Raises:
-        ValueError: fewer than two texts have no pair.
+        ValueError: there are fewer than two texts, hence no pair.
     """
     n = sum(counts.values())
     if n < 2:
         raise ValueError(f"{n} text has no pair to measure a distance on")
-    # Shorter texts are the rows: up to 64 tokens a row fits one machine word and is compared many at a time
+    # Shorter texts are the rows: a row of up to 64 tokens fits one machine word, and many are compared at a time
     words, weights = _by_length(tokens, counts)
-    to_others, squares = np.zeros(len(words)), 0.0  # of each distinct text, summed over all sampled ones; of all pairs
-    block = max(1, min(_PAIRS_PER_BLOCK // len(words), len(words) // 8))  # an eighth: little below the diagonal
+    to_others, squares = np.zeros(len(words)), 0.0  # by distinct text, summed over all sampled ones; over all pairs
+    block = max(1, min(_PAIRS_PER_BLOCK // len(words), len(words) // 8))  # an eighth: little is computed twice
     for start in range(0, len(words), block):
         stop = min(start + block, len(words))
         distances = cdist(
@@ -192,8 +192,8 @@ def measure_training_set(sample: Sample, training_set: Dataset) -> dict[str, Est
 def control(original: Sample) -> dict[str, Estimate]:
     """Every measure of one half of D_0 beside the other, under `control_<key>`: how far two real samples are apart.
 
-    Where P is not known this is what a model's distance from D_0 is compared with. Nothing is said of less than four
-    texts, nor of what only counts them.
+    Where P is not known this is what a model's distance from D_0 is compared with. There is none for fewer than four
+    texts, nor for measures that only count texts.
     """
     if original.size < 4:
         return {}

@@ -36,5 +36,5 @@ class Streams(NamedTuple):
         return stream(self.seed, name, self.generation)
 
     def torch(self, name: str) -> int:
-        """A seed."""
+        """A seed for torch."""
         return torch_seed(self.seed, name, self.generation)

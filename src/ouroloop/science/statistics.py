@@ -1,7 +1,7 @@
 """What a few seeds can say: means with intervals that stay in the range of what is measured, and times to an event.
 
-Everything is a function of numbers. An interval is at 95 %, two-sided, over seeds: how another set of seeds would turn
-out. The errors of one loop's finite sample are `<key>_stderr`, and enter only `crossing`.
+Everything is a function of numbers. An interval is at 95 %, two-sided, over seeds: it is about how another set of
+seeds would turn out. The errors of one loop's finite sample are `<key>_stderr`, and enter only `crossing`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,17 +31,17 @@ class Interval(NamedTuple):
 def interval(values: Sequence[float], bounds: Bounds = UNBOUNDED) -> Interval:
     """Mean of at least one value, and Student's t interval on the scale on which the mean has no bounds.
 
-    That scale is the logit of its place between two finite bounds, the logarithm of its distance from one, and the
-    value itself where there is none; the standard error is carried over by the delta method:
+    With two finite bounds, that scale is the logit of the mean's place between them; with one, the logarithm of its
+    distance from it; with none, the value itself. The standard error is carried over by the delta method:
 
         logit(x) ± t(n - 1)·s/√n / (x·(1 - x)),   x the mean's place in [0, 1]
 
     So the interval lies inside the bounds and holds the mean; nothing is cut off. It is what surveys use for small
-    proportions (Korn and Graubard, Survey Methodology 24, 1998; svyciprop(method = "logit") in R). By simulation with
+    proportions (Korn and Graubard, Survey Methodology 24, 1998; svyciprop(method = "logit") in R). In simulations with
     three seeds (tests/science/test_statistics.py) it covers 95 % for shares from U-shaped to one-sided, where the plain
     t interval falls to 89 %, and 81 against 65 % for loops of which only a few have begun to collapse.
 
-    No limits for one value, nor for several equal ones: no spread was seen, which is not the same as none.
+    There are no limits for one value, nor for several equal ones: no spread was seen, which is not the same as none.
     """
     n, mean = len(values), float(np.mean(values))
     if n < 2 or min(values) == max(values):
@@ -60,7 +60,7 @@ def _limits(mean: float, half: float, bounds: Bounds) -> tuple[float, float]:
     if isinf(low):
         below, above = _limits(-mean, half, (-high, inf))
         return -above, -below
-    place = min(max((mean - low) / (high - low), 1e-300), 1 - 1e-12)  # numbers are dense at 0, not below 1
+    place = min(max((mean - low) / (high - low), 1e-300), 1 - 1e-12)  # floats are dense near 0, not near 1
     center, spread = log(place / (1 - place)), half / (high - low) / (place * (1 - place))
     lower, upper = (low + (high - low) * _expit(end) for end in (center - spread, center + spread))
     return min(lower, mean), max(upper, mean)
@@ -71,13 +71,13 @@ def _expit(x: float) -> float:
 
 
 class Survival(NamedTuple):
-    """Of loops that may not have come to the event: when it happens."""
+    """When an event happens, judged by loops that may not have come to it."""
 
     median: int | None
     """The first time by which half of the loops have had it (Kaplan and Meier); None where fewer had."""
     median_low: int | None
     median_high: int | None
-    """Its exact 95 % interval from order statistics, an end None where there is none: below six loops there is none."""
+    """Its exact 95 % interval from order statistics; an end is None where there is none, as below six loops."""
     restricted_mean: Interval
     """Mean time without the event, up to `horizon`: the area under Kaplan and Meier's curve."""
     horizon: int
@@ -85,12 +85,12 @@ class Survival(NamedTuple):
 
 
 def survival(times: Sequence[int | None], reached: Sequence[int]) -> Survival:
-    """When the event happens, from the time of each loop's event, None where it had not come by the time it reached.
+    """When the event happens, from each loop's time of it, None where it had not come by the time the loop reached.
 
-    A loop that ended without the event is censored, not left out: to leave it out would make the event come too soon.
-    It must have ended by chance, not for what it measured. The median needs no assumption. Where no loop was censored
-    before the horizon the restricted mean is one of min(time, horizon), with the interval of such a mean; else few
-    loops do not say how it varies, and it has none. It lies between 0 and the horizon.
+    A loop that ended without the event is censored, not left out: to leave it out would make the event seem to come too
+    soon. The reason must be chance, not what it measured. The median needs no assumption. Where no loop was censored
+    before the horizon, the restricted mean is the mean of min(time, horizon), with the interval of such a mean;
+    otherwise it has no interval, since few loops do not say how it varies. It lies between 0 and the horizon.
 
     Raises:
         ValueError: there is no loop.
@@ -112,9 +112,9 @@ def _some_left_early(followed: Sequence[tuple[int, bool]], horizon: int) -> bool
 
 
 def kaplan_meier(followed: Sequence[tuple[int, bool]]) -> dict[int, Fraction]:
-    """By the time of each event, the share without it after that time; `followed` are (time, whether it came).
+    """Time of each event -> the share without it after that time; `followed` has (time, whether it came).
 
-    Exact: a product of floats for one half is often a little more.
+    Fractions, because a product of floats that should be one half is often a little more.
     """
     left, curve = Fraction(1), {}
     for time in sorted({time for time, event in followed if event}):
@@ -132,7 +132,7 @@ def _area(curve: Mapping[int, Fraction], horizon: int) -> float:
 
 
 def _median_limits(followed: Sequence[tuple[int, bool]], horizon: int) -> tuple[int | None, int | None]:
-    """The k-th event from either end, with the largest k that misses the median at most 2.5 % of the time each."""
+    """The k-th event from either end, k the largest for which each end misses the median at most 2.5 % of the time."""
     n = len(followed)
     missing, k = 0.5**n, 0
     while missing <= (1 - LEVEL) / 2:
@@ -155,9 +155,9 @@ def crossing(
     """The first time after `reference` at which a measure is beyond `factor` times what it was there; None for never.
 
     Beyond is below for a factor under 1, and above for one over 1. With standard errors it is the first time at which
-    a band says so that holds at all times at once: Bonferroni's at 95 %, over as many looks as there are times, with
-    the error of the reference in it. Of a measure that has errors, a time without one is exact, and its error 0. A
-    measure without any is a point estimate, and the second result is False.
+    a band that holds at all times at once says so: Bonferroni's at 95 %, over as many looks as there are times, with
+    the error of the reference in it. Where a measure has errors, a time without one is exact, with error 0. A measure
+    without any errors gives a point estimate, and the second result is False.
     """
     if reference not in values:
         return None, False

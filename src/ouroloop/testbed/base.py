@@ -1,7 +1,7 @@
 """What a testbed is: where the texts come from, how each one is judged, and what is known of their distribution.
 
-The loop, the learners, the record and the report know a testbed by these protocols and by nothing else. Words and
-verdicts of one language are in its own package.
+The loop, the learners, the record and the report know a testbed only by these protocols. The words and verdicts of a
+language are in its own package.
 """
 
 from collections import Counter
@@ -35,45 +35,45 @@ class Tokenizer(Protocol):
 
     @property
     def start_id(self) -> int:
-        """Of the symbol that a sequence starts with; in many vocabularies it is `<eos>` too."""
+        """Id of the symbol that a sequence starts with; in many vocabularies that is `<eos>` too."""
 
     @property
     def eos_id(self) -> int:
-        """Of `<eos>`, which ends a sequence and pads it."""
+        """Id of `<eos>`, which ends a sequence and pads it."""
 
     @property
     def size(self) -> int:
-        """Of the vocabulary, `<eos>` counted."""
+        """Size of the vocabulary, `<eos>` included."""
 
     def encode(self, text: str) -> list[int]:
-        """Start, text, `<eos>`: what a model is trained on. Raises KeyError on what it cannot spell."""
+        """Ids of start, text and `<eos>`: what a model is trained on. Raises KeyError on what it cannot spell."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of these ids, none of them `<eos>`."""
+        """The text of these ids, none of which is `<eos>`."""
 
     def build(self, context_length: int, continues: bool = False) -> "PreTrainedTokenizerFast":
-        """The same mapping for transformers; one that `continues` decodes what follows a prompt, to be joined to it."""
+        """The same mapping for transformers. One that `continues` decodes what follows a prompt, to be joined to it."""
 
 
 class Forms(NamedTuple):
-    """Texts that are equally probable under P, together: one entry for each form."""
+    """Texts grouped by form, where those of one form are equally probable under P; one entry for each form."""
 
     num: Array
-    """Texts of this form."""
+    """How many texts have this form."""
     log_p: Array
-    """Of each one of them, in nats."""
+    """Log-probability of each of them, in nats."""
     parts: Mapping[str, Mask]
     """Which forms each coverage is about, by its metric key."""
 
 
 class Stratum(NamedTuple):
-    """Texts that stand for a part of P: all of it, or independent draws. The strata of a distribution weigh equally."""
+    """Texts that stand for a part of P: all of that part, or independent draws from it. Strata weigh equally."""
 
     texts: tuple[str, ...]
     log_p: Array
-    """Under all of P, in nats."""
+    """Log-probabilities under all of P, in nats."""
     weights: Array
-    """Sum to 1: the probability given the stratum, or 1/n for n draws."""
+    """The probability of each text given the stratum, or 1/n for n draws; they sum to 1."""
     is_exact: bool
     parts: Mapping[str, Mask]
     """Which texts each coverage is about, by its metric key."""
@@ -91,29 +91,29 @@ class Distribution(Protocol):
 
     @property
     def masses(self) -> Mapping[str, str]:
-        """Metric key -> the part of P (a key of `parts`) whose mass under M is a measure."""
+        """Metric key -> the part of P (a key of `parts`) whose mass under M it measures."""
 
     def supports(self, judgement: Any) -> bool:
         """Whether P gives the judged text a probability above 0."""
 
     def log_probabilities(self, texts: Sequence[str]) -> Array:
-        """Of texts that P supports, in nats."""
+        """Log-probabilities of texts that P supports, in nats."""
 
     def forms_of(self, texts: Sequence[str], judgements: Mapping[str, Any]) -> Forms:
         """Each of these texts, which P supports, as a form of its own."""
 
     def held_out(self, stream: Callable[[int], np.random.Generator], exact: bool) -> list[Stratum]:
-        """A stratum for each part of P, those that can be enumerated in full; `stream` gives the n-th one's draws.
+        """A stratum for each part of P, complete where it can be enumerated; `stream(n)` makes the n-th one's draws.
 
-        `exact` also enumerates what takes seconds to score. Draws are independent of D_0, hence may occur in it:
-        leaving those out would bias the divergence.
+        With `exact`, parts that take seconds to score are enumerated too. Draws are independent of D_0, hence may occur
+        in it: leaving those out would bias the divergence.
         """
 
     def expected_unique(self, num_draws: int) -> float:
-        """Distinct texts among so many independent draws, in expectation."""
+        """The expected number of distinct texts among that many independent draws."""
 
     def original_log_probabilities(self, num_examples: int) -> Array:
-        """By form, the log-probability of a text picked from an original dataset of so many."""
+        """For each form, the log-probability of a text picked from an original dataset of `num_examples`."""
 
 
 class Testbed(Protocol):
@@ -132,15 +132,15 @@ class Testbed(Protocol):
 
     @property
     def distribution(self) -> Distribution | None:
-        """None where truth has no closed form: then nothing is said of coverage and divergence."""
+        """None where P has no closed form: then nothing is said about coverage and divergence."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What `row` says of a text, and last what a text is called."""
+        """What the cells of `row` are; the last is what a text is called."""
 
     @property
     def composition(self) -> Mapping[str, str]:
-        """What every text is one of -> the measure that is its share: shares that sum to 1. Empty without verdicts."""
+        """Class -> the measure that is its share; each text is in one, so shares sum to 1. Empty without verdicts."""
 
     @property
     def headline(self) -> Mapping[str, str]:
@@ -152,61 +152,61 @@ class Testbed(Protocol):
 
     @property
     def means(self) -> Mapping[str, str]:
-        """Measure -> what it is, in words, for others: what a figure of them, a panel each, shows."""
+        """Measure -> what it is, in words, for the others: each has a panel in a figure of them."""
 
     @property
     def max_compared(self) -> int | None:
-        """So many texts are compared pair by pair, evenly chosen; all of them where it is None."""
+        """How many texts, evenly chosen, are compared pair by pair; None for all of them."""
 
     @property
     def is_finite(self) -> bool:
-        """Whether fresh data runs out: then it is asked for no more than a training set takes, and has no repeats."""
+        """Whether fresh data runs out: then no more is asked for than a training set takes, and nothing repeats."""
 
     @property
     def digest(self) -> str:
-        """Of what it draws from, where the configuration does not say that; else empty."""
+        """Digest of what it draws from, where the configuration does not determine that; else empty."""
 
     @property
     def held_out(self) -> Sequence[str]:
         """Real texts on which no generation trains, where P is not known; else none."""
 
     def prepared(self, seed: int, num_original: int, num_fresh: int, num_prompts: int = 0) -> "Testbed":
-        """The same for one loop, which will ask for so many texts in all.
+        """The same testbed for one loop, which will ask for that many texts in all.
 
         Raises:
             ConfigError: it cannot give them.
         """
 
     def original(self, count: int, rng: np.random.Generator) -> list[str]:
-        """D_0: so many texts."""
+        """D_0: `count` texts."""
 
     def fresh(self, count: int, generation: int, rng: np.random.Generator) -> list[str]:
-        """F_t: so many more."""
+        """F_t: `count` more."""
 
     def tokens(self, text: str) -> Sequence[str]:
-        """What a text is long by, and edited by: `<eos>` is none of them."""
+        """What length and edit distance are counted in; `<eos>` is not among them."""
 
     def judge(self, text: str) -> Any:
-        """What is known of any string; it never raises."""
+        """What is known about any string; it never raises."""
 
     def row(self, text: str) -> tuple[str | int, ...]:
         """A cell for each of `columns`, the text itself last; an empty one where there is nothing to say."""
 
     def tally(self, sample: "Sample") -> list[tuple[str, int]]:
-        """The texts of a sample by class, such as depth; empty where there are none."""
+        """How many texts of a sample each class has, such as a depth; empty where there are no classes."""
 
     def measures(self, sample: "Sample", original: "Sample") -> dict[str, Estimate]:
-        """What is measured here and nowhere else, of S_t beside D_0."""
+        """What only this testbed measures of S_t, beside D_0."""
 
     def copied(self, sample: "Sample", training_set: Sequence[str]) -> dict[str, Estimate]:
-        """What is measured here and nowhere else, of S_t beside D_{t-1}."""
+        """What only this testbed measures of S_t, beside D_{t-1}."""
 
     def cross_check(self, texts: Sequence[str]) -> None:
-        """Lets somebody else's judge see these texts too. Raises AssertionError where it differs."""
+        """Have an independent judge see these texts too. Raises AssertionError where it differs."""
 
 
 class Endless:
-    """What a testbed says whose source never ends and is all in its configuration, as a grammar is."""
+    """What is common to testbeds whose source, such as a grammar, never ends and is all in the configuration."""
 
     means: Mapping[str, str] = MappingProxyType({})
     max_compared: int | None = None
@@ -226,15 +226,15 @@ class Verifier(Protocol):
     """A testbed whose texts can be told right from wrong."""
 
     def verify(self, text: str, max_depth: int | None = None) -> bool | None:
-        """Whether any string is right; None where one that sees no deeper than `max_depth` cannot tell."""
+        """Whether any given string is right; None where a verifier that sees no deeper than `max_depth` cannot tell."""
 
 
 @runtime_checkable
 class Prompting(Protocol):
-    """A testbed with real texts that are neither trained on nor held out, for models to go on with."""
+    """A testbed with real texts that are neither trained on nor held out, for models to continue."""
 
     def beginnings(self, num_tokens: int) -> list[str]:
-        """The first so many tokens of each, at most the half of it: the same ones in every generation."""
+        """The first `num_tokens` tokens of each, at most half of it; the same in every generation."""
 
 
 @runtime_checkable
@@ -242,27 +242,27 @@ class Featured(Protocol):
     """A testbed whose texts have a form that can be read off without knowing whether they are right."""
 
     def features(self, text: str) -> tuple[int, ...]:
-        """Of any string: how deeply it nests, then counts, its length last."""
+        """For any string: how deeply it nests, then counts, its length last."""
 
 
 def words_of(testbed: Testbed) -> dict[str, str]:
-    """Of the measures that a narrow table shows: measure -> its word, the class of which it is the share if it is."""
+    """Measure -> its word, for those of a narrow table: the class if it is the share of one, else the headline's."""
     classes = {key: word for word, key in testbed.composition.items()}
     return {key: classes.get(key, word) for word, key in testbed.headline.items()}
 
 
 def noun_of(testbed: Testbed) -> str:
-    """What its texts are called, when there are several: expressions."""
+    """What its texts are called, in the plural: expressions."""
     return f"{testbed.columns[-1]}s"
 
 
 def is_share(key: str) -> bool:
-    """Whether a measure that figures and tables show is in [0, 1]; of what is in nats, or a ratio, the key says so."""
+    """Whether a measure of figures and tables is in [0, 1]; the key of one in nats, or of a ratio, says so."""
     return "nats" not in key and "ratio" not in key
 
 
 def as_words(key: str, value: float) -> str:
-    """A measure for people: a share as per cent."""
+    """A measure as people read it: a share as per cent."""
     return f"{value:.1%}" if is_share(key) else f"{value:.3f}"
 
 
@@ -273,7 +273,7 @@ class Sample:
     The most frequent come first, and among equals the first sampled: the head is a fair sample.
 
     Raises:
-        ValueError: on no texts. Nothing sampled is not "0 % correct".
+        ValueError: there are no texts; nothing sampled is not "0 % correct".
     """
 
     counts: Mapping[str, int]
@@ -297,7 +297,7 @@ class Sample:
     def spread(self) -> list[str]:
         """All sampled texts, repeats included, in an order in which every beginning is an even cross-section.
 
-        By the fractions of multiples of the golden ratio, which spread over [0, 1) as evenly as any.
+        It is that of the fractional parts of multiples of the golden ratio, which spread over [0, 1) as evenly as any.
         """
         texts = [text for text, count in self.counts.items() for _ in range(count)]
         return [texts[i] for i in np.argsort(np.arange(len(texts)) * _GOLDEN % 1, kind="stable")]
@@ -308,7 +308,7 @@ class Sample:
         return Estimate(share, float(np.sqrt(share * (1 - share) / self.size)))
 
     def mean(self, values: Mapping[str, float]) -> Estimate:
-        """Over the sampled texts that have a value, at least one, repeats counted."""
+        """Mean over the sampled texts that have a value, of which there is at least one, repeats counted."""
         value = np.array(list(values.values()), dtype=np.float64)
         weights = np.array([self.counts[text] for text in values], dtype=np.float64)
         n = weights.sum()

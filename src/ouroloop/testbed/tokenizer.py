@@ -1,4 +1,4 @@
-"""Words <-> token ids, `<eos>` also starting and padding a sequence.
+"""Words <-> token ids; `<eos>` also starts and pads a sequence.
 
 One symbol serves as start, end and padding, so a model cannot write a token that the language does not
 have. Padding never meets the loss: lengths are known, and labels past them are masked.
@@ -15,7 +15,7 @@ EOS = "<eos>"
 
 
 class WordTokenizer:
-    """Of texts that are words joined by single spaces; a word's id is its place in `words`, `<eos>` comes last."""
+    """For texts of words joined by single spaces; a word's id is its place in `words`, and `<eos>` comes last."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = (*words, EOS)
@@ -38,9 +38,9 @@ class WordTokenizer:
     def build(self, context_length: int, continues: bool = False) -> "PreTrainedTokenizerFast":
         """A transformers tokenizer, which `AutoTokenizer` loads from the saved folder.
 
-        A prompt gets the start symbol in front and no end symbol: a model goes on writing it. One that
+        A prompt gets the start symbol in front and no end symbol, since a model goes on from it. A tokenizer that
         `continues` puts a space before each decoded word: a transformers pipeline decodes what follows its
-        prompt by itself and joins the two as they are.
+        prompt separately and joins the two as they are.
         """
         from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
         from transformers import PreTrainedTokenizerFast

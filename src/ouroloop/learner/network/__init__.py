@@ -1,7 +1,7 @@
 """A causal LM of transformers, trained by Lightning, sampled and scored by our own means.
 
     learner     the network as a learner
-    fitted      the network that it gives
+    fitted      the network that a learner has fitted
     model       built from its configuration, saved, loaded
     batches     the data module, and packing instead of padding
     train       the Lightning module, and one call that trains it
@@ -10,14 +10,14 @@
     muon        the optimizer of the weight matrices, and AdamW for the rest
     sharding    a model shared out over devices
     subwords    the tokens of a language without words of its own
-    pretrained  somebody's model that a loop starts from, fetched from the hub where it is named so
+    pretrained  somebody's model that a loop starts from, fetched if it is given as a name of the hub
     features    what a model that learns nothing makes of texts
     world       several devices as one
     targets     what a text teaches: its tokens, or what a model makes of them
     rows        which texts are computed at once
     ensemble    several models as one
-    editing     the most foreseeable tokens of a text, written anew
-    continuing  texts that go on where real ones end
+    editing     the most predictable tokens of a text, written anew
+    continuing  texts that go on where real beginnings end
     sampling    draws texts, and says how probable they are, from trees of prefixes
 
 Knows a testbed by its tokenizer alone.

@@ -5,8 +5,8 @@
        which is nearly all of a transformer, sees that row,
     3. only attention must not look from one text into another: it gets them apart, in blocks of similar length.
 
-So a batch may be any random one. Batches of similar lengths would need no packing, but they learn worse, and not
-the same distribution of lengths.
+So a batch may be any random one. Batches of similar lengths would need no packing, but a model learns worse from them,
+and not the same distribution of lengths.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,11 +32,11 @@ from ouroloop.science.dataset import Dataset, Source
 from ouroloop.testbed.base import Tokenizer
 
 _IMPLEMENTATION = "ouroloop_packed"
-_BLOCK_COST = 100  # one more block takes as long as attention to so many more tokens of padding
+_BLOCK_COST = 100  # one more block takes as long as attention to this many more tokens of padding
 
 
 class Layout(NamedTuple):
-    """How the N tokens of a batch, in one row, fall into blocks of texts that are padded to the longest; P places."""
+    """How the N tokens of a batch, in one row, fall into blocks of texts, each padded to its longest: P places."""
 
     shapes: list[tuple[int, int]]
     """(B, L) of each block."""
@@ -60,8 +60,9 @@ def layout(
     longest: int = 0,
     device: torch.device | str = "cpu",
 ) -> Layout:
-    """For texts that stand one after another; the blocks with the least to compute, for which they are of ascending
-    length, or a single one, at least as wide as `longest`.
+    """The layout of texts that stand one after another, in the blocks with the least to compute or in a single one.
+
+    Several blocks take texts of ascending length; a single one is at least as wide as `longest`.
     """
 
     def costs(end: int) -> npt.NDArray[np.int64]:
@@ -82,14 +83,16 @@ def layout(
 
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """To a device, without waiting for what a GPU still has to do."""
+    """Send a tensor to a device, without waiting for what a GPU still has to do."""
     is_gpu = torch.device(device).type == "cuda"
     return tensor.pin_memory().to(device, non_blocking=True) if is_gpu else tensor.to(device)
 
 
 class _IntoBlocks(torch.autograd.Function):
-    """(N, F) to (P, F). Torch's own gradient, of this way and the other, adds up what has the same index: nothing here,
-    but a GPU would sort for it.
+    """(N, F) to (P, F).
+
+    Torch's own gradient, this way and the other, adds up what has the same index. Nothing here has, but a GPU would
+    sort for it.
     """
 
     @staticmethod
@@ -158,7 +161,7 @@ AttentionInterface.register(_IMPLEMENTATION, _attention)
 
 @contextmanager
 def packed_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, `packed_logits` of this model may be asked, and nothing else.
+    """Inside, only `packed_logits` may be called on this model.
 
     Raises:
         ConfigError: its architecture lets texts see one another, or has no attention to replace.
@@ -182,7 +185,7 @@ def packed_attention(model: PreTrainedModel) -> Iterator[None]:
 
 @torch.no_grad()
 def _keeps_apart(model: PreTrainedModel, usual: str) -> bool:
-    """Whether two texts, the longer as long as can be, get the logits that they get by themselves."""
+    """Whether two texts, the longer as long as can be, get the same logits as each gets alone."""
     was_training = model.training
     model.eval()
     lengths_B = np.array([7, min(model.config.max_position_embeddings, 256)])
@@ -204,7 +207,7 @@ def packed_logits(model: PreTrainedModel, ids_N: Tensor, positions_N: Tensor, pa
 
 
 def padded_logits(model: PreTrainedModel, ids_N: Tensor, packed: Layout) -> Tensor:
-    """The same, each block run through all of the model with its padding: what works for any causal LM."""
+    """The same, with each block run through the whole model, padding included, which works for any causal LM."""
     # Rows are padded on the right, so causality alone keeps padding out of every real position
     blocks = packed.apart(ids_N[packed.index_P])
     logits = [model(input_ids=ids_BL, use_cache=False).logits.flatten(0, 1) for ids_BL in blocks]
@@ -220,13 +223,13 @@ class Batch(NamedTuple):
     ids_N: Tensor
     labels_N: Tensor
     positions_N: Tensor
-    """Of each token within its text, from 0."""
+    """Position of each token within its text, from 0."""
     counts_N: Tensor
     """How often the text is in the batch: what a dataset repeats is evaluated once and weighted."""
     lengths_B: tuple[int, ...]
-    """Of the texts, ascending; on no device, since Lightning moves every array. Unit: tokens."""
+    """Lengths of the texts, ascending; a tuple, since Lightning moves every array to a device. Unit: tokens."""
     num_tokens: int
-    """Repetitions counted, and what other processes have of the batch."""
+    """Repetitions counted, and also what other processes have of the batch."""
     num_texts: int
     """Likewise."""
     targets: Targets | None
@@ -238,8 +241,9 @@ Teach = Callable[[list[Ids]], list[Targets]]
 
 
 class _Texts:
-    """The distinct texts of a dataset, encoded once: U of them, some of which may be taught softly. A batch is
-    this process's share of one.
+    """The distinct texts of a dataset, encoded once: U of them, some of which may be taught softly.
+
+    A batch is this process's share of one.
     """
 
     def __init__(self, texts: list[tuple[str, bool]], tokenizer: Tokenizer, teach: Teach | None) -> None:
@@ -252,7 +256,7 @@ class _Texts:
             self._targets = dict(zip(rows, teach([self._ids[row] for row in rows]), strict=True))
 
     def entropy_nats(self, rows: npt.NDArray[np.int64]) -> float:
-        """Of the soft targets of these texts, summed."""
+        """Entropy of the soft targets of these texts, summed."""
         return sum(self._targets[row].entropy_nats() for row in rows.tolist())
 
     def batches(self, rows: npt.NDArray[np.int64], size: int) -> Iterator[Batch]:
@@ -262,7 +266,7 @@ class _Texts:
     def _batch(self, rows: npt.NDArray[np.int64]) -> Batch:
         share = rows[world.rank() :: world.size()]
         distinct, counts_B = np.unique(share if len(share) else rows[:1], return_counts=True)
-        counts_B *= min(1, len(share))  # a batch smaller than there are processes: one text, that weighs nothing
+        counts_B *= min(1, len(share))  # fewer texts in the batch than processes: one text, of no weight
         ascending = np.argsort(self.lengths_U[distinct], kind="stable")
         distinct, counts_B = distinct[ascending], counts_B[ascending]
         lengths_B = self.lengths_U[distinct]
@@ -333,8 +337,9 @@ class MixedDataModule(pl.LightningDataModule):
 
     @property
     def validation_floor_nats(self) -> float:
-        """No model has a lower loss on the validation set, per text: the entropy of its texts taken as a distribution,
-        and, where they are taught softly, that of what they are taught.
+        """A lower bound on any model's loss on the validation set, per text.
+
+        It is the entropy of its texts taken as a distribution and, where they are taught softly, of what they teach.
         """
         is_soft = self._texts.is_soft_U[self._validation_rows]
         hard, soft = self._validation_rows[~is_soft], self._validation_rows[is_soft]
@@ -345,8 +350,9 @@ class MixedDataModule(pl.LightningDataModule):
         return floor
 
     def train_steps(self) -> Iterator[list[Batch]]:
-        """What each optimizer step sees, at most `accumulate` batches; one epoch after another without end, each
-        shuffled anew.
+        """What each optimizer step sees: at most `accumulate` batches.
+
+        One epoch follows another without end, each shuffled anew.
         """
         size = self._config.batch_size * self._config.accumulate
         while True:

@@ -1,4 +1,4 @@
-"""Texts that go on where given ones end, each its own."""
+"""Texts that go on where given beginnings end, one for each."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from ouroloop.learner.base import Samples
 from ouroloop.learner.network.sampling import tree
 from ouroloop.testbed.base import Tokenizer
 
-_SCORES_AT_ONCE = 2**28  # of tokens of the vocabulary: bounds what the first forward pass gives
+_SCORES_AT_ONCE = 2**28  # logits: bounds the output of the first forward pass
 
 
 @torch.inference_mode()
@@ -26,7 +26,7 @@ def continued(
 ) -> Samples:
     """A text for each beginning, in their order, drawn as `sample` draws it given that prompt.
 
-    Equal beginnings are one row of the key-value cache until their texts part; those of equally many tokens are
+    Equal beginnings share one row of the key-value cache until their texts part; those with equally many tokens are
     evaluated together. A text is cut off after `config.max_new_tokens` more tokens, or where the model has no position
     left.
 
@@ -45,7 +45,7 @@ def continued(
                 drawn[group[root]] += [(ids, log_p)] * copies
     finally:
         model.train(was_training)
-    for texts in drawn.values():  # in an order that says nothing of how probable they are
+    for texts in drawn.values():  # in an order that says nothing about how probable they are
         texts[:] = [texts[i] for i in rng.permutation(len(texts))]
     written = [(start, *drawn[start].pop()) for start in starts]
     return Samples(
@@ -56,7 +56,7 @@ def continued(
 def _groups(
     starts: Sequence[tuple[int, ...]], at_once: int, vocabulary_size: int
 ) -> Iterator[tuple[list[tuple[int, ...]], npt.NDArray[np.int64]]]:
-    """Distinct starts of one length with their counts, `at_once` texts at most."""
+    """Distinct starts of one length with their counts, at most `at_once` texts in a group."""
     counted = sorted(Counter(starts).items(), key=lambda item: len(item[0]))  # among equals in their order
     group, counts = list[tuple[int, ...]](), list[int]()
     for start, count in counted:

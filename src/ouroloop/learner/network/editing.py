@@ -1,4 +1,4 @@
-"""Token-level editing: texts whose most foreseeable tokens a model writes anew."""
+"""Token-level editing: texts whose most predictable tokens a model writes anew."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ _AT_ONCE = 64  # texts of a forward pass
 def edit(
     model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], threshold: float, rng: np.random.Generator
 ) -> list[str]:
-    """Each text with every token drawn anew, after the text's own beginning, that is at least so probable there.
+    """Each text with every token drawn anew that is at least `threshold` probable after the text's own beginning.
 
-    At temperature 1. The end stays where it is: no token becomes `<eos>`. A text that the model has no positions or
-    no words for stays as it is.
+    At temperature 1. The end stays where it is: no token becomes `<eos>`. A text without tokens, or with more than the
+    model has positions for, stays as it is.
     """
     was_training = model.training
     model.eval()

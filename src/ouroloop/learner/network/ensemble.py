@@ -1,5 +1,6 @@
-"""Several causal LMs as one: its next-token distribution is the mean of theirs. It is sampled, scored and learned from
-as each of them is, but is no model of transformers.
+"""Several causal LMs as one, whose next-token distribution is the mean of theirs.
+
+It is sampled, scored and learned from as each of them is, but it is not a model of transformers.
 """
 
 import copy
@@ -45,5 +46,5 @@ class Mean(torch.nn.Module):
 
 
 def mean_of(members: Sequence[PreTrainedModel]) -> Any:
-    """One is its own mean."""
+    """The mean of the members; a single one is its own mean."""
     return members[0] if len(members) == 1 else Mean(members)

@@ -24,7 +24,7 @@ _TOKENS_AT_ONCE = 8_192
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """Texts in, a row of features for each out: the same texts, the same bits."""
+    """Texts in, a row of features for each out: the same texts give the same bits."""
 
     model: PreTrainedModel
     words: PreTrainedTokenizerBase
@@ -32,7 +32,7 @@ class HiddenStates:
 
     @property
     def longest(self) -> int:
-        """Tokens that are read of a text."""
+        """How many tokens of a text are read."""
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", _LONGEST)
         return int(min(_LONGEST, positions, self.words.model_max_length))
 
@@ -45,7 +45,7 @@ class HiddenStates:
         return features
 
     def _encoded(self, text: str) -> list[int]:
-        """As the model's own tokenizer wraps it; of a text without tokens a symbol that it begins with."""
+        """Ids as the model's own tokenizer wraps them; for a text without tokens, a symbol in their place."""
         ids: list[int] = self.words.encode(text, truncation=True, max_length=self.longest, split_special_tokens=True)
         first = (self.words.bos_token_id, self.words.eos_token_id, self.words.pad_token_id, 0)
         return ids or [next(symbol for symbol in first if symbol is not None)]
@@ -60,7 +60,7 @@ class HiddenStates:
 
 
 def load_reader(model: NamedModel, device: str, num_threads: int) -> HiddenStates:
-    """`device` is the kind on which a learner computes.
+    """What gives texts their features; `device` is the kind on which a learner computes.
 
     Raises:
         ConfigError: it cannot be had, or gives texts no features.
@@ -74,7 +74,7 @@ def load_reader(model: NamedModel, device: str, num_threads: int) -> HiddenState
     reader = HiddenStates(network.to(device if device in ("cpu", "mps") else "cuda"), words, num_threads)
     try:
         found = reader(["A text.", ""])
-    except Exception as error:  # each architecture that reads no texts, or writes at once, has its own
+    except Exception as error:  # each architecture that reads no texts, or writes at once, raises its own
         raise ConfigError(f"{model} gives a text no features: {reason(error)}") from None
     if not np.isfinite(found).all():
         raise ConfigError(f"{model} gives a text features that are no numbers")

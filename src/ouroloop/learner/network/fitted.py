@@ -1,5 +1,7 @@
-"""A network that has been fitted: it samples, scores, edits, goes on with texts, and is saved. Knows no training, and
-so no Lightning, which takes longer to load than a model takes to write a hundred texts.
+"""A network that has been fitted: it samples, scores, edits, goes on with texts, and is saved.
+
+It knows nothing of training, hence nothing of Lightning, which takes longer to load than a model takes to write a
+hundred texts.
 """
 
 from collections.abc import Sequence
@@ -29,7 +31,7 @@ class Together(Protocol):
 @dataclass(frozen=True)
 class Network:
     model: PreTrainedModel
-    """Or the mean of several."""
+    """One, or the mean of several."""
     tokenizer: Tokenizer
     config: SamplingConfig
     training: Training | None = None
@@ -59,7 +61,7 @@ class Network:
 
     @property
     def num_positions(self) -> int:
-        """Tokens that it has positions for, the start symbol's counted."""
+        """How many tokens it has positions for, the start symbol counted."""
         return int(self.model.config.max_position_embeddings)
 
     @property
@@ -67,7 +69,7 @@ class Network:
         return list(self.model.members) if isinstance(self.model, Mean) else [self.model]
 
     def save(self, folder: Path) -> None:
-        """As a folder of transformers, which has those of all members but the first inside."""
+        """Write a folder of transformers, which contains the folders of all members but the first."""
         for i, member in enumerate(self.members):
             save_model(member, self.tokenizer, self.config, _of_member(folder, i))
 
@@ -77,5 +79,5 @@ def _of_member(folder: Path, number: int) -> Path:
 
 
 def members_in(folder: Path, count: int) -> Any:
-    """The network that was saved there: the mean of so many."""
+    """The network that was saved there: the mean of `count` members."""
     return mean_of([load_model(_of_member(folder, i)) for i in range(count)])

@@ -1,8 +1,8 @@
 """A training step as one CUDA graph: its hundreds of kernels are launched at once.
 
-A small model keeps a GPU busy for less time than the host needs to launch what it computes. A graph is of fixed shape,
-so texts that count nothing fill a batch up to one of a few; each shape is run once as it is, and recorded for
-the next time.
+A small model keeps a GPU busy for less time than the host needs to launch what it computes. A graph has a fixed shape,
+so a batch is filled up to one of a few shapes with texts that count for nothing; each shape is run once as it is, and
+then recorded for the next time.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from ouroloop.config import TrainConfig
 from ouroloop.learner.network.batches import Batch, Layout, layout, packed_logits, sent
 
 _TOKENS, _LENGTHS = 512, 32
-"""What the tokens of a batch, and the longest text in it, are filled up to a multiple of."""
+"""The tokens of a batch, and the length of its longest text, are filled up to multiples of these."""
 
 
 def fits(config: TrainConfig, device: torch.device) -> bool:
@@ -30,7 +30,7 @@ def fits(config: TrainConfig, device: torch.device) -> bool:
 
 
 class Filled(NamedTuple):
-    """A batch of fixed shape: N tokens, of which the last count nothing, in one block."""
+    """A batch of fixed shape: N tokens, of which the last count for nothing, in one block."""
 
     ids_N: Tensor
     labels_N: Tensor
@@ -50,7 +50,7 @@ class Filled(NamedTuple):
 
 
 def filled(batch: Batch, size: int, device: torch.device | str = "cpu") -> Filled:
-    """A batch of at most `size` texts, filled up with texts of zeros, all at position 0: every model has that one."""
+    """A batch of at most `size` texts, filled up with texts of zeros, all at position 0, which every model has."""
     num_tokens = len(batch.ids_N)
     longest = -(-max(batch.lengths_B) // _LENGTHS) * _LENGTHS
     missing = -num_tokens % _TOKENS
@@ -71,13 +71,14 @@ def filled(batch: Batch, size: int, device: torch.device | str = "cpu") -> Fille
 
 
 def logits(model: PreTrainedModel, batch: Filled) -> Tensor:
-    """Of what follows each token, (N, V)."""
+    """Logits (N, V) of what follows each token."""
     return packed_logits(model, batch.ids_N, batch.positions_N, batch.blocks)
 
 
 class GraphedSteps:
-    """Optimizer steps on batches, each computed by `backward`, which returns its loss and leaves gradients. On a CPU,
-    which has no graphs, each is run as it is.
+    """Optimizer steps on batches, each computed by `backward`, which returns its loss and leaves gradients.
+
+    On a CPU, which has no graphs, each is run as it is.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class GraphedSteps:
         shape = (len(given.ids_N), *given.blocks.shapes[0])
         if shape not in self._recorded:
             self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):  # where it is recorded too
+            with torch.cuda.stream(self._stream):  # on which it is recorded too
                 loss = self._run(given)
             torch.cuda.current_stream().wait_stream(self._stream)
             self._recorded[shape] = (given, *self._record(given))

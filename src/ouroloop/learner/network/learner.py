@@ -38,11 +38,11 @@ class NetworkLearner:
     train: TrainConfig
     sampling: SamplingConfig
     own_tokenizer: Tokenizer | None
-    """The language's; where it has none, what was learnt of D_0. A pretrained model has its own instead."""
+    """The language's, or one learnt from D_0 where it has none. A pretrained model has its own instead."""
 
     @property
     def is_registrable(self) -> bool:
-        """An ensemble is no single model of transformers."""
+        """Not if it is an ensemble, which is not a single model of transformers."""
         return self.model.num_members == 1
 
     @property
@@ -51,14 +51,14 @@ class NetworkLearner:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Before anything is learnt, one as large."""
+        """Its own or, while that is still to be learnt, a stand-in of the same size."""
         if isinstance(self.model, PretrainedModelConfig):
             return pretrained.load_tokenizer(self.model)
         own = self.own_tokenizer
         return of_size(self.model.vocabulary_size, self.model.context_length) if own is None else own
 
     def prepared(self, original: Sequence[str]) -> "NetworkLearner":
-        """With tokens learnt of D_0, where neither the language nor the model has any."""
+        """The same with tokens learnt from D_0, where neither the language nor the model has any."""
         if isinstance(self.model, PretrainedModelConfig):
             pretrained.load_tokenizer(self.model).require_room(original, "the model has positions, or context_length,")
             return self
@@ -113,14 +113,14 @@ class NetworkLearner:
     ) -> Network:
         earlier = [model for model in previous if isinstance(model, Network)]
         assert len(earlier) == len(previous), "a network learns from networks"
-        torch.set_num_threads(self.train.num_threads)  # of what is scored here too
+        torch.set_num_threads(self.train.num_threads)  # for what is scored here too
         if self.train.devices > 1:
             return self._fit_together(dataset, streams, report, earlier)
         return self.fit_here(dataset, streams, report, earlier)
 
     @property
     def root_device(self) -> torch.device:
-        """Of this process."""
+        """The device of this process."""
         device: torch.device = build_trainer(self.train, []).strategy.root_device
         return device
 
@@ -137,7 +137,7 @@ class NetworkLearner:
         return Network(model, self.tokenizer, self.sampling, training, spread)
 
     def fit_here(self, dataset: Dataset, streams: Streams, report: Report, earlier: Sequence[Network] = ()) -> Network:
-        """In this process, which may be one of several that do so together."""
+        """Fit in this process, which may be one of several that do so together."""
         teach = self._teach(earlier, streams.numpy("teachers"))
         starts = earlier[-1].members if earlier and self.train.start == "previous" else None
         config = self.train
@@ -172,7 +172,7 @@ class NetworkLearner:
         return pretrained.adapters(model, self.model, seed)
 
     def _teach(self, earlier: Sequence[Network], rng: np.random.Generator) -> Teach | None:
-        """None where every text teaches its tokens: M_1's do, since no model was there before it."""
+        """None where every text teaches its tokens, as for M_1, which has no model before it."""
         config = self.train
         if config.targets != "soft" or not earlier:
             return None
@@ -183,7 +183,7 @@ class NetworkLearner:
         taught = dict[int, Targets]()
 
         def teach(rows: list[Ids]) -> list[Targets]:
-            if not taught:  # all members of an ensemble learn the same
+            if not taught:  # all members of an ensemble are taught the same
                 teacher_of, device = rng.integers(len(models), size=len(rows)), self.root_device
                 size, top_k = self.tokenizer.size, config.soft_top_k
                 for number, model in enumerate(models):
@@ -210,7 +210,7 @@ def _name(stream: str, member: int) -> str:
 
 
 def _joined(trainings: Sequence[Training]) -> Training:
-    """One after another; the validation loss is the members' mean, which that of their mean does not exceed."""
+    """All of them, one after another; the validation loss is the mean of the members', at least that of their mean."""
     losses, points = list[float](), list[tuple[int, float]]()
     for training in trainings:
         points += [(len(losses) + step, nats) for step, nats in training.validation_losses]
@@ -221,14 +221,14 @@ def _joined(trainings: Sequence[Training]) -> Training:
 
 @torch.no_grad()
 def _extrapolate(model: PreTrainedModel, start: PreTrainedModel, ratio: float) -> None:
-    """Mirrors the way from `start` to `model` at `start`, and goes `ratio` of it."""
+    """Move `model` to the other side of `start`, at `ratio` times its distance from there."""
     for trained, before in zip(model.parameters(), start.parameters(), strict=True):
         origin = before.to(trained.device)
         trained.copy_(origin + ratio * (origin - trained))
 
 
 class Spread:
-    """The devices of one model, and its folder, which each of them samples it from and which goes with this object."""
+    """The devices of one model, and the folder that each samples it from, which is deleted with this object."""
 
     def __init__(self, ranks: world.World, learner: NetworkLearner) -> None:
         self._ranks, self._learner = ranks, learner
@@ -236,7 +236,7 @@ class Spread:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def sample(self, count: int, rng: np.random.Generator, prompt: str) -> Samples:
-        """Each device draws its share with a stream of its own, a branch of `rng`: another number, other texts."""
+        """Each device draws its share with a stream of its own, a branch of `rng`: another number draws other texts."""
         num_ranks = self._learner.train.devices
         shares = [(len(range(rank, count, num_ranks)), own) for rank, own in enumerate(rng.spawn(num_ranks))]
         quiet = lambda *_: None  # noqa: E731
@@ -245,7 +245,7 @@ class Spread:
 
 
 def _own(name: str) -> str:
-    """Of a stream that no two processes may share."""
+    """The name of a stream that no two processes may share."""
     return f"{name}_{world.rank()}" if world.rank() else name
 
 
@@ -270,6 +270,6 @@ def _sample_in_rank(
 
 @lru_cache(maxsize=1)
 def _loaded(folder: str, num_members: int, device: torch.device) -> PreTrainedModel:
-    """From where all have it: the weights of what was trained here lie elsewhere in memory, and round otherwise."""
+    """From where all load it: the weights of what was trained here lie elsewhere in memory, and round differently."""
     model: PreTrainedModel = members_in(Path(folder), num_members).to(device)
     return model

@@ -21,7 +21,7 @@ from ouroloop.preset_files import did_you_mean, shown
 from ouroloop.testbed.base import Tokenizer
 
 transformers_logging.disable_progress_bar()
-transformers_logging.set_verbosity_error()  # what matters of its warnings we check ourselves
+transformers_logging.set_verbosity_error()  # what matters in its warnings we check ourselves
 
 # Every name under which a causal LM of transformers keeps a dropout rate.
 _DROPOUTS = (
@@ -75,7 +75,7 @@ def transformers_config(config: ModelConfig, tokenizer: Tokenizer) -> Pretrained
 def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> PreTrainedModel:
     """A freshly initialised causal LM; the same seed gives the same weights."""
     built = transformers_config(config, tokenizer)
-    with torch.random.fork_rng(devices=[]):  # it is built on the CPU, wherever it is trained
+    with torch.random.fork_rng(devices=[]):  # the model is built on the CPU, wherever it is trained
         torch.manual_seed(seed)
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(built)
@@ -129,7 +129,7 @@ def load_model(folder: Path) -> PreTrainedModel:
 
 
 def in_own_memory(model: PreTrainedModel) -> PreTrainedModel:
-    """With weights where torch puts them, not where a file has them: products are summed as they were before saving."""
+    """The model with weights in torch's own memory, not a file's, so that products are summed as before saving."""
     for weight in model.parameters():
         weight.data = weight.data.clone()
     return model.eval()

@@ -1,10 +1,10 @@
 """Muon: momentum whose update of a weight matrix is made orthogonal (Jordan, 2024: kellerjordan.github.io/posts/muon).
 
-All directions of a matrix are learned at one pace, so that a small model needs half of the steps that it
-needs with AdamW. torch has a Muon too, but orthogonalises one matrix after another in bfloat16, which took
-twice as long on a CPU made for it; here matrices of one shape go together, in float32, and wide ones by
-way of their Gram matrix. What is no matrix of a block is AdamW's, in the same step: the work around a step of an
-optimizer of torch takes longer than the step itself where a model is small.
+All directions of a matrix are learned at one pace, so a small model needs half of the steps that it
+needs with AdamW. torch has a Muon too, but it orthogonalises one matrix after another in bfloat16, which took
+twice as long on a CPU made for that; here matrices of one shape go together, in float32, and wide ones by
+way of their Gram matrix. What is not a matrix of a block is trained by AdamW in the same step: where a model is small,
+the work around a step of a torch optimizer takes longer than the step itself.
 """
 
 from collections import defaultdict
@@ -20,13 +20,14 @@ from transformers.pytorch_utils import Conv1D
 _MOMENTUM = 0.9
 _QUINTICS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
 """Three in a row take singular values in [0.01, 1] to [0.73, 1.27], as near to 1 as any three can (Amsel et al. 2025,
-arXiv:2505.16932: the odd quintic that is best on the interval that the last one leaves). One quintic five times, as
-in Jordan's Muon, does no better and takes twice the products."""
+arXiv:2505.16932: the odd quintic that is best on the interval that the last one leaves). One quintic applied five
+times, as in Jordan's Muon, does no better and takes twice the products."""
 
 
 def block_matrices(model: PreTrainedModel) -> list[dict[str, Any]]:
-    """What Muon is for, in groups of one shape: the weights of all linear layers but the head, which learns word by
-    word.
+    """The matrices that Muon is for, in groups of one shape: the weights of all linear layers but the head.
+
+    The head learns word by word.
     """
     head = model.get_output_embeddings()
     kinds = ((nn.Linear, False), (Conv1D, True))  # transformers' Conv1D is a linear layer with its weight transposed
@@ -39,8 +40,9 @@ def block_matrices(model: PreTrainedModel) -> list[dict[str, Any]]:
 
 
 class Muon(Optimizer):
-    """For groups of matrices of one shape, (outputs, inputs) or, where a group says `inputs_first`, the other way
-    round; and, for groups that have `betas`, AdamW.
+    """Muon for groups of matrices of one shape, and AdamW for groups that have `betas`.
+
+    A matrix is (outputs, inputs) or, where its group says `inputs_first`, the other way round.
     """
 
     def __init__(self, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float) -> None:
@@ -68,13 +70,13 @@ class Muon(Optimizer):
             state["momentum"] = torch.zeros_like(gradient_KRC)
         momentum_KRC = state["momentum"].lerp_(gradient_KRC, 1 - _MOMENTUM)
         # Nesterov's: the gradient, moved towards its mean over the last steps
-        with torch.autocast(gradient_KRC.device.type, enabled=False):  # training in mixed precision is around this too
+        with torch.autocast(gradient_KRC.device.type, enabled=False):  # this too runs inside mixed-precision training
             update_KRC = orthogonal(gradient_KRC.lerp_(momentum_KRC, _MOMENTUM))
         rows, columns = weights[0].shape
         outputs, inputs = (columns, rows) if group["inputs_first"] else (rows, columns)
         rate = group["lr"] * max(1, outputs / inputs) ** 0.5
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        if isinstance(rate, Tensor):  # of a step that is recorded
+        if isinstance(rate, Tensor):  # in a step that is recorded
             torch._foreach_sub_(weights, (update_KRC * rate).unbind())
         else:
             torch._foreach_add_(weights, update_KRC.unbind(), alpha=-rate)
@@ -107,7 +109,7 @@ def orthogonal(x_KRC: Tensor) -> Tensor:
     """K matrices with the singular vectors of the given ones, and singular values from about 0.7 to 1.3.
 
     By Newton and Schulz: X becomes Q·X, with Q = a + b·A + c·A² and A = X·Xᵀ. All Q are polynomials of the first A, so
-    A becomes Q·A·Q; where one side is far longer, it is cheaper to follow A alone, that of the shorter side, and to
+    A becomes Q·A·Q; where one side is far longer, it is cheaper to update only A, the one of the shorter side, and to
     apply the product of all Q at the end.
     """
     x_KRC = x_KRC / (x_KRC.norm(dim=(-2, -1), keepdim=True) + 1e-7)

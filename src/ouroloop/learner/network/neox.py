@@ -1,14 +1,14 @@
 """GPT-NeoX on a packed row with its gradient written out: what the model of transformers computes, for less.
 
-A step of a small model sees some 400 tokens, and the work around its matrix products, a module, a node of the graph
-and a fresh tensor for each of some 600 operations, takes as long as they do. Here a pass is a row of plain
-operations, many of them in place, and autograd knows the network as one function of its weights.
+A step of a small model sees some 400 tokens, and the work around its matrix products (a module, a node of the graph
+and a fresh tensor for each of some 600 operations) takes as long as the products do. Here a pass is a sequence of
+plain operations, many of them in place, and autograd knows the network as one function of its weights.
 
     1. attention sees short texts together, under a mask that keeps them apart, and long ones alone, all of them
        where they stand in the row,
     2. queries and keys are turned by their positions in one product of complex numbers, for which the rows of a
        qkv matrix are put in another order,
-    3. before the first attention, a token is what it is wherever it stands: each distinct one is computed once.
+    3. before the first attention, a token's state does not depend on its place: each distinct one is computed once.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ from transformers import PreTrainedModel
 from ouroloop.config import TrainConfig
 from ouroloop.learner.network.rows import cheapest_ranges
 
-_GROUP_COST = 7_000  # one more group takes attention as long as so many more pairs of tokens
+_GROUP_COST = 7_000  # one more group takes attention as long as this many more pairs of tokens
 
 Norm = tuple[Tensor, Tensor, Tensor]
-"""What it gives, the mean, and one over the deviation."""
+"""What a norm gives, the mean, and one over the deviation."""
 
 
 def fits(model: PreTrainedModel, config: TrainConfig) -> bool:
@@ -76,17 +76,17 @@ class _Row(NamedTuple):
 
     distinct_U: Tensor
     index_N: Tensor
-    """Which of the distinct ones a token is."""
+    """Which of the distinct tokens each token is."""
     turn_N1C: Tensor
-    """What turns queries, all features of a head after another in pairs, and then keys; queries are scaled too."""
+    """What turns the queries and then the keys, pair by pair of a head's features; the queries are scaled too."""
     sizes: list[int]
-    """Of the groups of texts that attention sees at once. Unit: tokens."""
+    """Sizes of the groups of texts that attention sees at once. Unit: tokens."""
     masks_LL: list[Tensor]
-    """Of each group, added to the scores: 0 where a token, the row, sees another, the column, and -inf elsewhere."""
+    """A mask for each group, added to the scores: 0 where the row's token sees the column's, and -inf elsewhere."""
 
 
 class _Trace(NamedTuple):
-    """What a layer's gradient needs of its pass: of N tokens, or before the first attention of U distinct ones."""
+    """What a layer's gradient needs from its pass: of N tokens or, before the first attention, of U distinct ones."""
 
     in_NF: Tensor
     norm1: Norm
@@ -201,13 +201,13 @@ def _norm_back(d_NF: Tensor, in_NF: Tensor, norm: Norm, g_F: Tensor, b_F: Tensor
 
 
 def _summed(d_NF: Tensor, row: _Row) -> Tensor:
-    """Over all places of each distinct token."""
+    """The gradient summed over all places of each distinct token."""
     d_UF: Tensor = torch.ops.aten.embedding_dense_backward(d_NF, row.index_N, len(row.distinct_U), -1, False)
     return d_UF
 
 
 def groups(lengths_B: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """Texts that attention sees at once, by their lengths, in their order: those with the least to compute."""
+    """Lengths of texts, in their order, in the groups that attention sees at once: those with the least to compute."""
     bounds = np.concatenate([[0], np.cumsum(lengths_B)])
 
     def costs(end: int) -> npt.NDArray[np.int64]:
@@ -249,8 +249,9 @@ def _attend_back(d_NF: Tensor, kept: _Trace, row: _Row) -> Tensor:
 
 
 def _paired(features: int, heads: int, num_pairs: int) -> Tensor:
-    """The order of the rows of a qkv matrix that has the two features of each pair, which transformers keeps
-    `num_pairs` apart, next to one another; queries and keys alike, so that their products stay.
+    """The order of the rows of a qkv matrix that puts the two features of each pair next to one another.
+
+    Transformers keeps them `num_pairs` apart. Queries and keys are ordered alike, so their products stay the same.
     """
     pairs = torch.arange(2 * num_pairs).view(2, num_pairs).T.flatten()
     of_vector = torch.cat([pairs, torch.arange(2 * num_pairs, features)])

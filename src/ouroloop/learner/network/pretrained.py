@@ -1,7 +1,7 @@
 """Somebody's model, at a fixed revision: one that a loop starts from, a folder of transformers or a name of the hub.
 
 Its weights are read from safetensors alone, and nothing that came with it is run. Its own decoding, such as a top-k, is
-left behind: S_t is sampled by ours.
+not used: S_t is sampled by ours.
 """
 
 import warnings
@@ -30,14 +30,14 @@ from ouroloop.learner.network.subwords import Subwords
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
-"""Of what the hub has: neither pickled weights nor code."""
+"""What is taken from the hub: neither pickled weights nor code."""
 
 
 def folder_of(model: NamedModel) -> Path:
     """Where it lies on this machine, downloaded if need be.
 
     Raises:
-        ConfigError: it is not to be had, not what it was when the loop began, or has no weights in safetensors.
+        ConfigError: it cannot be had, is not what it was when the loop began, or has no weights in safetensors.
     """
     folder = model.folder if model.is_local else downloaded(model)
     if model.is_local and model.revision not in (None, content := model.content()):
@@ -47,10 +47,10 @@ def folder_of(model: NamedModel) -> Path:
 
 
 def downloaded(model: NamedModel) -> Path:
-    """The folder of a name of the hub, from the cache where it is there.
+    """The folder of a name of the hub, from the cache if it is there.
 
     Raises:
-        ConfigError: there is no such model, or no way to it.
+        ConfigError: there is no such model, or it cannot be reached.
     """
     name, commit = model.name, model.pinned
     try:
@@ -61,7 +61,7 @@ def downloaded(model: NamedModel) -> Path:
                 raise
         with online():
             return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED))
-    except Exception as error:  # of the network, the hub or its cache, each with its own
+    except Exception as error:  # the network, the hub and its cache each raise their own
         raise ConfigError(f"cannot get {model} at {commit[:12]}: {reason(error)}") from None
 
 
@@ -86,7 +86,7 @@ def shape_of(model: NamedModel, folder: Path) -> PretrainedConfig:
 def weights_of(
     auto: Any, model: NamedModel, folder: Path, shape: PretrainedConfig
 ) -> tuple[PreTrainedModel, list[str]]:
-    """In full precision, by one of transformers' classes, with the names of weights that it would draw at random.
+    """A model in full precision, by one of transformers' classes, and the names of weights that it draws at random.
 
     Raises:
         ConfigError: a file is damaged, or of another shape.
@@ -114,7 +114,7 @@ def words_of(model: NamedModel, folder: Path) -> PreTrainedTokenizerBase:
 
 
 def require_rows(model: NamedModel, loaded: PreTrainedModel, num_tokens: int) -> None:
-    """Raises ConfigError where the model embeds fewer tokens than its tokenizer has."""
+    """Raise ConfigError where the model embeds fewer tokens than its tokenizer has."""
     num_rows = loaded.get_input_embeddings().weight.shape[0]
     if num_tokens > num_rows:
         raise ConfigError(f"{model}: its tokenizer has {num_tokens:,} tokens, the model embeds {num_rows:,}")
@@ -128,10 +128,10 @@ def _causal_shape(model: NamedModel, folder: Path) -> PretrainedConfig:
 
 
 def load_base(config: PretrainedModelConfig) -> PreTrainedModel:
-    """As every generation starts from it.
+    """The model as every generation starts from it.
 
     Raises:
-        ConfigError: it cannot be had, or is no causal LM.
+        ConfigError: it cannot be had, or is not a causal LM.
     """
     folder = folder_of(config.named)
     base, lacking = weights_of(AutoModelForCausalLM, config.named, folder, _causal_shape(config.named, folder))
@@ -142,7 +142,7 @@ def load_base(config: PretrainedModelConfig) -> PreTrainedModel:
 
 
 def num_positions(config: PretrainedModelConfig) -> int:
-    """What its texts may have of tokens: `context_length`, or as many as the model has positions for."""
+    """How many tokens its texts may have: `context_length`, or as many as the model has positions for."""
     shape = _causal_shape(config.named, folder_of(config.named))
     has = getattr(shape.get_text_config(), "max_position_embeddings", None)
     if has is not None and config.context_length is not None and config.context_length > has:
@@ -163,7 +163,7 @@ def _tokenizer(config: PretrainedModelConfig, folder: Path) -> Subwords:
 
 
 def require_peft(config: PretrainedModelConfig) -> None:
-    """Raises ConfigError when adapters are wanted and the library for them is not there."""
+    """Raise ConfigError when adapters are wanted and the library for them is not installed."""
     if config.lora_rank is not None and find_spec("peft") is None:
         raise needs("model.lora_rank", "peft", "text")
 

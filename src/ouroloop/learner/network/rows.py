@@ -1,4 +1,4 @@
-"""Which texts are computed at once: by their lengths, so that little is padded or in vain; and their padding."""
+"""Which texts are computed at once, by their lengths, so that little is padded or wasted; and their padding."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,11 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_MAX_STRETCH = 1.15  # of the shortest row of a batch, to the longest
+_MAX_STRETCH = 1.15  # the longest row of a batch over the shortest
 
 
 def alike(lengths: Sequence[int], tokens_at_once: int) -> Iterator[list[int]]:
-    """Batches of rows of similar lengths, by their places: the shortest first, among equals in their order."""
+    """Batches of rows of similar lengths, as indices of the rows: the shortest first, equally long ones in order."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         is_full = lengths[i] * (len(batch) + 1) > tokens_at_once
@@ -32,8 +32,9 @@ def padded(rows: Sequence[Sequence[int] | npt.NDArray[np.int64]], filling: int) 
 
 
 def cheapest_ranges(count: int, costs: Callable[[int], npt.NDArray[np.number]]) -> list[tuple[int, int]]:
-    """0 to `count` in ranges (first, end) of the least cost together; `costs(end)` is that of each range that ends
-    there, by where it begins, from 0 on.
+    """Ranges (first, end) that together cover 0 to `count` at the least cost.
+
+    `costs(end)` is the cost of each range that ends there, by where it begins, from 0 on.
     """
     cost, first_of = np.zeros(count + 1), [0]
     for end in range(1, count + 1):

@@ -27,7 +27,7 @@ from ouroloop.learner.base import Samples
 from ouroloop.learner.network.rows import alike, padded
 from ouroloop.testbed.base import Array, Tokenizer
 
-_FEW_TOKENS = 1_024  # of a vocabulary for which the counts of all tokens are drawn; else those of the texts are
+_FEW_TOKENS = 1_024  # the largest vocabulary whose tokens' counts are drawn; with more, each text's token is
 _LOGITS_AT_ONCE = 2**22  # bounds the memory of many distributions
 _FIRST_CAPACITY = 32  # tokens that the cache has room for at first; doubled when they are used up
 
@@ -35,8 +35,8 @@ _FIRST_CAPACITY = 32  # tokens that the cache has room for at first; doubled whe
 class SlotLayer(DynamicLayer):
     """Keys and values of one layer in a buffer [slot, head, position, feature] that is written in place.
 
-    `num_slots` is how many rows there can be from now on. It is asked for when the buffer grows: few texts are long, so
-    that most of the longest buffer would never be used.
+    `num_slots` is how many rows there can be from now on. It is read when the buffer grows: few texts are long, so most
+    of a long buffer with a slot for every text would never be used.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -67,7 +67,7 @@ class SlotLayer(DynamicLayer):
         return like.new_empty(self.num_slots, heads, capacity, features)
 
     def copy_slots(self, source: Tensor, target: Tensor) -> None:
-        """No slot is both a source and a target."""
+        """Copy slots, none of which is both a source and a target."""
         for buffer in (self.keys, self.values):
             buffer[target, :, : self._length] = buffer[source, :, : self._length]
 
@@ -87,10 +87,10 @@ def sample(
     """`count` independent texts, in random order; `prompt` is the beginning that all of them share.
 
     A text ends at `<eos>`, which is not part of it, or is cut off after `config.max_new_tokens` tokens.
-    The distribution is the model's softmax at `config.temperature`, its least probable tokens cut off as far as
-    `config.min_p` says: no top-k, no top-p, no penalty. `rng` makes
-    every draw; the same rng state on the same machine gives the same texts. The log-probability of a text is
-    that of drawing it, given the prompt: that of `<eos>` too, unless it was cut off.
+    The distribution is the model's softmax at `config.temperature`, with its least probable tokens cut off as far as
+    `config.min_p` says: no top-k, no top-p, no penalty. `rng` makes every draw; the same rng state on the same machine
+    gives the same texts. The log-probability of a text is that of drawing it, given the prompt; `<eos>` is included
+    unless the text was cut off.
 
     Raises:
         FloatingPointError: the model gives no finite distribution.
@@ -119,7 +119,7 @@ def sample(
 
 @torch.inference_mode()
 def require_causal(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
-    """Checks once what training and sampling take for granted of a model.
+    """Check once what training and sampling take for granted about a model.
 
     Raises:
         ConfigError: a later token changes what is predicted before it, or the key-value cache changes
@@ -135,7 +135,7 @@ def require_causal(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
         steps = [model(input_ids=ids_BL[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(6)]
     except Exception as error:  # whatever its architecture makes of our cache
         raise ConfigError(f"model {name!r} cannot be sampled with a key-value cache: {type(error).__name__}") from None
-    atol = 1e-4 * max(1.0, float(logits_BLV.abs().max()))  # logits of a trained model are larger, and round so
+    atol = 1e-4 * max(1.0, float(logits_BLV.abs().max()))  # a trained model's logits are larger, as is their rounding
     if not torch.allclose(logits_BLV[0, :3], logits_BLV[1, :3], atol=atol):
         raise ConfigError(f"model {name!r} is not causal: a later token changes what it predicts before")
     cached_BLV = torch.cat(steps, dim=1)
@@ -151,8 +151,9 @@ def tree(
     config: SamplingConfig,
     rng: np.random.Generator,
 ) -> Iterator[tuple[int, tuple[int, ...], float, int]]:
-    """(which start, token ids after it, their log-probability in nats, how often they were drawn). The starts are
-    distinct and equally long; `counts` are the texts that begin with each.
+    """(which start, token ids after it, their log-probability in nats, how often they were drawn) of each text.
+
+    The starts are distinct and equally long; `counts` says how many texts begin with each.
     """
     eos, count, roots = tokenizer.eos_id, int(counts.sum()), np.arange(len(starts))
     cache = Cache(layers=[SlotLayer(count) for _ in range(model.config.num_hidden_layers)])
@@ -208,8 +209,9 @@ def _split(
 def _split_by_text(
     logits_RV: Tensor, counts: npt.NDArray[np.int64], config: SamplingConfig, rng: np.random.Generator
 ) -> _Drawn:
-    """The same distribution, each text by a number of its own in [0, 1) and the row's cumulative probabilities: a
-    multinomial draw would have to ask of every one of many tokens how many take it.
+    """Draw from the same distribution by a number in [0, 1) for each text and the row's cumulative probabilities.
+
+    A multinomial draw would have to ask for every one of many tokens how many texts take it.
     """
     num_tokens, parts = logits_RV.shape[1], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]]()
     numbers = np.split(rng.random(counts.sum()), np.cumsum(counts)[:-1])
@@ -234,7 +236,7 @@ def _split_by_text(
 def _distributions(logits_RV: Tensor, config: SamplingConfig) -> Tensor:
     if config.min_p:
         probabilities_RV = _steps(logits_RV, config.temperature, config.min_p).exp()
-    else:  # not the exponential of the logarithm: its last bits are others
+    else:  # not the exponential of the logarithm, whose last bits differ
         probabilities_RV = torch.softmax(_doubled(logits_RV) / config.temperature, dim=-1)
     if not torch.isfinite(probabilities_RV).all():
         raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
@@ -257,9 +259,9 @@ def assign_slots(parents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 _TOKENS_AT_ONCE = 16_384  # bounds the memory of a forward pass
-_MANY = 10_000  # texts from which on shared prefixes pay
+_MANY = 10_000  # texts above which it pays to share prefixes
 _TEXTS_AT_ONCE = 1_024  # bounds the memory of the key-value cache
-_SCORES_AT_ONCE = 2**25  # of tokens of the vocabulary: bounds that of what a forward pass gives, where it is large
+_SCORES_AT_ONCE = 2**25  # logits: bounds the memory of a forward pass's output where the vocabulary is large
 
 
 @torch.inference_mode()
@@ -270,10 +272,10 @@ def log_probabilities(
     temperatures: Sequence[float] = (1.0,),
     min_p: float = 0.0,
 ) -> Array:
-    """How probable a model finds each text, its `<eos>` included: of `sample` writing just this text.
+    """Log-probability of each text, its `<eos>` included: that of `sample` writing just this text.
 
     In nats, [temperature, text]. Batches are of similar lengths, so little is padded; a text that occurs twice is
-    evaluated once. Very many distinct texts share the evaluation of their prefixes. What `min_p` cuts has -inf.
+    evaluated once. Very many texts share the evaluation of their prefixes. What `min_p` cuts has -inf.
 
     Raises:
         KeyError: a word that the tokenizer does not have.
@@ -322,7 +324,7 @@ def _score(
 
 
 def _steps(logits: Tensor, temperature: float, min_p: float) -> Tensor:
-    """Log-probabilities of the next token; -inf for those that are cut off, which the others share out."""
+    """Log-probabilities of the next token; -inf for tokens that are cut off, whose mass the others share."""
     log_p = torch.log_softmax(_doubled(logits) / temperature, dim=-1)
     if min_p == 0:
         return log_p
@@ -331,12 +333,12 @@ def _steps(logits: Tensor, temperature: float, min_p: float) -> Tensor:
 
 
 def _doubled(logits: Tensor) -> Tensor:
-    """In double precision, which Apple's GPUs do not have: theirs on the CPU."""
+    """Logits in double precision; those on Apple's GPUs, which do not have it, move to the CPU."""
     return (logits.cpu() if logits.device.type == "mps" else logits).double()
 
 
 def _finite(log_p: Tensor) -> Tensor:
-    """Or -inf, where a token was cut off."""
+    """The same, which must be finite, or -inf where a token was cut off."""
     if torch.isnan(log_p).any():
         raise FloatingPointError("the model's next-token distribution is not finite: it has diverged")
     return log_p
@@ -345,8 +347,9 @@ def _finite(log_p: Tensor) -> Tensor:
 def _of_tree(
     model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], temperatures: Sequence[float], min_p: float
 ) -> Array:
-    """Each distinct prefix is evaluated once, level by level, as when sampling: a fifth of the tokens of all
-    expressions of depth 3.
+    """Evaluate each distinct prefix once, level by level, as when sampling.
+
+    For all expressions of depth 3 that is a fifth of the tokens.
     """
     rows = [tokenizer.encode(text)[1:] for text in texts]
     order = sorted(range(len(rows)), key=rows.__getitem__)

@@ -1,6 +1,6 @@
 """Training a model whose weights, gradients and optimizer state are shared out over the devices: torch's fully_shard.
 
-Sampling and scoring need all of it on each device again: what is spared is what a step of training has to hold.
+Sampling and scoring need the whole model on each device again: what is saved is memory in training steps.
 """
 
 from typing import Any

@@ -1,10 +1,10 @@
 """The tokens of natural language, which has no vocabulary of its own: parts of words, from a tokenizer of transformers.
 
 One that comes with a pretrained model is used as it is. One for a model that is trained from scratch is learnt:
-byte-level byte pairs of D_0, so that any text has tokens and comes back byte for byte.
+byte-level byte pairs from D_0, so that any text has tokens and comes back byte for byte.
 
-A model may spell a text in other tokens than the tokenizer does, or write bytes that are no text (each becomes U+FFFD).
-The text is then taken by how the tokenizer spells it.
+A model may spell a text with other tokens than the tokenizer does, or write bytes that are not text (each becomes
+U+FFFD). The text is then taken as the tokenizer spells it.
 """
 
 import os
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a text at a time; and forks would be warned of
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts come one at a time, and it would warn about forks
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -25,11 +25,11 @@ from ouroloop.testbed.tokenizer import EOS
 
 @dataclass(frozen=True)
 class Subwords:
-    """Symbols that steer, such as `<eos>`, are none in a text: there they are spelt like any other characters."""
+    """Control symbols, such as `<eos>`, control nothing within a text: there they are spelt like other characters."""
 
     library: PreTrainedTokenizerBase
     max_tokens: int
-    """What a text is cut after, `<eos>` and what goes before it counted: as many as a model has positions for."""
+    """The length after which a text is cut, `<eos>` counted: as many tokens as a model has positions for."""
 
     def __post_init__(self) -> None:
         if self.library.eos_token_id is None:
@@ -37,7 +37,7 @@ class Subwords:
 
     @property
     def start_id(self) -> int:
-        """Of `<eos>` where the vocabulary has no start symbol."""
+        """Id of the start symbol, or of `<eos>` where the vocabulary has none."""
         bos = self.library.bos_token_id
         return self.eos_id if bos is None else int(bos)
 
@@ -67,7 +67,7 @@ class Subwords:
         return replace(self, max_tokens=max_tokens)
 
     def require_room(self, texts: Sequence[str], what: str) -> None:
-        """Raises ConfigError when one of the texts would be cut."""
+        """Raise ConfigError when one of the texts would be cut."""
         whole = self.within(10**9)
         lengths = [len(whole.encode(text)) - 1 for text in texts]
         too_long = sum(length > self.max_tokens for length in lengths)
@@ -78,12 +78,12 @@ class Subwords:
             )
 
     def num_lost(self, texts: Sequence[str]) -> int:
-        """How many texts do not come back as they were; what is cut counts."""
+        """How many texts do not come back as they were; those that are cut count."""
         return sum(self.decode(self.encode(text)[1:-1]) != text for text in texts)
 
 
 def byte_pairs(texts: Sequence[str], vocabulary_size: int, max_tokens: int) -> Subwords:
-    """Learnt of the texts, the same of the same ones: the 256 bytes, `<eos>`, and the most frequent pairs of pairs."""
+    """Learnt from the texts, equal from equal ones: the 256 bytes, `<eos>`, and the most frequent pairs of pairs."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -108,12 +108,12 @@ def byte_pairs(texts: Sequence[str], vocabulary_size: int, max_tokens: int) -> S
 
 
 def of_size(vocabulary_size: int, max_tokens: int) -> Subwords:
-    """Stands for one that is still to be learnt: bytes, and tokens that no text has."""
+    """A stand-in for a tokenizer that is still to be learnt: bytes, and tokens that no text has."""
     stand_in = byte_pairs([], 0, max_tokens)
     stand_in.library.add_tokens([f"<{i}>" for i in range(vocabulary_size - stand_in.size)])
     return stand_in
 
 
 def saved(folder: Path, max_tokens: int) -> Subwords:
-    """What a model was saved with."""
+    """The tokenizer that a model was saved with."""
     return Subwords(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), max_tokens)

@@ -1,7 +1,7 @@
-"""What a text teaches at each of its tokens: the one that stands there, or how probable a model finds each.
+"""What a text teaches at each of its tokens: the one that stands there, or how probable a model finds each token.
 
-Of a large vocabulary the K likeliest tokens are told apart and the others taken together. So no tail is cut: the
-student learns how much the others weigh, and is left to itself how they share it.
+In a large vocabulary the K likeliest tokens are told apart and the others taken together. So no tail is cut: the
+student learns how much the others weigh together, and how they share that is left to the student.
 """
 
 from collections.abc import Sequence
@@ -21,25 +21,25 @@ Ids = npt.NDArray[np.int64]
 
 
 MOST_TOKENS = 4_096
-"""Of a larger vocabulary not every token's probability is held, for every token of m texts."""
+"""The largest vocabulary of which every token's probability is held, for every token of m texts."""
 
 
 class Targets(NamedTuple):
-    """After each of N tokens: K tokens, and how probable each is. What they lack to 1 is all the others' together."""
+    """After each of N tokens: K tokens, and how probable each is. What they lack to 1 is all others' together."""
 
     tokens_NK: Tensor
-    """Of no more bits than the vocabulary needs: m texts are held by their targets, K times as many as their tokens."""
+    """In no more bits than the vocabulary needs: the targets of m texts are K times as many as their tokens."""
     probabilities_NK: Tensor
 
     def entropy_nats(self) -> float:
-        """Summed over the tokens, the others counted as one: no student has a lower loss."""
+        """Entropy, summed over the N tokens, with all others counted as one outcome: no student has a lower loss."""
         p_NK = self.probabilities_NK.double()
         rest_N = (1 - p_NK.sum(1)).clamp(min=0)
         return float(torch.special.entr(p_NK).sum() + torch.special.entr(rest_N).sum())
 
 
 def of_tokens(ids: Ids, width: int) -> Targets:
-    """The tokens that stand there, as K = `width` of which the first is certain."""
+    """Targets that are the texts' own tokens: K = `width` at each, of which the first is certain."""
     tokens_NK = torch.from_numpy(ids)[:, None].repeat(1, width)
     probabilities_NK = torch.zeros(tokens_NK.shape)
     probabilities_NK[:, 0] = 1.0
@@ -63,7 +63,7 @@ def of_model(model: Any, rows: Sequence[Ids], size: int, top_k: int | None, temp
 
 
 def cross_entropy(logits_NV: Tensor, targets: Targets) -> Tensor:
-    """Of each token, in nats."""
+    """Cross-entropy of each token, in nats."""
     log_q_NV = F.log_softmax(logits_NV, dim=-1)
     tokens_NK, p_NK = targets.tokens_NK.long(), targets.probabilities_NK
     loss_N = -(p_NK * log_q_NV.gather(1, tokens_NK)).sum(1)

@@ -1,9 +1,9 @@
 """From D_{t-1} to M_t: the Lightning module around the LM, and one call that trains it.
 
-The weights of the lowest validation loss are put back at the end. Patience would be no reason to stop,
-since the loss stands still for long before the brackets are learned; the one safe reason is that there
-is nothing left to gain: no model comes below the entropy of the validation set, or of its soft targets, and on
-a collapsed dataset that floor is soon reached.
+The weights of the lowest validation loss are put back at the end. Running out of patience would be no reason to
+stop, since the loss stands still for long before the brackets are learned; the one safe reason is that there is
+nothing left to gain: no model comes below the entropy of the validation set, or of its soft targets, and on a
+collapsed dataset that floor is soon reached.
 
 A step on a small model takes some 15 ms, and the Trainer's own work around it 3 more. Therefore what the
 Trainer sees as one batch is the whole stretch of steps between two validations, which the module walks
@@ -68,7 +68,7 @@ class LanguageModel(pl.LightningModule):
         """What takes batches from the host, and computes the steps on them."""
         self._report = report
         self.train_losses: list[Tensor] = []
-        """Nats per token, one scalar per optimizer step; what this process adds to it where there are several."""
+        """Nats per token, one scalar per optimizer step; where there are several processes, this one's part of it."""
         self.validation_losses: list[tuple[int, float]] = []
         """(optimizer step, nats per expression)."""
         self.num_tokens = 0
@@ -82,15 +82,15 @@ class LanguageModel(pl.LightningModule):
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps done; Lightning's `global_step` counts each optimizer's."""
+        """Optimizer steps done; Lightning's `global_step` counts the steps of each optimizer."""
         return len(self.train_losses)
 
     def summed_loss(self, batch: Batch) -> Tensor:
-        """Summed over the expressions of the batch."""
+        """Loss in nats, summed over the expressions of the batch."""
         return self.nats(self._logits(batch), batch)
 
     def nats(self, logits_NV: Tensor, batch: Batch | Filled) -> Tensor:
-        """The same, of these logits."""
+        """The same, from these logits."""
         logits_NV = logits_NV.float() / self.config.loss_temperature
         if batch.targets is None:
             nats_N = F.cross_entropy(logits_NV, batch.labels_N, reduction="none")
@@ -104,7 +104,7 @@ class LanguageModel(pl.LightningModule):
         if self._by_hand is not None:
             return self._by_hand.logits(batch.ids_N, batch.positions_N, lengths_B)
         if self.config.batching == "packed":
-            # A GPU computes padding faster than it starts a kernel for each block, and their number is compiled in
+            # A GPU computes padding faster than it starts a kernel for each block, whose number is compiled in
             single = self.config.compile or self.device.type != "cpu"
             blocks = layout(lengths_B, single_block=single, device=self.device)
             return packed_logits(self.model, batch.ids_N, batch.positions_N, blocks)
@@ -127,7 +127,7 @@ class LanguageModel(pl.LightningModule):
                 self._report(self.num_steps, float(self.train_losses[-1]) * world.size())
 
     def _backward(self, batch: Batch, num_tokens: int) -> Tensor:
-        """Adds to the gradients those of the mean over so many tokens, and returns what the batch adds to it."""
+        """Add to the gradients those of the mean over `num_tokens` tokens; return what the batch adds to it."""
         loss = self.summed_loss(batch) / num_tokens
         self.manual_backward(loss * world.size())  # gradients of several processes are averaged
         return loss.detach()
@@ -139,8 +139,8 @@ class LanguageModel(pl.LightningModule):
         return loss.detach()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        # Here and not in the loop above: what mixed precision has scaled up is scaled down again by now
-        # and by torch, since Lightning's own way refuses a fused optimizer in bfloat16, which scales nothing
+        # Here and not in the loop above: by now what mixed precision has scaled up is scaled down again.
+        # By torch, since Lightning's own clipping refuses a fused optimizer in bfloat16, which scales nothing
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         torch.nn.utils.clip_grad_norm_(weights, self.config.gradient_clip)
 
@@ -236,7 +236,7 @@ class BestWeights(pl.Callback):
 
 
 def build_trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Raises ConfigError when this machine, or Muon, is not made for what is asked of them."""
+    """The Trainer of a configuration. Raises ConfigError when this machine, or Muon, cannot do what is asked of it."""
     if config.strategy == "fsdp" and config.muon_learning_rate:
         raise ConfigError("train.muon_learning_rate needs whole matrices, which train.strategy=fsdp splits; drop one")
     if config.strategy == "fsdp" and config.devices == 1:
@@ -277,7 +277,7 @@ def build_trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Train
 
 
 def _require_compiler() -> None:
-    """Of which torch says in a page, when the first step is computed."""
+    """Raise ConfigError where there is no C++ compiler, which torch would report in a page at the first step."""
     from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second, and few trainings need it
 
     try:
@@ -299,7 +299,7 @@ def train(
     seed: int,
     report: Report,
 ) -> Training:
-    """Trains `model` in place and leaves it with its best weights, in evaluation mode.
+    """Train `model` in place and leave it with its best weights, in evaluation mode.
 
     `report` gets (optimizer step, nats per token) about a hundred times; `seed` decides the dropout.
 
@@ -317,6 +317,6 @@ def train(
         trainer.fit(module, datamodule=data)
     if is_sharded(trained):
         model.load_state_dict(whole_weights(trained), strict=world.rank() == 0)
-    model.to(trainer.strategy.root_device).eval()  # Lightning takes it back to the CPU
+    model.to(trainer.strategy.root_device).eval()  # Lightning moves it back to the CPU
     losses = world.total(torch.stack(module.train_losses)).tolist()
     return Training(best.lowest_loss, losses, module.validation_losses, module.num_tokens)

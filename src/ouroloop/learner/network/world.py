@@ -1,10 +1,10 @@
-"""Several devices as one: a process for each, called together, which add up what each of them has computed.
+"""Several devices as one: a process for each, called together and adding up what each of them has computed.
 
-Neither of Lightning's own starts will do inside of a worker. `ddp` runs the command line anew for every rank, which
-would be a whole sweep; `ddp_spawn` sends the Trainer, with whoever watches it, to other processes, hands weights back
-through torch.load, and there is none for `fsdp`. So the processes are spawned here, with a function to run, and
-Lightning's strategies find their ranks already there. They stay from one generation to the next, because loading the
-libraries takes longer than many a training.
+Neither of Lightning's own ways to start processes will do inside a worker. `ddp` runs the command line anew for every
+rank, which would be a whole sweep; `ddp_spawn` sends the Trainer, with whatever watches it, to other processes, hands
+weights back through torch.load, and has no counterpart for `fsdp`. So the processes are spawned here, with a function
+to run, and Lightning's strategies find their ranks already there. The processes stay from one generation to the next,
+because loading the libraries takes longer than many trainings do.
 """
 
 import multiprocessing
@@ -37,12 +37,12 @@ _Message = tuple[Literal["report", "done", "failed"], Any]
 
 
 def rank() -> int:
-    """Of this process among those that train one model; 0 also where it trains alone."""
+    """Rank of this process among those that train one model; 0 where it trains alone."""
     return distributed.get_rank() if _is_one_of_many() else 0
 
 
 def size() -> int:
-    """Processes that train one model."""
+    """How many processes train one model."""
     return distributed.get_world_size() if _is_one_of_many() else 1
 
 
@@ -51,7 +51,7 @@ def _is_one_of_many() -> bool:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of what all processes hold; their own where there is one."""
+    """The sum of what all processes hold; where there is only one, what it holds."""
     if size() > 1:
         distributed.all_reduce(tensor)
     return tensor
@@ -72,7 +72,7 @@ class Environment(LightningEnvironment):
 
 
 class World:
-    """`num_ranks` processes of this machine that compute together; started by the first call, and after a failure anew.
+    """`num_ranks` processes of this machine that compute together, started by the first call, and anew after a failure.
 
     Process r has the r-th device of its kind. They end with this object, or with the process that made it.
     """
@@ -122,7 +122,7 @@ class World:
             process = spawn.Process(target=_serve, args=(theirs, meeting, self._backend, number), daemon=True)
             with without_main():
                 process.start()
-            theirs.close()  # or the end of the process would be none of the connection
+            theirs.close()  # or the connection would not end with the process
             processes.append(process)
             self._ranks.append(ours)
 
@@ -144,12 +144,12 @@ class World:
 
 @lru_cache(maxsize=1)
 def of(num_ranks: int, *, is_gpu: bool) -> World:
-    """Kept for the next loop too: that many processes are asked for again and again."""
+    """A world that is kept for the next loop too, since the same number is asked for again and again."""
     return World(num_ranks, is_gpu=is_gpu)
 
 
 def _end(processes: Sequence[BaseProcess], folder: Path) -> None:
-    """At once: they hold nothing that is not elsewhere too, and one that waits for another would wait for long."""
+    """Kill them at once: they hold nothing that is not elsewhere too, and one that waits for another may wait long."""
     for process in processes:
         process.kill()
     for process in processes:
@@ -160,12 +160,12 @@ def _end(processes: Sequence[BaseProcess], folder: Path) -> None:
 def _serve(calls: Connection, meet: Callable[[], object], backend: str, number: int) -> None:
     """The life of a rank: it meets the others by way of a file, and does what it is sent."""
     for key in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
-        signal.signal(key, signal.SIG_IGN)  # the keys are for the process that calls
+        signal.signal(key, signal.SIG_IGN)  # the terminal's keys are for the process that calls
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)  # where gloo says that it is there
+        os.dup2(nowhere.fileno(), 1)  # on which gloo announces itself
     if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # this machine's name need not be known to anybody
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # this machine's name need not resolve
     if backend == "nccl":
         torch.cuda.set_device(number)
     meet()

@@ -8,8 +8,8 @@
     buffer     a share of original or fresh data
     editing    D_{t-1}, some of its tokens written anew
 
-Every module of this package is looked at: a new step is a new file here, and a line in a preset (docs/curation.md).
-Functions of texts, probabilities and a random stream; no step knows the truth unless it says that it `needs` it.
+Every module of this package is imported: a new step is a new file here, and a line in a preset (docs/curation.md).
+Steps are functions of texts, probabilities and a random stream; none knows the truth unless it says that it `needs` it.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ from pkgutil import iter_modules
 
 
 def find() -> None:
-    """Makes the steps of all modules of this package known."""
+    """Import all modules of this package, which makes their steps known."""
     for module in iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
 

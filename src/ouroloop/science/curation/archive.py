@@ -13,19 +13,19 @@ from ouroloop.science.curation.step import CurationStep, Given, Pool
 class Archived(CurationStep):
     """Fills the cells of an archive in turns: first a text for each cell, then a second one, until m are kept.
 
-    A cell is what texts have in common: on logic nesting, how many of each operator, and length, in steps of
-    `coarseness`. Nothing of it says whether a text is right; the more probable ones of a cell come first, as MAP-Elites
-    keeps an elite.
+    A cell holds texts that have their form in common: on logic their nesting and, in steps of `coarseness`, how many
+    there are of each operator and their length. None of this says whether a text is right. The more probable texts of a
+    cell come first, as MAP-Elites keeps an elite.
 
-    Source: the archive of arXiv 1504.04909, its quality M_t's own probability.
+    Source: the archive of arXiv 1504.04909, with M_t's own probability as quality.
     """
 
     name: Literal["archived"] = "archived"
-    """Fills the cells of an archive by nesting, operators and length in turns, the most probable first."""
+    """Fills the cells of an archive (nesting, operators, length) in turns, the most probable texts first."""
     candidates: Number = Field(default=2.0, ge=1, le=1_000)
-    """What it chooses from. Unit: multiples of m."""
+    """How much it chooses from. Unit: multiples of m."""
     coarseness: Whole = Field(default=4, ge=1)
-    """Lengths and counts are told apart by steps of this many. Unit: tokens."""
+    """Lengths and counts are told apart in steps of this many. Unit: tokens."""
 
     role: ClassVar = Role.CHOOSES
 
@@ -40,7 +40,7 @@ class Archived(CurationStep):
         turn = np.full(len(pool), 0)
         for cell in cells.values():
             turn[cell] = np.arange(len(cell))
-        among = given.rng.permutation(len(pool))  # in the last turn, which not all cells get, chance decides
+        among = given.rng.permutation(len(pool))  # chance decides which cells get the last turn
         chosen = among[np.argsort(turn[among], kind="stable")][: given.wanted]
         return pool.take(np.sort(chosen))
 

@@ -14,14 +14,14 @@ Share = Field(gt=0, le=1)
 
 
 class OriginalBuffer(CurationStep):
-    """Puts texts of D_0 in the place of the last ones that M_t wrote: a share of m, chosen anew in each generation."""
+    """Replaces the last texts that M_t wrote with texts of D_0: a share of m, chosen anew in each generation."""
 
     name: Literal["original_buffer"] = "original_buffer"
-    """Puts texts of D_0 in the place of some."""
+    """Replaces some texts with texts of D_0."""
     share: Number = Share
-    """Of m, one text at least. Unit: share."""
+    """Share of m, at least one text. Unit: share."""
     which: Literal["tail", "any"] = "tail"
-    """Of D_0, those that M_t finds least probable, or a random part."""
+    """Which texts of D_0: those that M_t finds least probable, or a random part."""
 
     role: ClassVar = Role.REPLACES
     needs: ClassVar = frozenset({Oracle.ORIGINAL_DATA, Oracle.PREVIOUS_MODEL})
@@ -35,12 +35,12 @@ class OriginalBuffer(CurationStep):
 
 
 class FreshBuffer(CurationStep):
-    """Puts fresh texts in the place of the last ones that M_t wrote."""
+    """Replaces the last texts that M_t wrote with fresh texts."""
 
     name: Literal["fresh_buffer"] = "fresh_buffer"
-    """Puts fresh texts in the place of some."""
+    """Replaces some texts with fresh texts."""
     share: Number = Share
-    """Of m, one text at least. Unit: share."""
+    """Share of m, at least one text. Unit: share."""
 
     role: ClassVar = Role.REPLACES
     needs: ClassVar = frozenset({Oracle.FRESH_DATA})
@@ -54,6 +54,6 @@ def _count(share: float, wanted: int) -> int:
 
 
 def _beside(pool: Pool, others: Dataset, wanted: int) -> Pool:
-    """The last of M_t's texts give way, those of another buffer only where there are no more of them."""
+    """The last of M_t's texts give way to others, those of another buffer only where none of M_t's are left."""
     first = np.argsort(~np.isnan(pool.log_probs), kind="stable")
     return pool.take(np.sort(first[: max(0, wanted - len(others))])).with_others(others)

@@ -1,4 +1,4 @@
-"""Who can tell right from wrong: a verifier, exact, noisy or short-sighted; and who knows the grammar."""
+"""Steps that can tell right from wrong: by a verifier, exact, noisy or short-sighted, or by the grammar."""
 
 from typing import ClassVar, Literal
 
@@ -11,12 +11,12 @@ from ouroloop.science.curation.step import CurationStep, Given, Pool
 
 
 class Verified(CurationStep):
-    """Keeps what a verifier finds right: on logic, expressions that are True."""
+    """Keeps what a verifier finds right: on logic, expressions that are True (False where all original data is)."""
 
     name: Literal["verified"] = "verified"
     """Keeps what a verifier finds right."""
     error_rate: Proportion = 0.0
-    """So often its verdict on a text that was drawn is the wrong one, where it has one. Unit: share."""
+    """How often its verdict on a text that was drawn is wrong, where it has one. Unit: share."""
     max_depth: Whole | None = Field(default=None, ge=1)
     """It sees no deeper than this; null for all depths. Unit: operators from root to leaf."""
     unseen: Literal["drop", "keep"] = "drop"
@@ -33,7 +33,7 @@ class Verified(CurationStep):
 
 
 class Grammatical(CurationStep):
-    """Keeps what P gives a probability above 0: on logic, True, at a depth of the grammar, all leaves equally deep."""
+    """Keeps what P gives a probability above 0: on logic by truth value, depth, and all leaves being equally deep."""
 
     name: Literal["grammatical"] = "grammatical"
     """Keeps what the true distribution gives a probability above 0."""

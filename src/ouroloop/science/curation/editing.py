@@ -1,4 +1,4 @@
-"""Token-level editing: the data stay, and only what a model finds most foreseeable is written anew."""
+"""Token-level editing: the data stay, and only what a model finds most predictable is written anew."""
 
 from typing import ClassVar, Literal
 
@@ -11,16 +11,16 @@ from ouroloop.science.dataset import Dataset, Source
 
 
 class Edited(CurationStep):
-    """In the place of samples, the texts of D_{t-1} with each token drawn anew from M_t that it finds at least so sure.
+    """Replaces samples with the texts of D_{t-1}, drawing anew from M_t each token that it is sure enough of.
 
-    A text that comes out as it was is still who wrote it first; any other one counts as sampled at t. So it is a
-    semi-synthetic D_{t-1}, whose tail nobody touches.
+    A text that comes out unchanged keeps its origin; any other one counts as sampled at t. So the result is a
+    semi-synthetic D_{t-1}, whose tail is untouched.
 
     Source: arXiv 2412.14689, section 4, with M_t as the model that edits.
     """
 
     name: Literal["edited"] = "edited"
-    """In the place of samples, D_{t-1} with the tokens drawn anew that M_t is surest of."""
+    """Replaces samples with D_{t-1}, the tokens that M_t is surest of drawn anew."""
     threshold: Proportion = 0.99
     """A token is drawn anew where M_t gives it at least this probability. Unit: probability."""
 

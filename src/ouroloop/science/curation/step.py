@@ -14,7 +14,7 @@ from ouroloop.testbed.base import Array
 
 
 class UndeclaredError(LookupError):
-    """A step asked for what it does not say that it needs."""
+    """A step asked for something that it has not declared it needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Pool:
 
     data: Dataset
     log_probs: Array
-    """Of each text that M_t wrote, in nats, under the distribution that it was drawn from; NaN of any other."""
+    """Of each text that M_t wrote, in nats, under the distribution that it was drawn from; NaN for any other text."""
 
     def __len__(self) -> int:
         return len(self.data)
@@ -33,14 +33,14 @@ class Pool:
         return self.data.texts
 
     def take(self, chosen: npt.NDArray[np.int64]) -> "Pool":
-        """The texts at these places, which may be there twice, in their order."""
+        """The texts at these places, in the order of the places, each of which may occur twice."""
         return Pool(self.data.take(chosen), self.log_probs[chosen])
 
     def where(self, is_kept: Sequence[bool] | npt.NDArray[np.bool_]) -> "Pool":
         return self.take(np.flatnonzero(is_kept))
 
     def with_others(self, others: Dataset) -> "Pool":
-        """And, after them, these, which M_t did not write."""
+        """The same texts and, after them, others, which M_t did not write."""
         return Pool(self.data + others, np.concatenate([self.log_probs, np.full(len(others), np.nan)]))
 
 
@@ -48,26 +48,26 @@ class PreviousModel(Protocol):
     """M_t, for a step that needs more of it than its samples."""
 
     def edit(self, texts: Sequence[str], threshold: float, rng: np.random.Generator) -> list[str]:
-        """Each text with every token written anew, after the same beginning, that it finds at least so probable."""
+        """Each text with every token drawn anew that it finds at least `threshold` probable after its beginning."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """All that a step may know beside its pool. An oracle is there only for who declared it."""
+    """All that a step may know beside its pool. An oracle is there only for a step that declared it."""
 
     wanted: int
     """m: what is kept beyond it is not learnt from."""
     generation: int
     """t."""
     log_probs_at_1: Callable[[Sequence[str]], Array]
-    """Of any texts under M_t itself, at temperature 1, in nats; what `sampling.min_p` cuts of its samples is cut here
-    too. For a step that `uses_sampler` or needs the previous model."""
+    """Log-probabilities of any texts under M_t itself, at temperature 1, in nats; what `sampling.min_p` cuts from its
+    samples is cut here too. Only for a step that `uses_sampler` or needs the previous model."""
     tokens: Callable[[str], Sequence[str]]
-    """What a text is long by."""
+    """The tokens that the length of a text is counted in."""
     features: Callable[[str], tuple[int, ...]]
-    """What texts are told apart by in an archive: numbers read off any string. No truth is in them."""
+    """What texts are told apart by in an archive: numbers read off any string, which say nothing about truth."""
     rng: np.random.Generator
-    """The step's own: it begins anew whenever the pool has grown, so that draws in the order of the pool repeat."""
+    """The step's own: it begins anew whenever the pool has grown, so that draws made in the pool's order repeat."""
     oracles: Mapping[Oracle, Any]
     declared: frozenset[Oracle] = frozenset()
 
@@ -90,7 +90,7 @@ class Given:
         return found
 
     def verify(self, text: str, max_depth: int | None = None) -> bool | None:
-        """Whether a text is right; None where a verifier that sees no deeper than that cannot tell."""
+        """Whether a text is right; None where a verifier that sees no deeper than `max_depth` cannot tell."""
         found: bool | None = self._ask(Oracle.VERIFIER)(text, max_depth)
         return found
 
@@ -105,7 +105,7 @@ class Given:
         return found
 
     def fresh_data(self, count: int) -> Dataset:
-        """So many texts more from where D_0 is from, by the step's own `rng`."""
+        """`count` more texts from the source of D_0, drawn by the step's own `rng`."""
         found: Dataset = self._ask(Oracle.FRESH_DATA)(count, self.rng)
         return found
 
@@ -127,10 +127,10 @@ def _refuse(step: Step, texts: Sequence[str]) -> Array:
 
 
 class CurationStep(Step):
-    """What each step is; a subclass gives its `name` a default, says what it `needs`, and keeps what it finds good."""
+    """The base of all steps: a subclass gives its `name` a default, says what it `needs`, and keeps what is good."""
 
     def keep(self, pool: Pool, given: Given) -> Pool:
-        """The texts that are kept, of the pool or others with their provenance; never more of one than is meant.
+        """The texts that are kept, from the pool or others with their provenance.
 
         It is called anew with all texts whenever M_t was asked for more.
         """

@@ -11,18 +11,19 @@ from ouroloop.science.curation.step import CurationStep, Given, Pool
 
 
 class Weighted(CurationStep):
-    """Resamples by M_t's probability at temperature 1 over that with which a text was drawn.
+    """Resamples by M_t's probability of a text at temperature 1 over the one that it was drawn with.
 
-    Where temperature acts on whole texts that is M_t^(1-1/T) but for a factor; on tokens it is their product, which
-    the model knows. Systematic resampling: a text of weight w, of weights that sum to m, is kept floor(w) or ceil(w)
-    times. What was not drawn cannot come back: weights cure the sharpening, and not the tail that a sample loses.
-    Never more than there are to choose from: what earlier steps left short is not made up for by repetition.
+    Where temperature acts on whole texts, that is M_t^(1-1/T) up to a factor; on tokens, it is the product
+    of theirs, which the model knows. Resampling is systematic: with weights that sum to m, a text of weight w is kept
+    floor(w) or ceil(w) times. What was not drawn cannot come back: weights cure the sharpening, but not the loss of the
+    tail in a sample. Never more are kept than there are to choose from: what earlier steps left short is not made up
+    for by repetition.
     """
 
     name: Literal["weighted"] = "weighted"
-    """Resamples by M_t's probability at temperature 1 over that with which a text was drawn."""
+    """Resamples by M_t's probability of a text at temperature 1 over the one that it was drawn with."""
     candidates: Number = Field(default=2.0, ge=1, le=1_000)
-    """What it resamples from: more are cut by sampling noise less. Unit: multiples of m."""
+    """How much it resamples from: with more, sampling noise cuts less. Unit: multiples of m."""
 
     role: ClassVar = Role.CHOOSES
     uses_sampler: ClassVar = True
@@ -39,7 +40,7 @@ class Weighted(CurationStep):
         log_w = np.array([at_1[text] for text in pool.texts]) - pool.log_probs
         if np.isnan(log_w).any():
             raise ValueError("weighted: a text that M_t did not write has no weight; bring it in after this step")
-        if np.isneginf(log_w).all():  # `min_p` cuts at temperature 1 whatever was drawn at a higher one
+        if np.isneginf(log_w).all():  # `min_p` can cut at temperature 1 all that was drawn at a higher one
             return pool.take(np.empty(0, np.int64))
         weights = np.exp(log_w - log_w.max())
         count = min(given.wanted, len(pool))

@@ -4,13 +4,13 @@
 
 is what the grammar gives, draw by draw, given the label that the original data has. An expression of any
 depth is True with probability 1/2: if that holds at d-1, then at d it is (1/2 + 1/4 + 3/4)/3. Given True,
-p therefore doubles; half-and-half data has no label to be given.
+p therefore doubles; half-and-half data has no label to condition on.
 
 This is the reference, and not the distribution of D_0, which is a *unique set*: repeats were dropped, so D_0 has
 fewer short expressions, the fewer the larger m is. p does not depend on m, draws from it are independent,
-and its entropy is known. How far that of a unique set lies from it is closed form too.
+and its entropy is known. How far the distribution of a unique set lies from it has a closed form too.
 
-All expressions of one depth with as many operators and leaves have one probability, so that sums over
+All expressions of one depth with the same numbers of operators and leaves are equally probable, so sums over
 up to 10^84 expressions are sums over a few thousand forms.
 """
 
@@ -32,7 +32,7 @@ _SHALLOW = "coverage_depth_1_3"
 
 @dataclass(frozen=True)
 class LogicDistribution:
-    """Over expressions of depth `min_depth`..`max_depth`, given their truth label."""
+    """P over expressions of depth `min_depth`..`max_depth`, given their truth label."""
 
     min_depth: int = 1
     max_depth: int = 5
@@ -77,7 +77,7 @@ class LogicDistribution:
 
     @cached_property
     def _forms(self) -> tuple[npt.NDArray[np.int64], Array, Array]:
-        """Depth, number and log p of the expressions of each form: of one depth, number of operators and of leaves."""
+        """Depth, count and log p of the expressions of each form: one depth, number of operators and of leaves."""
         depths, counts, log_ps = [], [], []
         for depth in self.depths:
             table = _num_by_form(depth)
@@ -108,17 +108,17 @@ class LogicDistribution:
         return float(np.sum(num * -np.expm1(num_draws * np.log1p(-np.exp(log_p)))))
 
     def rarest(self, share: float) -> float:
-        """The log p up to which expressions are the rarest ones, together of at least this probability."""
+        """The log p up to which expressions are among the rarest, which together have at least this probability."""
         _, num, log_p = self._forms
         order = np.argsort(log_p, kind="stable")
         cumulative = np.cumsum((num * np.exp(log_p))[order])
         return float(log_p[order][np.searchsorted(cumulative, share * (1 - 1e-12))])
 
     def original_log_probabilities(self, num_examples: int) -> Array:
-        """Log q by form of an expression picked from a unique set of so many, as D_0 is one.
+        """Log q, for each form, of an expression picked from a unique set of `num_examples`, such as D_0.
 
-        An expression has entered a set that took n draws with probability 1 - (1-p)^n, taken as 1 - e^(-np);
-        n is what makes the expected size `num_examples`.
+        An expression is in a set that took n draws with probability 1 - (1-p)^n, approximated by 1 - e^(-np);
+        n is such that the expected size is `num_examples`.
         """
         _, num, log_p = self._forms
         low, high = np.log(num_examples), np.log(num_examples) + 500.0
@@ -131,7 +131,7 @@ class LogicDistribution:
         return log_q
 
     def held_out(self, stream: Callable[[int], np.random.Generator], exact: bool) -> list[Stratum]:
-        """Depths 1 and 2 in full, `exact` depth 3 too, and of each deeper one independent draws."""
+        """Depths 1 and 2 in full, with `exact` depth 3 too, and independent draws of each deeper one."""
         enumerated = 3 if exact else 2
         return [
             self.all_of_depth(depth) if depth <= enumerated else self.draw(depth, _DRAWS, stream(depth))

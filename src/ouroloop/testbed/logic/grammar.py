@@ -17,8 +17,8 @@ import numpy as np
 WORDS = ("True", "False", "not", "and", "or", "(", ")")
 OPERATORS = ("not", "and", "or")
 
-# A set is given up when this many draws per wanted expression did not fill it: what is left of the
-# grammar is then so improbable that the set would never fill. D_0 at m = 10,000 takes 4 draws each.
+# A set is given up when this many draws per wanted expression have not filled it: what is left of the
+# grammar is then so improbable that the set would never fill. D_0 at m = 10,000 takes 4 draws per expression.
 _MAX_DRAWS_PER_EXPRESSION = 2_000
 
 

@@ -24,10 +24,10 @@ def truth(node: Node) -> bool:
 
 
 def cross_check(texts: Iterable[str]) -> int:
-    """How many of the texts are well-formed; sympy agrees with our value on each of them.
+    """How many of the texts are well-formed, after checking that sympy agrees with our value on each of those.
 
     Raises:
-        OracleDisagreesError: on the first text that it judges differently.
+        OracleDisagreesError: sympy judges a text differently; the first one is named.
     """
     checked = 0
     for text in texts:

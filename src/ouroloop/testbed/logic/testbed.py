@@ -1,4 +1,4 @@
-"""The logic testbed: expressions that are all True (or False, or half of each), and what became of their truth."""
+"""The logic testbed: expressions, all True (or all False, or half of each), and what became of their truth."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ class LogicTestbed(Endless):
         return str(judgement.verdict), "" if judgement.depth is None else judgement.depth, text
 
     def tally(self, sample: Sample) -> list[tuple[str, int]]:
-        """(depth, texts of this depth), the shallowest first and `malformed`, which has no depth, last."""
+        """(depth, number of texts of it), the shallowest first and `malformed`, which has no depth, last."""
         counts = _depth_counts(sample)
         ordered = sorted(counts.items(), key=lambda item: (item[0] is None, item[0]))
         return [("malformed" if depth is None else str(depth), count) for depth, count in ordered]
@@ -83,7 +83,7 @@ class LogicTestbed(Endless):
         return measures | {"mean_depth": sample.mean(depths)} if depths else measures
 
     def verify(self, text: str, max_depth: int | None = None) -> bool | None:
-        """Whether it is True, or False where that is all that original data holds; malformed is wrong at any depth."""
+        """Whether it is True (False where all original data is False); a malformed text is wrong at any depth."""
         judgement = judge(text)
         if judgement.depth is None:
             return False
@@ -92,7 +92,7 @@ class LogicTestbed(Endless):
         return judgement.verdict is (Verdict.FALSE if self.truth_label is TruthLabel.FALSE_ONLY else Verdict.TRUE)
 
     def features(self, text: str) -> tuple[int, ...]:
-        """How deeply its brackets nest, how many of each operator, and of words."""
+        """How deeply its brackets nest, how many of each operator it has, and how many words."""
         words, level, deepest = text.split(), 0, 0
         for word in words:
             level += (word == "(") - (word == ")")

@@ -1,7 +1,7 @@
 """What a text is: True, False or malformed. This module defines truth for the whole project.
 
-A shift-reduce parser over the eight words: one pass, linear in the length of the text, no recursion,
-no exception for any string. Python's `eval` is not the grammar (it accepts `not ( )` and
+A shift-reduce parser over the seven words: one pass, linear in the length of the text, no recursion,
+no exception on any string. Python's `eval` is not the grammar (it accepts `not ( )` and
 `True or ( ) ( )`), and nothing that a model wrote may ever reach it.
 """
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 MAX_TOKENS = 1_024  # more than the 1,000 that a model may be allowed to write
-MAX_DEPTH = MAX_TOKENS // 3  # of operators, which take three words each: a well-formed text nests no deeper
+MAX_DEPTH = MAX_TOKENS // 3  # in operators, each of which takes three words: a well-formed text nests no deeper
 _MAX_CHARACTERS = MAX_TOKENS * len("False ")
 
 
@@ -34,7 +34,7 @@ class Judgement(NamedTuple):
     depth: int | None
     """Longest path from root to leaf in operators, None when malformed."""
     num_tokens: int
-    """Words of the text, `<eos>` not counted; of an over-long text, the cap."""
+    """Words of the text, `<eos>` not counted; at most `MAX_TOKENS`, however long the text is."""
     is_level: bool
 
     def is_in_grammar(self, min_depth: int, max_depth: int) -> bool:

@@ -1,9 +1,10 @@
 """A corpus as a stream of documents, and which of their blocks a loop gets.
 
-One pass over the corpus and memory for what is wanted, whatever its size: a block's place is a hash of its text, and
-those with the lowest are kept (a bottom-k sample: uniform over the distinct blocks, without replacement; a block that
-comes again has the same place). The hash that holds text out is the same for every seed; the one that orders the rest
-is the seed's, so D_0 and fresh data are beginnings of one order, and a longer loop has those of a shorter one.
+This takes one pass over the corpus, and memory for no more than is wanted, whatever its size: a block's place is a hash
+of its text, and the blocks with the lowest places are kept (a bottom-k sample: uniform over the distinct blocks,
+without replacement; a block that comes again has the same place). The hash that decides what is held out is the same
+for every seed. The one that orders the rest is the seed's, so D_0 and fresh data follow one another in one order, and a
+longer loop has those of a shorter one.
 """
 
 import csv
@@ -21,12 +22,12 @@ from ouroloop.testbed.text import docstrings
 from ouroloop.testbed.text.tokens import blocks
 
 KINDS = (".txt", ".jsonl", ".csv", ".parquet")
-_LONGEST_LINE = 1_000_000  # characters of a txt file that are read at once
-_ROWS = 1_000  # of a parquet file that are held at once
+_LONGEST_LINE = 1_000_000  # characters of a txt file that are read at once, at most
+_ROWS = 1_000  # rows of a parquet file that are held at once
 
 
 class Corpus(NamedTuple):
-    """Where it is, and how it is cut."""
+    """Where a corpus is, and how it is cut."""
 
     path: str
     text_column: str
@@ -38,9 +39,9 @@ class Selection(NamedTuple):
 
     held_out: tuple[str, ...]
     pool: tuple[str, ...]
-    """D_0, and then fresh data; fewer than wanted where the corpus ends."""
+    """D_0, then prompts, then fresh data; fewer texts than wanted where the corpus has no more."""
     digest: str
-    """Of the whole corpus as it was cut."""
+    """Digest of the whole corpus as it was cut."""
 
 
 def select(corpus: Corpus, num_held_out: int, num_wanted: int, seed: int) -> Selection:
@@ -93,7 +94,7 @@ class _Lowest:
 
 
 def _stamp(path: str) -> object:
-    """What is known of a corpus without reading it: another stamp, another corpus."""
+    """What is known about a corpus without reading it: another stamp means another corpus."""
     libraries = docstrings.libraries_of(path)
     if libraries is not None:
         return docstrings.versions(libraries)
@@ -104,10 +105,10 @@ def _stamp(path: str) -> object:
 def documents(corpus: Corpus) -> Iterator[str]:
     """Every text of the corpus, one after the other: lines of txt files, rows of others.
 
-    What is no Unicode (bytes that are no UTF-8, half a surrogate pair) is U+FFFD in it.
+    What is not Unicode (bytes that are not UTF-8, half a surrogate pair) becomes U+FFFD.
 
     Raises:
-        ConfigError: there is none, or a row without the column, or a file that is not what its name says.
+        ConfigError: there is no corpus, a row lacks the column, or a file is not what its name says.
     """
     libraries = docstrings.libraries_of(corpus.path)
     if libraries is not None:
@@ -181,7 +182,7 @@ _READERS = {".txt": _of_lines, ".jsonl": _of_jsonl, ".csv": _of_csv, ".parquet":
 
 
 def _text_of(row: Any, column: str, where: str) -> str:
-    """An empty text for a null, which is no example. Raises ValueError for what is no text."""
+    """The text of a row, empty for a null, which makes no example. Raises ValueError for what is not text."""
     if not isinstance(row, dict):
         raise ValueError(f"{where} is no row of named columns")
     if column not in row:
@@ -216,6 +217,6 @@ def _of_hub(corpus: Corpus) -> Iterator[str]:
             rows = iter(load_dataset(name, part or None, split="train", streaming=True))
             for number, row in enumerate(rows, 1):
                 yield _text_of(row, corpus.text_column, f"row {number}")
-    except Exception as error:  # the network, the hub and each format raise their own
+    except Exception as error:  # the network, the hub and each format raise errors of their own
         where = f"data.path {corpus.path}: no file or folder, nor to be had of the hub"
         raise ConfigError(f"{where}: {reason(error)}") from None

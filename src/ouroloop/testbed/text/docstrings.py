@@ -1,6 +1,6 @@
 """English that is on every machine this program runs on: the sentences of its dependencies' docstrings.
 
-Read off the sources by `ast`, none is imported. A library's sentences are kept in the user's cache, by its version.
+Read from the sources by `ast`; nothing is imported. A library's sentences are kept in the user's cache, by version.
 """
 
 import ast
@@ -18,12 +18,12 @@ from ouroloop.errors import ConfigError
 NAME = "docstrings"
 LIBRARIES = ("altair", "matplotlib", "mlflow", "networkx", "numpy", "optuna", "pandas", "pydantic", "pytorch-lightning",
              "rich", "scikit-learn", "scipy", "sqlalchemy", "sympy")  # fmt: skip
-"""Dependencies, direct or not, that document themselves at length. docstrings:NAME,NAME reads these libraries alone."""
+"""Dependencies, direct or not, that document themselves at length. docstrings:NAME,NAME reads only those named."""
 
 SHORTEST, LONGEST = 6, 40
-"""Words of a sentence."""
+"""Fewest and most words of a sentence."""
 
-_RULES = 1  # of what a sentence is: a change makes cached ones stale
+_RULES = 1  # version of the rules for what a sentence is: a change makes cached sentences stale
 _PLAIN = re.compile(r"[A-Z][A-Za-z0-9 ,;:'\"()`/_*%=<>+.!?-]*[.!?]")
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*[,;:.!?]?")
 _HEADING = re.compile(r"^\s*(\w[\w ]*\n\s*[-=~^]{3,}|(Args|Arguments|Parameters|Returns|Raises|Yields|Notes?):)\s*")
@@ -44,7 +44,7 @@ def sentences(libraries: Sequence[str]) -> Iterator[str]:
 
 
 def libraries_of(path: str) -> Sequence[str] | None:
-    """Of `docstrings` or `docstrings:NAME,NAME`; None for another path."""
+    """The libraries that `docstrings` or `docstrings:NAME,NAME` stands for; None for any other path."""
     kind, _, names = path.partition(":")
     if kind != NAME:
         return None
@@ -52,7 +52,7 @@ def libraries_of(path: str) -> Sequence[str] | None:
 
 
 def versions(libraries: Sequence[str]) -> tuple[str, ...]:
-    """What decides what they say; empty for one that is not there."""
+    """The versions, which decide what the libraries say; one that is not installed is left out."""
     found = []
     for name in libraries:
         with suppress(PackageNotFoundError):
@@ -67,7 +67,7 @@ def _cached(library: Distribution) -> list[str]:
         return gzip.decompress(path.read_bytes()).decode().split("\n")
     except (OSError, EOFError, ValueError):
         found = list(dict.fromkeys(_read(library)))
-    with suppress(OSError):  # a cache that cannot be written costs time alone
+    with suppress(OSError):  # a cache that cannot be written only costs time
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
             aside.write(gzip.compress("\n".join(found).encode(), mtime=0))
@@ -86,7 +86,7 @@ def of_source(source: bytes) -> Iterator[str]:
     """The sentences of all docstrings of a module, paragraph by paragraph.
 
     Raises:
-        SyntaxError: it is none of this Python's.
+        SyntaxError: the module is not valid in this version of Python.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

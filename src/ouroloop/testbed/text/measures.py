@@ -1,8 +1,8 @@
-"""How varied texts are by their surface: no model judges, and every measure has the value of real text to stand beside.
+"""How varied texts are on the surface: no model judges, and each measure can be compared with its value on real text.
 
-What depends on how much is looked at is looked at in the same amount of every sample, a *probe*: the first so many
-tokens, or texts, of an order in which every beginning is an even cross-section (`Sample.spread`). A sample that is
-shorter than the probe has no such measure.
+A measure that depends on how much text it covers is computed over the same amount of every sample, a *probe*: a fixed
+number of tokens, or of texts, from the start of an order in which every beginning is an even cross-section
+(`Sample.spread`). A sample that is shorter than the probe has no such measure.
 """
 
 import zlib
@@ -22,8 +22,8 @@ Lengths = npt.NDArray[np.int64]
 
 ORDERS = (1, 2, 3, 4)
 RAREST = 0.1
-"""Of the tokens of real text: the types that these are."""
-_REPEATED = 4  # tokens of what counts as repeated within a text
+"""Share of the tokens of real text that the rarest types make up."""
+_REPEATED = 4  # tokens of an n-gram whose repetition within a text counts
 
 
 def lexical(sample: Sample, original: Sample, num_tokens: int, num_texts: int) -> dict[str, Estimate]:
@@ -51,7 +51,7 @@ def lexical(sample: Sample, original: Sample, num_tokens: int, num_texts: int) -
 
 
 def copied(sample: Sample, training_set: Sequence[str]) -> dict[str, Estimate]:
-    """`verbatim_share`: the longest span of a text that stands in the training set, over the text; mean over texts."""
+    """`verbatim_share`: longest span of a text found in the training set / the text's length, mean over texts."""
     texts = [text for text in sample.counts if text]
     if not texts:
         return {}
@@ -62,7 +62,7 @@ def copied(sample: Sample, training_set: Sequence[str]) -> dict[str, Estimate]:
 
 
 def probe(sample: Sample, num_tokens: int) -> list[Tokens] | None:
-    """The first texts of the spread that have so many tokens together, the last one cut; None where all have fewer."""
+    """The first texts of the spread, `num_tokens` tokens together, the last one cut; None where all have fewer."""
     taken, left = list[Tokens](), num_tokens
     for text in sample.spread:
         found = tokens(text)[:left]
@@ -88,7 +88,7 @@ def distinct(texts: Sequence[Tokens], n: int) -> float | None:
 
 
 def ngram_entropy(texts: Sequence[Tokens], n: int) -> float | None:
-    """Of the n-grams as they are distributed in the texts, in nats: at most the logarithm of how many there are."""
+    """Entropy of the distribution of n-grams in the texts, in nats: at most the logarithm of how many there are."""
     counts = np.array(list(_count(texts, n).values()), dtype=np.float64)
     if not len(counts):
         return None
@@ -97,13 +97,13 @@ def ngram_entropy(texts: Sequence[Tokens], n: int) -> float | None:
 
 
 def compression_ratio(texts: Sequence[Tokens]) -> float:
-    """Bytes of the texts, a line each / their bytes after zlib at level 9 (Shaib and others, 2024): more is emptier."""
+    """Bytes of the texts, a line each / bytes after zlib at level 9 (Shaib and others, 2024): higher is emptier."""
     plain = "\n".join("".join(text) for text in texts).encode(errors="surrogatepass")
     return len(plain) / len(zlib.compress(plain, 9))
 
 
 def rarest(counts: Counter[str]) -> set[str]:
-    """The types that are the rarest tenth of the tokens: from the rarest on, whole counts, until they make it up."""
+    """The types that make up the rarest tenth of the tokens: the rarest first, all of one count together."""
     of_count = Counter(counts.values())  # count -> types
     made_up, limit = 0, 0
     for count in sorted(of_count):
@@ -114,17 +114,17 @@ def rarest(counts: Counter[str]) -> set[str]:
 
 
 def repetition(text: Tokens) -> float | None:
-    """1 - distinct 4-grams / 4-grams of one text (Welleck and others, 2020), in [0, 1]; None of one without any."""
+    """1 - distinct 4-grams / 4-grams of one text (Welleck and others, 2020), in [0, 1]; None for a text without any."""
     counts = _count([text], _REPEATED)
     return 1 - len(counts) / counts.total() if counts else None
 
 
 def self_bleu(texts: Sequence[Tokens]) -> Estimate:
-    """Mean BLEU of each text against all others (Zhu and others, 2018), in [0, 1]: more is more alike.
+    """Mean BLEU of each text against all others (Zhu and others, 2018), in [0, 1]: higher is more alike.
 
-    BLEU-4 as sacrebleu's `sentence_bleu` with exponential smoothing and tokens as they are, over 100 (a test has it
-    agree). Each n-gram's two highest counts in one text are enough to clip by all others. The standard error takes
-    the texts as independent, which their common references make them not quite.
+    BLEU-4 as in sacrebleu's `sentence_bleu` with exponential smoothing and tokens as they are, over 100 (a test checks
+    that they agree). To clip by all other texts, the two highest counts of each n-gram in any one text are enough. The
+    standard error treats the texts as independent, which they are not quite, since they share references.
     """
     best = [_two_highest([_count([text], n) for text in texts]) for n in ORDERS]
     lengths = np.sort([len(text) for text in texts])
@@ -159,8 +159,8 @@ def _bleu(text: Tokens, best: Sequence[dict[tuple[str, ...], tuple[int, int]]], 
 
 
 def _brevity(length: int, lengths: Lengths) -> float:
-    """BLEU's penalty against the other text that is closest in length, of two the shorter one."""
-    at = int(np.searchsorted(lengths, length))  # its own length is there once too often
+    """BLEU's brevity penalty against the other text that is closest in length, the shorter of two equally close."""
+    at = int(np.searchsorted(lengths, length))  # here `lengths` has its own length
     others = [lengths[i] for i in (at - 1, at + 1) if 0 <= i < len(lengths)]
     closest = min(others, key=lambda other: (abs(other - length), other))
     return 1.0 if length >= closest else float(np.exp(1 - closest / length))

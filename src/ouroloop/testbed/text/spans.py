@@ -2,7 +2,7 @@
 
 The array is made by prefix doubling (Manber and Myers, 1990): after round j every position knows the class of the 2^j
 tokens that begin there, equal classes being equal tokens. From these classes the longest common prefix with the nearest
-position of the others, up and down in the array, is read off by descending doublings. O(n log n) in numpy.
+position of the others, up and down in the array, is read off by descending powers of two. O(n log n) in numpy.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Ids = npt.NDArray[np.int64]
 
 
 def longest_shared(texts: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> list[int]:
-    """For each of the texts, the tokens of its longest span that also stands in one of the others; 0 without any."""
+    """For each of the texts, how many tokens its longest span has that is also in one of the others; 0 without any."""
     if not texts or not others:
         return [0] * len(texts)
     ids, starts = _joined([*others, *texts])
@@ -31,7 +31,7 @@ def longest_shared(texts: Sequence[Sequence[str]], others: Sequence[Sequence[str
 
 
 def _joined(sequences: Sequence[Sequence[str]]) -> tuple[Ids, Ids]:
-    """All of them in a row as numbers, after each one a number of its own, and where each begins."""
+    """All of them in one row, as numbers, each followed by a number of its own; and where each begins."""
     vocabulary: dict[str, int] = {}
     row, starts = list[int](), list[int]()
     for i, sequence in enumerate(sequences):
@@ -42,7 +42,7 @@ def _joined(sequences: Sequence[Sequence[str]]) -> tuple[Ids, Ids]:
 
 
 def _classes(ids: Ids, length: int) -> list[Ids]:
-    """The class of the 1, 2, 4 … tokens from each position on, up to `length` or until all differ, in their order."""
+    """The class of the 1, 2, 4 … tokens from each position, numbered in order, up to `length` or until all differ."""
     rounds = [np.unique(ids, return_inverse=True)[1].astype(np.int64)]
     while (1 << (len(rounds) - 1)) < length and rounds[-1].max() + 1 < len(ids):
         step, last = 1 << (len(rounds) - 1), rounds[-1]
@@ -53,7 +53,7 @@ def _classes(ids: Ids, length: int) -> list[Ids]:
 
 
 def _prefix(rounds: Sequence[Ids], ours: Ids, theirs: Ids) -> Ids:
-    """How many tokens from one position on are those from another position on."""
+    """How many tokens from each position of `ours` on equal those from its position of `theirs` on."""
     size, common = len(rounds[0]), np.zeros(len(ours), dtype=np.int64)
     for j in [*reversed(range(len(rounds))), 0]:
         at, there = np.minimum(ours + common, size - 1), np.minimum(theirs + common, size - 1)

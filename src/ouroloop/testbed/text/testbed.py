@@ -12,12 +12,12 @@ from ouroloop.testbed.base import Estimate, Sample
 from ouroloop.testbed.text import measures, tokens
 from ouroloop.testbed.text.corpus import Corpus, Selection, select
 
-_COMPARED_TEXTS = 500  # at most, of self-BLEU, whose value depends on it
+_COMPARED_TEXTS = 500  # at most, for self-BLEU, whose value depends on their number
 
 
 @dataclass(frozen=True)
 class TextTestbed:
-    """Examples of a corpus; without a path it only knows what to say of texts."""
+    """Examples of a corpus; without a path it only measures and describes texts."""
 
     path: str = ""
     text_column: str = "text"
@@ -73,7 +73,7 @@ class TextTestbed:
         return self._selected.held_out
 
     def prepared(self, seed: int, num_original: int, num_fresh: int, num_prompts: int = 0) -> "TextTestbed":
-        """One pass over the corpus; what is missing, and of what, is said in one line."""
+        """The same for one loop, after one pass over the corpus; one line says what is missing, and of what."""
         mine = replace(self, seed=seed, num_examples=num_original, num_fresh=num_fresh, num_prompts=num_prompts)
         selected = mine._selected
         there = len(selected.held_out) + len(selected.pool)
@@ -91,16 +91,16 @@ class TextTestbed:
         return mine
 
     def original(self, count: int, rng: np.random.Generator) -> list[str]:
-        """The beginning of the seed's order: `rng` draws nothing."""
+        """The first texts of the seed's order; `rng` draws nothing."""
         return self._beginning(count)
 
     def fresh(self, count: int, generation: int, rng: np.random.Generator) -> list[str]:
-        """The next of that order, so none is in D_0 or in another F_t."""
+        """The next texts of that order, so none is in D_0 or in another F_t."""
         start = self.num_examples + self.num_prompts + (generation - 1) * count
         return self._beginning(start + count)[start:]
 
     def beginnings(self, num_tokens: int) -> list[str]:
-        """Of the examples between D_0 and F_1."""
+        """The beginnings of the examples between D_0 and F_1."""
         examples = self._beginning(self.num_examples + self.num_prompts)[self.num_examples :]
         found = (tokens.tokens(text) for text in examples)
         return ["".join(of_one[: min(num_tokens, len(of_one) // 2)]) for of_one in found]
@@ -116,7 +116,7 @@ class TextTestbed:
         return tokens.tokens(text)
 
     def judge(self, text: str) -> None:
-        """Nothing is known of a text but itself."""
+        """Nothing is known about a text but the text itself."""
 
     def row(self, text: str) -> tuple[str | int, ...]:
         return len(tokens.tokens(text)), text
@@ -125,7 +125,7 @@ class TextTestbed:
         return []
 
     def measures(self, sample: Sample, original: Sample) -> dict[str, Estimate]:
-        num_texts = min(_COMPARED_TEXTS, self.num_examples // 2)  # a half of D_0 has them too
+        num_texts = min(_COMPARED_TEXTS, self.num_examples // 2)  # so that a half of D_0 has as many
         return measures.lexical(sample, original, self.compared_tokens, num_texts)
 
     def copied(self, sample: Sample, training_set: Sequence[str]) -> dict[str, Estimate]:

@@ -1,14 +1,15 @@
-"""Words and punctuation marks: what texts are counted in whatever model writes them.
+"""Words and punctuation marks: what texts are counted in, whichever model writes them.
 
-A token is a word with the space before it, one other visible character with it, or one space of any kind. Longer words
-are cut, so that a line of 100 kB without a space is no single token. Joined, the tokens are the text again.
+A token is a word or one other visible character, with the space before it if there is one, or one space of any kind.
+Longer words are cut, so that a line of 100 kB without a space is not a single token. Joined, the tokens are the text
+again.
 """
 
 import re
 from collections.abc import Iterator
 
 LONGEST = 32
-"""Characters of a word that make one token."""
+"""Most characters of a word that make one token."""
 
 _TOKEN = re.compile(rf" ?\w{{1,{LONGEST}}}| ?[^\w\s]|\s")
 
@@ -18,8 +19,8 @@ def tokens(text: str) -> list[str]:
 
 
 def blocks(document: str, size: int) -> Iterator[str]:
-    """The document cut after every `size` tokens; nothing is lost but blocks of nothing but space."""
-    if len(document) <= size:  # as many tokens at most: most lines of most corpora
+    """The document cut after every `size` tokens; only blocks that are all whitespace are lost."""
+    if len(document) <= size:  # it has no more tokens than characters: most lines of most corpora
         pieces = [document]
     else:
         found = tokens(document)
