@@ -143,6 +143,19 @@ def test_what_is_kept_at_the_end_has_one_definition() -> None:
     assert table[["generation", "seeds", "mean"]].to_numpy().tolist() == [[0, 3, 1.0], [1, 3, pytest.approx(0.7)]]
 
 
+def test_more_than_all_of_the_diversity_has_no_bound_above() -> None:
+    """The most that two loops kept bounds no third one, as on text, where weak models write more diverse ones than D_0.
+
+    On the scale of the logarithm: 1.4477 · exp(± 12.706 · 0.008 / 1.4477), where 0.008 is the standard error.
+    """
+    loops = [loop("a", 1, [1.0, 1.2, 1.4397]), loop("a", 2, [1.0, 1.3, 1.4557])]
+    (cell,) = findings(*loops)["cells"]
+    kept = cell["retention"]
+    assert (kept["low"], kept["high"]) == (pytest.approx(1.3496, abs=1e-4), pytest.approx(1.5530, abs=1e-4))
+    table = figure_tables(results(*loops))["retention"].iloc[-1]
+    assert [table.interval_low, table.interval_high] == pytest.approx([kept["low"], kept["high"]], rel=1e-5)
+
+
 def test_loops_that_go_on_are_all_counted_as_far_as_they_came() -> None:
     table = figure_tables(results(*(loop("a", n, [1.0, 0.9, 0.8][: n + 1], "RUNNING") for n in (1, 2))))["retention"]
     assert table[["generation", "seeds"]].to_numpy().tolist() == [[0, 2], [1, 2], [2, 1]]

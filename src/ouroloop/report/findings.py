@@ -223,11 +223,12 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
     judged = bool(loops[0].testbed.composition)
     fixed = {loop.seed: left.as_record() for loop in loops if (left := loop.fixed)}
     kept = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}
+    bounds = retention_bounds(loops, [value for value in kept.values() if value is not None])
     return {
         "cell": cell,
         "seeds": [loop.seed for loop in loops],
         "generation": last,
-        "retention": _over_seeds(kept, seeds, retention_bounds(loops)),
+        "retention": _over_seeds(kept, seeds, bounds),
         "retention_slope": _slope(loops, last, seeds),
         "half_life": _half_life(loops),
         "fixed_on_one_text": {

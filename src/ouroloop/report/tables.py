@@ -97,11 +97,11 @@ def retention(results: Results) -> pd.DataFrame:
     columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")
     rows: list[tuple[Any, ...]] = []
     for cell, loops in results.cells.items():
-        paper, bounds = paper_of(results, cell), retention_bounds(loops)
+        paper = paper_of(results, cell)
         published = paper.retention if paper else []
         for generation in range(_reached(loops) + 1):
             if values := _values(loops, RETENTION, generation):
-                mean, low, high, n = interval(values, bounds)
+                mean, low, high, n = interval(values, retention_bounds(loops, values))
                 own = (cell, generation, n, mean, min(values), max(values), low, high)
                 rows.append((*own, _nth(published, generation)))
     return frame(columns, rows)
