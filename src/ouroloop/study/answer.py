@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import copy as shallow
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from ouroloop.study.status import last_metrics, reached
 from ouroloop.study.trials import Trials
 
 _LONGEST_LEGEND = 30
+
+Curves = dict[str, dict[int, float]]
+"""Measure -> generation -> value."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,32 @@ def answer(config: StudyConfig, cells: Sequence[Cell]) -> list[str]:
             lines = [line for arm, start in starts if (line := _safe(config, points, arm, start))]
     note = "± is one standard error of a mean over seeds; in brackets are the lowest and the highest"
     return lines + [note] * any("±" in line for line in lines)
+
+
+def beside(config: StudyConfig, loops: Iterable[Run]) -> list[str]:
+    """What the answer does not see where nothing decides whether a text is good: the testbed's own measures by λ."""
+    testbed, last = config.loop.data.testbed, config.loop.num_generations
+    if testbed.composition or config.methods:
+        return []
+    found: dict[str, dict[float, list[Curves]]] = defaultdict(lambda: defaultdict(list))
+    for loop in loops:
+        if loop.status == "FINISHED" and (proportion := loop.tag("synthetic_proportion")):
+            arm = f"{loop.tag('cycle')}, T = {loop.tag('temperature')}"
+            found[arm][float(proportion)].append(history(loop, list(testbed.headline.values())))
+    lines = []
+    for arm, by_proportion in found.items():
+        lines.append(f"{arm}: texts that fall apart keep their edit distances too, so read beside it, at t = {last}:")
+        for word, key in testbed.headline.items():
+            first = _at(1, key, [one for curves in by_proportion.values() for one in curves])
+            ends = {λ: _at(last, key, curves) for λ, curves in sorted(by_proportion.items())}
+            said = [f"{mean(values):.3f} at λ = {λ:g}" for λ, values in ends.items() if values]
+            if said and first:
+                lines.append(f"  {word}: {', '.join(said)}; M_1's is {mean(first):.3f}")
+    return lines
+
+
+def _at(generation: int, key: str, curves: Iterable[Curves]) -> list[float]:
+    return [one[key][generation] for one in curves if generation in one[key]]
 
 
 def _named(arm: Arm) -> str:
@@ -216,12 +246,12 @@ def record_results(run: Run, loops: Sequence[Run], config: StudyConfig, trials: 
         life = half_life(found[RETENTION])
         rows.append([*tags, loop.status, reached(loop), *last, "" if life is None else life, round(seconds / 60, 2)])
     run.log_tables({"results": (columns, rows)})
-    run.log_bytes("answer.json", json.dumps(_as_record(config, cells), indent=2).encode())
+    run.log_bytes("answer.json", json.dumps(_as_record(config, cells, loops), indent=2).encode())
     for name, picture in study_plots(trials, cells).items():
         run.log_bytes(f"{name}.png", picture)
 
 
-def _as_record(config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
+def _as_record(config: StudyConfig, cells: Sequence[Cell], loops: Sequence[Run]) -> dict[str, Any]:
     """The answer for programs: the points with their seeds, and what the kind of study makes of them."""
 
     def record(point: Point) -> dict[str, Any]:
@@ -233,7 +263,7 @@ def _as_record(config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
     points = finished_points(cells)
     found: dict[str, Any] = {
         "kind": config.kind,
-        "answer": answer(config, cells),
+        "answer": [*answer(config, cells), *beside(config, loops)],
         "points": [record(point) for point in points],
     }
     if config.kind == "search":

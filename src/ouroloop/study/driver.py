@@ -27,7 +27,7 @@ from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
-from ouroloop.study.answer import answer, record_results
+from ouroloop.study.answer import answer, beside, record_results
 from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.executor import InProcess, LoopExecutor, make_executor
@@ -42,7 +42,7 @@ from ouroloop.study.status import (
     study_table,
 )
 from ouroloop.study.trials import Trials
-from ouroloop.study.work import LoopResult, require_possible, run_one
+from ouroloop.study.work import LoopResult, require_possible, require_same_corpus, run_one
 
 _POLL_SECONDS = 1.0
 _MOST_LOST = 5  # workers that died in one generation of a loop: a few are bad luck, so many are the loop's fault
@@ -76,6 +76,8 @@ def run_study(
     with _driven(name) as lock, ExitStack() as entered:
         if Trials.load(name) is None:  # whatever is wrong is found out before anything is recorded
             executor()
+        elif on == "local" and config.loop.data.testbed.is_finite:  # other machines' files are not known here
+            require_same_corpus(config.loop, name, newest_loops(store, name, config))
         trials = Trials.create(name, config)
         is_new = trials.config != config
         _refuse_changes(trials, config)
@@ -97,7 +99,7 @@ def run_study(
         if failed:
             run.end("FAILED")
     console.print(fitted(study_table(name, loops, config.loop.data.testbed.headline), console))
-    for line in answer(config, list(trials.cells().values())):
+    for line in [*answer(config, list(trials.cells().values())), *beside(config, loops)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return failed
 

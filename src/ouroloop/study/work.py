@@ -9,7 +9,7 @@ from functools import lru_cache
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Literal
 
-from ouroloop.config import LoopConfig
+from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.record import stores
 from ouroloop.record.liveness import Interrupted, Pruned, Superseded, catch_signals, kept_handlers
 from ouroloop.record.urls import masked
@@ -38,6 +38,19 @@ def require_possible(loop: LoopConfig, hungriest: LoopConfig) -> None:
     require_runnable(loop)
     if loop.data.testbed.is_finite:
         prepared_testbed(hungriest)
+
+
+def require_same_corpus(loop: LoopConfig, study: str, recorded: "Sequence[Run]") -> None:
+    """Raise ConfigError where loops of the study on record learnt from another corpus: no mean is over both."""
+    from ouroloop.loop.loop import prepared_testbed
+
+    digest = prepared_testbed(loop).digest
+    other = next((run.name for run in recorded if run.tag("corpus_digest") not in (None, digest)), None)
+    if other is not None:
+        raise ConfigError(
+            f"the corpus is not what it was when {other} of study {study!r} began; copy the preset under a new name to "
+            "start another study"
+        )
 
 
 def run_one(
