@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from ouroloop.config.curation import CurationConfig, Oracle
 from ouroloop.config.cycle import CycleConfig
 from ouroloop.config.data import Data, LogicData
-from ouroloop.config.model import Model, ModelConfig, PretrainedModelConfig, SamplingConfig
+from ouroloop.config.model import EmpiricalConfig, Model, ModelConfig, PretrainedModelConfig, SamplingConfig
 from ouroloop.config.section import Added, Number, Proportion, Section, Seed, Whole
 from ouroloop.config.train import TrainConfig
 
@@ -110,9 +110,10 @@ class LoopConfig(Section):
                 f"sampling.max_new_tokens {writes} must be at least {longest[0] + 1}, "
                 f"the longest {longest[1]} and its <eos>"
             )
-        if isinstance(self.model, ModelConfig) and self.model.context_length <= writes:
+        length = None if isinstance(self.model, EmpiricalConfig) else self.model.context_length
+        if length is not None and length <= writes:
             raise ValueError(
-                f"model.context_length {self.model.context_length} must be at least {writes + 1}: "
+                f"model.context_length {length} must be at least {writes + 1}: "
                 "the start token and sampling.max_new_tokens"
             )
         return self
@@ -151,13 +152,9 @@ class LoopConfig(Section):
         model, train = self.model, self.train
         if isinstance(model, ModelConfig) and isinstance(self.data, LogicData) and model.vocabulary_size != 4_096:
             raise ValueError("model.vocabulary_size is for text: the words of data.kind=logic are its vocabulary")
-        if isinstance(model, PretrainedModelConfig):
-            if model.lora_rank is not None and train is not None and train.muon_learning_rate is not None:
-                raise ValueError(
-                    "model.lora_rank leaves no weight matrices to train: write train.muon_learning_rate: null"
-                )
-            if model.context_length is not None and model.context_length <= self.sampling.max_new_tokens:
-                raise ValueError(f"model.context_length must be at least {self.sampling.max_new_tokens + 1} or null")
+        is_adapted = isinstance(model, PretrainedModelConfig) and model.lora_rank is not None
+        if is_adapted and train is not None and train.muon_learning_rate is not None:
+            raise ValueError("model.lora_rank leaves no weight matrices to train: write train.muon_learning_rate: null")
         return self
 
     def pinned(self) -> "LoopConfig":

@@ -241,7 +241,7 @@ def _generation(table: pd.DataFrame, title: bool = True) -> alt.X:
 
 
 def _axis(field: str, title: str, scale: alt.Scale, format: str = "~%") -> alt.Y:
-    axis = alt.Axis(format=format, tickCount=6)
+    axis = alt.Axis(format=format, tickCount=6, tickMinStep=1 if format == "d" else alt.Undefined)
     if scale.to_dict().get("type") == "log":
         low, high = scale.to_dict()["domain"]
         axis = alt.Axis(format=format, values=[10.0**e for e in range(round(log10(low)), floor(log10(high)) + 1)])

@@ -243,18 +243,18 @@ def cost_line(totals: tuple[float, int], of: Cost, workers: int = 1) -> str:
 def show_loop(config: LoopConfig, console: Console) -> None:
     """Show what would run, and what it would take."""
     learner = require_runnable(config)
+    with console.status("timing a few steps"):
+        of = cost(config)
     for key, value in flatten(config).items():
         console.print(f"{key} = {spelled(value)}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\n{learner.description}", highlight=False, markup=False)
-    with console.status("timing a few steps"):
-        of = cost(config)
     console.print(f"{cost_line(loop_totals(config, of), of)}", highlight=False, soft_wrap=True)
 
 
 def show_study(config: StudyConfig, console: Console, workers: int) -> None:
     """Show what would run, and what it would take with so many workers."""
     require_runnable(config.loop)
-    console.print(plan_table(config))
     with console.status("timing a few steps"):
         of = cost(config.loop)
+    console.print(plan_table(config))
     console.print(cost_line(study_totals(config, of), of, workers), highlight=False, soft_wrap=True)

@@ -54,8 +54,24 @@ def test_hard_texts_come_through_byte_for_byte_and_survive_the_disk(tmp_path: Pa
 
 def test_a_txt_file_is_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
-    path.write_bytes("one\r\ntwo\x0btwo\x85\u2028\n\nthree \0\t\rx\nlast".encode() + b"\xff")
-    assert list(documents(corpus(path))) == ["one", "two\x0btwo\x85\u2028", "", "three \0\t\rx", "last\ufffd"]
+    path.write_bytes("one\r\ntwo\x0btwo\x85\u2028\n\nthree \0\t\rx\nlast".encode())
+    assert list(documents(corpus(path))) == ["one", "two\x0btwo\x85\u2028", "", "three \0\t\rx", "last"]
+
+
+@pytest.mark.parametrize(("name", "row"), [("a.txt", "{}"), ("a.jsonl", '{{"text": "{}"}}'), ("a.csv", "text\n{}")])
+def test_files_are_utf_8_and_a_mark_that_says_so_is_no_text(tmp_path: Path, name: str, row: str) -> None:
+    path, written = tmp_path / name, row.format("a café here")
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text(written, encoding=encoding)
+        assert list(documents(corpus(path))) == ["a café here"]
+    path.write_text(written, encoding="latin-1")
+    with pytest.raises(
+        ConfigError, match=rf"{name} is not UTF-8: byte 0xe9 after '.*a caf'; convert it, as with iconv"
+    ):
+        list(documents(corpus(path)))
+    path.write_text(written, encoding="utf-16")
+    with pytest.raises(ConfigError, match=rf"{name} is not UTF-8: byte 0xff after ''"):
+        list(documents(corpus(path)))
 
 
 def test_half_a_surrogate_pair_is_no_unicode(tmp_path: Path) -> None:

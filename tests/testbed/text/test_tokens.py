@@ -18,7 +18,14 @@ def test_joined_they_are_the_text(text: str) -> None:
 def test_words_take_the_space_before_them_and_marks_stand_alone() -> None:
     assert tokens("It's a  dog, really!\n") == ["It", "'", "s", " a", " ", " dog", ",", " really", "!", "\n"]
     assert tokens("x" * 100) == ["x" * 32] * 3 + ["x" * 4]
-    assert tokens("naïve 東京 🐍") == ["naïve", " 東京", " 🐍"]
+    assert tokens("naïve 🐍") == ["naïve", " 🐍"]
+
+
+def test_scripts_without_spaces_between_words_are_counted_in_characters() -> None:
+    """As one word, a sentence would be one token, and any two sentences equally far apart."""
+    assert tokens("東京は大きい。 3年 GPT") == ["東", "京", "は", "大", "き", "い", "。", " 3", "年", " GPT"]
+    assert tokens("ภาษาไทย") == list("ภาษาไทย")
+    assert tokens("한국어 문장은 나눈다") == ["한국어", " 문장은", " 나눈다"]
 
 
 @given(text=ANY, size=st.integers(1, 20))

@@ -146,7 +146,10 @@ def num_positions(config: PretrainedModelConfig) -> int:
     shape = _causal_shape(config.named, folder_of(config.named))
     has = getattr(shape.get_text_config(), "max_position_embeddings", None)
     if has is not None and config.context_length is not None and config.context_length > has:
-        raise ConfigError(f"model.context_length {config.context_length} must be at most {has}, its positions")
+        raise ConfigError(
+            f"model.context_length {config.context_length} must be at most {has}, its positions, and "
+            "sampling.max_new_tokens less"
+        )
     wanted = config.context_length or has
     if wanted is None:
         raise ConfigError(f"{config.named} says no number of positions: give model.context_length")

@@ -10,12 +10,13 @@ longer loop has those of a shorter one.
 import csv
 import hashlib
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import lru_cache
 from heapq import heappush, heappushpop
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from ouroloop.errors import ConfigError, needs, reason
 from ouroloop.testbed.text import docstrings
@@ -23,6 +24,7 @@ from ouroloop.testbed.text.tokens import blocks
 
 KINDS = (".txt", ".jsonl", ".csv", ".parquet")
 _LONGEST_LINE = 1_000_000  # characters of a txt file that are read at once, at most
+_SHOWN = 20  # bytes before one that is not UTF-8 that are shown
 _ROWS = 1_000  # rows of a parquet file that are held at once
 
 
@@ -105,10 +107,10 @@ def _stamp(path: str) -> object:
 def documents(corpus: Corpus) -> Iterator[str]:
     """Every text of the corpus, one after the other: lines of txt files, rows of others.
 
-    What is not Unicode (bytes that are not UTF-8, half a surrogate pair) becomes U+FFFD.
+    Half a surrogate pair, which JSON can spell, becomes U+FFFD.
 
     Raises:
-        ConfigError: there is no corpus, a row lacks the column, or a file is not what its name says.
+        ConfigError: there is no corpus, a row lacks the column, or a file is not UTF-8 or not what its name says.
     """
     libraries = docstrings.libraries_of(corpus.path)
     if libraries is not None:
@@ -121,6 +123,12 @@ def documents(corpus: Corpus) -> Iterator[str]:
     for file in _files(place):
         try:
             yield from _READERS[_kind(file)](file, corpus.text_column)
+        except UnicodeDecodeError as error:
+            before = error.object[max(0, error.start - _SHOWN) : error.start].decode(errors="replace")
+            raise ConfigError(
+                f"data.path {file} is not UTF-8: byte 0x{error.object[error.start]:02x} after {before!r}; convert it, "
+                "as with iconv -f ENCODING -t UTF-8"
+            ) from None
         except (OSError, ValueError, csv.Error) as error:
             raise ConfigError(f"data.path {file}: {reason(error)}") from None
 
@@ -137,8 +145,15 @@ def _kind(file: Path) -> str:
     return file.suffix.lower()
 
 
+def _open(file: Path, newline: str) -> TextIO:
+    """The file as UTF-8, without the byte order mark that some editors put before it."""
+    with file.open("rb") as stream:
+        is_marked = stream.read(len(BOM_UTF8)) == BOM_UTF8
+    return file.open(encoding="utf-8-sig" if is_marked else "utf-8", newline=newline)
+
+
 def _lines(file: Path) -> Iterator[str]:
-    with file.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+    with _open(file, "\n") as stream:
         while line := stream.readline(_LONGEST_LINE):
             yield line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
 
@@ -148,7 +163,7 @@ def _of_lines(file: Path, column: str) -> Iterator[str]:
 
 
 def _of_jsonl(file: Path, column: str) -> Iterator[str]:
-    with file.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+    with _open(file, "\n") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 try:
@@ -160,7 +175,7 @@ def _of_jsonl(file: Path, column: str) -> Iterator[str]:
 
 def _of_csv(file: Path, column: str) -> Iterator[str]:
     csv.field_size_limit(2**31 - 1)
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+    with _open(file, "") as stream:
         for number, row in enumerate(csv.DictReader(stream), 1):
             yield _text_of(row, column, f"row {number}")
 
