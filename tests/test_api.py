@@ -136,6 +136,11 @@ def test_a_study_and_its_report(tmp_path: Path) -> None:
     results = ouroloop.sweep(str(preset), {"seeds": [1, 2]}, show=False)
     assert len(results.loops) == 4
     assert set(results.metrics.seed) == {1, 2}
+    settings = results.settings
+    assert settings.loop.tolist() == results.names
+    by_λ = results.metrics.merge(settings).query("measure == 'num_unique'").groupby("synthetic_proportion")
+    assert by_λ.seed.unique().map(sorted).to_dict() == {0.0: [1, 2], 1.0: [1, 2]}
+    assert set(settings.cycle) == {"incremental"}
     page = results.report(tmp_path / "page")
     assert page.is_file()
     assert (page.parent / "metrics.csv").is_file()

@@ -21,7 +21,7 @@ from ouroloop.preset_files import shown
 from ouroloop.record import stores
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.results import Results, as_number, read_results
+from ouroloop.report.results import Loop, Results, as_number, read_results
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 
@@ -66,9 +66,8 @@ class StudyResults(Results):
     def metrics(self) -> pd.DataFrame:
         """Tidy: loop, seed, generation (0 is D_0), measure, value, stderr (NaN where there is none)."""
         rows = [
-            (loop.name, seed, generation, key, value, errors.get(generation))
+            (loop.name, _seed(loop), generation, key, value, errors.get(generation))
             for loop in self.loops
-            for seed in [loop.config.seed if loop.config else int(as_number(loop.seed) or 0)]
             for key, values in loop.history.items()
             if not key.endswith("_stderr")
             for errors in [loop.history.get(f"{key}_stderr", {})]
@@ -76,6 +75,20 @@ class StudyResults(Results):
         ]
         columns = ["loop", "seed", "generation", "measure", "value", "stderr"]
         return pd.DataFrame(rows, columns=columns).astype({"value": float, "stderr": float})
+
+    @property
+    def settings(self) -> pd.DataFrame:
+        """A row for each loop: loop, seed, cell, cycle, synthetic_proportion (NaN where there is none), temperature.
+
+        `metrics.merge(settings)` is what to plot by λ.
+        """
+        rows = [
+            (loop.name, _seed(loop), loop.cell, loop.run.tag("cycle"), loop.proportion, as_number(temperature))
+            for loop in self.loops
+            for temperature in [loop.run.tag("temperature") or ""]
+        ]
+        columns = ["loop", "seed", "cell", "cycle", "synthetic_proportion", "temperature"]
+        return pd.DataFrame(rows, columns=columns).astype({"synthetic_proportion": float, "temperature": float})
 
     def samples(self, generation: int) -> pd.DataFrame:
         """What each loop's M_t wrote, D_0 for 0: a row for each distinct text, the most frequent first.
@@ -134,6 +147,10 @@ class StudyResults(Results):
         from ouroloop.report.folder import write_report
 
         return write_report(self, Path(folder) if folder else stores.runs_folder() / "reports" / self.name)
+
+
+def _seed(loop: Loop) -> int:
+    return loop.config.seed if loop.config else int(as_number(loop.seed) or 0)
 
 
 def load(study_or_loop: str) -> StudyResults:
