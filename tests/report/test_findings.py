@@ -58,8 +58,10 @@ def test_the_slope_of_the_end_is_that_of_its_last_generations_alone() -> None:
     assert slope["by_seed"] == pytest.approx({"1": 0.0, "2": -0.01}, abs=1e-9)
     assert slope["mean"] == pytest.approx(-0.005)
     assert slope["low"] < slope["mean"] < slope["high"]
-    (short,) = findings(loop("λ = 1", 1, [1.0, 0.9]))["cells"]
-    assert short["retention_slope"] == {}
+    (short,) = findings(loop("λ = 1", 1, falling[:21]))["cells"]
+    assert short["retention_slope"] == {}, "its first would be D_0, which no model wrote"
+    (enough,) = findings(loop("λ = 1", 1, falling[:22]))["cells"]
+    assert enough["retention_slope"]["from"] == 1
 
 
 def test_a_seed_that_never_halved_counts_up_to_the_horizon() -> None:
@@ -84,10 +86,24 @@ def test_the_lead_of_a_measure_in_generations() -> None:
     leads = cell["lead_before_retention_fell_by_a_tenth"]
     assert {key: lead["mean"] for key, lead in leads.items()} == {"coverage": 2, "kl_forward_nats": 1}
     assert list(leads) == ["coverage", "kl_forward_nats"]  # the first to warn comes first
+    assert [lead["says"] for lead in leads.values()] == ["simultaneous 95 % band", "point estimate"]
     (with_stopped,) = findings(one, loop("c", 2, [1.0, 0.99], "KILLED"))["cells"]  # which had no time to warn
     assert [lead["mean"] for lead in with_stopped["lead_before_retention_fell_by_a_tenth"].values()] == [2, 1]
     (kept,) = findings(with_history(loop("c", 1, [1.0, 0.95]), coverage=[0.6, 0.5]))["cells"]
     assert kept["lead_before_retention_fell_by_a_tenth"] == {}
+
+
+def test_a_lead_that_a_seed_lacks_is_no_mean_and_one_without_errors_leaves_no_band() -> None:
+    """Both retentions fall at t = 2, as does coverage, of which seed 2 has no errors; its divergence never rises."""
+    one, two = (loop("c", seed, [1.0, 1.0, 0.5]) for seed in (1, 2))
+    errors = {"coverage_stderr": [None, 0.01, 0.01]}
+    (cell,) = findings(
+        with_history(one, coverage=[1.0, 1.0, 0.5], kl_reverse_nats=[1.0, 1.0, 2.0], **errors),
+        with_history(two, coverage=[1.0, 1.0, 0.5], kl_reverse_nats=[1.0, 1.0, 1.0]),
+    )["cells"]
+    leads = cell["lead_before_retention_fell_by_a_tenth"]
+    assert leads["kl_reverse_nats"] == {"says": "point estimate", "by_seed": {"1": 0, "2": None}}
+    assert (leads["coverage"]["says"], leads["coverage"]["mean"]) == ("point estimate", 0)
 
 
 def test_the_text_that_was_left() -> None:
@@ -110,6 +126,22 @@ def test_the_order_and_the_seeds_that_agree_with_it() -> None:
         "seeds": 3,
         "seeds_in_this_order": 2,
     }
+
+
+def test_cells_are_ordered_where_all_of_them_came() -> None:
+    """At t = 1 less is left of b, though a lost more by t = 2."""
+    order = findings(loop("a", 1, [1.0, 0.5, 0.1]), loop("b", 1, [1.0, 0.4]))["order"]
+    assert (order["generation"], order["most_retention_first"]) == (1, ["a", "b"])
+
+
+def test_no_interval_of_what_is_kept_is_above_all_that_was_kept() -> None:
+    """By hand: mean 0.9533, half-width t(2) · sd / √3 = 4.303 · 0.04726 / 1.732 = 0.1174. On the scale of log-odds,
+    3.017 ± 0.1174 / (0.9533 · 0.0467) = 3.017 ± 2.639, and so 0.593 to 0.997."""
+    loops = [loop("a", seed, [1.0, value]) for seed, value in enumerate((0.9, 0.99, 0.97))]
+    (cell,) = findings(*loops)["cells"]
+    assert [cell["retention"][end] for end in ("low", "high")] == pytest.approx([0.593, 0.997], abs=0.001)
+    table = figure_tables(results(*loops))["retention"]
+    assert table[["interval_low", "interval_high"]].iloc[1].tolist() == pytest.approx([0.593, 0.997], abs=0.001)
 
 
 def test_a_study_without_a_generation_has_no_findings() -> None:

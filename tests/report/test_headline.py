@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from ouroloop.config import LoopConfig
 from ouroloop.record.history import Written
 from ouroloop.record.run import Run
 from ouroloop.report.findings import headline, progress
@@ -59,7 +60,8 @@ def test_a_study_says_most_and_least_with_intervals_and_seeds() -> None:
         "Half of it was gone soonest, at generation 1 to 2 at λ = 1, in all 3 seeds (median 2); no loop lost half at "
         "λ = 0.1."
     )
-    assert third.endswith(
+    assert third == (
+        "The share of True texts at λ = 1 is 0.0% at generation 2, as at 1 (in all 3 seeds), with 0.0% malformed; "
         "3 of 6 loops ended with one text making up 99% or more, 3 of them with one that is not True."
     )
 
@@ -94,17 +96,39 @@ def test_both_ends_are_of_the_same_loops_and_say_of_how_many() -> None:
     assert first.endswith("after 2 generations 90.0% of D_0's diversity is left (in 2 of 3 seeds).")
     assert third == "The share of True texts is 90.0% at generation 2, as at 1 (in 2 of 3 seeds), with 0.0% malformed."
     rising = loop("λ = 1", 3, [1.0, 0.9, 0.6])
-    rising = replace(rising, history={**rising.history, "correctness": {1: 0.5, 2: 0.7}})
+    rising = replace(
+        rising, history={**rising.history, "correctness": {1: 0.5, 2: 0.7}, "error_rate": {1: 0.0, 2: 0.3}}
+    )
     first, _, third = headline(results(failed, loop("λ = 1", 2, [1.0, 0.9, 0.9], correctness=0.9), rising))
     assert "is left (95% interval " in first
     assert first.endswith(", n = 2 of 3 seeds).")
-    assert "went from 70.0% at generation 1 to 80.0% at 2 (70.0% to 90.0% in 2 of 3 seeds)" in third
+    assert third == (
+        "The share of True texts went from 70.0% at generation 1 to 80.0% at 2 (70.0% to 90.0% in 2 of 3 seeds), "
+        "with 15.0% malformed."
+    )
 
 
 def test_a_mean_of_truth_says_what_it_is_of() -> None:
     """66.7 % is where none of these loops is."""
     ended = [loop("λ = 1", seed, [1.0, 0.4], correctness=true) for seed, true in enumerate((1.0, 1.0, 0.0))]
     assert "is 66.7% at generation 1 (0.0% to 100.0% in all 3 seeds)" in headline(results(*ended))[2]
+
+
+def test_where_nothing_is_true_it_says_what_its_testbed_names_first() -> None:
+    data = {"kind": "text", "path": "corpus.txt", "num_examples": 10}
+    config = LoopConfig.model_validate({"num_generations": 2, "data": data, "model": {"kind": "empirical"}})
+    courses = [
+        {"heldout_t1_nats_per_token": {1: 3.0, 2: 4.0}, "distinct_3": {1: 0.9, 2: 0.2}},
+        {"heldout_t1_nats_per_token": {1: 3.5, 2: 4.5}, "distinct_3": {1: 0.7, 2: 0.4}},
+    ]
+    loops = [loop("a", seed, [1.0, 0.9, 0.8]) for seed in (1, 2)]
+    on_text = [
+        replace(one, history={**one.history, **own}, config=config) for one, own in zip(loops, courses, strict=True)
+    ]
+    assert headline(results(*on_text))[2] == (
+        "Held-out cross-entropy went from 3.250 to 4.250 nats per token (4.000 to 4.500 in all 2 seeds) and "
+        "distinct-3 went from 80.0% to 30.0% (20.0% to 40.0% in all 2 seeds), from generation 1 to 2."
+    )
 
 
 def test_cells_are_compared_where_the_last_of_them_end() -> None:
@@ -127,6 +151,14 @@ def test_the_soonest_does_not_depend_on_how_far_a_cell_came() -> None:
     ended = [loop("b", seed, [1.0, 1.0, 1.0, *[kept] * 7]) for seed, kept in enumerate((0.4, 0.4, 0.9))]
     second = headline(results(*begun, *ended))[1]
     assert second == "Half of it was gone soonest, at generation 3 at b, in 2 of 3 seeds (median 3)."
+
+
+def test_without_a_median_the_soonest_is_where_the_first_loop_halved() -> None:
+    """Two of five at t = 2 and 5, against one of three at t = 3."""
+    wide = [loop("a", seed, [1.0] * t + [0.4] * (6 - t)) for seed, t in enumerate((2, 5, 6, 6, 6))]
+    narrow = [loop("b", seed, [1.0] * t + [0.4] * (6 - t)) for seed, t in enumerate((3, 6, 6))]
+    second = headline(results(*wide, *narrow))[1]
+    assert second == "Half of it was gone soonest, at generation 2 to 5 at a, in 2 of 5 seeds."
 
 
 def test_cells_that_halve_at_the_same_time_are_both_named() -> None:

@@ -1,6 +1,7 @@
 """The board: ranks by what can be told apart, costs, what is kept, and what is missing or cannot be run."""
 
 import json
+import re
 import resource
 import shutil
 from itertools import product
@@ -184,6 +185,23 @@ def text_of(rows: list[Row]) -> str:
     return console.export_text()
 
 
+def test_each_column_of_the_board_shows_what_its_heading_says() -> None:
+    """Two methods that differ by the same in both seeds, so without intervals; M_1 shares the baseline's rank."""
+    base = row("base", {1: 0.5, 2: 0.5}, unique_fraction=0.9, num_drawn=10.0, train_seconds=4.0)
+    dear = row("dear", {1: 0.1, 2: 0.1}, kl_forward_nats=2.0, num_drawn=30.0, train_seconds=8.0)
+    lines = [re.split(r"\s{2,}", line.strip()) for line in text_of(scored(base, dear)).splitlines()]
+    shown = {cells[1]: cells for cells in lines if len(cells) > 9}
+    assert shown["knows"] == [
+        "method", "knows", "keeps", "coverage", "retention", "in grammar", "distinct", "KL", "over", "drawn", "trained"
+    ]  # fmt: skip
+    assert shown["base"] == [
+        "1", "base", "data only", "yes", "0.500 (0.500)", "1.000", "0.600", "0.900", "–", "1", "1.0x", "1.0x"
+    ]  # fmt: skip
+    assert shown["dear"] == [
+        "3", "dear", "data only", "no", "0.100 (0.300)", "1.000", "0.600", "1.000", "2.000", "0", "3.0x", "2.0x"
+    ]  # fmt: skip
+
+
 def test_the_interval_of_a_share_stays_in_its_range() -> None:
     """Of three seeds near 1 it goes much further down than up."""
     rows = scored(row("base", {1: 0.9, 2: 0.99, 3: 0.975}))
@@ -208,6 +226,15 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert file.read_bytes() == before
     assert sorted(tmp_path.iterdir()) == [file, image], "nothing half-done lies about"
+
+
+def test_loops_of_the_file_that_have_no_row_stay_in_it(tmp_path: Path) -> None:
+    """As loops of seeds that were not asked for: the file may be their only copy."""
+    about = {"method": "base", "cycle": "full_synthetic", "seed": 3}
+    other = Outcome("of seed 3", {"coverage": {1: 0.5, LAST: 0.4}}, ("abc",), "x86", about)
+    write_board([row("base", {1: 0.2, 2: 0.3})], StudyConfig.model_validate(STUDY), tmp_path, "few", [other])
+    assert read_filed(tmp_path / "few.json")["of seed 3"] == other
+    assert len(json.loads((tmp_path / "few.json").read_text())["loops"]) == 3
 
 
 def test_what_is_missing_of_a_curve_is_absent_and_not_averaged() -> None:

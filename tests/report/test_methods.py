@@ -1,20 +1,24 @@
 """The page of a study that compares methods: its board, and depths below what a verifier sees."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ouroloop.record.history import Written
 from ouroloop.record.track import Store
 from ouroloop.report.folder import write_report
 from ouroloop.report.leaderboard import KEEP_M1, board
-from ouroloop.report.methods import depth_shares, drawing, methods_tables, table
+from ouroloop.report.methods import _share_at, depth_shares, drawing, methods_tables, table
+from ouroloop.report.outcomes import Outcome
 from ouroloop.report.results import read_results
 from ouroloop.report.tables import frame
 from ouroloop.science.metrics import stage_of
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.logic.verify import judge
 from tests.conftest import CommandLine
+from tests.report.test_headline import loop as loop_of
 from tests.report.test_leaderboard import row, scored
 
 SHORT_SIGHTED = {"name": "verified", "max_depth": 3}
@@ -95,6 +99,24 @@ def test_each_cycle_has_its_own_depths(ouroloop: CommandLine, root: Path, tmp_pa
     names = [f"{cycle}, {method}" for method in methods for cycle in ("full synthetic", "balanced")]
     assert sorted(set(shares["method"])) == sorted(names)
     assert not shares.duplicated(["method", "depth", "generation"]).any()
+
+
+def test_a_share_of_depth_is_one_of_all_texts_with_an_interval_below_1() -> None:
+    """0.9, 0.99 and 0.97 of all, malformed ones among them; test_findings has the arithmetic of the interval."""
+    tallies = [{"4": 90, "malformed": 10}, {"4": 99, "malformed": 1}, {"4": 97, "5": 1, "malformed": 2}]
+    loops = [replace(loop_of("a", n, [1.0, 0.9]), written={1: Written([], own)}) for n, own in enumerate(tallies)]
+    ((t, seeds, *own),) = _share_at(loops, "4")
+    assert (t, seeds) == (1, 3)
+    assert own == pytest.approx([0.953, 0.593, 0.997], abs=0.001)
+
+
+def test_the_table_of_the_board_has_the_last_score_and_the_area_and_says_of_how_many_seeds() -> None:
+    """Coverage is 0.5 at t = 1, and 0.1 or 0.2 at t = 2: 0.15, and 0.325 on the way."""
+    mortal = row("mortal", {1: 0.1, 2: 0.2}, wanted=4)
+    mortal.failures[3] = Outcome("", {}, (), "", {}, has_failed=True)
+    found = table(scored(row("base", {1: 0.4, 2: 0.4}), mortal)).set_index("method").loc["mortal"]
+    assert found[["seeds", "wanted", "failed"]].tolist() == [2, 4, 1]
+    assert found[["coverage", "coverage_area"]].tolist() == pytest.approx([0.15, 0.325])
 
 
 def test_the_board_is_drawn_with_names_intervals_and_what_is_known() -> None:

@@ -1,10 +1,13 @@
 """The digitised curves must be laid only over what the paper ran."""
 
+from dataclasses import replace
+
 import pytest
 
 from ouroloop.config import CycleConfig, DataCycle, LoopConfig
-from ouroloop.report.tables import published
+from ouroloop.report.tables import figure_tables, published
 from ouroloop.testbed.logic.grammar import TruthLabel
+from tests.report.test_headline import loop, results
 
 
 @pytest.fixture
@@ -65,6 +68,19 @@ def test_distinct_texts_of_the_full_synthetic_loop(deep: LoopConfig) -> None:
     balanced = published(like(deep, DataCycle.BALANCED))
     assert balanced is not None
     assert balanced.unique_fraction is None
+
+
+def test_the_papers_curves_are_beside_the_same_generations_of_ours(deep: LoopConfig) -> None:
+    """Of its 10,000 texts at t = 0, 1 and 2, as digitised."""
+    ours = loop("full synthetic", 1, [1.0, 0.9, 0.8], false_rate=0.5, unique_fraction=0.5)
+    tables = figure_tables(results(replace(ours, config=deep)))
+    kept = [1.0, 0.5291 / 0.5355, 0.5169 / 0.5355]
+    assert tables["retention"]["paper"].tolist() == pytest.approx(kept)
+    parts = {"True": [1, 0.8329, 0.8968], "False": [0, 0.1671, 0.1029], "malformed": [0, 0, 0.0003]}
+    for part, shares in parts.items():
+        assert tables["composition"][f"paper_{part}"].tolist() == pytest.approx(shares)
+    assert tables["unique"]["paper_diversity_retention"].tolist() == pytest.approx(kept)
+    assert tables["unique"]["paper_unique_fraction"].tolist() == pytest.approx([1, 0.9875, 0.995])
 
 
 def test_appendix_c_started_from_false(deep: LoopConfig) -> None:

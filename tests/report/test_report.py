@@ -21,6 +21,7 @@ import yaml
 from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig
 from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.loop.observer import Observer
+from ouroloop.record.history import Written
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.run import Run, sample_tables
@@ -245,6 +246,22 @@ def test_what_loops_share_took_its_time_once() -> None:
         replace(one, history={**one.history, "generation_seconds": own}) for one, own in zip(both, times, strict=True)
     ]
     assert "took 6 h" in _facts(results(*timed)).spent
+
+
+def test_texts_are_numbered_from_the_most_frequent_which_is_1() -> None:
+    written = Written([(6, 0.6, "True", 1, "( not False )"), (3, 0.3, "False", 0, "False")], {"0": 3, "1": 7})
+    table = figure_tables(results(replace(loop("a", 1, [1.0, 0.9]), written={1: written})))["expressions"]
+    assert table[["loop", "generation", "rank", "count", "share", "verdict", "depth"]].to_numpy().tolist() == [
+        ["a-1", 1, 1, 6, 0.6, "True", 1],
+        ["a-1", 1, 2, 3, 0.3, "False", 0],
+    ]
+
+
+def test_a_loops_row_has_its_last_measures_and_its_minutes() -> None:
+    one = loop("a", 1, [1.0, 0.9, 0.8])
+    one = replace(one, history={**one.history, "generation_seconds": {1: 600.0, 2: 300.0}})
+    (row,) = loops_table(results(one)).to_dict("records")
+    assert (row["generation"], row["diversity_retention"], row["minutes"]) == (2, 0.8, 15.0)
 
 
 def test_what_is_half_gone_is_said_only_where_it_was_measured(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -20,8 +21,11 @@ from ouroloop.report.models import find_model
 from ouroloop.report.registry import register
 from ouroloop.report.results import read_results
 from ouroloop.report.stages import registered_name
+from ouroloop.report.tables import measures
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.driver import run_study
+from tests.report.test_findings import with_history
+from tests.report.test_headline import loop, results
 
 UNIQUE = {"curation": {"steps": ["unique"]}}
 HOSTILE = [
@@ -51,6 +55,18 @@ def page(root: Path, config: LoopConfig) -> str:
     assert headline(results)[-1].startswith("Distinct-3 went from ")
     assert "true" not in findings_json(results).lower()
     return write_report(results, root / "report").read_text()
+
+
+def test_beside_a_measure_is_that_of_d_0_and_of_a_half_beside_the_other(config: LoopConfig) -> None:
+    """The interval of a share stays below 1; test_findings has its arithmetic."""
+    loops = [
+        with_history(loop("c", seed, [1.0, 1.0]), distinct_3=[0.95, value], control_distinct_3=[0.8, None])
+        for seed, value in enumerate((0.9, 0.99, 0.97))
+    ]
+    (row,) = measures(results(*(replace(one, config=config) for one in loops))).to_dict("records")
+    assert (row["measure"], row["generation"], row["seeds"]) == ("distinct_3", 1, 3)
+    assert (row["lowest"], row["highest"], row["real"], row["control"]) == pytest.approx((0.9, 0.99, 0.95, 0.8))
+    assert (row["mean"], row["interval_low"], row["interval_high"]) == pytest.approx((0.953, 0.593, 0.997), abs=0.001)
 
 
 @pytest.mark.heavy

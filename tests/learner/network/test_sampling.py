@@ -118,12 +118,15 @@ def test_each_text_comes_with_the_probability_that_it_was_drawn_with(prompt: str
     assert texts == sample(model, TOKENIZER, 300, config, stream(7, "sampling"), prompt).texts
 
 
-def test_min_p_cuts_improbable_tokens_and_scores_what_is_drawn() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_min_p_cuts_improbable_tokens_and_scores_what_is_drawn(temperature: float) -> None:
     """First tokens against the softmax of one forward pass, cut by hand; five standard errors of 4,000 draws."""
-    model, config = model_of("llama", sharpness=8.0), SamplingConfig(temperature=1.0, max_new_tokens=12, min_p=0.3)
+    model = model_of("llama", sharpness=8.0)
+    config = SamplingConfig(temperature=temperature, max_new_tokens=12, min_p=0.3)
     ids = torch.tensor([[TOKENIZER.eos_id]])
     with torch.no_grad():
-        p = torch.softmax(model(input_ids=ids).logits[0, -1, : TOKENIZER.size].double(), dim=-1).numpy()
+        logits = model(input_ids=ids).logits[0, -1, : TOKENIZER.size].double()
+    p = torch.softmax(logits / temperature, dim=-1).numpy()
     p = np.where(p < 0.3 * p.max(), 0.0, p)
     p /= p.sum()
     assert 1 < np.count_nonzero(p) < TOKENIZER.size
@@ -134,10 +137,10 @@ def test_min_p_cuts_improbable_tokens_and_scores_what_is_drawn() -> None:
         word = TOKENIZER.decode([token]) if token != TOKENIZER.eos_id else "<eos>"
         assert abs(drawn[word] - n * share) <= 5 * np.sqrt(n * share * (1 - share))
     ended = {t: log_p for t, log_p in zip(texts, log_probs, strict=True) if len(t.split()) < 12}
-    scores = log_probabilities(model, TOKENIZER, list(ended), [1.0], min_p=0.3)[0]
+    scores = log_probabilities(model, TOKENIZER, list(ended), [temperature], min_p=0.3)[0]
     assert scores == pytest.approx(list(ended.values()), abs=1e-4)
     never = next(TOKENIZER.decode([token]) for token in np.flatnonzero(p == 0) if token != TOKENIZER.eos_id)
-    assert log_probabilities(model, TOKENIZER, [never], [1.0], min_p=0.3)[0, 0] == -np.inf
+    assert log_probabilities(model, TOKENIZER, [never], [temperature], min_p=0.3)[0, 0] == -np.inf
 
 
 def test_number_of_texts_and_limits() -> None:

@@ -40,9 +40,12 @@ def random_logits(count: int) -> Tensor:
     return 3 * torch.randn(count, V, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_they_are_what_the_model_predicts_of_each_text_alone(model: torch.nn.Module, temperature: float) -> None:
-    found = of_model(model, ROWS, V, None, temperature)
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (0.5, None), (0.5, V + 1)])
+def test_they_are_what_the_model_predicts_of_each_text_alone(
+    model: torch.nn.Module, temperature: float, top_k: int | None
+) -> None:
+    """More tokens than the vocabulary has are all of them."""
+    found = of_model(model, ROWS, V, top_k, temperature)
     for ids, targets in zip(ROWS, found, strict=True):
         assert torch.allclose(dense(targets), alone(model, ids, temperature), atol=1e-6)
 

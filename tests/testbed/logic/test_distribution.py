@@ -120,6 +120,22 @@ def test_the_rarest_hold_their_share() -> None:
     for share in (0.5, 0.1, 0.01):
         threshold = TRUE.rarest(share)
         assert p[forms.log_p < threshold - 1e-9].sum() < share <= p[forms.log_p <= threshold + 1e-9].sum() + 1e-12
+    for percent in (50, 10):
+        tail = forms.parts[f"coverage_tail_{percent}"]
+        assert tail.tolist() == (forms.log_p <= TRUE.rarest(percent / 100) + 1e-9).tolist()
+        assert p[tail].sum() >= percent / 100 - 1e-12
+
+
+def test_each_depth_is_drawn_by_a_stream_of_its_own() -> None:
+    """Depths 1 and 2 are enumerated. Of one stream, all depths would be made by the same choices."""
+    asked = list[int]()
+
+    def own(depth: int) -> np.random.Generator:
+        asked.append(depth)
+        return stream(1, "held_out", depth)
+
+    TRUE.held_out(own, exact=False)
+    assert asked == [3, 4, 5]
 
 
 def test_the_same_expressions_are_held_out_wherever_the_streams_are_the_same() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from ouroloop.science.metrics import diversity_levenshtein
 from ouroloop.science.seeding import stream
+from ouroloop.testbed.logic import grammar
 from ouroloop.testbed.logic.grammar import (
     GrammarExhaustedError,
     TruthLabel,
@@ -80,9 +81,17 @@ def test_the_whole_grammar_can_be_drawn() -> None:
 
 
 def test_more_than_the_grammar_has_is_refused() -> None:
-    assert capacity(1, 2, TruthLabel.TRUE_ONLY) == 110
+    assert [capacity(1, 2, label) for label in TruthLabel] == [110, 110, 220]
     with pytest.raises(GrammarExhaustedError, match="111 unique expressions asked for, but depth 1 to 2 has 110"):
         unique_set(111, stream(3, "data"), max_depth=2)
+
+
+def test_what_is_too_improbable_is_not_drawn_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The most are 2 · 10 + 100,000. Draws come by 256, and 391 · 256 = 100,096 is the first number above."""
+    monkeypatch.setattr(grammar, "derive", lambda depth, count, rng: [("( not False )", True)] * count)
+    monkeypatch.setattr(grammar, "_MAX_DRAWS_PER_EXPRESSION", 10)
+    with pytest.raises(GrammarExhaustedError, match=r"only 1 of 2 unique expressions .* came up in 100,096 draws"):
+        unique_set(2, stream(3, "data"))
 
 
 def test_the_same_seed_gives_the_same_set_and_another_one_does_not() -> None:

@@ -48,6 +48,33 @@ def test_membership_asks_for_the_configured_depths() -> None:
     assert member == [0.5, 1]
 
 
+@pytest.mark.parametrize(
+    ("text", "max_depth", "right"),
+    [
+        ("( not False )", None, True),
+        ("( not True )", None, False),
+        ("( not False )", 1, True),
+        ("( not True )", 1, False),
+        ("( not ( not True ) )", 1, None),
+        ("( not", None, False),
+        ("( not", 1, False),
+    ],
+)
+def test_a_verifier_sees_as_deep_as_it_says_and_what_is_malformed_at_any_depth(
+    text: str, max_depth: int | None, right: bool | None
+) -> None:
+    assert LogicTestbed().verify(text, max_depth) is right
+
+
+@pytest.mark.parametrize(
+    ("label", "right"),
+    [(TruthLabel.TRUE_ONLY, True), (TruthLabel.HALF_AND_HALF, True), (TruthLabel.FALSE_ONLY, False)],
+)
+def test_right_is_true_unless_all_original_data_is_false(label: TruthLabel, right: bool) -> None:
+    found = [LogicTestbed(truth_label=label).verify(text) for text in ("( not False )", "( not True )", "( not")]
+    assert found == [right, not right, False]
+
+
 def test_sympy_gets_what_is_cross_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ouroloop.testbed.logic.oracle.truth", lambda node: not node.value)
     with pytest.raises(AssertionError, match="in sympy"):

@@ -70,6 +70,10 @@ def test_every_expression_up_to_depth_3_agrees_with_python() -> None:
         ("( not False )", Verdict.TRUE, 1, True),
         ("( True and ( not True ) )", Verdict.FALSE, 2, False),
         ("( ( not True ) or ( True and True ) )", Verdict.TRUE, 2, True),
+        # one child is uneven, and as deep as the other
+        ("( not ( True and ( not True ) ) )", Verdict.TRUE, 3, False),
+        ("( ( not ( not True ) ) and ( True and ( not True ) ) )", Verdict.FALSE, 3, False),
+        ("( ( True and ( not True ) ) or ( not ( not True ) ) )", Verdict.TRUE, 3, False),
     ],
 )
 def test_true_is_not_the_same_as_in_the_grammar(text: str, verdict: Verdict, depth: int, is_level: bool) -> None:
