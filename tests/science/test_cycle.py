@@ -24,12 +24,13 @@ def texts(prefix: str, count: int) -> list[str]:
     return [f"{prefix}.{i}" for i in range(count)]
 
 
-def run(cycle: CycleConfig, m: int, generations: int, seed: int = 0) -> list[Dataset]:
-    """D_0 .. D_T with every example's text naming its true origin."""
+def run(cycle: CycleConfig, m: int, generations: int, seed: int = 0, num_sampled: int | None = None) -> list[Dataset]:
+    """D_0 .. D_T with every example's text naming its true origin. Of an S_t `num_sampled` texts are left, else m."""
+    left = m if num_sampled is None else num_sampled
     original = Dataset.of(texts("original", m), Source.ORIGINAL, 0)
     datasets, samples = [original], list[Dataset]()
     for t in range(1, generations + 1):
-        samples.append(Dataset.of(texts(f"sampled-{t:02d}", m), Source.SAMPLED, t))
+        samples.append(Dataset.of(texts(f"sampled-{t:02d}", left), Source.SAMPLED, t))
         fresh = Dataset.of(texts(f"fresh-{t:02d}", m), Source.FRESH, t) if needs_fresh_data(cycle, m) else None
         datasets.append(
             next_dataset(
@@ -63,6 +64,45 @@ def test_sizes_are_exact_and_nothing_is_lost_or_doubled(cycle: CycleConfig, m: i
         origins = Counter(text.split(".")[0] for text in dataset.texts)
         assert dataset.mixture() == origins  # what the provenance says is what the texts say
         assert sum(dataset.mixture().values()) == len(dataset)
+
+
+HALF = [CycleConfig(kind=kind, synthetic_proportion=0.5 if kind.takes_proportion else None) for kind in DataCycle]
+
+
+@pytest.mark.parametrize("cycle", HALF, ids=lambda cycle: str(cycle.kind))
+def test_a_portion_is_drawn_evenly_and_is_no_head(cycle: CycleConfig) -> None:
+    """D_0 and F_t begin with short texts. The mean place of n out of N is known to √((N+1)(N-n)/12n); five of these.
+
+    For 50 of 100 that is 14.5 places about the middle, and their head is 25 away from it.
+    """
+    places: dict[str, list[int]] = {}
+    for text in run(cycle, 100, 1)[1].texts:
+        origin, place = text.split(".")
+        places.setdefault(origin, []).append(int(place))
+    for origin, found in places.items():
+        n = len(found)
+        assert abs(np.mean(found) - 99 / 2) <= 5 * np.sqrt(101 * (100 - n) / 12 / n), origin
+
+
+def test_the_order_of_the_draws_is_pinned() -> None:
+    """Another one would give published loops other data. D_{t-1} and F_t stand before S_t, which is drawn first."""
+    drawn = {cycle.kind: [int(text.split(".")[1]) for text in run(cycle, 6, 1, seed=1)[1].texts] for cycle in HALF}
+    assert drawn[DataCycle.BALANCED] == [1, 2, 3, 1, 3, 4]  # of D_0, of S_1
+    assert drawn[DataCycle.INCREMENTAL] == [1, 3, 4, 1, 2, 3]  # of D_0, of S_1
+    assert drawn[DataCycle.FRESH_MIX] == [1, 3, 4, 1, 2, 3]  # of F_1, of S_1
+    assert drawn[DataCycle.EXPANDING] == [0, 1, 2, 3, 4, 5, 1, 3, 4, 1, 2, 3]  # D_0, of F_1, of S_1
+
+
+def test_a_part_that_has_too_little_gives_all_and_nothing_stands_in_for_the_rest() -> None:
+    """D_0 has 10 texts, and curation left 2 of S_1: m is still 10, and of the others no more is taken than ever."""
+    found = {cycle.kind: run(cycle, 10, 1, num_sampled=2)[1].mixture() for cycle in HALF}
+    assert found == {
+        DataCycle.FULL_SYNTHETIC: {"sampled-01": 2},
+        DataCycle.BALANCED: {"original": 5, "sampled-01": 2},
+        DataCycle.INCREMENTAL: {"original": 5, "sampled-01": 2},
+        DataCycle.EXPANDING: {"original": 10, "fresh-01": 5, "sampled-01": 2},
+        DataCycle.FRESH_MIX: {"fresh-01": 5, "sampled-01": 2},
+    }
 
 
 def test_balanced_takes_equal_parts() -> None:

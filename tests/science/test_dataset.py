@@ -55,6 +55,12 @@ def test_another_file_is_told_apart(tmp_path: Path) -> None:
         Dataset.read(tmp_path / "missing")
 
 
+def test_the_synthetic_share_is_what_models_wrote_of_all() -> None:
+    """Fresh data is no model's: of one original, two fresh and one sampled example, a quarter."""
+    dataset = Dataset.of(["a"], Source.ORIGINAL, 0) + Dataset.of(["b", "c"], Source.FRESH, 1)
+    assert (dataset + Dataset.of(["d"], Source.SAMPLED, 1)).synthetic_share == 0.25
+
+
 def test_an_empty_dataset_has_no_share() -> None:
     with pytest.raises(ValueError, match="empty"):
         _ = Dataset.of([], Source.ORIGINAL, 0).synthetic_share
@@ -82,6 +88,7 @@ def test_equal_datasets_have_equal_bytes_and_every_part_counts() -> None:
 
     first, again = one("a", Source.SAMPLED, 1), one("a", Source.SAMPLED, 1)
     assert (first.to_bytes(), first.digest()) == (again.to_bytes(), again.digest())
+    assert first.to_bytes()[4:8] == bytes(4), "gzip's header has the time there, which would tell two seconds apart"
     others = [one("c", Source.SAMPLED, 1), one("a", Source.FRESH, 1), one("a", Source.SAMPLED, 2)]
     assert len({dataset.digest() for dataset in (first, *others)}) == 4
 

@@ -175,6 +175,28 @@ def test_the_reverse_standard_errors_cover() -> None:
         assert stated == pytest.approx(spread, rel=0.2), key
 
 
+def test_the_forward_error_is_that_of_the_draws_by_hand() -> None:
+    """Two strata weigh equally: one in full, where log P/M is 0, and two draws, where it is 0 and 2. Its mean is 0.5.
+
+    The draws' variance is 2, that of their mean 1, and the stratum's weight in all of P a half.
+    """
+    everywhere = {"coverage": np.ones(2, dtype=bool)}
+    whole = Stratum(("a", "b"), np.array([-3.0, -3.0]), np.array([0.5, 0.5]), True, everywhere)
+    drawn = whole._replace(is_exact=False)
+    log_m = [np.array([-3.0, -3.0]), np.array([-3.0, -5.0])]
+    assert kl_forward([whole, drawn], log_m) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert kl_forward([whole, whole], log_m) == (pytest.approx(0.5), None)
+
+
+def test_the_reverse_error_holds_that_of_the_support_and_one_text_on_it_has_none() -> None:
+    """Three of four on it, all equally probable: of log M/P there is no error, of log(3/4) √(3/4·1/4/4) over 3/4."""
+    on, off = "( not False )", "( not"
+    found = reverse(P, sample_of([on] * 3 + [off]), [on] * 3 + [off], [-1.0] * 4)["kl_reverse_nats"]
+    assert found.stderr == pytest.approx(math.sqrt(3 / 64) / (3 / 4))
+    assert found.value == pytest.approx(-1 - P.log_probabilities([on])[0] - math.log(3 / 4))
+    assert "kl_reverse_nats" not in reverse(P, sample_of([on] + [off] * 3), [on] + [off] * 3, [-1.0] * 4)
+
+
 def test_uniform_over_k_strings() -> None:
     texts = unique_set(64, stream(1, "data"))
     exact = from_probabilities(P, dict.fromkeys(texts, 1 / 64), sample_of(texts))
@@ -197,6 +219,8 @@ def test_mass_off_the_support_is_reported_apart() -> None:
     }
     measures = from_probabilities(P, probabilities, sample_of(list(probabilities)))
     assert measures["off_support_rate"].value == pytest.approx(0.5)
+    of_depth_1 = -sum(float(weight) * math.log(weight) for weight in shallow.weights)
+    assert measures["entropy_nats"].value == pytest.approx(math.log(2) + of_depth_1 / 2)  # with what is off it
     assert measures["mass_depth_1_3"].value == pytest.approx(0.5)
     assert measures["kl_reverse_nats"].value == pytest.approx(math.log(5))  # all of it on one of five depths
     assert measures["coverage_depth_1"].value == pytest.approx(1)
@@ -232,9 +256,17 @@ def test_d0_is_a_nat_away_from_the_grammar() -> None:
     assert of_original(P, 2)["kl_forward_nats"].value < 0.15
 
 
+def test_the_distinct_texts_to_expect_of_the_grammar_by_hand() -> None:
+    """Five draws at depth 1, of one text with a probability of 1/3 and four with 1/6 each."""
+    found = of_original(LogicDistribution(max_depth=1), 5)["grammar_num_unique"].value
+    assert found == pytest.approx(1 - (2 / 3) ** 5 + 4 * (1 - (5 / 6) ** 5))
+
+
 def test_cross_entropy_by_hand_and_absent_where_it_is_infinite() -> None:
     found = cross_entropy(np.array([-6.0, -2.0, -4.0]), np.array([3.0, 1.0, 2.0]))
     assert found == (pytest.approx(2.0), pytest.approx(0.0))
     uneven = cross_entropy(np.array([-3.0, -1.0]), np.array([1.0, 1.0]))
     assert uneven == (pytest.approx(2.0), pytest.approx(1.0))  # as that of a mean of two: sd √2 / √2
+    # 4 nats on 4 tokens, though its texts have 3 and 1/3 a token. They are 2 off it each way: √(2/1·(4 + 4))/4
+    assert cross_entropy(np.array([-3.0, -1.0]), np.array([1.0, 3.0])) == (pytest.approx(1.0), pytest.approx(1.0))
     assert cross_entropy(np.array([-3.0, -np.inf]), np.array([1.0, 1.0])) is None

@@ -91,7 +91,8 @@ def test_it_is_the_same_bit_for_bit_whatever_the_threads() -> None:
 
 
 def test_what_is_no_number_has_none() -> None:
-    assert mauve(np.full((20, 2), np.nan), points(1, 20, 2)) is None
+    numbers, none = points(1, 20, 2), np.full((20, 2), np.nan)
+    assert mauve(none, numbers) is mauve(numbers, none) is None
 
 
 class Counted:
@@ -125,11 +126,11 @@ def test_both_sides_have_as_many_texts_and_a_smaller_sample_has_no_value() -> No
     original = Sample.of(REAL[20:], WORDS)
     assert measure.of(Sample.of(REAL[:19], WORDS)) == {}
     assert measure.control(Sample.of(REAL[:39], WORDS)) == {}
-    assert read.asked == [] or all(len(texts) <= 20 for texts in read.asked)
     assert measure.of(original).keys() == {"mauve"}
     control = measure.control(original)["control_mauve"].value
     halves = [Counted()(original.spread[start::2][:20]) for start in (1, 0)]
     assert control == mauve(*halves)
+    assert max(len(texts) for texts in read.asked) == 20
     assert measure.of(Sample.of(REAL[:20], WORDS))["mauve"].value == 1.0, "the library says 0.75"
 
 

@@ -16,6 +16,7 @@ from ouroloop.science.metrics import (
     RETENTION,
     CollapseStage,
     as_metrics,
+    control,
     diversity,
     diversity_levenshtein,
     half_life,
@@ -29,6 +30,7 @@ from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Estimate, Sample
 from ouroloop.testbed.logic.grammar import WORDS, unique_set
 from ouroloop.testbed.logic.testbed import LogicTestbed
+from ouroloop.testbed.text.testbed import TextTestbed
 
 TESTBED = LogicTestbed()
 
@@ -81,8 +83,32 @@ def test_diversity_of_long_texts_and_many_blocks() -> None:
 def test_diversity_known_answers() -> None:
     assert levenshtein({"True": 7}) == (0.0, 0.0)
     assert levenshtein({"True": 1, "False": 1}).value == 1
-    # n = 4, two of each: 4 of 6 pairs differ
-    assert levenshtein({"True": 2, "False": 2}).value == pytest.approx(4 / 6)
+    # n = 4, two of each: 4 of 6 pairs differ. Each text is 2/3 from the others, so all of the error is that of the
+    # pairs: their variance is 2/3 - 4/9 = 2/9, and 2·(2/9)/(4·3) = 1/27
+    assert levenshtein({"True": 2, "False": 2}) == (pytest.approx(4 / 6), pytest.approx(27**-0.5))
+    # n = 3: 1/2, 1/2 and 1 from the others, with a variance of (2/36 + 1/9)/2 = 1/12: 4·(1/12)/3 + 2·(2/9)/(3·2) = 5/27
+    assert levenshtein({"True": 2, "False": 1}) == (pytest.approx(2 / 3), pytest.approx((5 / 27) ** 0.5))
+
+
+class Few(LogicTestbed):
+    max_compared = 10
+
+
+def test_where_few_are_compared_they_are_a_cross_section_with_repeats() -> None:
+    """Of 70 and 30 texts seven and three, give or take one: 16, 21 or 24 of 45 pairs differ. The head would be 0, and
+    one of each 1: a collapsed model that looks dead, or diverse."""
+    found = diversity(Sample.of(["True"] * 70 + ["False"] * 30, Few())).value
+    assert found in (pytest.approx(16 / 45), pytest.approx(21 / 45), pytest.approx(24 / 45))
+    assert diversity(Sample.of(["True"] * 7 + ["False"] * 3, Few())).value == pytest.approx(21 / 45)
+
+
+def test_the_control_is_of_two_halves_that_have_no_text_in_common() -> None:
+    """No word is in two of these texts, so none of a half is found in the other."""
+    texts = [f"left{i} right{i}" for i in range(40)]
+    found = control(Sample.of(texts, TextTestbed(num_examples=40, compared_tokens=8)))
+    assert found["control_verbatim_share"] == (0.0, 0.0)
+    assert found["control_diversity_levenshtein"].value == found["control_diversity_retention"].value == 1
+    assert control(Sample.of(texts[:3], TextTestbed())) == {}, "a half of one text has no pair"
 
 
 def test_diversity_standard_error_covers() -> None:
@@ -118,6 +144,9 @@ def test_rates_count_every_text() -> None:
         }
     )
     assert measures["correctness"].stderr == pytest.approx(math.sqrt(0.6 * 0.4 / 10))
+    kept, retention = measures["diversity_levenshtein"], measures["diversity_retention"]
+    assert kept.stderr is not None
+    assert retention.stderr == pytest.approx(kept.stderr / 0.6)  # D_0's two texts differ in 3 of 5 places
 
 
 def test_original_data_against_itself() -> None:
@@ -136,6 +165,10 @@ def test_what_cannot_be_computed_is_absent() -> None:
     metrics = as_metrics(measure(garbage, one_text))
     assert metrics["correctness"] == 0  # 0 % correct is a finding
     assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_an_error_of_zero_is_one_and_none_is_absent() -> None:
+    assert as_metrics({"a": Estimate(0.5, 0.0), "b": Estimate(0.5)}) == {"a": 0.5, "a_stderr": 0.0, "b": 0.5}
 
 
 def test_nothing_is_not_a_score() -> None:
@@ -176,8 +209,8 @@ def test_stages_of_generations_and_none_where_the_measure_is_absent() -> None:
 
 def test_a_stage_may_rest_on_coverage_over_that_of_m_1() -> None:
     """Diversity is all there while three quarters of the coverage are gone: healthy by one, in decline by the other."""
-    first, now = {"coverage": 0.4, RETENTION: 1.0}, {"coverage": 0.1, RETENTION: 0.99}
-    assert stage_basis(RETENTION, now, first) == 0.99
+    first, now = {"coverage": 0.4, RETENTION: 0.8}, {"coverage": 0.1, RETENTION: 0.99}
+    assert stage_basis(RETENTION, now, first) == 0.99  # over D_0's as it is, whatever M_1 kept
     assert stage_basis("coverage", now, first) == pytest.approx(0.25)
     assert stage_basis("coverage", first, first) == 1.0
     assert stage_basis("coverage", {RETENTION: 1.0}, first) is None

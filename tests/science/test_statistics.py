@@ -37,6 +37,8 @@ def test_with_one_bound_it_is_students_of_the_logarithm() -> None:
     found = interval([1.0, 2.0, 3.0], (0.0, float("inf")))
     factor = exp(T2 / 3**0.5 / 2)
     assert found[1:3] == (pytest.approx(2 / factor, rel=1e-5), pytest.approx(2 * factor, rel=1e-5))
+    mirrored = interval([-1.0, -2.0, -3.0], (-float("inf"), 0.0))
+    assert mirrored[1:3] == (pytest.approx(-2 * factor, rel=1e-5), pytest.approx(-2 / factor, rel=1e-5))
 
 
 @pytest.mark.parametrize("values", [[0.4], [0.0, 0.0, 0.0], [1.0, 1.0], [0.3, 0.3]])
@@ -170,11 +172,26 @@ def test_the_median_of_six_is_bounded_by_the_outermost() -> None:
     assert (found.median_low, found.median, found.median_high) == (10, 12, None)
 
 
+@pytest.mark.parametrize(("n", "k"), [(5, None), (6, 1), (8, 1), (9, 2), (11, 2), (12, 3), (14, 3), (15, 4)])
+def test_the_median_is_bounded_by_the_kth_from_either_end(n: int, k: int | None) -> None:
+    """By the tables of the sign test at 5 %, two-sided: of nine 2·(1 + 9)/2^9 = 3.9 %, of five 2/2^5 = 6.3 %."""
+    found = survival(list(range(1, n + 1)), [20] * n)
+    assert (found.median_low, found.median_high) == ((None, None) if k is None else (k, n + 1 - k))
+
+
+def test_the_median_has_no_limits_where_a_loop_left_early_and_one_that_stayed_comes_last() -> None:
+    """Who was not followed to the horizon may have had the event at any time after; who was had it later than all."""
+    assert survival([10, 11, 12, 13, 14, None], [50] * 5 + [20])[1:3] == (None, None)
+    assert survival([10, 10, 10, 10, 50, None], [50] * 6)[1:3] == (10, None)
+
+
 def test_a_crossing_is_surer_than_a_look() -> None:
     """0.89 with an error of 0.004 is below 0.9 by 2.5 of them: enough at 1.96, not for nine looks at once."""
     values = {0: 1.0, 1: 1.0, **dict.fromkeys(range(2, 9), 0.95), 9: 0.89, 10: 0.8}
     errors = dict.fromkeys(values, 0.004)
     assert crossing(values, errors | {1: 0.0}, 0.9) == (10, True)
+    # 2.8 of them are: the level is shared by the nine looks (2.77), not by all eleven times (2.84)
+    assert crossing(values | {9: 0.9 - 2.8 * 0.004}, errors | {1: 0.0}, 0.9) == (9, True)
     assert crossing(values, {}, 0.9) == (9, False)  # a point estimate, and said to be one
     assert crossing(values, errors, 1.1) == (None, True)
     assert crossing({0: 1.0}, {}, 0.9) == (None, False)
@@ -187,6 +204,7 @@ def test_an_exact_time_does_not_make_the_others_exact() -> None:
     assert crossing(values, errors, 0.9) == (50, True)  # by 0.01, where 0.0036 is the error of 0.9 of the first
     assert crossing(values | {50: 0.895}, errors, 0.9) == (None, True)
     assert crossing(values, errors | {1: 0.0}, 0.9) == (50, True)
+    assert crossing(values, {t: error for t, error in errors.items() if t > 1}, 0.9) == (50, True)
 
 
 def test_a_band_rarely_sees_what_is_not_there() -> None:

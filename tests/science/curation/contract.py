@@ -7,6 +7,7 @@ The step is run as a loop runs it: the ideal learner's model is asked for texts 
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -58,14 +59,23 @@ NOTHING = Pool(Dataset.of([], Source.SAMPLED, 3), np.array([]))
 
 
 def kept_of(
-    step: CurationStep, pool: Pool, fitted: EmpiricalModel | None = None, training_set: Dataset = NOTHING.data
+    step: CurationStep,
+    pool: Pool,
+    fitted: EmpiricalModel | None = None,
+    training_set: Dataset = NOTHING.data,
+    streams: Streams = STREAMS,
 ) -> Pool:
-    """What a step keeps of a pool, given what a loop gives it."""
+    """What a step keeps of a pool, given what a loop gives it; D_0 is the same whatever the streams."""
     config = config_of(step)
     original = Sample.of(draw_original(config).texts, config.data.testbed)
     model = fitted or Editable({"( not False )": 1}, 0.8)
-    given = _given(config, STREAMS, model, training_set, original)
-    return step.keep(pool, given.to(step, STREAMS.numpy("test")))
+    given = _given(config, streams, model, training_set, original)
+    return step.keep(pool, given.to(step, streams.numpy("test")))
+
+
+def pool_of(texts: Sequence[str], log_prob: float = 0.0) -> Pool:
+    """Texts that M_t wrote, each as probable as the others."""
+    return Pool(Dataset.of(texts, Source.SAMPLED, STREAMS.generation), np.full(len(texts), log_prob))
 
 
 class EditableLearner(EmpiricalLearner):

@@ -27,10 +27,11 @@ from ouroloop.science.curation.repeats import Unique
 from ouroloop.science.curation.step import CurationStep, Pool
 from ouroloop.science.curation.weights import Weighted
 from ouroloop.science.dataset import Dataset, Source
+from ouroloop.science.seeding import Streams
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 from ouroloop.testbed.logic.verify import Verdict, judge
-from tests.science.curation.contract import LIAR, NOTHING, STREAMS, Editable, M, StepContract, kept_of
+from tests.science.curation.contract import LIAR, NOTHING, STREAMS, Editable, M, StepContract, kept_of, pool_of
 
 
 class TestVerified(StepContract):
@@ -47,12 +48,10 @@ class TestNoisy(StepContract):
     step = Verified(error_rate=0.2)
 
     def test_it_errs_both_ways_as_often_as_it_says(self) -> None:
-        """Of 60 and more draws; five standard errors."""
-        found, first = self.harvested(max_drawn=1.0)
-        kept = Counter(found.kept.texts)[LIAR]
-        drawn = Counter(first)[LIAR]
-        assert abs(kept - 0.2 * drawn) <= 5 * np.sqrt(0.16 * drawn)
-        assert abs(len(found.kept) - kept - 0.8 * (M - drawn)) <= 5 * np.sqrt(0.16 * M)
+        """Of 4,000 each: 800 lies and 3,200 truths are kept, within five standard errors, which are 126."""
+        kept = Counter(kept_of(self.step, pool_of([LIAR, "( not False )"] * 4_000)).texts)
+        assert abs(kept[LIAR] - 0.2 * 4_000) <= 5 * np.sqrt(0.2 * 0.8 * 4_000)
+        assert abs(kept["( not False )"] - 0.8 * 4_000) <= 5 * np.sqrt(0.2 * 0.8 * 4_000)
 
 
 class TestShortSighted(StepContract):
@@ -120,9 +119,22 @@ class TestWeighted(StepContract):
         assert share > 0.1 + 0.05
 
     def test_it_makes_no_more_of_what_earlier_steps_left(self) -> None:
-        pool = Pool(Dataset.of(["( not False )"] * 3, Source.SAMPLED, 3), np.zeros(3))
-        assert kept_of(self.step, pool).texts == ("( not False )",) * 3
-        assert M > 3
+        assert kept_of(self.step, pool_of(["( not False )"] * 3)).texts == ("( not False )",) * 3
+        assert len(kept_of(self.step, pool_of(["( not False )"] * 2 * M))) == M, "which is more than three"
+
+    def test_a_text_of_weight_w_is_kept_floor_or_ceil_of_w_times(self) -> None:
+        """Of texts that are equally good chance leaves out none: no collapse of the step's own. Where w is no whole
+        number, it decides which come once more."""
+        counts = {f"text {i}": 1 + i % 4 for i in range(M)}  # 150 in all, so w = 60·c/150: 0.4, 0.8, 1.2 and 1.6
+        outcomes = set()
+        for seed in range(5):
+            pool, fitted = pool_of(list(counts), -np.log(M)), EmpiricalModel(counts, 1.0)
+            kept = Counter(kept_of(self.step, pool, fitted, streams=Streams(seed, 3)).texts)
+            assert all(np.floor(0.4 * c) <= kept[text] <= np.ceil(0.4 * c) for text, c in counts.items())
+            outcomes.add(tuple(kept[text] for text in counts))
+        assert len(outcomes) > 1
+        equal = EmpiricalModel(dict.fromkeys(counts, 1), 1.0)
+        assert sorted(kept_of(self.step, pool_of(list(counts), -np.log(M)), equal).texts) == sorted(counts)
 
     def test_a_text_that_m_t_did_not_write_has_no_weight(self) -> None:
         """Or all others would have none: its log-probability is no number."""
@@ -207,6 +219,23 @@ class TestArchived(StepContract):
         assert len(kept) == M
         assert Counter(kept.texts)[rare] == 2
 
+    def test_the_more_probable_texts_of_a_cell_come_first(self) -> None:
+        probable = pool_of(["( not False )"] * M, -0.1)
+        pool = Pool(pool_of([LIAR] * M).data + probable.data, np.append(np.full(M, -1.0), probable.log_probs))
+        assert kept_of(self.step, pool).texts == ("( not False )",) * M
+
+    @pytest.mark.parametrize(
+        ("text", "coarseness", "is_kept"),
+        [("( True or True )", 4, False), ("( True or True )", 1, True), ("( not ( not True ) )", 4, True)],
+    )
+    def test_a_cell_holds_one_nesting_and_counts_to_within_the_coarseness(
+        self, text: str, coarseness: int, is_kept: bool
+    ) -> None:
+        """Two less probable texts beside more than enough `( not True )`: one operator at nesting 1, four words. Five
+        words with another operator are the same in steps of four, not of one; nesting 2 is not the same in any."""
+        pool = Pool(pool_of([LIAR] * 2 * M + [text] * 2).data, np.append(np.zeros(2 * M), [-1.0, -1.0]))
+        assert Counter(kept_of(Archived(coarseness=coarseness), pool).texts)[text] == (2 if is_kept else 0)
+
     def test_no_truth_is_in_a_cell(self) -> None:
         testbed = self.config().data.testbed
         assert testbed.features("( not True )") == testbed.features("( not False )") == (1, 1, 0, 0, 4)  # type: ignore[attr-defined]
@@ -222,6 +251,13 @@ class TestOriginalBuffer(StepContract):
         assert np.count_nonzero(is_original) == M // 10
         tail = {text for text, one in zip(found.kept.texts, is_original, strict=True) if one}
         assert tail <= set(self.original().texts[30:])  # the model never saw these: -inf
+
+    def test_chance_decides_among_equals(self) -> None:
+        """M_t finds all but one text impossible. D_0 begins with short texts: its head would be no cross-section."""
+        kept = [kept_of(self.step, pool_of([LIAR] * M), streams=Streams(seed, 3)).data for seed in range(3)]
+        chosen = {frozenset(one.take(np.flatnonzero(one.sources == Source.ORIGINAL)).texts) for one in kept}
+        assert len(chosen) == 3
+        assert {len(texts) for texts in chosen} == {M // 10}
 
 
 class TestAnyOriginal(TestOriginalBuffer):
@@ -251,10 +287,11 @@ class TestFreshBuffer(StepContract):
 
 
 class Liar(EmpiricalModel):
-    """Sure of one text."""
+    """Sure of one text, to 0.995."""
 
     def edit(self, texts: tuple[str, ...], threshold: float, rng: np.random.Generator) -> list[str]:
-        return ["( True and True )" if text == LIAR else text for text in texts]
+        is_sure = threshold <= 0.995
+        return ["( True and True )" if text == LIAR and is_sure else text for text in texts]
 
 
 def test_a_buffer_leaves_what_another_one_has_brought() -> None:
@@ -266,10 +303,12 @@ def test_a_buffer_leaves_what_another_one_has_brought() -> None:
 
 
 @pytest.mark.parametrize("buffer", [OriginalBuffer, FreshBuffer])
-def test_a_share_is_one_text_at_least(buffer: type[OriginalBuffer | FreshBuffer]) -> None:
-    pool = Pool(Dataset.of(["( not False )"] * M, Source.SAMPLED, 3), np.zeros(M))
-    kept = kept_of(buffer(share=0.001), pool).data
-    assert np.count_nonzero(kept.sources == Source.SAMPLED) == M - 1
+@pytest.mark.parametrize(("share", "count"), [(0.001, 1), (0.295, 18), (0.29, 17)])  # of 60: 0.06, 17.7 and 17.4
+def test_a_share_is_rounded_to_whole_texts_and_is_one_at_least(
+    buffer: type[OriginalBuffer | FreshBuffer], share: float, count: int
+) -> None:
+    kept = kept_of(buffer(share=share), pool_of(["( not False )"] * M)).data
+    assert np.count_nonzero(kept.sources == Source.SAMPLED) == M - count
     assert len(kept) == M
 
 
@@ -291,6 +330,19 @@ class TestEdited(StepContract):
     def test_it_is_the_training_set_that_is_learnt_from_again(self) -> None:
         found, _ = self.harvested([LIAR] * 10)
         assert found.kept.texts == (LIAR,) * 10
+
+    def test_it_is_m_of_a_training_set_that_has_grown(self) -> None:
+        """As that of the expanding cycle has, which begins with D_0: the first m of it would be that for good."""
+        before = Dataset.of([f"text {i}" for i in range(2 * M)], Source.SAMPLED, 2)
+        kept = kept_of(self.step, NOTHING, training_set=before)
+        assert len(set(kept.texts)) == len(kept) == M
+        assert set(kept.texts) < set(before.texts)
+        assert set(kept.texts) != set(before.texts[:M])
+
+    @pytest.mark.parametrize(("threshold", "written"), [(0.99, "( True and True )"), (0.999, LIAR)])
+    def test_only_what_m_t_is_sure_enough_of_is_written_anew(self, threshold: float, written: str) -> None:
+        before = Dataset.of([LIAR], Source.SAMPLED, 2)
+        assert kept_of(Edited(threshold=threshold), NOTHING, Liar({LIAR: 1}, 0.8), before).texts == (written,)
 
     def test_a_text_that_stays_as_it_is_is_still_who_wrote_it_first(self) -> None:
         """Or D_0, which a loop of edits has for good where no token is sure, would pass for what models wrote."""
