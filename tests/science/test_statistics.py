@@ -37,8 +37,8 @@ def test_with_one_bound_it_is_students_of_the_logarithm() -> None:
     found = interval([1.0, 2.0, 3.0], (0.0, float("inf")))
     factor = exp(T2 / 3**0.5 / 2)
     assert found[1:3] == (pytest.approx(2 / factor, rel=1e-5), pytest.approx(2 * factor, rel=1e-5))
-    mirrored = interval([-1.0, -2.0, -3.0], (-float("inf"), 0.0))
-    assert mirrored[1:3] == (pytest.approx(-2 * factor, rel=1e-5), pytest.approx(-2 / factor, rel=1e-5))
+    below_9 = interval([8.0, 7.0, 6.0], (-float("inf"), 9.0))  # 1, 2 and 3 away from it
+    assert below_9[1:3] == (pytest.approx(9 - 2 * factor, rel=1e-5), pytest.approx(9 - 2 / factor, rel=1e-5))
 
 
 @pytest.mark.parametrize("values", [[0.4], [0.0, 0.0, 0.0], [1.0, 1.0], [0.3, 0.3]])
