@@ -13,11 +13,12 @@ from ouroloop.report.results import (
     End,
     Loop,
     Results,
+    bounds_of_kept,
     counted_at,
     end_of,
     halving,
     kept_at,
-    retention_bounds,
+    most_of,
 )
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, crossing, interval
@@ -223,7 +224,7 @@ def _cell(cell: str, loops: Sequence[Loop]) -> dict[str, Any]:
     judged = bool(loops[0].testbed.composition)
     fixed = {loop.seed: left.as_record() for loop in loops if (left := loop.fixed)}
     kept = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in loops}
-    bounds = retention_bounds(loops, [value for value in kept.values() if value is not None])
+    bounds = bounds_of_kept((value for value in kept.values() if value is not None), most_of(loops))
     return {
         "cell": cell,
         "seeds": [loop.seed for loop in loops],

@@ -17,7 +17,7 @@ from ouroloop.config import LoopConfig
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.outcomes import RESULTS, Curves, Outcome, read_filed
-from ouroloop.report.results import bounds_of, bounds_of_kept
+from ouroloop.report.results import bounds_of, bounds_of_kept, most_kept
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import UNBOUNDED, Interval, interval
 from ouroloop.study.config import StudyConfig, knowledge
@@ -167,12 +167,12 @@ def _score(rows: list[Row], loop: LoopConfig, name: str | None) -> None:
     if baseline is not None and baseline.outcomes:
         rows.append(_keep_m1(baseline, last))
     for row in rows:
-        kept = [value for curves in row.curves.values() for value in curves.get(RETENTION, {}).values()]
+        most = most_kept(value for curves in row.curves.values() for value in curves.get(RETENTION, {}).values())
         for key in SCORES:
             ends = [curve for _, curves in sorted(row.curves.items()) if (curve := _curve(curves, key, last))]
             if ends and len(ends) == len(row.outcomes):
                 area = [float(np.mean(curve)) for curve in ends]
-                row.scores[key] = Score(_within(key, [curve[-1] for curve in ends], kept), _within(key, area, kept))
+                row.scores[key] = Score(_within(key, [curve[-1] for curve in ends], most), _within(key, area, most))
         if baseline is not None:
             row.keeps = _keeps(row, baseline, last)
             _cost(row, baseline, loop.data.num_examples, last)
@@ -185,9 +185,9 @@ def _curve(curves: Curves, key: str, last: int) -> list[float]:
     return [values[t] for t in range(1, last + 1)] if values.keys() >= set(range(1, last + 1)) else []
 
 
-def _within(key: str, values: Sequence[float], kept: Sequence[float]) -> Interval:
+def _within(key: str, values: Sequence[float], most: float) -> Interval:
     """An interval within the measure's bounds, which need a mean inside them; without bounds where it is not."""
-    low, high = bounds = bounds_of_kept(values, kept) if key == RETENTION else bounds_of(key)
+    low, high = bounds = bounds_of_kept(values, most) if key == RETENTION else bounds_of(key)
     is_inside = low < float(np.mean(values)) < high
     return interval(values, bounds if is_inside else UNBOUNDED)
 

@@ -234,27 +234,32 @@ def bounds_of(key: str) -> Bounds:
     return SHARE if is_share(key) else (0.0, inf)
 
 
-def bounds_of_kept(values: Iterable[float], kept: Iterable[float]) -> Bounds:
-    """The bounds of the mean of these retentions: 0, and the most that any loop of the cell `kept` at any generation.
+def most_kept(kept: Iterable[float]) -> float:
+    """The most that any loop of a cell `kept` at any generation, and 1 at least, D_0's own."""
+    return max([1.0, *kept])
+
+
+def bounds_of_kept(values: Iterable[float], most: float) -> Bounds:
+    """The bounds of the mean of these retentions of a cell: 0, and the most that it ever kept.
 
     The latter is 1, D_0's own, or a little more. The bound in principle, 1 over the diversity of D_0, is about 1.9: so
     far off that it would not affect an interval near 1, which would cover the mean of loops of which few have begun to
     collapse in 65 % of cases, instead of 81 % (tests/science/test_statistics.py). Where one of the values is above 1,
     D_0 bounds nothing, and the most that was seen is no bound of what another seed would keep: 0 is the only one.
     """
-    return 0.0, inf if max(values, default=0) > 1 else max([1.0, *kept])
+    return 0.0, inf if max(values, default=0) > 1 else most
 
 
-def retention_bounds(loops: Sequence[Loop], values: Iterable[float]) -> Bounds:
-    """The bounds of the mean of these retentions of these loops."""
-    return bounds_of_kept(values, (kept for loop in loops for kept in loop.history.get(RETENTION, {}).values()))
+def most_of(loops: Sequence[Loop]) -> float:
+    """`most_kept` of these loops."""
+    return most_kept(kept for loop in loops for kept in loop.history.get(RETENTION, {}).values())
 
 
 def kept_at(loops: Sequence[Loop], generation: int) -> Interval | None:
     """Mean retention of a cell; None where none of the loops that count measured it."""
     counted = counted_at(loops, generation)
     values = [kept[generation] for loop in counted if generation in (kept := loop.history.get(RETENTION, {}))]
-    return interval(values, retention_bounds(loops, values)) if values else None
+    return interval(values, bounds_of_kept(values, most_of(loops))) if values else None
 
 
 def halving(loops: Sequence[Loop]) -> Survival | None:

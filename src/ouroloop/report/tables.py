@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ouroloop.config import LogicData, LoopConfig
-from ouroloop.report.results import Loop, Results, bounds_of, counted_at, halving, retention_bounds
+from ouroloop.report.results import Loop, Results, bounds_of, bounds_of_kept, counted_at, halving, most_of
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import interval
 from ouroloop.testbed.base import noun_of
@@ -97,11 +97,11 @@ def retention(results: Results) -> pd.DataFrame:
     columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")
     rows: list[tuple[Any, ...]] = []
     for cell, loops in results.cells.items():
-        paper = paper_of(results, cell)
+        paper, most = paper_of(results, cell), most_of(loops)
         published = paper.retention if paper else []
         for generation in range(_reached(loops) + 1):
             if values := _values(loops, RETENTION, generation):
-                mean, low, high, n = interval(values, retention_bounds(loops, values))
+                mean, low, high, n = interval(values, bounds_of_kept(values, most))
                 own = (cell, generation, n, mean, min(values), max(values), low, high)
                 rows.append((*own, _nth(published, generation)))
     return frame(columns, rows)

@@ -83,8 +83,8 @@ def front(points: Sequence[Point]) -> list[Point]:
     return sorted(best, key=lambda point: point.fresh_share)
 
 
-def answer(config: StudyConfig, cells: Sequence[Cell]) -> list[str]:
-    """What the study says, a line for each finding."""
+def answer(config: StudyConfig, cells: Sequence[Cell], loops: Iterable[Run] = ()) -> list[str]:
+    """What the study says, a line for each finding, and beside it what the record of its loops adds on text."""
     points = finished_points(cells)
     match config.kind:
         case "search":
@@ -99,10 +99,10 @@ def answer(config: StudyConfig, cells: Sequence[Cell]) -> list[str]:
             starts = product(config.arms(), config.starts())
             lines = [line for arm, start in starts if (line := _safe(config, points, arm, start))]
     note = "± is one standard error of a mean over seeds; in brackets are the lowest and the highest"
-    return lines + [note] * any("±" in line for line in lines)
+    return lines + [note] * any("±" in line for line in lines) + _beside(config, loops)
 
 
-def beside(config: StudyConfig, loops: Iterable[Run]) -> list[str]:
+def _beside(config: StudyConfig, loops: Iterable[Run]) -> list[str]:
     """What the answer does not see where nothing decides whether a text is good: the testbed's own measures by λ."""
     testbed, last = config.loop.data.testbed, config.loop.num_generations
     if testbed.composition or config.methods:
@@ -263,7 +263,7 @@ def _as_record(config: StudyConfig, cells: Sequence[Cell], loops: Sequence[Run])
     points = finished_points(cells)
     found: dict[str, Any] = {
         "kind": config.kind,
-        "answer": [*answer(config, cells), *beside(config, loops)],
+        "answer": answer(config, cells, loops),
         "points": [record(point) for point in points],
     }
     if config.kind == "search":

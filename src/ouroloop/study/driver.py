@@ -27,7 +27,7 @@ from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
-from ouroloop.study.answer import answer, beside, record_results
+from ouroloop.study.answer import answer, record_results
 from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.executor import InProcess, LoopExecutor, make_executor
@@ -99,7 +99,7 @@ def run_study(
         if failed:
             run.end("FAILED")
     console.print(fitted(study_table(name, loops, config.loop.data.testbed.headline), console))
-    for line in [*answer(config, list(trials.cells().values())), *beside(config, loops)]:
+    for line in answer(config, list(trials.cells().values()), loops):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return failed
 
