@@ -43,7 +43,7 @@ sweep: .venv/.installed ## run a study over the synthetic proportion (STUDY=swee
 run: .venv/.installed ## run one loop (PRESET=laptop, ARGS="--cycle.kind=balanced")
 	$(OUROLOOP) run $(PRESET) $(ARGS)
 
-figure: .venv/.installed ## run a figure of the paper and its ideal learner, results into experiments/results (FIGURE=fig5)
+figure: .venv/.installed ## run a figure's study and the same with the ideal learner; results go into experiments/results (FIGURE=fig5)
 	@for study in $(FIGURE) $(FIGURE)-ideal; do \
 		$(OUROLOOP) sweep $$study --workers=$(WORKERS) $(ARGS) && \
 		$(OUROLOOP) report $$study --folder=experiments/results/$$study || exit 1; \
@@ -65,10 +65,10 @@ report: .venv/.installed ## what a study or loop found as one HTML page (STUDY=s
 BENCH := $(if $(filter --gpu,$(ARGS)),bench_gpu.py,bench.py) $(ARGS)
 BENCH := $(if $(filter --workers,$(ARGS)),bench_workers.py $(filter-out --workers,$(ARGS)),$(BENCH))
 
-bench: .venv/.installed ## ours against stock here (ARGS=--quick: two minutes, --loop: whole loops, --workers: two against one, --gpu)
+bench: .venv/.installed ## compare our speed with stock libraries' on this machine (ARGS=--quick: two minutes, --loop: whole loops, --workers: two against one, --gpu)
 	$(BIN)/python experiments/$(BENCH)
 
-pictures: .venv/.installed-dev ## the pictures that README and docs show: from their tables, and screenshots by a Chromium that is there
+pictures: .venv/.installed-dev ## redraw the pictures of README and docs: from their tables, and screenshots by an installed Chromium
 	$(BIN)/python -m ouroloop.report.archive $(dir $(wildcard experiments/results/*/findings.json)) experiments/results/leaderboard-retention.csv experiments/results/leaderboard-depth.csv
 	$(BIN)/python experiments/pictures.py
 
@@ -78,10 +78,10 @@ register: .venv/.installed ## register the models of each collapse stage (STUDY=
 test: .venv/.installed-dev ## run the default test suite
 	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
-test-heavy: .venv/.installed-dev ## the same and what is heavy: whole loops and studies, processes, large samples
+test-heavy: .venv/.installed-dev ## the default suite and what is heavy: whole loops and studies, processes, large samples
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not browser" $(ARGS)
 
-test-slow: .venv/.installed-dev ## what takes minutes: processes that are killed, the wheel, two machines
+test-slow: .venv/.installed-dev ## tests that take minutes: processes that are killed, the wheel, two machines
 	$(BIN)/pytest -m slow $(ARGS)
 
 test-browser: .venv/.installed-dev ## the report and the MLflow UI in a headless Chromium, where there is one
@@ -99,7 +99,7 @@ types: .venv/.installed-dev ## static types, strict
 architecture: .venv/.installed-dev ## which module may import which
 	$(BIN)/lint-imports --no-cache
 
-format: .venv/.installed-dev ## mend what can be mended
+format: .venv/.installed-dev ## fix what can be fixed automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

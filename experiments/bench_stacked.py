@@ -4,6 +4,9 @@ In turns, on the same texts, one thread: the pass as it is (by hand, packed); tr
 padded rows; and k such models as one (torch.func.stack_module_state, vmap), with rows as long as the longest of all.
 
     python experiments/bench_stacked.py [--rounds=15]
+
+On a GPU, with `--gpu`, the time of the wall is taken. There a step as it is is one CUDA graph: a whole step of a real
+training, optimizer and all, is timed beside the others, which are launched kernel by kernel.
 """
 
 import argparse
@@ -12,10 +15,11 @@ from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
-from time import process_time
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
+from bench_gpu import our_tokens_per_second
 from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
@@ -55,8 +59,8 @@ def nats(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
 
 
 class Ways:
-    def __init__(self, models: Sequence[PreTrainedModel]) -> None:
-        self.models, self.by_hand = models, [PackedNeoX(model) for model in models]
+    def __init__(self, models: Sequence[PreTrainedModel], device: str) -> None:
+        self.device, self.models, self.by_hand = device, models, [PackedNeoX(model) for model in models]
         self.weights, self.buffers = stack_module_state(list(models))
         self.base = deepcopy(models[0]).to("meta")
         self.matrices = [torch.stack([weight.detach() for weight in group["params"]])
@@ -70,7 +74,7 @@ class Ways:
 
     def one_by_one(self, batches: Sequence[Sequence[list[int]]]) -> None:
         for model, texts in zip(self.models, batches, strict=True):
-            ids_BL, labels_BL = padded(texts, max(map(len, texts)) + 1)
+            ids_BL, labels_BL = (rows.to(self.device) for rows in padded(texts, max(map(len, texts)) + 1))
             logits_BLV = model(ids_BL, use_cache=False).logits
             torch.autograd.backward(
                 F.cross_entropy(logits_BLV.flatten(0, 1), labels_BL.flatten(), ignore_index=_IGNORED)
@@ -79,7 +83,8 @@ class Ways:
 
     def stacked(self, batches: Sequence[Sequence[list[int]]]) -> None:
         longest = max(len(text) for texts in batches for text in texts) + 1
-        ids_KBL, labels_KBL = map(torch.stack, zip(*(padded(texts, longest) for texts in batches), strict=True))
+        both = map(torch.stack, zip(*(padded(texts, longest) for texts in batches), strict=True))
+        ids_KBL, labels_KBL = (rows.to(self.device) for rows in both)
         vmap(grad(self._loss), randomness="error")(self.weights, self.buffers, ids_KBL, labels_KBL)
 
     def _loss(
@@ -98,33 +103,49 @@ class Ways:
             orthogonal(matrices_KRC.repeat(len(batches), 1, 1))
 
 
+def synchronized() -> float:
+    torch.cuda.synchronize()
+    return perf_counter()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="of which medians are taken")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--gpu", action="store_true")
+    given = parser.parse_args()
+    rounds, device = given.rounds, "cuda" if given.gpu else "cpu"
+    clock = synchronized if given.gpu else process_time
     torch.set_num_threads(1)
     config, rows = load_preset("laptop", [], LoopConfig), list[dict[str, float]]()
     assert isinstance(config.model, ModelConfig)
     assert config.train is not None
     texts, rng = [TOKENIZER.encode(text) for text in draw_original(config).texts], np.random.default_rng(config.seed)
     for k in (1, 2, 4, 8):
-        models = [build_model(config.model, TOKENIZER, seed) for seed in range(k)]
+        models = [build_model(config.model, TOKENIZER, seed).to(device) for seed in range(k)]
         for model in models:
             model.set_attn_implementation("eager")  # the kind that can be stacked
-        ways = Ways(models)
-        names = ["as_it_is", "one_by_one", "stacked", "muon_one_by_one", "muon_stacked"]
+        ways = Ways(models, device)
+        names = ["one_by_one", "stacked", "muon_one_by_one", "muon_stacked"]
+        names += [] if given.gpu else ["as_it_is"]
         taken: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(rounds + 2):
             chosen = rng.choice(len(texts), (k, config.train.batch_size))
             batches = [sorted((texts[n] for n in row), key=len) for row in chosen]
             for name in names if turn % 2 else reversed(names):
-                start = process_time()
+                start = clock()
                 getattr(ways, name)(batches)
-                taken[name].append((process_time() - start) * 1000 / k)
+                taken[name].append((clock() - start) * 1000 / k)
         rows.append({"loops": k, **{name: round(median(spent[2:]), 2) for name, spent in taken.items()}})
         print(json.dumps(rows[-1]), flush=True)
-    made = {"unit": "ms of processor for one loop's step, median", "rounds": rounds, "torch": torch.__version__}
-    RESULTS.write_text(json.dumps({**made, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    unit = f"ms of {'the wall' if given.gpu else 'processor'} for one loop's step, median"
+    made = {"unit": unit, "rounds": rounds, "torch": torch.__version__}
+    if given.gpu:
+        num_tokens = config.train.batch_size * (sum(map(len, texts)) / len(texts) + 1)
+        of_graph = 1000 * num_tokens / our_tokens_per_second(config, 450, 100)
+        made |= {"gpu": torch.cuda.get_device_name(), "whole_step_as_it_is": f"{of_graph:.2f} ms"}
+        print(made)
+    path = RESULTS.with_stem("bench-stacked-gpu") if given.gpu else RESULTS
+    path.write_text(json.dumps({**made, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def test_models_by_generation_and_by_stage() -> None:
         assert made_by is not None
         assert made_by.tag("generation") == str(t)
     kept = [run.tag("generation") for run in loop.loops[0].generations if run.model_id]
-    with pytest.raises(LookupError, match=rf"no weights of 77 are on record; there are those of {kept[0]} \("):
+    with pytest.raises(LookupError, match=rf"no weights of 77 are on record, only those of {kept[0]} \("):
         loop.model(77)
     assert repr(last) == f"<FoundModel '{last.name}'>"
 
@@ -106,7 +106,7 @@ def test_a_loop_is_asked_for_by_its_study_and_the_ideal_learner_for_no_model(tin
     results = ouroloop.run(tiny_config, name="ideal", show=False)
     with pytest.raises(ouroloop.ConfigError, match=r"is a loop; give its run id, or the name of its study: .*ideal"):
         ouroloop.load(results.loops[0].name)
-    with pytest.raises(LookupError, match="there are none: the ideal learner is its training set"):
+    with pytest.raises(LookupError, match="nor any others; the ideal learner is its training set"):
         results.model(1)
     _, reasons = compare_study(Store.existing(), "ideal")
     assert "it needs the weights of two stages and has none: the ideal learner is its training set" in reasons[0]

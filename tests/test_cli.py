@@ -82,7 +82,7 @@ def presets(tmp_path: Path) -> Path:
         (["run", "smoke", "-x"], "No such option: -x; see ouroloop run --help"),
         (["run", "smoke", "--new=yes"], "'--new' does not take a value"),
         (["sweep", "sweep-smoke", "--synthetic_proportions=[0, 1.5]"], "synthetic_proportions.1: got 1.5"),
-        (["run", "smoke", "--dry-run", "--model.model_type=gtp2"], "model 'gtp2' is no type of transformers (did you"),
+        (["run", "smoke", "--dry-run", "--model.model_type=gtp2"], "model 'gtp2' is unknown to transformers (did you"),
         (["run", "smoke", "--model.model_type=bert"], "model 'bert' is not causal"),
         (["run", "smoke", "--model.model_type=gpt_neo"], "model 'gpt_neo': "),
         (["run", "smoke", "--model.model_type=mamba2"], "model 'mamba2': "),
@@ -125,7 +125,7 @@ def test_bad_input_ends_with_2_and_one_line(ouroloop: CommandLine, arguments: li
         ("--train.strategy=fsdp", "train.muon_learning_rate needs whole matrices, which train.strategy=fsdp splits"),
         (
             "--train.strategy=fsdp --train.muon_learning_rate=null",
-            "train.strategy=fsdp shares a model out: train.devices must be at least 2",
+            "train.strategy=fsdp splits a model across devices: train.devices must be at least 2",
         ),
     ],
 )

@@ -456,7 +456,7 @@ def grid() -> Callable[..., list[str]]:
         (((0.9, 0.8), (0.7, 0.6), (0.6, 0.6)), "every λ up to 0.75 keeps at least 50% of D_0's diversity at t = 3"),
         (((0.9, 0.8), (0.9, 0.4), (0.6, 0.6)), "every λ up to 0.25 keeps"),  # the mean would do, one seed does not
         (((0.9, 0.8), (0.9, 0.4), (0.6, 0.6)), "; λ = 0.5 does not: 65.0%"),
-        (((0.9, 0.8), (None, None), (0.6, 0.6)), "; λ = 0.5 has not come to its end with every seed"),
+        (((0.9, 0.8), (None, None), (0.6, 0.6)), "; λ = 0.5 has not finished with every seed"),
         (((0.9, None), (0.9, 0.9), (0.6, 0.6)), "no λ is known to keep at least 50%"),
         (((0.2, 0.2), (0.9, 0.9), (0.6, 0.6)), "λ = 0.25 does not: 20.0%"),
     ],
@@ -505,7 +505,7 @@ def test_methods_of_which_none_can_run_are_one_line(ouroloop: CommandLine, prese
         (presets / "experiments" / "none.yaml").write_text(yaml.safe_dump(tree))
         done = ouroloop("sweep", "none", cwd=presets)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "none of its methods is for one of its cycles with this learner" in done.stderr
+        assert "none of its methods applies to any of its cycles with this learner" in done.stderr
 
 
 def test_the_time_left_counts_what_is_still_to_be_computed(tiny: LoopConfig) -> None:

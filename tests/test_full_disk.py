@@ -62,7 +62,7 @@ def test_a_full_disk_is_one_line_and_with_room_the_same_command_finishes(
     full = ouroloop(command, command, cwd=folder)
     assert full.returncode == 2, full.stdout
     assert f"no room left in {small_disk}: the disk is full" in full.stderr
-    assert full.stderr.endswith("; make some, and the same command goes on where it was\n")
+    assert full.stderr.endswith("; make some, and the same command picks up where it left off\n")
     assert "Traceback" not in full.stderr
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
     (before,) = Store.open().find(level="loop", study=command)

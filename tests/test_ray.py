@@ -101,7 +101,7 @@ def test_a_signal_ends_a_study_on_a_ray_of_its_own_and_the_same_command_goes_on(
     rest = output.read()
     output.close()
     assert process.wait(timeout=60) == 128 + number, rest
-    assert "stopped; the same command goes on where it was" in rest
+    assert "stopped; the same command picks up where it left off" in rest
     assert Store.open().running() == []
     done = subprocess.run([*SWEEP, "--workers=2"], cwd=presets, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -154,7 +154,7 @@ def test_what_cannot_be_told_apart_is_not_called_a_bracket() -> None:
     assert "not separable with 3 seeds: between 0.3 and 0.8 (95 % interval)" in lines[0]
     assert lines[1] == "  λ = 0.5: undecided, 75.7% ± 9.2% (60.0% to 92.0%), 3 seeds"
     assert lines[2] == "  λ = 0.6: undecided, 71.3% ± 6.6% (62.0% to 84.0%), 3 seeds"
-    assert lines[3] == "  between the two, over the same 3 seeds: 4.3% ± 3.2%"
+    assert lines[3] == "  difference between the two, over the same 3 seeds: 4.3% ± 3.2%"
     assert lines[4] == "± is one standard error of a mean over seeds; in brackets are the lowest and the highest"
 
 
@@ -174,7 +174,7 @@ def test_the_seeds_are_those_of_the_points_that_decide() -> None:
 
 def test_one_seed_says_so() -> None:
     (first, *_) = said(config_of(seeds=[1]), {0.5: [0.7], 0.75: [0.5], 0.625: [0.65], 0.6875: [0.55]})
-    assert "is between 0.625 and 0.6875 with the one seed that was run, which says nothing of others" in first
+    assert "is between 0.625 and 0.6875 with the one seed that was run, which says nothing about others" in first
 
 
 @pytest.mark.slow

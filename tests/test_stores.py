@@ -93,10 +93,10 @@ def test_a_database_that_is_not_the_programs_own_stays_as_it_is(
                 database.execute(f"CREATE TABLE {table} (key TEXT)")
     before = path.read_bytes()
     monkeypatch.setenv(variable, f"sqlite:///{path}")
-    owner = "another program's, or half made"
+    owner = "another program's, or incomplete"
     if whose == "the other's":
         owner = "Optuna's" if variable == "MLFLOW_TRACKING_URI" else "MLflow's"
-    with pytest.raises(ConfigError, match=rf"whose.db is no \w+ store: it is {owner} \(tables "):
+    with pytest.raises(ConfigError, match=rf"whose.db is not an \w+ store: it is {owner} \(tables "):
         opened()
     assert path.read_bytes() == before
 

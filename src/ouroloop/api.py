@@ -118,15 +118,15 @@ class StudyResults(Results):
         from ouroloop.report.models import find_model
 
         if len(self.loops) > 1:
-            raise LookupError(f"of which loop? results[name].model({which!r}) with one of: {', '.join(self.names)}")
+            raise LookupError(f"which loop? use results[name].model({which!r}) with one of: {', '.join(self.names)}")
         [loop] = self.loops
         run = loop.generation(which)
         if run is None or run.model_id is None:
             kept = [f"{one.tag('generation')} ({one.tag('stage')})" for one in loop.generations if one.model_id]
-            there_are = f"there are those of {', '.join(kept)}" if kept else "there are none"
+            there_are = f"only those of {', '.join(kept)}" if kept else "nor any others"
             is_ideal = loop.config is not None and loop.config.is_ideal
-            why = "the ideal learner is its training set" if is_ideal else "keep_weights says which are kept"
-            raise LookupError(f"no weights of {which!r} are on record; {there_are}: {why}")
+            why = "the ideal learner is its training set" if is_ideal else "keep_weights decides which are kept"
+            raise LookupError(f"no weights of {which!r} are on record, {there_are}; {why}")
         return find_model(f"models:/{run.model_id}")
 
     def compare(self, temperature: float = 1.0) -> "list[Comparison]":
@@ -186,7 +186,7 @@ def _json(key: str, value: Any) -> str:
     try:
         return json.dumps(value, default=_plain)
     except (TypeError, ValueError):
-        raise ConfigError(f"{key}: got {shown(value)}, allowed is what a preset can say") from None
+        raise ConfigError(f"{key}: got {shown(value)}, allowed is a value that a preset can hold") from None
 
 
 def _plain(value: Any) -> Any:

@@ -81,7 +81,7 @@ def _explained(error: BaseException) -> tuple[int, str]:
     from ouroloop.record.urls import masked
 
     if isinstance(error, Interrupted):
-        return 128 + error.signum, "stopped; the same command goes on where it was"
+        return 128 + error.signum, "stopped; the same command picks up where it left off"
     if isinstance(error, ConfigError):
         return 2, masked(str(error))
     if isinstance(error, TyperException):
@@ -129,7 +129,7 @@ def run(
     ] = False,
     new: Annotated[bool, typer.Option("--new", help="Start over, even if such a loop exists.")] = False,
 ) -> int:
-    """Run one loop. The same configuration and seed goes on where it stopped, or shows what came of it."""
+    """Run one loop. With the same configuration and seed, resume a stopped loop or show a finished one."""
     from rich.console import Console
 
     from ouroloop.config import LoopConfig
@@ -163,7 +163,7 @@ def sweep(
         bool, typer.Option("--dry-run", help="Print the cells and an estimate of time and disk.")
     ] = False,
 ) -> int:
-    """Run a study over the synthetic proportion. The same command finishes what is missing."""
+    """Run a study over the synthetic proportion. The same command again runs only what is missing."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -191,7 +191,7 @@ _app.command(cls=BoardCommand, options_metavar="[--group.field=value …] [OPTIO
 def config(
     preset: AnyPreset = None,
 ) -> int:
-    """Print every field, its value, default, unit and what it is. A loop's fields are below `loop.` in a study."""
+    """Print every field with its value, default, unit and meaning. In a study, a loop's fields begin with `loop.`."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
@@ -258,9 +258,9 @@ def report(
             autocompletion=recorded,
         ),
     ],
-    folder: Annotated[Path | None, typer.Option(help="Where to; mlruns/reports/NAME without it.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where to write it; by default mlruns/reports/NAME.")] = None,
 ) -> int:
-    """Write a page about what a study or loop found. Its figures and data lie beside it."""
+    """Write a page about what a study or loop found, with its figures and data beside it."""
     from ouroloop.record import stores
 
     stores.require_recorded(name, "study", "run")
@@ -272,7 +272,7 @@ def report(
 
 @_app.command(cls=Command)
 def register(study: Study) -> int:
-    """Register models of each stage of collapse. Each cell has a stable name; again, this brings it up to date."""
+    """Register the models of each collapse stage. Each cell has a stable name; run again, this brings it up to date."""
     from ouroloop.record import stores
 
     stores.require_recorded(study, "study")
@@ -298,7 +298,7 @@ def sample(
     prompt: Annotated[str, typer.Option(help="What every text begins with.")] = "",
     seed: Seed = 0,
 ) -> int:
-    """Write texts with a model, and judge them where that can be. Without a temperature it is that of its loop."""
+    """Write texts with a model, and judge them where possible. The default temperature is that of its loop."""
     from ouroloop.report.models import find_model
 
     found = find_model(model)
@@ -322,7 +322,8 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="STUDY-or-MODELS", help=f"A study: its cells' first stage and last; or two models, {_MODEL}."
+            metavar="STUDY-or-MODELS",
+            help=f"A study, to compare each cell's first stage with its last; or two models, {_MODEL}.",
         ),
     ],
     count: Count = 20,
@@ -369,8 +370,8 @@ def _comparisons(models: list[str], temperature: float) -> "tuple[list[Compariso
 
 @_app.command(cls=Command)
 def clean(
-    older_than: Annotated[str, typer.Option(metavar="AGE", help="Unused since: a number and m(inutes), h, d, w; 30d.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report.")] = False,
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="Unused for: a number and m(inutes), h, d or w; 30d.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
 ) -> int:
     """Free what nothing needs any more. Results stay."""
     from ouroloop.record.clean import age_seconds

@@ -120,9 +120,7 @@ class LoopView(Observer):
             self._say(f"{self._title}: generations 1 to {config.num_generations}")
 
     def texts_lost(self, count: int, num_texts: int) -> None:
-        self._say(
-            f"{count:,} of {num_texts:,} texts of D_0 do not come back from the model's tokens as they were", "yellow"
-        )
+        self._say(f"the model's tokens do not reproduce {count:,} of {num_texts:,} texts of D_0 exactly", "yellow")
 
     def generation_started(self, generation: int) -> None:
         self._started, self._generation = monotonic(), generation

@@ -21,7 +21,7 @@ def leaderboard(
     preset: BoardPreset = "leaderboard",
     learner: Annotated[
         Literal["network", "empirical"],
-        typer.Option(help="The preset's network, or the ideal learner, m = 200."),
+        typer.Option(help="The preset's network, or the ideal learner with m = 200."),
     ] = "network",
     workers: Workers = None,
     on: Executor = "local",
@@ -29,17 +29,17 @@ def leaderboard(
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="Where leaderboard.json is read and written: experiments/results of the working directory, "
-            "where other loops than the preset's are not written."
+            help="Where leaderboard.json is read and written; by default experiments/results of the working "
+            "directory, where only the preset's own loops are written."
         ),
     ] = None,
     show: Annotated[
-        bool, typer.Option("--show", help="Run nothing: the board of what is done. With overrides, write nothing.")
+        bool, typer.Option("--show", help="Run nothing, and print the board so far. With overrides, write nothing.")
     ] = False,
 ) -> int:
-    """Run what is missing of the methods' comparison, and print the board. It shows what is done so far.
+    """Run what is missing from the comparison of methods, and print the board of what is done so far.
 
-    Loops that `leaderboard.json` holds are not run again; to have all run anew, delete it.
+    Finished loops in `leaderboard.json` are not run again; to run all of them again, delete it.
     """
     from rich.console import Console
 
@@ -62,7 +62,7 @@ def leaderboard(
     if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
         study, rows = whole, board(whole, store, name, folder)
     elif own != of_whole and not is_named:
-        console.print("Not written: other loops than the preset's. --folder names where to.", soft_wrap=True)
+        console.print("Not written: these are not the preset's own loops. --folder says where.", soft_wrap=True)
         return 1 if failed else 0
     others = [one for key, one in filed.items() if key in of_whole and key not in own] if study is not whole else []
     for path in write_board(rows, study, folder, name, others) if not (show and context.args) else ():

@@ -173,21 +173,26 @@ LoopPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below,
 StudyPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_studies)]
 BoardPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_boards)]
 AnyPreset = Annotated[
-    str | None, typer.Argument(metavar="PRESET", help="Whose values; without it the defaults.", autocompletion=_presets)
+    str | None,
+    typer.Argument(
+        metavar="PRESET", help="The preset whose values are shown; without it, the defaults.", autocompletion=_presets
+    ),
 ]
 Study = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study, or the preset of lone loops.", autocompletion=recorded)
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(parser=number_from(1), metavar="N", help="Loops at a time: 1, or what a cluster's machines take."),
+    typer.Option(
+        parser=number_from(1), metavar="N", help="Loops at a time; by default 1, or as many as a cluster takes."
+    ),
 ]
-Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")]
+Executor = Annotated[Literal["local", "ray"], typer.Option(help="In processes of this machine, or on a Ray cluster.")]
 Address = Annotated[
-    str | None, typer.Option(help="Of a running Ray cluster; without one Ray is started on this machine.")
+    str | None, typer.Option(help="Address of a running Ray cluster; without it, Ray is started on this machine.")
 ]
-Port = Annotated[int, typer.Option(parser=number_from(1, 65_535), metavar="N", help="On this machine.")]
-Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same one, the same texts.")]
-Temperature = typer.Option(parser=_temperature, metavar="T", help="Above 0, up to 10.")
-Count = Annotated[int, typer.Option("-n", parser=number_from(1), metavar="N", help="How many.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs instead of people.")]
+Port = Annotated[int, typer.Option(parser=number_from(1, 65_535), metavar="N", help="Port on this machine.")]
+Seed = Annotated[int, typer.Option(parser=number_from(0), metavar="N", help="The same seed gives the same texts.")]
+Temperature = typer.Option(parser=_temperature, metavar="T", help="Sampling temperature: above 0, up to 10.")
+Count = Annotated[int, typer.Option("-n", parser=number_from(1), metavar="N", help="How many texts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

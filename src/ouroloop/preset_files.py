@@ -40,7 +40,7 @@ def find(preset: str, beside: Path | None = None) -> Path:
             if path.is_file():
                 return path
         if Path(preset).exists() and not Path(preset).is_dir():
-            raise ConfigError(f"{preset} is no regular file")
+            raise ConfigError(f"{preset} is not a regular file")
     except (OSError, ValueError) as error:  # a name that no file system takes
         raise ConfigError(f"no preset {shown(preset)}: {getattr(error, 'strerror', error)}") from None
     names = known_presets()
@@ -99,7 +99,7 @@ def read(path: Path) -> dict[str, Any]:
         tree = parse(content.decode())
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}, line {line}: not UTF-8, as which presets are read") from None
+        raise ConfigError(f"{path}, line {line}: not UTF-8, which every preset must be") from None
     except NotYamlError as error:
         raise ConfigError(f"{path} is not valid YAML{error}") from None
     if not isinstance(tree, dict):
@@ -169,7 +169,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
                 if key.value in lines:
-                    problem = f"{shown(key.value)} is there twice, first in line {lines[key.value]}"
+                    problem = f"{shown(key.value)} occurs twice, first in line {lines[key.value]}"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 lines[key.value] = line
         # Not SafeLoader's, which merges what `<<` names, over and over

@@ -15,7 +15,7 @@ from ouroloop.record.track import Store
 from tests.loop.loops import StopAfter, forget, generations, loop, watched
 
 UNIQUE = {"steps": ["unique"], "max_drawn": 1.5}
-SAID = "curation kept {} of the 40 texts wanted, of 60 drawn"
+SAID = "curation kept {} of the 40 texts wanted, out of 60 drawn"
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -70,7 +70,7 @@ def test_a_curation_that_leaves_nothing_ends_the_loop_as_failed_and_says_why(ide
     assert run.status == "FAILED"
     (only,) = generations(run)
     assert only.status == "FINISHED"
-    assert shortfalls(run) == [(1, "curation kept 0 of the 40 texts wanted, of 320 drawn")]
+    assert shortfalls(run) == [(1, "curation kept 0 of the 40 texts wanted, out of 320 drawn")]
     assert only.metrics["acceptance_rate"] == 0
     assert "drawn_per_kept" not in only.metrics
     assert not any(name.startswith("curated_") for name in only.metrics)

@@ -106,13 +106,13 @@ def test_its_libraries_are_part_of_the_key_where_it_is_asked_for(mine: Path, mon
 BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "no folder": (
         lambda root: ["--data.mauve_model=nowhere"],
-        "no folder 'nowhere'; a name of the hub needs data.mauve_revision, its commit in 40 digits",
+        "no folder 'nowhere'; a model on the hub needs data.mauve_revision, its commit in 40 digits",
     ),
     "pickled weights alone": (lambda root: [f"--data.mauve_model={pickled(root)}"], "nothing is unpickled"),
-    "another revision": (lambda root: [f"--data.mauve_revision={'a' * 40}"], "is not what it was"),
+    "another revision": (lambda root: [f"--data.mauve_revision={'a' * 40}"], "has changed: its revision is"),
     "a revision of nothing": (
         lambda root: ["--data.mauve_model=null", "--data.mauve_revision=x"],
-        "mauve_revision is of data.mauve_model, which is null",
+        "mauve_revision is the revision of data.mauve_model, which is null",
     ),
 }
 

@@ -148,8 +148,8 @@ def test_of_a_loop_in_two_parts_the_one_that_came_furthest_counts(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"train.num_steps": "900"}, "no parts of one study: train.num_steps is 450 and 900"),
-        ({"cycle.kind": "incremental"}, "cycle.kind is full_synthetic and incremental: cells are named with it only"),
+        ({"train.num_steps": "900"}, "not parts of one study: train.num_steps is 450 and 900"),
+        ({"cycle.kind": "incremental"}, "cycle.kind is full_synthetic and incremental: cell names have it only"),
     ],
 )
 def test_what_are_no_parts_of_one_study_is_said(

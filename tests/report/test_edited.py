@@ -75,7 +75,7 @@ def test_a_method_that_no_study_would_take(ouroloop: CommandLine, ideal: LoopCon
     done = ouroloop("register", "lone")
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()[1:]
-    assert "skipped: its tag ouroloop.method is no method's name: " in line
+    assert "skipped: its tag ouroloop.method is not a method's name: " in line
     assert "\x1b" not in line
     assert store.client.search_registered_models() == []
     store.client.update_run(run.id, name=method)

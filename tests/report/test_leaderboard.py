@@ -311,7 +311,7 @@ def test_a_narrow_board_keeps_words_whole_and_a_cycle_that_was_not_begun_has_no_
     assert "ancestors" in shown
     assert shown.count("t = 50") == 1
     assert "Seeds still missing: baseline (3 of 3)" in shown
-    assert "With none of these cycles" not in shown
+    assert "Not run with any of these cycles" not in shown
 
 
 def test_a_method_of_no_cycle_of_the_study_is_named() -> None:
@@ -319,7 +319,7 @@ def test_a_method_of_no_cycle_of_the_study_is_named() -> None:
     study = load_preset("leaderboard", ["cycles=[incremental]"], StudyConfig)
     console = Console(record=True, width=200)
     show_board([Row("baseline", "incremental-0.5", "", "data only", 3)], console, study)
-    (line,) = [one for one in console.export_text().splitlines() if "With none of these cycles: " in one]
+    (line,) = [one for one in console.export_text().splitlines() if "Not run with any of these cycles: " in one]
     left = line.partition(": ")[2].split(", ")
     assert left == [name for name, method in study.methods.items() if method.cycles is not None]
     assert "verified" in left
@@ -424,7 +424,7 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
 
     elsewhere = on_another_machine(monkeypatch, empty_store, tmp_path / "elsewhere")
     others = ouroloop(*few[:-1], "--loop.num_generations=1", "--seeds=[1]", cwd=tmp_path)
-    assert "Not written: other loops than the preset's" in others.stdout
+    assert "Not written: these are not the preset's own loops" in others.stdout
     assert (others.returncode, (tmp_path / "experiments").exists()) == (0, False)
     assert elsewhere.exists()
 
@@ -520,7 +520,7 @@ def test_what_the_committed_file_holds_is_shown_and_not_run_again(
 
     elsewhere = on_another_machine(monkeypatch, empty_store, tmp_path / "elsewhere")
     shown = ouroloop(*here, "--show")
-    assert "* From the record: baseline (seeds 1 of 1, " in shown.stdout
+    assert "* From the file: baseline (seeds 1 of 1, " in shown.stdout
     again = json.loads(file.read_text())
     assert again["loops"] == first["loops"], "whoever only shows it does not change it"
     known = {one["method"]: one for one in first["rows"]}
@@ -565,7 +565,7 @@ def test_a_file_that_is_no_board_is_one_line(ouroloop: CommandLine, root: Path, 
     (tmp_path / "leaderboard.json").write_text('{"loops": [{"seed": "x"}]}')
     done = ouroloop("leaderboard", f"--folder={tmp_path}", "--show")
     assert done.returncode == 2
-    assert "is no file of a leaderboard" in done.stderr
+    assert "is not a leaderboard's file" in done.stderr
     assert "delete it" in done.stderr
 
 

@@ -79,7 +79,7 @@ def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_d
     assert sum(unseen["share"]) == 0, "what it does not see is dropped"
 
     page = write_report(results, tmp_path / "report").read_text()
-    assert "Stages rest on coverage, and below healthy on two generations in a row." in page
+    assert "Stages rest on coverage; those below healthy need two generations in a row." in page
     for loop in results.loops:
         over_m_1 = loop.history["coverage"][2] / loop.history["coverage"][1]
         assert loop.generations[1].tag("stage") == stage_of(over_m_1, done.loop.stages)

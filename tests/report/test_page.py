@@ -203,7 +203,7 @@ def test_a_figure_without_data_says_what_would_fill_it() -> None:
     html = built(["text"])
     for name in ("retention", "half_life", "unique", "composition", "depth"):
         assert MISSING[name] in notes(tables()).values()
-    assert "This figure takes a generation with <code>diversity_retention</code>" in html
+    assert "This figure needs a generation with <code>diversity_retention</code>" in html
 
 
 def test_a_caption_speaks_of_what_is_drawn() -> None:
@@ -238,7 +238,7 @@ def test_a_caption_names_the_lines_and_marks_that_are_drawn(rows: list[Any], joi
     given = tables(half_life=lives(*rows))
     said, drawn = notes(given)["half_life"], drawings(given)["half_life"]
     assert ("joins medians" in said) is joins
-    assert said.partition("△ had not lost half when it ended.")[2 if "△" in said else 0].endswith(paper)
+    assert said.partition("△: a loop that ended before it had lost half.")[2 if "△" in said else 0].endswith(paper)
     assert ("the paper" in said) is ("the paper" in drawn) is bool(paper)  # there in the legend
     paths = [attributes for tag, attributes in read(drawn).elements if tag == "path"]
     dots = [path for path in paths if path.get("stroke-dasharray") == "1,3.5" and "L" in (path["d"] or "")]

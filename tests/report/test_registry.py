@@ -276,6 +276,6 @@ def test_what_is_skipped_is_said_with_its_reason(ouroloop: CommandLine) -> None:
     loops("mixed", [4], store, num_generations=1)
     cells, left_out = find_cells(store, "mixed")
     assert [candidate.config.seed for cell in cells for candidate in cell.candidates] == [4]
-    assert [(e.name, e.outcome) for e in left_out] == [("s3", f"skipped: newer loops with other settings are {NAME}")]
+    assert [(e.name, e.outcome) for e in left_out] == [("s3", f"skipped: {NAME} is of newer loops with other settings")]
     with pytest.raises(ConfigError, match="no study or preset 'other' has run"):
         register(store, "other")

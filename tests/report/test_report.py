@@ -162,7 +162,7 @@ def test_a_loop_without_retention(tiny: LoopConfig, tmp_path: Path) -> None:
     child.end("FINISHED")
     path = write_report(read_results(store, "flat"), tmp_path)
     assert embedded(path)["tables"]["retention"]["rows"] == []
-    assert "This figure takes a generation with <code>diversity_retention</code>" in path.read_text()
+    assert "This figure needs a generation with <code>diversity_retention</code>" in path.read_text()
     assert not (tmp_path / "retention.png").exists()
 
 

@@ -158,7 +158,7 @@ class CurationConfig(Section):
             if before.role is after.role is Role.CHOOSES:
                 raise ValueError(
                     f"{after.name} cannot come after {before.name}, which leaves m texts at most and nothing to choose "
-                    "from: take one of them"
+                    "from: use only one of the two"
                 )
             if after.role < before.role:
                 right = ", ".join(step.name for step in sorted(self.steps, key=lambda step: step.role))

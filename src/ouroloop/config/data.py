@@ -98,7 +98,7 @@ class TextData(Section):
         if self.feature_model is not None:
             self.feature_model.require_commit("data.mauve_revision")
         elif self.mauve_revision is not None:
-            raise ValueError("mauve_revision is of data.mauve_model, which is null")
+            raise ValueError("mauve_revision is the revision of data.mauve_model, which is null")
         return self
 
     @property

@@ -98,7 +98,7 @@ class LoopConfig(Section):
             if there <= least:
                 raise ValueError(
                     f"train.accumulate {train.accumulate} batches of {train.batch_size} take more than {least:,} "
-                    f"examples, and of data.num_examples {m:,} are {there:,} trained on"
+                    f"examples, and only {there:,} of data.num_examples {m:,} are trained on"
                 )
         return self
 
@@ -151,10 +151,12 @@ class LoopConfig(Section):
     def _fields_have_a_use(self) -> Self:
         model, train = self.model, self.train
         if isinstance(model, ModelConfig) and isinstance(self.data, LogicData) and model.vocabulary_size != 4_096:
-            raise ValueError("model.vocabulary_size is for text: the words of data.kind=logic are its vocabulary")
+            raise ValueError("model.vocabulary_size is only for text: the words of data.kind=logic are its vocabulary")
         is_adapted = isinstance(model, PretrainedModelConfig) and model.lora_rank is not None
         if is_adapted and train is not None and train.muon_learning_rate is not None:
-            raise ValueError("model.lora_rank leaves no weight matrices to train: write train.muon_learning_rate: null")
+            raise ValueError(
+                "model.lora_rank leaves Muon no weight matrices to train: write train.muon_learning_rate: null"
+            )
         return self
 
     def pinned(self) -> "LoopConfig":

@@ -38,7 +38,7 @@ class NamedModel(NamedTuple):
     def require_commit(self, field: str) -> None:
         """Raise ValueError where a name of the hub has no commit; `field` is the one that gives it."""
         if not self.is_local and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(f"no folder {self.name!r}; a name of the hub needs {field}, its commit in 40 digits")
+            raise ValueError(f"no folder {self.name!r}; a model on the hub needs {field}, its commit in 40 digits")
 
     def content(self) -> str:
         """Digest of a folder's weights, configuration and tokenizer.

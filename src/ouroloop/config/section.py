@@ -65,7 +65,7 @@ def with_new_names(value: Any) -> Any:
     """A section with any old names in it replaced, each with a warning."""
     old = [key for key in value if key in RENAMED] if isinstance(value, dict) else []
     for key in old:
-        warnings.warn(f"{key} is called {RENAMED[key]} since 0.2.0", FutureWarning, stacklevel=2)
+        warnings.warn(f"{key} has been called {RENAMED[key]} since 0.2.0", FutureWarning, stacklevel=2)
     return {RENAMED.get(key, key): inner for key, inner in value.items()} if old else value
 
 

@@ -87,7 +87,7 @@ class TrainConfig(Section):
     def _precision_suits_optimizer(self) -> Self:
         if self.precision == "16-mixed" and self.muon_learning_rate is not None:
             raise ValueError(
-                "16-mixed scales the gradients for optimizers of torch, and Muon is none: "
+                "16-mixed scales gradients for torch's own optimizers, and Muon is not one of them: "
                 "choose bf16-mixed, or train.muon_learning_rate=null"
             )
         return self
@@ -107,7 +107,7 @@ class TrainConfig(Section):
             )
         if self.start != "previous" and (self.num_tuning_steps is not None or self.extrapolation):
             raise ValueError(
-                "num_tuning_steps and extrapolation begin at an earlier model: choose start=previous, or leave them out"
+                "num_tuning_steps and extrapolation start at an earlier model: choose start=previous, or leave them out"
             )
         return self
 

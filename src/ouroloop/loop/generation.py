@@ -113,7 +113,7 @@ def _of_curated(curated: Harvest, original: Sample, likeness: Likeness | None) -
 
 
 def _short(tags: Mapping[str, str]) -> str:
-    return f"\n\n**Running short: {tags['ran_short']}.** Nothing stands in for them." if "ran_short" in tags else ""
+    return f"\n\n**Ran short: {tags['ran_short']}.** Nothing replaces the missing texts." if "ran_short" in tags else ""
 
 
 def _divergences(

@@ -40,7 +40,7 @@ class Harvest(NamedTuple):
         """What to say where fewer were kept than wanted; empty where enough were."""
         if len(self.kept) >= wanted:
             return ""
-        return f"curation kept {len(self.kept):,} of the {wanted:,} texts wanted, of {self.num_drawn:,} drawn"
+        return f"curation kept {len(self.kept):,} of the {wanted:,} texts wanted, out of {self.num_drawn:,} drawn"
 
 
 def harvest(

@@ -126,7 +126,7 @@ class StudyLock:
             with suppress(Exception):
                 self._connection.close()
             if not self._try_advisory(_PATIENCE_SECONDS):
-                raise HeldElsewhereError(f"another process drives study {self._study!r} now") from None
+                raise HeldElsewhereError(f"another process now drives study {self._study!r}") from None
 
     def release(self) -> None:
         if self._lock is not None:

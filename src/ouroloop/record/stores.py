@@ -183,10 +183,10 @@ def require_own(program: str) -> None:
             return
         raise ConfigError(f"cannot open the {program} store {path}: {error}") from None
     if found and not _OWN[program] <= found:
-        owner = next((f"{name}'s" for name, own in _OWN.items() if own <= found), "another program's, or half made")
+        owner = next((f"{name}'s" for name, own in _OWN.items() if own <= found), "another program's, or incomplete")
         shown = ", ".join(sorted(found)[:4]) + ", …" * (len(found) > 4)
         raise ConfigError(
-            f"{path} is no {program} store: it is {owner} (tables {shown}); name another file, new or whole"
+            f"{path} is not an {program} store: it is {owner} (tables {shown}); name another file, new or complete"
         )
 
 
@@ -312,7 +312,9 @@ def is_full(error: BaseException | None) -> bool:
 
 def no_room() -> StoreError:
     why = "the disk is full, a quota or limit is reached, or it fails"
-    return StoreError(f"no room left in {runs_folder()}: {why}; make some, and the same command goes on where it was")
+    return StoreError(
+        f"no room left in {runs_folder()}: {why}; make some, and the same command picks up where it left off"
+    )
 
 
 def is_away(error: BaseException) -> bool:
@@ -341,7 +343,7 @@ def patiently(call: Callable[..., Result], *arguments: Any, **keywords: Any) -> 
                 raise
             if _is_given_up or time.monotonic() > begun + PATIENCE_SECONDS:
                 _is_given_up = True
-                line = f"a store went away: {reason(error)}; the same command goes on when it is back"
+                line = f"a store went away: {reason(error)}; the same command goes on once it is back"
                 raise StoreError(masked(line)) from None
         else:
             _is_given_up = False

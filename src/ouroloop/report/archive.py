@@ -196,9 +196,9 @@ def _of_all(configurations: Sequence[dict[str, str]]) -> dict[str, str]:
     for key, values in every.items():
         own = dict.fromkeys(one[key] for one in configurations if key in one)
         if key not in SPANNED and len(own) > 1:
-            raise ConfigError(f"no parts of one study: {key} is {' and '.join(own)}")
+            raise ConfigError(f"not parts of one study: {key} is {' and '.join(own)}")
         if key in ("cycle.kind", "sampling.temperature") and ", " in values and not all(", " in one for one in own):
-            raise ConfigError(f"{key} is {' and '.join(own)}: cells are named with it only where a part has several")
+            raise ConfigError(f"{key} is {' and '.join(own)}: cell names have it only where a part has several")
     return every
 
 
@@ -229,7 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("place", nargs="+", type=Path, help="the folder of a report, or a table")
-    parser.add_argument("--join", nargs="+", type=Path, metavar="FOLDER", help="whose loops are added to PLACE's")
+    parser.add_argument(
+        "--join", nargs="+", type=Path, metavar="FOLDER", help="folders whose loops are added to PLACE's"
+    )
     asked = parser.parse_args(arguments)
     if asked.join and len(asked.place) > 1:
         parser.error(f"--join adds to one folder, not to {len(asked.place)}")

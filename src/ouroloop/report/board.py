@@ -37,7 +37,7 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
         if scored := [row for row in of_cycle if row.scores]:
             console.print(fitted(_table(scored, f"{cycle}, t = {config.loop.num_generations}"), console))
         if filed := [f"{row.method} ({_seeds(row)})" for row in of_cycle if row.filed]:
-            console.print(f"* From the record: {', '.join(filed)}", markup=False, soft_wrap=True)
+            console.print(f"* From the file: {', '.join(filed)}", markup=False, soft_wrap=True)
         if failed := [f"{row.method} (seeds {_listed(row.failures)})" for row in of_cycle if row.failures]:
             console.print(f"Failed, and so without a rank: {', '.join(failed)}", markup=False, soft_wrap=True)
         if missing := [f"{row.method} ({row.missing} of {row.wanted})" for row in of_cycle if row.missing]:
@@ -48,16 +48,16 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
         name for name, method in config.methods.items() if not {*(method.cycles or config.cycles)} & {*config.cycles}
     ]
     if apart:
-        console.print(f"With none of these cycles: {', '.join(apart)}", markup=False, soft_wrap=True)
+        console.print(f"Not run with any of these cycles: {', '.join(apart)}", markup=False, soft_wrap=True)
     if names := not_chosen(rows, config):
         cycles = ", ".join(cycle.value for cycle in config.cycles[1:])
         said = f"Among the best six of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
-        console.print(f"{said}The preset names who is, by `cycles`.", markup=False, soft_wrap=True)
+        console.print(f"{said}The `cycles` of the preset say which methods are.", markup=False, soft_wrap=True)
     console.print(
-        "Mean over seeds at the last generation [95 % interval], for coverage (area under the curve). Ranks are of "
-        "methods with all seeds; those that cannot be told apart by coverage (95 %, paired seeds) share one. over: how "
-        "many with a rank it is told apart from and beats. keeps: retention at least 0.95, membership that of the "
-        "baseline's M_1 less 2 points, coverage 0.9 of that M_1's.",
+        "Mean over seeds at the last generation [95 % interval], for coverage also (area under the curve). Only "
+        "methods with all seeds are ranked; those that coverage cannot tell apart (95 %, paired seeds) share a rank. "
+        "over: how many ranked methods it is told apart from and beats. keeps: retention at least 0.95, membership at "
+        "least that of the baseline's M_1 less 2 points, coverage at least 0.9 of that M_1's.",
         style="dim", markup=False, soft_wrap=True,
     )  # fmt: skip
 

@@ -8,8 +8,8 @@ from ouroloop.report.figures import joined, rows
 
 _WRITTEN = "What the models write"
 TITLES = {
-    "board": "What each method keeps, and at which cost",
-    "depth_by_method": "What a verifier that sees only so deep does below that",
+    "board": "What each method keeps, and at what cost",
+    "depth_by_method": "What a verifier of limited depth does below its limit",
     "retention": "How much diversity is left",
     "half_life": "When half of it is gone",
     "unique": "Distinct is not diverse",
@@ -21,17 +21,17 @@ TITLES = {
 }
 
 _RETENTION = "a generation with `diversity_retention`, which needs a D_0 of at least two different texts"
-_NOTHING_WRITTEN = "Nothing to show yet. This takes a finished generation with its `samples.json`, or its texts."
+_NOTHING_WRITTEN = "Nothing to show yet. This needs a finished generation with its `samples.json`, or its texts."
 MISSING = {
-    "board": "Nothing to compare yet. This takes a finished loop with `coverage`.",
-    "depth_by_method": "Nothing to draw yet. This figure takes a finished generation.",
-    "retention": f"Nothing to draw yet. This figure takes {_RETENTION}.",
-    "half_life": f"Nothing to draw yet. This figure takes {_RETENTION}.",
-    "unique": f"Nothing to draw yet. This figure takes {_RETENTION}, and `unique_fraction`.",
-    "composition": "Nothing to draw yet. This figure takes a generation with `correctness`, `false_rate` and "
+    "board": "Nothing to compare yet. This needs a finished loop with `coverage`.",
+    "depth_by_method": "Nothing to draw yet. This figure needs a finished generation.",
+    "retention": f"Nothing to draw yet. This figure needs {_RETENTION}.",
+    "half_life": f"Nothing to draw yet. This figure needs {_RETENTION}.",
+    "unique": f"Nothing to draw yet. This figure needs {_RETENTION}, and `unique_fraction`.",
+    "composition": "Nothing to draw yet. This figure needs a generation with `correctness`, `false_rate` and "
     "`error_rate`, which every loop on logic expressions measures.",
-    "measures": "Nothing to draw yet. This figure takes a finished generation.",
-    "depth": "Nothing to draw yet. This figure takes a finished generation with its `depths.json`, or its texts.",
+    "measures": "Nothing to draw yet. This figure needs a finished generation.",
+    "depth": "Nothing to draw yet. This figure needs a finished generation with its `depths.json`, or its texts.",
     "expressions": _NOTHING_WRITTEN,
     "texts": _NOTHING_WRITTEN,
 }
@@ -46,7 +46,7 @@ def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
         "half_life": _half_life,
         "unique": _unique,
         "composition": _composition,
-        "depth": lambda _: "Share of a model’s texts by depth, generation 0 being D_0. Stronger colour is more.",
+        "depth": lambda _: "Share of a model’s texts by depth, generation 0 being D_0. Stronger colour: larger share.",
         "measures": _measures,
         "expressions": _texts,
         "texts": _texts,
@@ -61,9 +61,9 @@ def _board(table: pd.DataFrame) -> str:
         said += ": mean over seeds, with the 95 % interval"
     return (
         f"{said}. Dashed: M_1, kept. Cost is over the baseline’s: filled, texts drawn; open, seconds of training. "
-        "A rank takes all seeds; methods that cannot be told apart (95 %, paired seeds) share one. “Over” is how many "
-        "with a rank one is told apart from and beats; “keeps”, whether retention is at least 0.95, membership that of "
-        "the baseline’s M_1 less 2 points and coverage 0.9 of that M_1’s."
+        "Only methods with all seeds are ranked; those that cannot be told apart (95 %, paired seeds) share a rank. "
+        "“Over” is how many ranked methods one is told apart from and beats; “keeps”, whether retention is at least "
+        "0.95, membership at least that of the baseline’s M_1 less 2 points and coverage at least 0.9 of that M_1’s."
     )
 
 
@@ -71,7 +71,7 @@ def _depth_by_method(table: pd.DataFrame) -> str:
     said = "Share of each depth among all texts of S_t, generation 0 being D_0."
     if max(table["seeds"]) > 1:
         said += " Line: mean over seeds; band: their 95 % interval."
-    return f"{said} Dashed: what the true distribution gives it."
+    return f"{said} Dashed: the share of that depth in the true distribution."
 
 
 def _texts(table: pd.DataFrame) -> str:
@@ -86,7 +86,7 @@ def _measures(table: pd.DataFrame) -> str:
     if _has(table, "real"):
         said += " Dotted: the original data D_0 itself."
     if _has(table, "control"):
-        said += " Dashed: one half of D_0 beside the other, which is how far two real samples are apart."
+        said += " Dashed: one half of D_0 beside the other, which shows how far apart two real samples are."
     return said
 
 
@@ -107,23 +107,21 @@ def _retention(table: pd.DataFrame) -> str:
 def _half_life(table: pd.DataFrame) -> str:
     by_proportion = table.dropna(subset=["proportion"])
     against = ", against the synthetic proportion λ" if len(by_proportion) else ""
-    said = f"First generation that keeps less than half{against}. A mark per loop"
+    said = f"First generation that keeps less than half{against}. One mark per loop"
     there = rows("half_life", table)
     if joined(there, "median")[1]:
-        said += ", the line joins medians"
-    said += "." if not table["half_life"].isna().any() else "; △ had not lost half when it ended."
+        said += "; the line joins medians"
+    said += "." if not table["half_life"].isna().any() else "; △: a loop that ended before it had lost half."
     if len(by_proportion) and len(by_proportion) < len(table):
-        said += " At “no λ” stand the cycles that have none."
+        said += " Cycles without λ are at “no λ”."
     _, curves, points = joined(there, "paper")
     looks = [*(["Dotted"] if curves else []), *(["a dash" if curves else "A dash"] if points else [])]
     return f"{said} {' or '.join(looks)}: the paper." if looks else said
 
 
 def _unique(table: pd.DataFrame) -> str:
-    said = (
-        "Share of distinct texts against diversity kept, from generation 0 at the left. A model can write nothing but "
-    )
-    said += "new strings while they grow alike."
+    said = "Share of distinct texts against diversity kept, from generation 0 at the left. "
+    said += "A model can write only distinct texts while these grow alike."
     return f"{said} Dotted: the paper’s figure 7." if _has(table, "paper_unique_fraction") else said
 
 

@@ -140,11 +140,11 @@ def _texts(*models: FoundModel) -> tuple[Sequence[str], str]:
                 raise ConfigError(str(error)) from None
     testbed = models[0].testbed
     if testbed.distribution is None:
-        raise ConfigError(f"{models[0].name} is a folder, of which no D_0 is on record to compare the models on")
+        raise ConfigError(f"{models[0].name} is a folder, so no D_0 is on record to compare the models on")
     positions = min(model.fitted.num_positions for model in models)  # one is the start symbol's
     drawn = testbed.original(_DRAWN, stream(0, "compare"))
     texts = [text for text in drawn if len(testbed.tokens(text)) < positions]
-    return texts, f"{len(texts):,} of {_DRAWN:,} {noun_of(testbed)} drawn as D_0 is: those no longer than a model takes"
+    return texts, f"{len(texts):,} of {_DRAWN:,} {noun_of(testbed)} drawn as D_0 is: those that fit both models"
 
 
 def compare_study(store: Store, study: str, temperature: float = 1.0) -> tuple[list[Comparison], list[str]]:

@@ -122,7 +122,7 @@ def _description(results: Results) -> str:
         )
     finding = [*(f"**{as_text(sentence)}**" for sentence in headline(results)), *map(as_text, _answer(results))]
     where = "The whole report is under *Artifacts*: `report/report.html`."
-    more = [f"{len(table) - _MOST_ROWS} loops more are in the report."] if len(table) > _MOST_ROWS else []
+    more = [f"{len(table) - _MOST_ROWS} more loops are in the report."] if len(table) > _MOST_ROWS else []
     return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines), *more])
 
 
@@ -136,12 +136,12 @@ def _facts(results: Results) -> Facts:
     lead += f" of {t} generations, m = {int(m):,} {noun}" if m.isdecimal() else ""
     lead += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}."
     measure = configuration.get("stages.measure", RETENTION).replace("_", " ")
-    lead += f" Stages rest on {measure}, and below healthy on two generations in a row."
+    lead += f" Stages rest on {measure}; those below healthy need two generations in a row."
     # A copy has the time of its original, to the last bit: each generation counts once, wherever it was computed
     times = {time for loop in results.loops for time in loop.history.get("generation_seconds", {}).items()}
     seconds = sum(seconds for _, seconds in times)
-    spent = f"To train, sample and measure these generations took {in_words(seconds)}" if seconds else ""
-    spent += ", each counted once however many loops share it." if seconds else ""
+    spent = f"Training, sampling and measuring these generations took {in_words(seconds)}" if seconds else ""
+    spent += ", each counted once, however many loops share it." if seconds else ""
     kind = "study" if results.study else "loop"
     about = configuration | _software(results)
     return Facts(kind, lead, progress(results), spent, about, words_of(results.testbed))

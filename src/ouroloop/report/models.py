@@ -53,7 +53,7 @@ class FoundModel:
             allowed = self.testbed.tokenizer.words[:-1]
             unknown = [word for word in prompt.split() if word not in allowed]
             if unknown:
-                raise ConfigError(f"a prompt has no word {unknown[0]!r}; its words are: {' '.join(allowed)}")
+                raise ConfigError(f"a prompt cannot have the word {unknown[0]!r}; its words are: {' '.join(allowed)}")
         words = self.fitted.tokenizer.encode(prompt)[1:-1]
         left = self.fitted.num_positions - len(words) - 1  # one position is the start symbol's
         if left < 1:
@@ -122,7 +122,7 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
     """
     missing = [file for file in ("config.json", "tokenizer.json", "model.safetensors") if not (folder / file).is_file()]
     if missing:
-        raise ConfigError(f"{name} is no saved model: it has no {missing[0]}")
+        raise ConfigError(f"{name} is not a saved model: it has no {missing[0]}")
     try:
         tokens = json.loads((folder / "tokenizer.json").read_text())["model"]
         vocabulary = tokens["vocab"]
@@ -178,7 +178,7 @@ def _address(store: "Store", name: str) -> "tuple[str, Run | None]":
 def _logged(store: "Store", model_id: str, name: str, wanted: str = "") -> "tuple[str, Run | None]":
     model = store.client.get_logged_model(model_id)
     if wanted not in ("", model.name):
-        raise ConfigError(f"no model {name}; that run's is called {model.name}")
+        raise ConfigError(f"no model {name}; the model of that run is called {model.name}")
     run = store.get(model.source_run_id) if model.source_run_id else None
     return str(model.artifact_location), run
 

@@ -74,7 +74,7 @@ def read_filed(path: Path) -> dict[str, Outcome]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is no file of a leaderboard ({error}); delete it, and all is run anew") from None
+        raise ConfigError(f"{path} is not a leaderboard's file ({error}); delete it, and all is run again") from None
     return {one.fingerprint: one for one in found}
 
 

@@ -90,7 +90,7 @@ def _section(name: str, note: str, table: pd.DataFrame, drawing: str) -> str:
         heading = heading.replace('class="about"', 'class="absent"')
         return f'<section class="figure" id="{name}">\n  {heading}\n</section>'
     without = (
-        "" if drawing else '<noscript><p class="about">Listing them needs scripts; the CSV has them.</p></noscript>'
+        "" if drawing else '<noscript><p class="about">Listing texts needs scripts; the CSV has them.</p></noscript>'
     )
     return (
         f'<section class="figure" id="{name}">\n  {heading}\n'

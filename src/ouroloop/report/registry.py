@@ -252,7 +252,7 @@ def model_card(
         # {name}@{stage}
 
         M_{generation} of a self-consuming training loop on {material} ({cycle.kind.value}{proportion}): the
-        first model whose texts are in the stage **{stage}**. Trained from scratch: {_settings(config.model)}."""
+        first model whose texts are in the stage **{stage}**. Its configuration: {_settings(config.model)}."""
     words = "" if config.data.testbed.tokenizer is None else " Eight words; `<eos>` starts and ends a text."
     begins = "The" if config.data.testbed.tokenizer is None else "( not"
     loading = f"""\
@@ -310,7 +310,7 @@ def _writes(config: LoopConfig, generation: int, metrics: Mapping[str, float]) -
     ]
     heading = (
         f"## What it writes\n\nS_{generation}: {size:,} texts at temperature {sampling.temperature:g}, no top-k, no "
-        f"top-p, at most {sampling.max_new_tokens} words.\n\n| measure | value | 95 % interval |\n|---|---:|---|"
+        f"top-p, at most {sampling.max_new_tokens} tokens.\n\n| measure | value | 95 % interval |\n|---|---:|---|"
     )
     note = "\nIntervals cover the finite sample from this one model; they say nothing about other seeds."
     return "\n".join([heading, *rows, note])

@@ -118,7 +118,7 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
             left_out.append(Entry(name, "", "", f"skipped: the loop is not finished ({run.status})"))
         elif method and not is_method_name(method):
             left_out.append(
-                Entry(name, "", "", f"skipped: its tag ouroloop.method is no method's name: {shown(method)}")
+                Entry(name, "", "", f"skipped: its tag ouroloop.method is not a method's name: {shown(method)}")
             )
         else:
             retention = {t: kept for t, kept in history(run, [RETENTION])[RETENTION].items() if t > 0}
@@ -129,7 +129,7 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
     for name, by_settings in sorted(groups.items()):
         newest_settings, *older = by_settings.values()
         left_out += [
-            Entry(one.run.name, "", "", f"skipped: newer loops with other settings are {name}")
+            Entry(one.run.name, "", "", f"skipped: {name} is of newer loops with other settings")
             for candidates in older
             for one in candidates
         ]
@@ -161,7 +161,7 @@ def find_stages(cell: Cell) -> list[Found]:
         if t is None:
             reason = f"not reached by seed {chosen.config.seed} in {chosen.config.num_generations} generations"
             if one in stages:
-                reason = f"seed {chosen.config.seed} was in it for no two generations, on which a stage rests"
+                reason = f"seed {chosen.config.seed} was not in it for two generations in a row, which a stage needs"
             found.append(Found(one, None, reason=reason))
         elif t not in by_number or by_number[t].model_id is None:
             reason = f"the weights of M_{t} were not kept (keep_weights: {chosen.config.keep_weights})"

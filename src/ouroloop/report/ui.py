@@ -57,7 +57,7 @@ before it.
 
 A loop's *Model metrics* run over generations and are the paper's figures. A generation's *Artifacts* hold what its
 model wrote (`samples.json`), and its dataset is the training set with the origin of every example. The menu **Views**
-has the tree, and all loops over each other.
+has the tree, and the curves of all loops overlaid.
 """
 
 
@@ -65,7 +65,7 @@ def prepare(store: Store) -> tuple[str, str]:
     """Write the views and the description of the experiment; return the pages of the tree and of the loops."""
     views = {
         _TREE: ("1 Studies, loops and generations", _state("", _BY_START)),
-        _LOOPS: ("2 Loops over each other", _state("tags.`ouroloop.level` = 'loop'", _BY_RETENTION) | _charts()),
+        _LOOPS: ("2 Loops overlaid", _state("tags.`ouroloop.level` = 'loop'", _BY_RETENTION) | _charts()),
     }
     store.tag_experiment("mlflow.note.content", _ABOUT)
     for key, (name, state) in views.items():
@@ -145,7 +145,7 @@ def open_ui(store: Store, port: int) -> int:
     stores.require_writable()  # for the views, and the server's log
     tree, loops = prepare(store)
     if is_server(address := stores.tracking_uri()):
-        _print(masked(address), f"a server of its own: {masked(address)}", tree, loops)
+        _print(masked(address), f"{masked(address)}, a server that is already there", tree, loops)
         return 0
     _require_free(port)
     log = stores.runs_folder() / "logs" / "ui.log"
@@ -155,7 +155,7 @@ def open_ui(store: Store, port: int) -> int:
         server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
         if not _answers(server, port):
-            raise ConfigError(f"MLflow's server does not answer at port {port}; its log is {log}")
+            raise ConfigError(f"MLflow's server does not answer on port {port}; its log is {log}")
         host = f"http://127.0.0.1:{port}"
         _print(host, f"{masked(address)}; Ctrl-C ends it, its log is {log}", tree, loops)
         return server.wait()
@@ -169,7 +169,7 @@ def open_ui(store: Store, port: int) -> int:
 
 def _print(host: str, over: str, tree: str, loops: str) -> None:
     print(
-        f"MLflow UI over {over}\n  loops over each other  {host}{loops}\n  runs                   {host}{tree}",
+        f"MLflow UI over {over}\n  loops overlaid  {host}{loops}\n  runs            {host}{tree}",
         flush=True,
     )
 

@@ -145,11 +145,11 @@ def _critical(search: Search, points: Sequence[Point], arm: Arm) -> list[str]:
     if len(neighbours) == 2:  # loops of one seed share D_0 and M_1, so what they are like cancels out of the difference
         here, there = (at[point].retention for point in neighbours)
         if paired := [here[seed] - there[seed] for seed in here if seed in there]:
-            lines.append(f"  between the two, over the same {_seeds(len(paired))}: {_mean(paired)}")
+            lines.append(f"  difference between the two, over the same {_seeds(len(paired))}: {_mean(paired)}")
     odd = [point for point in at.values() if _contradicts(point, config, held, failed)]
     if odd:
         shown = ", ".join(f"{point.proportion:g}" for point in odd)
-        lines.append(f"  not monotone: off the path, λ = {shown} came out the other way")
+        lines.append(f"  not monotone: λ = {shown}, off the path of the search, came out the other way")
     return lines
 
 
@@ -164,7 +164,7 @@ def _interval(search: Search, at: dict[float, Point], arm: Arm) -> str:
     counts = counts or [len(point.retention) for point in at.values()] or [0]
     with_seeds = f"with {_seeds(counts[0]) if len(set(counts)) == 1 else f'{min(counts)} to {max(counts)} seeds'}"
     low = f"below {search.points[0]:g}, the lowest" if held is None else f"{held:g}"
-    high = f"not known to end: {search.points[-1]:g} is the highest" if failed is None else f"{failed:g}"
+    high = f"not bounded above: {search.points[-1]:g} is the highest" if failed is None else f"{failed:g}"
     is_open = "still open, " if search.open_points(arm) else ""
     estimate = search.estimate(arm)
     about = "" if estimate is None else f"about {estimate:.3g}, "
@@ -174,7 +174,7 @@ def _interval(search: Search, at: dict[float, Point], arm: Arm) -> str:
             if held is not None and failed is not None
             else f"{low if held is None else high}"
         )
-        return f"is {is_open}{found} with the one seed that was run, which says nothing of others"
+        return f"is {is_open}{found} with the one seed that was run, which says nothing about others"
     undecided = [point for point in search.points if search.verdict(arm, point) == "undecided"]
     if held is None and failed is None:
         return f"is {is_open}{about}not separable {with_seeds} from any λ tried"
@@ -218,7 +218,7 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: str | N
     for proportion in proportions:
         point = at.get(proportion)
         if point is None or len(point.retention) < len(set(config.seeds)):
-            broke = f"λ = {proportion:g} has not come to its end with every seed"
+            broke = f"λ = {proportion:g} has not finished with every seed"
             break
         if min(point.retention.values()) < limit:
             broke = f"λ = {proportion:g} does not: {point}"

@@ -166,7 +166,7 @@ class StudyConfig(Section):
             proportion = next(iter(self.proportions(kind)), None)
             self.applied(name, self.cell(kind, self.temperatures[0], proportion, self.seeds[0]))
         if self.methods and not self._spanned:
-            raise ValueError("none of its methods is for one of its cycles with this learner")
+            raise ValueError("none of its methods applies to any of its cycles with this learner")
         return self
 
     def proportions(self, kind: DataCycle) -> Sequence[float | None]:

@@ -203,7 +203,7 @@ class _Driver:
             if cell.state == "done" and not is_whole:
                 gone.append(cell)
         if gone:
-            self._console.print(f"{len(gone)} finished loops are no longer on record; what is needed runs again")
+            self._console.print(f"{len(gone)} finished loops are no longer on record; those still needed are run again")
         return gone
 
     def drive(self, first: Cell, executor: LoopExecutor) -> None:

@@ -70,8 +70,8 @@ class LocalProcesses(LoopExecutor):
         for step in (step for one in args if isinstance(one, LoopConfig) for step in one.curation.steps):
             if type(step).__module__ == "__main__":
                 raise ConfigError(
-                    f"step {step.name!r} is defined in the script or notebook itself, where other processes do not "
-                    "find it: put it into a file of its own and import it, or take one worker"
+                    f"step {step.name!r} is defined in the script or notebook itself, where other processes cannot "
+                    "find it: put it into a file of its own and import it, or use one worker"
                 )
         return next(slot for slot in self._slots if slot.is_idle).submit(fn, *args, **kwargs)
 

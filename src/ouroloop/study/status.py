@@ -230,7 +230,7 @@ def study_table(name: str, loops: "Sequence[Run]", headline: Mapping[str, str]) 
     """The result of each loop of a study at the last generation that it reached; `headline` is word -> measure."""
     from ouroloop.record.history import history
 
-    said = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: the t that kept less than half"
+    said = f"{name}: each loop's last generation t; kept: diversity over D_0's; half: first t that kept less than half"
     title = Text(visible(said), "table.title")
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("loop", overflow="fold")  # gives way where the terminal is narrow: figures stay whole

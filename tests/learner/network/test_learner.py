@@ -114,7 +114,7 @@ def test_a_check_asks_for_the_compiler_that_a_compiled_network_needs(monkeypatch
 
 def test_of_a_large_vocabulary_soft_targets_are_the_likeliest() -> None:
     model, train = MODEL.changed(vocabulary_size=4_097), TRAIN.changed(targets="soft")
-    with pytest.raises(ConfigError, match=r"needs train.soft_top_k, as 256: a vocabulary of 4,097 tokens is too large"):
+    with pytest.raises(ConfigError, match=r"needs train.soft_top_k, such as 256: a vocabulary of 4,097 tokens is too"):
         NetworkLearner(model, train, SAMPLING, None).check()
     NetworkLearner(model, train.changed(soft_top_k=256), SAMPLING, None).check()
     NetworkLearner(model.changed(vocabulary_size=4_096), train, SAMPLING, None).check()

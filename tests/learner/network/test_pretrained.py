@@ -129,7 +129,7 @@ def test_a_loop_is_known_by_what_the_model_is_and_not_by_where_it_lies(tmp_path:
     words = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(words | {"layer_norm_epsilon": 1e-3}))
     assert there.fingerprint() != here.fingerprint()
-    with pytest.raises(ConfigError, match="is not what it was"):
+    with pytest.raises(ConfigError, match="has changed: its revision is"):
         learner_of(pinned).check()
 
 
@@ -166,8 +166,8 @@ REFUSED = {
     "no weights": (lambda tmp: without("x", tmp, "*.safetensors"), "has no weights in safetensors$"),
     "no tokenizer": (lambda tmp: without("x", tmp, "tokenizer*"), "has no tokenizer"),
     "no config": (lambda tmp: without("x", tmp, "config.json"), "it has no config.json"),
-    "no causal LM": (lambda tmp: with_config(tmp, model_type="t5"), "no causal LM of transformers"),
-    "an encoder": (headless, "no causal LM|not causal"),
+    "no causal LM": (lambda tmp: with_config(tmp, model_type="t5"), "not a causal LM of transformers"),
+    "an encoder": (headless, "not a causal LM|not causal"),
     "an unknown type": (lambda tmp: with_config(tmp, model_type="no-such"), "cannot be read: "),
     "more tokens than rows": (
         lambda tmp: with_config(tmp, vocab_size=12),
@@ -192,7 +192,7 @@ def test_texts_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_name_of_the_hub_needs_its_commit_and_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"no folder 'gpt2'; a name of the hub needs model.revision"):
+    with pytest.raises(ValueError, match=r"no folder 'gpt2'; a model on the hub needs model.revision"):
         PretrainedModelConfig(pretrained="gpt2")
     config = PretrainedModelConfig(pretrained="nobody/nothing", revision="0" * 40)
     monkeypatch.setattr(pretrained, "OFFLINE_BY_CHOICE", True)

@@ -93,15 +93,15 @@ def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("c.jsonl", '{"text": "a"}\n{"body": "b", "id": 1}', r"line 2: no column 'text'; .* may be body, id"),
-        ("c.jsonl", '{"text": "a"}\nnot json', "line 2 is no JSON"),
-        ("c.jsonl", "[1, 2]", "line 1 is no row"),
-        ("c.jsonl", '{"text": 7}', "column 'text' is no text but 7"),
+        ("c.jsonl", '{"text": "a"}\nnot json', "line 2 is not JSON"),
+        ("c.jsonl", "[1, 2]", "line 1 is not a row"),
+        ("c.jsonl", '{"text": 7}', "column 'text' is not text but 7"),
         ("c.csv", "body,id\na,1", "row 1: no column 'text'"),
         ("c.parquet", "no parquet at all", "c.parquet: "),
         ("c.txt", "", "holds no text"),
         ("c.txt", " \n\t\n", "holds no text"),
         ("c.jsonl", "", "holds no text"),
-        ("c.bin", "x", "is no file that ends in .txt, .jsonl, .csv, .parquet"),
+        ("c.bin", "x", "is not a file that ends in .txt, .jsonl, .csv, .parquet"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, name: str, content: str, says: str) -> None:
@@ -134,7 +134,7 @@ def test_a_dataset_of_the_hub_without_a_network_is_one_line() -> None:
     )
     environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ":".join(sys.path), "PATH": "", "HOME": "/nonexistent"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("ConfigError data.path nobody/no-such-dataset: no file or folder, nor to be had")
+    assert done.stdout.startswith("ConfigError data.path nobody/no-such-dataset: neither a file or folder")
     assert done.stdout.count("\n") == 1
 
 

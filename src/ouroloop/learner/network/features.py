@@ -68,7 +68,7 @@ def load_reader(model: NamedModel, device: str, num_threads: int) -> HiddenState
     folder = pretrained.folder_of(model)
     network, lacking = pretrained.weights_of(AutoModel, model, folder, pretrained.shape_of(model, folder))
     if lacking := [name for name in lacking if not name.startswith("pooler.")]:  # above the features
-        raise ConfigError(f"{model}: {len(lacking)} weights are missing, as {lacking[0]}")
+        raise ConfigError(f"{model}: {len(lacking)} weights are missing, such as {lacking[0]}")
     words = pretrained.words_of(model, folder)
     pretrained.require_rows(model, network, len(words))
     reader = HiddenStates(network.to(device if device in ("cpu", "mps") else "cuda"), words, num_threads)
@@ -77,5 +77,5 @@ def load_reader(model: NamedModel, device: str, num_threads: int) -> HiddenState
     except Exception as error:  # each architecture that reads no texts, or writes at once, raises its own
         raise ConfigError(f"{model} gives a text no features: {reason(error)}") from None
     if not np.isfinite(found).all():
-        raise ConfigError(f"{model} gives a text features that are no numbers")
+        raise ConfigError(f"{model} gives a text features that are not finite numbers")
     return reader

@@ -60,7 +60,7 @@ class NetworkLearner:
     def prepared(self, original: Sequence[str]) -> "NetworkLearner":
         """The same with tokens learnt from D_0, where neither the language nor the model has any."""
         if isinstance(self.model, PretrainedModelConfig):
-            pretrained.load_tokenizer(self.model).require_room(original, "the model has positions, or context_length,")
+            pretrained.load_tokenizer(self.model).require_room(original, "the model's positions or context_length,")
             return self
         if self.own_tokenizer is not None:
             return self
@@ -100,8 +100,8 @@ class NetworkLearner:
     def _require_top_k(self) -> None:
         if self.train.targets == "soft" and self.train.soft_top_k is None and self.tokenizer.size > targets.MOST_TOKENS:
             raise ConfigError(
-                f"train.targets=soft needs train.soft_top_k, as 256: a vocabulary of {self.tokenizer.size:,} tokens is "
-                f"too large to hold how probable each one is (at most {targets.MOST_TOKENS:,})"
+                f"train.targets=soft needs train.soft_top_k, such as 256: a vocabulary of {self.tokenizer.size:,} "
+                f"tokens is too large to keep the probability of each one (at most {targets.MOST_TOKENS:,})"
             )
 
     def fit(

@@ -38,7 +38,7 @@ def transformers_config(config: ModelConfig, tokenizer: Tokenizer) -> Pretrained
     """
     kind = config.model_type
     if kind not in CONFIG_MAPPING:
-        raise ConfigError(f"model {shown(kind)} is no type of transformers{did_you_mean(kind, CONFIG_MAPPING.keys())}")
+        raise ConfigError(f"model {shown(kind)} is unknown to transformers{did_you_mean(kind, CONFIG_MAPPING.keys())}")
     try:
         built = AutoConfig.for_model(kind)
         known = built.to_dict().keys() | built.attribute_map.keys()

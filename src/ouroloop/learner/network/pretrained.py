@@ -41,7 +41,7 @@ def folder_of(model: NamedModel) -> Path:
     """
     folder = model.folder if model.is_local else downloaded(model)
     if model.is_local and model.revision not in (None, content := model.content()):
-        raise ConfigError(f"{model} is not what it was: its revision is {content}, not {model.revision}")
+        raise ConfigError(f"{model} has changed: its revision is {content}, not {model.revision}")
     _require_files(model, folder)
     return folder
 
@@ -67,7 +67,7 @@ def downloaded(model: NamedModel) -> Path:
 
 def _require_files(model: NamedModel, folder: Path) -> None:
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"{model} is no model of transformers: it has no config.json")
+        raise ConfigError(f"{model} is not a model of transformers: it has no config.json")
     if not list(folder.glob("*.safetensors")):
         pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
         there_are = f", only {', '.join(pickled[:3])}, and nothing is unpickled" if pickled else ""
@@ -123,7 +123,7 @@ def require_rows(model: NamedModel, loaded: PreTrainedModel, num_tokens: int) ->
 def _causal_shape(model: NamedModel, folder: Path) -> PretrainedConfig:
     shape = shape_of(model, folder)
     if type(shape) not in AutoModelForCausalLM._model_mapping:
-        raise ConfigError(f"{model} is no causal LM of transformers: its model_type is {shape.model_type!r}")
+        raise ConfigError(f"{model} is not a causal LM of transformers: its model_type is {shape.model_type!r}")
     return shape
 
 
@@ -136,7 +136,9 @@ def load_base(config: PretrainedModelConfig) -> PreTrainedModel:
     folder = folder_of(config.named)
     base, lacking = weights_of(AutoModelForCausalLM, config.named, folder, _causal_shape(config.named, folder))
     if lacking:
-        raise ConfigError(f"{config.named} is no causal LM: {len(lacking)} weights are missing, as {lacking[0]}")
+        raise ConfigError(
+            f"{config.named} is not a causal LM: {len(lacking)} weights are missing, such as {lacking[0]}"
+        )
     require_rows(config.named, base, load_tokenizer(config).size)
     return base
 
@@ -147,12 +149,12 @@ def num_positions(config: PretrainedModelConfig) -> int:
     has = getattr(shape.get_text_config(), "max_position_embeddings", None)
     if has is not None and config.context_length is not None and config.context_length > has:
         raise ConfigError(
-            f"model.context_length {config.context_length} must be at most {has}, its positions, and "
+            f"model.context_length {config.context_length} must be at most {has}, the number of its positions, and "
             "sampling.max_new_tokens less"
         )
     wanted = config.context_length or has
     if wanted is None:
-        raise ConfigError(f"{config.named} says no number of positions: give model.context_length")
+        raise ConfigError(f"{config.named} does not say how many positions it has: give model.context_length")
     return int(wanted)
 
 

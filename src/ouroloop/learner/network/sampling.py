@@ -137,10 +137,10 @@ def require_causal(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
         raise ConfigError(f"model {name!r} cannot be sampled with a key-value cache: {type(error).__name__}") from None
     atol = 1e-4 * max(1.0, float(logits_BLV.abs().max()))  # a trained model's logits are larger, as is their rounding
     if not torch.allclose(logits_BLV[0, :3], logits_BLV[1, :3], atol=atol):
-        raise ConfigError(f"model {name!r} is not causal: a later token changes what it predicts before")
+        raise ConfigError(f"model {name!r} is not causal: a later token changes its earlier predictions")
     cached_BLV = torch.cat(steps, dim=1)
     if cached_BLV.shape != logits_BLV.shape or not torch.allclose(cached_BLV, logits_BLV, atol=atol):
-        raise ConfigError(f"model {name!r} predicts something else with a key-value cache")
+        raise ConfigError(f"model {name!r} predicts something else with a key-value cache than without")
 
 
 def tree(

@@ -74,7 +74,7 @@ class Subwords:
         if too_long:
             raise ConfigError(
                 f"{too_long:,} of {len(texts):,} texts of D_0 have more tokens than {what} {self.max_tokens}, "
-                f"<eos> counted (the longest {max(lengths):,}); raise it, or take shorter texts"
+                f"<eos> counted (the longest has {max(lengths):,}); raise it, or use shorter texts"
             )
 
     def num_lost(self, texts: Sequence[str]) -> int:

@@ -229,7 +229,7 @@ class BestWeights(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self._weights:
-            raise FloatingPointError("no validation loss was finite: the model diverged, lower train.learning_rate")
+            raise FloatingPointError("no validation loss was finite: the model diverged; lower train.learning_rate")
         with torch.no_grad():
             for name, weight in _trained(module):  # of a sharded model this process's part
                 weight.copy_(self._weights[name])
@@ -240,7 +240,7 @@ def build_trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Train
     if config.strategy == "fsdp" and config.muon_learning_rate:
         raise ConfigError("train.muon_learning_rate needs whole matrices, which train.strategy=fsdp splits; drop one")
     if config.strategy == "fsdp" and config.devices == 1:
-        raise ConfigError("train.strategy=fsdp shares a model out: train.devices must be at least 2")
+        raise ConfigError("train.strategy=fsdp splits a model across devices: train.devices must be at least 2")
     if config.strategy == "fsdp" and config.compile:
         raise ConfigError("train.compile does not go with train.strategy=fsdp; drop one")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a kernel for each tensor

@@ -136,7 +136,7 @@ def documents(corpus: Corpus) -> Iterator[str]:
 def _files(place: Path) -> list[Path]:
     found = sorted(file for file in place.rglob("*") if _kind(file) in KINDS) if place.is_dir() else [place]
     if not found or _kind(found[0]) not in KINDS:
-        what = "has no file" if place.is_dir() else "is no file"
+        what = "has no file" if place.is_dir() else "is not a file"
         raise ConfigError(f"data.path {place} {what} that ends in {', '.join(KINDS)}")
     return found
 
@@ -169,7 +169,7 @@ def _of_jsonl(file: Path, column: str) -> Iterator[str]:
                 try:
                     row = json.loads(line)
                 except ValueError as error:
-                    raise ValueError(f"line {number} is no JSON: {error}") from None
+                    raise ValueError(f"line {number} is not JSON: {error}") from None
                 yield _text_of(row, column, f"line {number}")
 
 
@@ -199,14 +199,14 @@ _READERS = {".txt": _of_lines, ".jsonl": _of_jsonl, ".csv": _of_csv, ".parquet":
 def _text_of(row: Any, column: str, where: str) -> str:
     """The text of a row, empty for a null, which makes no example. Raises ValueError for what is not text."""
     if not isinstance(row, dict):
-        raise ValueError(f"{where} is no row of named columns")
+        raise ValueError(f"{where} is not a row of named columns")
     if column not in row:
         raise ValueError(f"{where}: {_no_column(column, row)}")
     text = row[column]
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise ValueError(f"{where}: column {column!r} is no text but {json.dumps(text, default=str)[:40]}")
+        raise ValueError(f"{where}: column {column!r} is not text but {json.dumps(text, default=str)[:40]}")
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -233,5 +233,5 @@ def _of_hub(corpus: Corpus) -> Iterator[str]:
             for number, row in enumerate(rows, 1):
                 yield _text_of(row, corpus.text_column, f"row {number}")
     except Exception as error:  # the network, the hub and each format raise errors of their own
-        where = f"data.path {corpus.path}: no file or folder, nor to be had of the hub"
+        where = f"data.path {corpus.path}: neither a file or folder here nor available from the hub"
         raise ConfigError(f"{where}: {reason(error)}") from None
