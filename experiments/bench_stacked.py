@@ -60,7 +60,8 @@ def nats(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
 
 class Ways:
     def __init__(self, models: Sequence[PreTrainedModel], device: str) -> None:
-        self.device, self.models, self.by_hand = device, models, [PackedNeoX(model) for model in models]
+        self.device, self.models = device, models
+        self.by_hand = [PackedNeoX(model) for model in models] if device == "cpu" else []
         self.weights, self.buffers = stack_module_state(list(models))
         self.base = deepcopy(models[0]).to("meta")
         self.matrices = [torch.stack([weight.detach() for weight in group["params"]])
