@@ -80,6 +80,27 @@ def test_every_generation_but_the_first_pays_its_teachers(
     assert estimate._train_seconds(loop, original, 40, model) == pytest.approx(expected)
 
 
+def test_what_a_process_does_only_once_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which setting up takes 0.5 s, a step 0.1, a validation 0.2, and the first training 9 s more."""
+    loop = load_preset("smoke", ["train.num_steps=60", "train.validate_every=20"], LoopConfig)
+    original, now, begun = draw_original(loop, at_most=20), 0.0, False
+
+    class Known:
+        def __init__(self, _: LoopConfig, num_steps: int, validate_every: int) -> None:
+            self.seconds = 0.5 + 0.1 * num_steps + 0.2 * (num_steps // validate_every)
+
+        def prepared(self, _: object) -> "Known":
+            return self
+
+        def fit(self, *_: object, **__: object) -> None:
+            nonlocal now, begun
+            now, begun = now + self.seconds + 9 * (not begun), True
+
+    monkeypatch.setattr(estimate, "_briefly", Known)
+    monkeypatch.setattr(estimate, "perf_counter", lambda: now)
+    assert estimate._fit_seconds(loop, original, len(original), 60) == pytest.approx((0.5, 60 * 0.1 + 3 * 0.2))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("train", [[], ["train.targets=soft"], ["train.start=previous", "train.num_tuning_steps=20"]])
 def test_a_real_loop_takes_what_was_estimated(root: Path, monkeypatch: pytest.MonkeyPatch, train: list[str]) -> None:
