@@ -150,6 +150,7 @@ class TestbedContract:
         reference = Sample.of(original(testbed), testbed)
         measures = testbed.measures(reference, reference)
         assert {*testbed.composition.values(), *testbed.descriptions} <= measures.keys()
+        assert testbed.definitions.keys() <= testbed.means.keys()
         assert {*testbed.headline.values()} <= measures.keys() | testbed.means.keys()  # a model's scores are the loop's
 
     def test_a_measure_is_finite_or_absent(self, testbed: base.Testbed) -> None:

@@ -144,7 +144,9 @@ def _facts(results: Results) -> Facts:
     spent += ", each counted once, however many loops share it." if seconds else ""
     kind = "study" if results.study else "loop"
     about = configuration | _software(results)
-    return Facts(kind, lead, progress(results), spent, about, words_of(results.testbed))
+    of = results.testbed
+    definitions = {title: of.definitions[key] for key, title in of.means.items() if key in of.definitions}
+    return Facts(kind, lead, progress(results), spent, about, words_of(of), definitions)
 
 
 def _configuration(results: Results) -> dict[str, str]:

@@ -47,6 +47,8 @@ class Facts(NamedTuple):
     configuration: Mapping[str, str]
     words: Mapping[str, str] = MappingProxyType({"correctness": "True", "error_rate": "malformed"})
     """Measure -> its word, for those of the testbed that the table of loops shows."""
+    definitions: Mapping[str, str] = MappingProxyType({})
+    """Title of a measure with a panel of its own -> how it is computed."""
 
 
 def page(
@@ -59,7 +61,12 @@ def page(
     """The page. `tables` holds those of the figures and `loops`; `drawings`, an SVG of each figure that has data."""
     script, vega = _part("page.js"), _vega()
     said = notes(tables)
-    sections = {name: _section(name, said[name], tables[name], drawings.get(name, "")) for name in said}
+    below = {"measures": _definitions(facts.definitions)}
+    if len(tables.get("board", ())):
+        below["board"] = _standings(tables["board"])
+    sections = {
+        name: _section(name, said[name], tables[name], drawings.get(name, ""), below.get(name, "")) for name in said
+    }
     of_methods = [sections.pop(name) for name in ("board", "depth_by_method") if name in sections]
     pair = f'<div class="pair">{"".join(sections.pop(name) for name in _PAIR)}</div>'
     first, *others = sections.values()
@@ -84,7 +91,7 @@ def page(
     return re.sub(r"{{([A-Z-]+)}}", lambda gap: filled[gap[1]], _part("page.html"))
 
 
-def _section(name: str, note: str, table: pd.DataFrame, drawing: str) -> str:
+def _section(name: str, note: str, table: pd.DataFrame, drawing: str, below: str) -> str:
     heading = f'<h2>{TITLES[name]}</h2>\n  <p class="about">{_typeset(note)}</p>'
     if table.empty:
         heading = heading.replace('class="about"', 'class="absent"')
@@ -95,8 +102,16 @@ def _section(name: str, note: str, table: pd.DataFrame, drawing: str) -> str:
     return (
         f'<section class="figure" id="{name}">\n  {heading}\n'
         f'  <div class="drawn" role="img" tabindex="0" aria-label="{TITLES[name]}">{drawing}</div>{without}\n'
-        f"{_standings(table) if name == 'board' else ''}</section>"
+        f"{below}</section>"
     )
+
+
+def _definitions(definitions: Mapping[str, str]) -> str:
+    if not definitions:
+        return ""
+    terms = "".join(f"<dt>{html.escape(title)}</dt><dd>{_typeset(said)}</dd>" for title, said in definitions.items())
+    summary = "How each is computed, and which way is worse"
+    return f"<details><summary>{summary}</summary><dl class=terms>{terms}</dl></details>\n"
 
 
 def _typeset(sentence: str) -> str:

@@ -155,6 +155,10 @@ class Testbed(Protocol):
         """Measure -> what it is, in words, for the others: each has a panel in a figure of them."""
 
     @property
+    def definitions(self) -> Mapping[str, str]:
+        """Measure -> how it is computed and which way is worse, in a sentence, for those of `means`."""
+
+    @property
     def max_compared(self) -> int | None:
         """How many texts, evenly chosen, are compared pair by pair; None for all of them."""
 
@@ -209,6 +213,7 @@ class Endless:
     """What is common to testbeds whose source, such as a grammar, never ends and is all in the configuration."""
 
     means: Mapping[str, str] = MappingProxyType({})
+    definitions: Mapping[str, str] = MappingProxyType({})
     max_compared: int | None = None
     is_finite = False
     digest = ""

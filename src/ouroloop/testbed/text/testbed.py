@@ -56,6 +56,20 @@ class TextTestbed:
         "mauve": "MAUVE, beside held-out text",
     }
 
+    definitions: ClassVar[Mapping[str, str]] = {
+        "heldout_t1_nats_per_token": "of M_t at temperature 1 on real text that nobody trains on; higher is worse",
+        "heldout_nats_per_token": "with what sampling at T sharpened",
+        **{f"distinct_{n}": f"different {n}-grams / all {n}-grams; lower is less varied" for n in measures.ORDERS},
+        "self_bleu": "BLEU-4 of a text against the others, 0 to 1; higher is more alike",
+        "compression_ratio": "bytes / bytes after zlib; higher is emptier",
+        "ngram_entropy_nats": "of the bigrams; lower is less varied",
+        "vocabulary_coverage": "of the types in as much of D_0, the share that is used; lower is narrower",
+        "rare_token_coverage": "the same, of the rarest types, which make up a tenth of D_0's tokens",
+        "repetition": "1 - different 4-grams / all 4-grams within a text, mean; higher is worse",
+        "verbatim_share": "the longest span of a text that is in its training set / the text, mean; higher is worse",
+        "mauve": "likeness to held-out text by the features of another model, 0 to 1; 1 is no difference",
+    }
+
     @cached_property
     def _selected(self) -> Selection:
         return self._select(self.num_examples + self.num_prompts + self.num_fresh)
