@@ -366,8 +366,12 @@ def test_a_page_of_text_shows_what_was_written_safely(site: Site, tab: Any) -> N
     assert "generation 1" in tip.inner_text()
     assert "D₀ itself" in tip.inner_text()
     tab.locator("#measures .legend button").first.click()  # all that there is: the chart keeps its scale
-    tab.locator("#measures summary").click()
+    tab.locator("#measures summary", has_text="Data").click()
     tab.locator("#measures details tbody tr").nth(8).wait_for()
+    terms = tab.locator("#measures dl.terms")
+    assert not terms.is_visible()
+    tab.locator("#measures summary", has_text="How each is computed").click()
+    assert "all 3-grams; lower is less varied" in terms.inner_text()
 
 
 def test_a_page_of_many_settings_says_what_it_leaves_out(tab: Any, tmp_path: Path) -> None:
