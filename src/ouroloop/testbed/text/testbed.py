@@ -58,10 +58,10 @@ class TextTestbed:
 
     definitions: ClassVar[Mapping[str, str]] = {
         "heldout_t1_nats_per_token": "of M_t at temperature 1 on real text that nobody trains on; higher is worse",
-        "heldout_nats_per_token": "with what sampling at T sharpened",
+        "heldout_nats_per_token": "the same of M_t as it is sampled, at temperature T; higher is worse",
         **{f"distinct_{n}": f"different {n}-grams / all {n}-grams; lower is less varied" for n in measures.ORDERS},
         "self_bleu": "BLEU-4 of a text against the others, 0 to 1; higher is more alike",
-        "compression_ratio": "bytes / bytes after zlib; higher is emptier",
+        "compression_ratio": "bytes / bytes after zlib; higher is more alike",
         "ngram_entropy_nats": "of the bigrams; lower is less varied",
         "vocabulary_coverage": "of the types in as much of D_0, the share that is used; lower is narrower",
         "rare_token_coverage": "the same, of the rarest types, which make up a tenth of D_0's tokens",
