@@ -103,7 +103,7 @@ def test_both_ends_are_of_the_same_loops_and_say_of_how_many() -> None:
     assert "is left (95% interval " in first
     assert first.endswith(", n = 2 of 3 seeds).")
     assert third == (
-        "The share of True texts went from 70.0% at generation 1 to 80.0% at 2 (70.0% to 90.0% in 2 of 3 seeds), "
+        "The share of True texts went from 70.0% at generation 1 to 80.0% at 2 (70.0% to 90.0% among 2 of 3 seeds), "
         "with 15.0% malformed."
     )
 
@@ -111,7 +111,7 @@ def test_both_ends_are_of_the_same_loops_and_say_of_how_many() -> None:
 def test_a_mean_of_truth_says_what_it_is_of() -> None:
     """66.7 % is where none of these loops is."""
     ended = [loop("λ = 1", seed, [1.0, 0.4], correctness=true) for seed, true in enumerate((1.0, 1.0, 0.0))]
-    assert "is 66.7% at generation 1 (0.0% to 100.0% in all 3 seeds)" in headline(results(*ended))[2]
+    assert "is 66.7% at generation 1 (0.0% to 100.0% among 3 seeds)" in headline(results(*ended))[2]
 
 
 def test_where_nothing_is_true_it_says_what_its_testbed_names_first() -> None:
@@ -126,8 +126,8 @@ def test_where_nothing_is_true_it_says_what_its_testbed_names_first() -> None:
         replace(one, history={**one.history, **own}, config=config) for one, own in zip(loops, courses, strict=True)
     ]
     assert headline(results(*on_text))[2] == (
-        "Held-out cross-entropy went from 3.250 to 4.250 nats per token (4.000 to 4.500 in all 2 seeds) and "
-        "distinct-3 went from 80.0% to 30.0% (20.0% to 40.0% in all 2 seeds), from generation 1 to 2."
+        "Held-out cross-entropy went from 3.250 to 4.250 nats per token (4.000 to 4.500 among 2 seeds) and "
+        "distinct-3 went from 80.0% to 30.0% (20.0% to 40.0% among 2 seeds), from generation 1 to 2."
     )
 
 

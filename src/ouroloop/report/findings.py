@@ -98,7 +98,8 @@ def _by_seed(values: Sequence[float], show: Callable[[float], str], num_loops: i
     if num_loops == 1:
         return ""
     low, high = show(min(values)), show(max(values))
-    return f" ({'' if low == high else f'{low} to {high} '}in {_seeds(len(values), num_loops)})"
+    of = _seeds(len(values), num_loops)
+    return f" (in {of})" if low == high else f" ({low} to {high} among {of.removeprefix('all ')})"
 
 
 def _halving(results: Results) -> str:
