@@ -51,16 +51,16 @@ def peak_flops(device: str, size: int, repeats: int = 20) -> float:
     a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
     speeds = []
     for _ in range(6):
-        _wait(device)
+        wait(device)
         start = perf_counter()
         for _ in range(repeats):
             a @ b
-        _wait(device)
+        wait(device)
         speeds.append(2 * size**3 * repeats / (perf_counter() - start))
     return max(speeds[1:])
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -107,7 +107,7 @@ def training_rows(config: LoopConfig, device: str, pairs: int, steps: int, size:
 def sampling_row(model: Fitted, config: LoopConfig, device: str, repeats: int, steps: int) -> Row:
     count, values = config.data.num_examples, []
     for repeat in range(repeats):
-        _wait(device)
+        wait(device)
         start = perf_counter()
         model.sample(count, stream(config.seed, "bench", repeat))
         values.append(count / (perf_counter() - start))

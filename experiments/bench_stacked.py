@@ -19,7 +19,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 import torch
-from bench_gpu import our_tokens_per_second
+from bench_gpu import our_tokens_per_second, wait
 from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
@@ -105,15 +105,17 @@ class Ways:
 
 
 def synchronized() -> float:
-    torch.cuda.synchronize()
+    wait("cuda")
     return perf_counter()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="of which medians are taken")
-    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--gpu", action="store_true", help="there, instead of on one core")
     given = parser.parse_args()
+    if given.gpu and not torch.cuda.is_available():
+        parser.error("--gpu: there is none here")
     rounds, device = given.rounds, "cuda" if given.gpu else "cpu"
     clock = synchronized if given.gpu else process_time
     torch.set_num_threads(1)

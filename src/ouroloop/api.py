@@ -83,9 +83,15 @@ class StudyResults(Results):
         `metrics.merge(settings)` is what to plot by λ.
         """
         rows = [
-            (loop.name, _seed(loop), loop.cell, run.tag("cycle"), loop.proportion, as_number(run.tag("temperature")))
+            (
+                loop.name,
+                _seed(loop),
+                loop.cell,
+                loop.run.tag("cycle"),
+                loop.proportion,
+                as_number(loop.run.tag("temperature")),
+            )
             for loop in self.loops
-            for run in [loop.run]
         ]
         columns = ["loop", "seed", "cell", "cycle", "synthetic_proportion", "temperature"]
         return pd.DataFrame(rows, columns=columns).astype({"synthetic_proportion": float, "temperature": float})

@@ -84,13 +84,16 @@ def _uncertainty(kept: Interval, num_loops: int) -> str:
     if num_loops == 1:
         return ""
     if kept.low is None or kept.high is None:
-        return f" (in {_seeds(kept.num_seeds, num_loops)})"
-    n = _seeds(kept.num_seeds, num_loops).removeprefix("all ")
-    return f" (95% interval {kept.low:.1%} to {kept.high:.1%}, n = {n})"
+        return f" ({_in_seeds(kept.num_seeds, num_loops)})"
+    return f" (95% interval {kept.low:.1%} to {kept.high:.1%}, n = {_seeds(kept.num_seeds, num_loops)})"
 
 
 def _seeds(n: int, num_loops: int) -> str:
-    return f"all {n} seeds" if n == num_loops else f"{n} of {num_loops} seeds"
+    return f"{n} seeds" if n == num_loops else f"{n} of {num_loops} seeds"
+
+
+def _in_seeds(n: int, num_loops: int) -> str:
+    return f"in {'all ' if n == num_loops else ''}{_seeds(n, num_loops)}"
 
 
 def _by_seed(values: Sequence[float], show: Callable[[float], str], num_loops: int) -> str:
@@ -98,8 +101,9 @@ def _by_seed(values: Sequence[float], show: Callable[[float], str], num_loops: i
     if num_loops == 1:
         return ""
     low, high = show(min(values)), show(max(values))
-    of = _seeds(len(values), num_loops)
-    return f" (in {of})" if low == high else f" ({low} to {high} among {of.removeprefix('all ')})"
+    if low == high:
+        return f" ({_in_seeds(len(values), num_loops)})"
+    return f" ({low} to {high} among {_seeds(len(values), num_loops)})"
 
 
 def _halving(results: Results) -> str:
@@ -119,7 +123,7 @@ def _halving(results: Results) -> str:
     own = sorted(life for cell in soonest for life in lives[cell])
     every = sum(len(measured[cell]) for cell in soonest)
     word, at = ("", "") if len(lives) == 1 else ("soonest, ", f" at {' and '.join(soonest)}")
-    portion = "" if every == 1 else f", in {_seeds(len(own), every)}"
+    portion = "" if every == 1 else f", {_in_seeds(len(own), every)}"
     if len(soonest) > 1:
         portion = f", in {len(own)} of {every} loops"
     sentence = f"Half of it was gone {word}at generation {_range(own)}{at}{portion}"
