@@ -143,7 +143,7 @@ def test_a_loop_does_not_go_on_with_another_corpus(on_text: LoopConfig, root: Pa
     first = loop(on_text)
     assert loop(on_text).id == first.id
     corpus(root, 401)
-    with pytest.raises(ConfigError, match="the corpus has changed since test loop began; `run --new`"):
+    with pytest.raises(ConfigError, match="the corpus is not what it was when test loop began; `run --new`"):
         loop(on_text)
     again = loop(on_text, new=True)
     assert again.tag("corpus_digest") != first.tag("corpus_digest")

@@ -157,8 +157,8 @@ def test_who_lacks_a_seed_has_no_rank_yet_and_moves_none(
     require_no_contradiction(rows)
     assert beats == {one.method: one.beats for one in scored(row("second", low), row("first", high))} | {"waits": 0}
     shown = text_of(rows)
-    assert "2 of 3" in shown
-    assert "waits (1 of 3)" in shown
+    assert "2/3" in shown
+    assert "Loops still missing from full_synthetic: 1 of 9\n" in shown, "one of waits, which has others"
 
 
 def test_who_failed_says_so_and_has_no_rank_and_the_board_is_complete(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_who_failed_says_so_and_has_no_rank_and_the_board_is_complete(tmp_path: 
     assert (mortal.rank, mortal.keeps, mortal.missing) == (None, None, 0)
     shown = text_of(rows)
     assert "Failed, and so without a rank: mortal (seeds 3)" in shown
-    assert "Seeds still missing" not in shown
+    assert "Loops still missing" not in shown
     study = StudyConfig.model_validate({**STUDY, "seeds": [1, 2, 3]})
     content = json.loads(write_board(rows, study, tmp_path, "few")[0].read_text())
     assert content["is_complete"]
@@ -191,14 +191,15 @@ def test_each_column_of_the_board_shows_what_its_heading_says() -> None:
     dear = row("dear", {1: 0.1, 2: 0.1}, kl_forward_nats=2.0, num_drawn=30.0, train_seconds=8.0)
     lines = [re.split(r"\s{2,}", line.strip()) for line in text_of(scored(base, dear)).splitlines()]
     shown = {cells[1]: cells for cells in lines if len(cells) > 9}
-    assert shown["knows"] == [
-        "method", "knows", "keeps", "coverage", "retention", "in grammar", "distinct", "KL", "over", "drawn", "trained"
+    assert shown["seeds"] == [
+        "method", "seeds", "knows", "keeps", "coverage", "retention", "in grammar", "distinct", "KL", "over", "drawn",
+        "trained",
     ]  # fmt: skip
     assert shown["base"] == [
-        "1", "base", "data only", "yes", "0.500 (0.500)", "1.000", "0.600", "0.900", "–", "1", "1.0x", "1.0x"
+        "1", "base", "2", "data only", "yes", "0.500 (0.500)", "1.000", "0.600", "0.900", "–", "1", "1.0x", "1.0x"
     ]  # fmt: skip
     assert shown["dear"] == [
-        "3", "dear", "data only", "no", "0.100 (0.300)", "1.000", "0.600", "1.000", "2.000", "0", "3.0x", "2.0x"
+        "3", "dear", "2", "data only", "no", "0.100 (0.300)", "1.000", "0.600", "1.000", "2.000", "0", "3.0x", "2.0x"
     ]  # fmt: skip
 
 
@@ -216,7 +217,8 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     """It may be the only copy of other machines' loops; here the disk is full after 100 bytes."""
     study, rows = StudyConfig.model_validate(STUDY), scored(row("base", {1: 0.2, 2: 0.3}))
     [file, image] = write_board(rows, study, tmp_path, "few")
-    before = file.read_bytes()
+    assert write_board(rows, study, tmp_path, "few") == [], "nothing new"
+    before, rows = file.read_bytes(), scored(row("base", {1: 0.2, 2: 0.31}))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
@@ -310,7 +312,7 @@ def test_a_narrow_board_keeps_words_whole_and_a_cycle_that_was_not_begun_has_no_
     shown = console.export_text()
     assert "ancestors" in shown
     assert shown.count("t = 50") == 1
-    assert "Seeds still missing: baseline (3 of 3)" in shown
+    assert "Loops still missing from incremental-0.5: 3 of 3, all those of baseline" in shown
     assert "Not run with any of these cycles" not in shown
 
 
@@ -408,7 +410,7 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     first = ouroloop(*few, "--seeds=[1]")
     assert first.returncode == 0, first.stderr
     done = ouroloop(*few, "--show")
-    assert "Seeds still missing" in done.stdout
+    assert "Loops still missing" in done.stdout
     assert "Not applicable: soft (needs a network)" in done.stdout.replace("\n", " ")
     content = json.loads((tmp_path / "board-ideal.json").read_text())
     assert not content["is_complete"]
@@ -494,7 +496,7 @@ def test_a_loop_that_is_left_with_nothing_has_failed_here_and_in_another_clone(
     monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path / "here"))  # nothing is there
     shown = ouroloop(*here, "--show").stdout
     assert "Failed, and so without a rank: strict (seeds 1, 2)" in shown
-    assert "Seeds still missing" not in shown
+    assert "Loops still missing" not in shown
     content = json.loads((tmp_path / "board.json").read_text())
     assert content["is_complete"]
     assert {one["method"]: (one["rank"], one["seeds_failed"]) for one in content["rows"]} == {
@@ -520,20 +522,15 @@ def test_what_the_committed_file_holds_is_shown_and_not_run_again(
 
     elsewhere = on_another_machine(monkeypatch, empty_store, tmp_path / "elsewhere")
     shown = ouroloop(*here, "--show")
-    assert "* From the file: baseline (seeds 1 of 1, " in shown.stdout
-    again = json.loads(file.read_text())
-    assert again["loops"] == first["loops"], "whoever only shows it does not change it"
-    known = {one["method"]: one for one in first["rows"]}
-    for one in again["rows"]:
-        assert one["seeds_of_the_file"] == ([] if one["method"] == KEEP_M1 else [1])
-        assert one | {"seeds_of_the_file": []} == known[one["method"]], "scores, ranks and costs are the same"
+    assert f"* From the file, computed at {first['loops'][0]['commits'][0][:7]}" in shown.stdout
+    assert "Written" not in shown.stdout
+    assert json.loads(file.read_text()) == first, "whoever only shows it does not change it"
 
     done = ouroloop(*here)
     assert done.returncode == 0, done.stderr
     assert [run.tag("seed") for run in Store.existing().find(level="loop")] == ["2", "2"]
     content = json.loads(file.read_text())
     assert content["is_complete"]
-    assert {one["method"]: one["seeds_of_the_file"] for one in content["rows"]}["baseline"] == [1]
     assert first["loops"][0] in content["loops"], "bit for bit"
     states = json.loads(ouroloop("status", "board-ideal", "--json").stdout)[0]["loops"]
     assert [one["state"] for one in states] == ["done", "done"], "what lies elsewhere does not wait"

@@ -69,7 +69,7 @@ def run_loop(
     alike = [] if new else store.find(level="loop", study=study, fingerprint=config.fingerprint())
     existing = alike[0] if alike else None
     if existing and (existing.tag("corpus_digest") or "") != testbed.digest:
-        raise ConfigError(f"the corpus has changed since {name} began; `run --new` starts over with the new one")
+        raise ConfigError(f"the corpus is not what it was when {name} began; `run --new` starts over with the new one")
     if existing and existing.status == "FINISHED":
         recorded = _generations(store, existing)
         if recorded.keys() >= set(range(1, config.num_generations + 1)):

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ouroloop.console import fitted
 from ouroloop.record import stores
-from ouroloop.report.leaderboard import Row, not_chosen, record
+from ouroloop.report.leaderboard import KEEP_M1, Row, not_chosen, record
 from ouroloop.report.methods import drawing, table
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.render import png
@@ -36,12 +36,16 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
         of_cycle = [row for row in rows if row.cycle == cycle]
         if scored := [row for row in of_cycle if row.scores]:
             console.print(fitted(_table(scored, f"{cycle}, t = {config.loop.num_generations}"), console))
-        if filed := [f"{row.method} ({_seeds(row)})" for row in of_cycle if row.filed]:
-            console.print(f"* From the file: {', '.join(filed)}", markup=False, soft_wrap=True)
+        if commits := dict.fromkeys(commit[:7] for row in of_cycle for commit in _filed_commits(row)):
+            console.print(f"* From the file, computed at {', '.join(commits)}", markup=False, soft_wrap=True)
         if failed := [f"{row.method} (seeds {_listed(row.failures)})" for row in of_cycle if row.failures]:
             console.print(f"Failed, and so without a rank: {', '.join(failed)}", markup=False, soft_wrap=True)
-        if missing := [f"{row.method} ({row.missing} of {row.wanted})" for row in of_cycle if row.missing]:
-            console.print(f"Seeds still missing: {', '.join(missing)}", markup=False, soft_wrap=True)
+        if missing := sum(row.missing for row in of_cycle):
+            wanted = sum(row.wanted for row in of_cycle if not row.reason and row.method != KEEP_M1)
+            none = [row.method for row in of_cycle if row.missing == row.wanted]
+            said = f"Loops still missing from {cycle}: {missing} of {wanted}"
+            said += f", all those of {', '.join(none)}" if none else ""
+            console.print(said, markup=False, soft_wrap=True)
         if cannot := [f"{row.method} ({row.reason})" for row in of_cycle if row.reason]:
             console.print(f"Not applicable: {', '.join(cannot)}", markup=False, soft_wrap=True)
     apart = [
@@ -62,10 +66,8 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
     )  # fmt: skip
 
 
-def _seeds(row: Row) -> str:
-    """Which seeds are from the file, and which code computed them."""
-    commits = dict.fromkeys(commit[:7] for seed in row.filed for commit in row.runs[seed].commits)
-    return f"seeds {_listed(row.filed)} of {len(row.runs)}, {' '.join(commits)}"
+def _filed_commits(row: Row) -> Iterator[str]:
+    return (commit for seed in row.filed for commit in row.runs[seed].commits)
 
 
 def _listed(seeds: Iterable[int]) -> str:
@@ -75,8 +77,9 @@ def _listed(seeds: Iterable[int]) -> str:
 def _table(rows: Sequence[Row], title: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", justify="right")
-    for heading in ("method", "knows"):
-        table.add_column(heading, min_width=_WORD)
+    table.add_column("method", min_width=_WORD)
+    table.add_column("seeds", justify="right")
+    table.add_column("knows", min_width=_WORD)
     for heading in ("keeps", *_COLUMNS.values(), "over", "drawn", "trained"):
         table.add_column(heading, justify="right")
     for row in rows:
@@ -84,10 +87,9 @@ def _table(rows: Sequence[Row], title: str) -> Table:
         costs = [f"{row.cost[key]:.1f}x" if key in row.cost else "–" for key in ("num_drawn", "train_seconds")]
         keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
         rank = "–" if row.rank is None else f"{row.rank}"
-        name = row.method + " *" * bool(row.filed)
-        name += "" if row.is_whole else f" ({len(row.outcomes)} of {row.wanted} seeds)"
+        seeds = f"{len(row.outcomes)}" + f"/{row.wanted}" * (not row.is_whole) + "*" * bool(row.filed)
         over = "–" if row.rank is None else f"{row.beats}"
-        table.add_row(rank, name, row.knows, keeps, *scores, over, *costs)
+        table.add_row(rank, row.method, seeds, row.knows, keeps, *scores, over, *costs)
     return table
 
 
@@ -108,7 +110,7 @@ def _with_limits(value: Interval) -> str:
 def write_board(
     rows: Sequence[Row], config: StudyConfig, folder: Path, name: str, others: Sequence[Outcome] = ()
 ) -> list[Path]:
-    """Write `NAME.json` and `NAME.png`, quality kept against cost by what a method knows; neither if nothing is done.
+    """Write `NAME.json` and `NAME.png`, quality kept against cost by what a method knows; neither if nothing is new.
 
     `others` are loops of the file that are not among the rows; they stay in it.
 
@@ -134,7 +136,10 @@ def write_board(
         "knowledge": KNOWLEDGE,
         "rows": record(rows),
     }
-    _put(file, _written(content, loops).encode())
+    written = _written(content, loops).encode()
+    if file.exists() and file.read_bytes() == written:
+        return []
+    _put(file, written)
     picture = drawing({"board": table(rows)}).get("board")
     if picture is None:
         return [file]

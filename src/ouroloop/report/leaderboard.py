@@ -299,8 +299,7 @@ def record(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "method": row.method, "cycle": row.cycle, "description": row.description, "knows": row.knows,
             "rank": row.rank, "told_apart_from_worse": row.beats, "keeps": row.keeps,
-            "seeds": sorted(row.outcomes), "seeds_of_the_file": row.filed, "seeds_missing": row.missing,
-            "seeds_failed": sorted(row.failures),
+            "seeds": sorted(row.outcomes), "seeds_missing": row.missing, "seeds_failed": sorted(row.failures),
             "not_applicable": row.reason or None,
             "cost_over_baseline": row.cost,
             **{key: {"last": score.last._asdict(), "area": score.area._asdict()} for key, score in row.scores.items()},
