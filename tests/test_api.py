@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ouroloop
@@ -141,6 +142,13 @@ def test_a_study_and_its_report(tmp_path: Path) -> None:
     by_λ = results.metrics.merge(settings).query("measure == 'num_unique'").groupby("synthetic_proportion")
     assert by_λ.seed.unique().map(sorted).to_dict() == {0.0: [1, 2], 1.0: [1, 2]}
     assert set(settings.cycle) == {"incremental"}
+    one = results[results.names[1]]
+    assert one.report() != results.report()
+    assert len(pd.read_csv(results.report().with_name("loops.csv"))) == 4, "one loop's page does not replace it"
+    assert len(pd.read_csv(one.report().with_name("loops.csv"))) == 1
+    for of_cells in (one.register, one.compare):
+        with pytest.raises(ouroloop.ConfigError, match=r"is one loop, and .* by cell of a study"):
+            of_cells()
     page = results.report(tmp_path / "page")
     assert page.is_file()
     assert (page.parent / "metrics.csv").is_file()
@@ -169,6 +177,8 @@ def test_values_are_what_scripts_have_at_hand(tmp_path: Path) -> None:
     assert isinstance(loop, ouroloop.LoopConfig)
     assert isinstance(loop.data, TextData)
     assert (loop.seed, loop.data.path, loop.cycle) == (7, str(tmp_path / "a.txt"), cycle.cycle)
+    said = "a smile \U0001f642, \\ud83d as it stands, \u2028 and \u007f"
+    assert ouroloop.load_preset("smoke", description=said).description == said
     preset = tmp_path / "mine.yaml"
     preset.write_text("base: smoke\nseed: 11\n")
     assert ouroloop.load_preset(preset) == ouroloop.load_preset("smoke", seed=11)
@@ -189,6 +199,8 @@ def test_bad_input_is_an_error_of_one_line(tiny_config: ouroloop.LoopConfig) -> 
     for wrong in (study, None):
         with pytest.raises(ouroloop.ConfigError, match="allowed is a preset, by name or path, or a LoopConfig"):
             ouroloop.run(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ouroloop.ConfigError, match="got 3, allowed is a preset, by name or path, or a LoopConfig"):
+        ouroloop.estimate(3)  # type: ignore[arg-type]
     assert isinstance(ouroloop.load_preset("sweep-smoke"), ouroloop.StudyConfig)
     assert ouroloop.load_preset("smoke", {"data.max_depth": 4}).data.max_depth == 4
     with pytest.raises(AttributeError):

@@ -80,6 +80,17 @@ def test_every_generation_but_the_first_pays_its_teachers(
     assert estimate._train_seconds(loop, original, 40, model) == pytest.approx(expected)
 
 
+def test_curation_draws_more_and_measures_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By clocks that give a token 1 s, and a measure of D_0 as long as it takes."""
+    monkeypatch.setattr(estimate, "_seconds_per_token", lambda *_: 1.0)
+    costs = [
+        cost(load_preset("smoke", [*own, "data.num_examples=1000"], LoopConfig))
+        for own in ([], ["curation.steps=[unique]"], ["curation.steps=[{name: weighted, candidates: 3}]"])
+    ]
+    assert costs[0].sample_seconds > 0
+    assert [one.sample_seconds / costs[0].sample_seconds for one in costs] == pytest.approx([1, 1, 3])
+
+
 def test_what_a_process_does_only_once_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock on which setting up takes 0.5 s, a step 0.1, a validation 0.2, and the first training 9 s more."""
     loop = load_preset("smoke", ["train.num_steps=60", "train.validate_every=20"], LoopConfig)

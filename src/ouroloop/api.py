@@ -1,6 +1,7 @@
 """The program from Python, in a notebook cell or a script: what the commands do, and results as an object."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from os import PathLike
@@ -33,6 +34,8 @@ if TYPE_CHECKING:  # torch comes with it
 
 Overrides = Mapping[str, Any]
 """Dotted keys and their values: {"cycle.kind": "balanced"}."""
+_SURROGATES = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
+"""How JSON, but not YAML, spells a character beyond U+FFFF."""
 Preset = str | PathLike[str]
 """The name or the path of a preset."""
 
@@ -55,7 +58,7 @@ class StudyResults(Results):
         chosen = [one for one in self.loops if loop in (one.name, one.run.id)]
         if not chosen:
             raise KeyError(f"no loop {loop!r}; there are: {', '.join(self.names)}")
-        return StudyResults(self.name, None, chosen)
+        return StudyResults(chosen[0].run.id, None, chosen)
 
     @property
     def names(self) -> list[str]:
@@ -136,17 +139,30 @@ class StudyResults(Results):
         return find_model(f"models:/{run.model_id}")
 
     def compare(self, temperature: float = 1.0) -> "list[Comparison]":
-        """What the model of each cell's last stage can no longer write, compared with that of its first."""
+        """What the model of each cell's last stage can no longer write, compared with that of its first.
+
+        Raises:
+            ConfigError: this is a lone loop.
+        """
         from ouroloop.report.compare import compare_study
 
+        self._require_study("two models are compared")
         return compare_study(Store.existing(), self.name, temperature)[0]
 
     def register(self) -> "list[Entry]":
-        """Register each cell's models at the stages of its collapse, and return what became of each alias."""
+        """Register each cell's models at the stages of its collapse, and return what became of each alias.
+
+        Raises:
+            ConfigError: this is a lone loop.
+        """
         from ouroloop.report.registry import register
 
-        stores.require_writable()
+        self._require_study("models are registered")
         return register(Store.existing(), self.name)
+
+    def _require_study(self, done: str) -> None:
+        if any(loop.run.id == self.name for loop in self.loops):
+            raise ConfigError(f"{self.title} is one loop, and {done} by cell of a study: ouroloop.load(STUDY)")
 
     def report(self, folder: str | Path | None = None) -> Path:
         """Write the page with its figures and data, by default into `mlruns/reports/NAME`, and return its path."""
@@ -176,10 +192,7 @@ def load_preset(preset: Preset, overrides: Overrides | None = None, /, **changes
     Raises:
         ConfigError: no such preset, an unknown key, a value out of range.
     """
-    name, spelled = str(preset), _spelled(overrides, changes)
-    if presets.is_study(name):
-        return presets.load_preset(name, spelled, StudyConfig)
-    return presets.load_preset(name, spelled, LoopConfig)
+    return presets.load_any(str(preset), _spelled(overrides, changes))
 
 
 def _spelled(overrides: Overrides | None, changes: Mapping[str, Any]) -> list[str]:
@@ -190,9 +203,10 @@ def _spelled(overrides: Overrides | None, changes: Mapping[str, Any]) -> list[st
 
 def _json(key: str, value: Any) -> str:
     try:
-        return json.dumps(value, default=_plain)
+        text = json.dumps(value, default=_plain)
     except (TypeError, ValueError):
         raise ConfigError(f"{key}: got {shown(value)}, allowed is a value that a preset can hold") from None
+    return _SURROGATES.sub(lambda pair: json.loads(f'"{pair[0]}"'), text)
 
 
 def _plain(value: Any) -> Any:
@@ -245,7 +259,6 @@ def perform(config: LoopConfig, study: str, console: Console, new: bool = False)
     """Run the loop and return its finished run; its progress and its table are printed on the console."""
     require_runnable(config)
     prepared_testbed(config)
-    stores.require_writable()
     name, store = f"{study}-{config.label}", Store.open()
     with LoopView(console) as view:
         run = run_alone(config, store, name=name, preset=study, new=new, observer=view)
@@ -287,10 +300,11 @@ def estimate(
     """
     from ouroloop.study.estimate import cost, loop_totals, study_totals
 
+    spelled = _spelled(overrides, changes)
     if isinstance(preset, str | PathLike):
-        preset = load_preset(preset, overrides, **changes)
+        preset, spelled = presets.load_any(str(preset), spelled), []
     if isinstance(preset, StudyConfig):
-        config = presets.changed(preset, _spelled(overrides, changes))
-        return study_totals(config, cost(config.loop))
-    loop = presets.changed(preset, _spelled(overrides, changes))
+        study = presets.changed(preset, spelled)
+        return study_totals(study, cost(study.loop))
+    loop, _ = _chosen(preset, LoopConfig, spelled, None)
     return loop_totals(loop, cost(loop))

@@ -282,7 +282,6 @@ def register(study: Study) -> int:
     from ouroloop.record.track import Store
     from ouroloop.report.registry import register as register_study
 
-    stores.require_writable()
     rows = register_study(Store.existing(), study)
     print_listing(Console(), ("model", "alias", "version", "outcome"), rows, f"{study}: registered models")
     return 1 if any(row.outcome.startswith("failed") for row in rows) else 0
@@ -306,7 +305,7 @@ def sample(
 
     from ouroloop.console import print_listing
 
-    temperature = temperature or found.fitted.config.temperature
+    temperature = found.fitted.config.temperature if temperature is None else temperature
     texts = found.write(count, temperature, prompt, seed)
     rows = [found.testbed.row(text) for text in texts]
     title = f"{len(texts)} texts from {found.name} at temperature {temperature:g}"

@@ -49,7 +49,7 @@ def leaderboard(
         from ouroloop.record.track import Store
         from ouroloop.report.board import show_board, write_board
         from ouroloop.report.leaderboard import board
-        from ouroloop.report.outcomes import RESULTS, read_filed
+        from ouroloop.report.outcomes import RESULTS, Outcome, read_filed
         from ouroloop.study.driver import run_study
     is_named, folder = folder is not None, folder or RESULTS
     filed = read_filed(folder / f"{name}.json")
@@ -59,14 +59,17 @@ def leaderboard(
     rows = board(study, store, name, folder)
     show_board(rows, console, study)
     own, of_whole = ({loop.fingerprint() for loop in each.loops()} for each in (study, whole))
+    others: list[Outcome] = []
     if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
         study, rows = whole, board(whole, store, name, folder)
-    elif own != of_whole and not is_named:
-        console.print("Not written: these are not the preset's own loops. --folder says where.", soft_wrap=True)
-        return 1 if failed else 0
-    others = [one for key, one in filed.items() if key in of_whole and key not in own] if study is not whole else []
-    for path in write_board(rows, study, folder, name, others) if not (show and context.args) else ():
-        console.print(f"Written: {path}", highlight=False, soft_wrap=True)
+    elif own != of_whole:
+        if not is_named:
+            console.print("Not written: these are not the preset's own loops. --folder says where.", soft_wrap=True)
+            return 1 if failed else 0
+        others = [one for key, one in filed.items() if key in of_whole - own]
+    if not (show and context.args):
+        for path in write_board(rows, study, folder, name, others):
+            console.print(f"Written: {path}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 

@@ -95,9 +95,11 @@ def is_study(preset: str) -> bool:
     return "loop" in _read(preset).tree
 
 
-def load_any(preset: str) -> LoopConfig | StudyConfig:
-    """A preset of either kind."""
-    return load_preset(preset, [], StudyConfig) if is_study(preset) else load_preset(preset, [], LoopConfig)
+def load_any(preset: str, overrides: Sequence[str] = ()) -> LoopConfig | StudyConfig:
+    """A preset of either kind, with overrides applied; see `load_preset`."""
+    if is_study(preset):
+        return load_preset(preset, overrides, StudyConfig)
+    return load_preset(preset, overrides, LoopConfig)
 
 
 def preset_name(preset: str) -> str:

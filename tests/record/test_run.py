@@ -31,9 +31,9 @@ def test_a_model_that_was_being_logged_is_readable_after_the_next_attempt(before
     (folder / "config.json").write_text("M_1")
     killed = replace(run, store=replace(store, client=Killed(store.client, before)))
     with pytest.raises(KeyboardInterrupt):
-        killed.log_model("M_01", folder, 1, {})
+        killed.log_model("M_01", folder, 1)
     for _ in range(2):  # once more changes nothing
-        store.get(run.id).log_model("M_01", folder, 1, {})
+        store.get(run.id).log_model("M_01", folder, 1)
         again = store.get(run.id)
         assert len(again.entity.outputs.model_outputs) == 1
         again.save_model(tmp_path / "read")

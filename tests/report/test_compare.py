@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ouroloop.config import LoopConfig
+from ouroloop.config import ConfigError, LoopConfig, ModelConfig, SamplingConfig
+from ouroloop.learner.network.model import build_model, save_model
 from ouroloop.loop.loop import run_loop
 from ouroloop.record.track import Store
 from ouroloop.report.compare import Comparison, compare, print_comparison
 from ouroloop.report.models import find_model
-from ouroloop.testbed.logic.testbed import LogicTestbed
+from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed
 from tests.conftest import CommandLine
 from tests.learner.network.test_sampling import log_probability
 from tests.report.test_models import NAME, folder_of, rows
@@ -78,6 +79,24 @@ def test_a_model_has_lost_nothing_to_itself() -> None:
     assert comparison.fell_most(5) == []
     summary = comparison.summary()
     assert summary["share_fell_10x"] == summary["share_rose_10x"] == summary["mean_change"] == 0
+
+
+def test_a_model_that_cuts_unlikely_tokens_is_found_with_its_cut_and_compared_without(tmp_path: Path) -> None:
+    """Its S_t has the cut, and so have the texts that it writes; a text that it would not write has a probability."""
+    model = build_model(ModelConfig(num_layers=1, num_heads=1, hidden_size=8, context_length=32), TOKENIZER, seed=1)
+    save_model(model, TOKENIZER, SamplingConfig(temperature=0.5, min_p=0.9, max_new_tokens=31), tmp_path)
+    found = find_model(str(tmp_path))
+    assert (found.fitted.config.temperature, found.fitted.config.min_p) == (0.5, 0.9)
+    ended = [text for text in found.write(50) if len(text.split()) < 31]
+    assert np.isfinite(found.fitted.log_prob(ended, [0.5])).all()
+    compared = compare(found, found)
+    assert np.isneginf(found.fitted.log_prob(compared.texts, [1.0])).any()
+    assert np.isfinite(compared.log_p_before).all()
+    for wrong in (0.0, -1.0, 11.0):
+        with pytest.raises(ConfigError, match=r"temperature: got .*, allowed is a number above 0, up to 10"):
+            compare(found, found, wrong)
+        with pytest.raises(ConfigError, match=r"temperature: got .*, allowed is a number above 0, up to 10"):
+            found.write(1, wrong)
 
 
 @pytest.mark.usefixtures("collapsing")

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from ouroloop.config import CycleConfig, DataCycle
 from ouroloop.science.cycle import (
-    expected_synthetic_share,
     fresh_share,
     needs_fresh_data,
     next_dataset,
@@ -133,7 +132,6 @@ def test_realised_share_agrees_with_the_closed_form(cycle: CycleConfig, share: C
     m = 1_000
     for t, dataset in enumerate(run(cycle, m, 12)):
         expected = share(t) if t else 0.0
-        assert expected_synthetic_share(cycle, t) == pytest.approx(expected)
         drift = 5 * np.sqrt(expected * (1 - expected) / m) if cycle.kind is DataCycle.INCREMENTAL else 0
         assert abs(dataset.synthetic_share - expected) <= drift + (t + 1) / m
 

@@ -1,4 +1,4 @@
-"""What a loop or a study *is*: frozen and validated, one schema and no free-form key.
+"""What a loop *is*: frozen and validated, one schema and no free-form key.
 
     section   what every section is, and its kinds of number
     named     a model that exists already

@@ -88,7 +88,7 @@ def _given(config: LoopConfig, streams: Streams, fitted: Fitted, training_set: D
         lambda texts: cast(Array, fitted.log_prob(texts, [1.0])[0]),
         testbed.tokens,
         testbed.features if isinstance(testbed, Featured) else lambda text: (0, len(testbed.tokens(text))),
-        streams.numpy("curation"),
+        streams.numpy("curation"),  # nothing draws from it: each step gets its own
         _oracles(config, streams, fitted, training_set, original),
     )
 

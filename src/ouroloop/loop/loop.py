@@ -234,7 +234,7 @@ class _Loop:
             fresh = Dataset.of(texts, Source.FRESH, number)
         rng = stream(config.seed, "cycle", number)
         mixed = next_dataset(config.cycle, original=original, previous=previous, samples=samples, fresh=fresh, rng=rng)
-        if len(mixed) < 2 and number < config.num_generations:
+        if len(mixed) < 2:
             raise NothingKeptError(
                 f"D_{number} has {len(mixed)} examples: curation ({config.curation.label}) left nothing to learn from"
             )
@@ -309,7 +309,7 @@ class _Loop:
         if made.save is not None and self._keeps(number, metrics):
             with TemporaryDirectory() as folder:
                 made.save(Path(folder))
-                run.log_model(f"M_{number:02d}", Path(folder), number, tags={"generation": str(number)})
+                run.log_model(f"M_{number:02d}", Path(folder), number)
         elif made.model is not None and self.lineage.is_needed(number):
             run.log_weights(made.model.save)
         stage = self._stage(metrics)

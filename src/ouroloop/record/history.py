@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from ouroloop.record.run import Run
 from ouroloop.science.dataset import DatasetError
+from ouroloop.science.metrics import ALWAYS
 from ouroloop.testbed.base import Sample, Testbed
 
 MOST_FREQUENT = 10
 """How many texts are listed for a generation."""
 
 _FILE = "history.jsonl"
-_ALWAYS = "num_unique"  # measured in every generation
 
 
 class Written(NamedTuple):
@@ -79,7 +79,7 @@ def read_entries(run: Run) -> list[Entry] | None:
         entries = [_entry(json.loads(line)) for line in run.read_bytes(_FILE).splitlines()]
     except (DatasetError, ValueError, KeyError, TypeError):
         return None
-    is_whole = bool(entries) and entries[-1].generation == run.steps.get(_ALWAYS)
+    is_whole = bool(entries) and entries[-1].generation == run.steps.get(ALWAYS)
     return entries if is_whole else None
 
 

@@ -33,7 +33,7 @@ def holder() -> str:
 
 def _file(folder: Path, name: str) -> FileLock:
     folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{name}.lock", blocking=False)
+    return FileLock(folder / f"{name}.lock")
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def alone(preset: str, fingerprint: str) -> Iterator[None]:
     """
     lock = _file(stores.runs_folder() / "locks", f"{preset}-{fingerprint[:16]}")
     try:
-        lock.acquire(timeout=_PATIENCE_SECONDS, blocking=True)
+        lock.acquire(timeout=_PATIENCE_SECONDS)
     except Timeout:
         raise HeldElsewhereError(f"this loop of {preset} is being run by another process on this machine") from None
     try:
@@ -89,7 +89,7 @@ class StudyLock:
             stores.require_reachable(self._url)
             return self._try_advisory(patience)
         try:
-            self._lock.acquire(timeout=patience, blocking=True)
+            self._lock.acquire(timeout=patience)
         except Timeout:
             return False
         return True

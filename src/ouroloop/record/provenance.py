@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import yaml
@@ -26,6 +27,7 @@ from ouroloop.science.likeness import LIBRARIES
 
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "mlflow", "optuna", "numpy", "rapidfuzz", "sympy")
 _DECISIVE = ("config", "testbed", "science", "learner", "loop")
+_FILTERS = Lock()  # of warnings: they are the process's, and a study's loops are read by several threads
 
 
 version = cache(metadata.version)  # each call reads a file, nine of them for a loop
@@ -134,7 +136,7 @@ def record_origin(
             if not key.startswith(("description", "keep_weights", "resources"))
         }
     )
-    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
+    listed = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
     configuration = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     files = {
         "environment.json": json.dumps(environment, indent=2).encode(),
@@ -147,15 +149,16 @@ def record_origin(
         {key: [(0, value)] for key, value in metrics.items()},
         skip_existing=True,
         note=loop_description(config),
-        **(environment | {"packages": packages, "root": stores.root_id(), "processor": began_on}),
+        **(environment | {"packages": listed, "root": stores.root_id(), "processor": began_on}),
     )
 
 
 def recorded_config(run: Run) -> LoopConfig | None:
     """The configuration of a loop run; None when it was recorded under another schema, or not at all."""
     try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about names that have changed
-            return LoopConfig.model_validate(yaml.safe_load(run.read_text("config.yaml")))
+        given = yaml.safe_load(run.read_text("config.yaml"))
+        with _FILTERS, warnings.catch_warnings(action="ignore", category=FutureWarning):  # names of before
+            return LoopConfig.model_validate(given)
     except (DatasetError, ValidationError, yaml.YAMLError):
         return None
 

@@ -40,6 +40,7 @@ from ouroloop.plain import visible
 from ouroloop.record import stores
 from ouroloop.record.liveness import Superseded, held
 from ouroloop.science.dataset import Dataset, DatasetError
+from ouroloop.science.metrics import ALWAYS
 from ouroloop.testbed.base import Sample
 
 if TYPE_CHECKING:
@@ -57,11 +58,6 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 
 Tables = Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]
 """(columns, rows) by name."""
-
-
-def short_digest(dataset: Dataset) -> str:
-    """What the UI shows to tell datasets apart."""
-    return dataset.digest()[:12]
 
 
 def sample_tables(sample: Sample) -> Tables:
@@ -127,7 +123,7 @@ class Run:
     @property
     def reached(self) -> int:
         """The last generation on a loop's record, 0 for D_0 alone."""
-        return max((step for step, _ in self.history("num_unique")), default=0)
+        return max((step for step, _ in self.history(ALWAYS)), default=0)
 
     @property
     def parent_id(self) -> str | None:
@@ -150,12 +146,6 @@ class Run:
         """How many examples of a generation's training set have each origin; empty before that is recorded."""
         inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []
         return dict(json.loads(inputs[0].dataset.profile or "{}").get("mixture", {})) if inputs else {}
-
-    @property
-    def training_set_digest(self) -> str | None:
-        """`short_digest` of a generation's training set; None before that is recorded."""
-        inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []
-        return str(inputs[0].dataset.digest) if inputs else None
 
     def narrowed(self, metrics: Collection[str]) -> "Run":
         """The run with only our own tags and these metrics, for whoever keeps many: it takes a tenth of the memory."""
@@ -258,7 +248,7 @@ class Run:
         """Log the dataset, which is the artifact `training_set.tsv.gz`, as an input of the run."""
         entity = DatasetEntity(
             name=name,
-            digest=short_digest(dataset),
+            digest=dataset.digest()[:12],  # what the UI shows to tell datasets apart
             source_type="local",
             source=json.dumps({"uri": f"runs:/{self.id}/training_set.tsv.gz"}),
             schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t} for n, t in _DATASET_COLUMNS]}),
@@ -269,7 +259,7 @@ class Run:
         inputs = DatasetInput(entity, [InputTag("mlflow.data.context", f"{dataset.synthetic_share:.0%} synthetic")])
         self.store.client.log_inputs(self.id, datasets=[inputs])
 
-    def log_model(self, name: str, folder: Path, generation: int, tags: Mapping[str, str]) -> None:
+    def log_model(self, name: str, folder: Path, generation: int) -> None:
         """Log a transformers folder as the model of this run; one left half-written is replaced.
 
         Only a complete one becomes the run's output: MLflow gives outputs in no order, and takes none back.
@@ -286,7 +276,7 @@ class Run:
             self.store.experiment_id,
             name,
             self.id,
-            {f"ouroloop.{k}": v for k, v in tags.items()},
+            {"ouroloop.generation": str(generation)},
             model_type="causal-lm",
         )
         client.log_model_artifacts(model.model_id, str(folder))

@@ -94,8 +94,8 @@ def require_reachable(url: str) -> None:
     except HTTPError:  # it answers, if not to this question
         pass
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise ConfigError(masked(f"no server answers at {url}: {reason}")) from None
+        why = getattr(error, "reason", error)
+        raise ConfigError(masked(f"no server answers at {url}: {why}")) from None
 
 
 def make_whole(path: Path, build: Callable[[str], object]) -> None:
@@ -184,9 +184,9 @@ def require_own(program: str) -> None:
         raise ConfigError(f"cannot open the {program} store {path}: {error}") from None
     if found and not _OWN[program] <= found:
         owner = next((f"{name}'s" for name, own in _OWN.items() if own <= found), "another program's, or incomplete")
-        shown = ", ".join(sorted(found)[:4]) + ", …" * (len(found) > 4)
+        tables = ", ".join(sorted(found)[:4]) + ", …" * (len(found) > 4)
         raise ConfigError(
-            f"{path} is not an {program} store: it is {owner} (tables {shown}); name another file, new or complete"
+            f"{path} is not an {program} store: it is {owner} (tables {tables}); name another file, new or complete"
         )
 
 

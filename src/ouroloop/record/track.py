@@ -137,6 +137,13 @@ class Store:
     def _runs(self, query: str) -> list[Run]:
         return [Run(self, entity.info.run_id, entity) for entity in self._search(ViewType.ACTIVE_ONLY, query)]
 
+    def newest_loops(self, study: str) -> list[Run]:
+        """One loop of each configuration of the study: the newest that finished or, where none did, the newest."""
+        newest: dict[str, Run] = {}
+        for run in sorted(self.find(level="loop", study=study), key=lambda run: run.status != "FINISHED"):  # stable
+            newest.setdefault(run.tag("fingerprint") or run.id, run)
+        return list(newest.values())
+
     def lone_loops(self) -> list[Run]:
         """The loops that belong to no study, newest first."""
         return self._runs("tags.`ouroloop.level` = 'loop' and tags.`mlflow.parentRunId` IS NULL")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ouroloop.console import fitted
 from ouroloop.record import stores
-from ouroloop.report.leaderboard import KEEP_M1, Row, not_chosen, record
+from ouroloop.report.leaderboard import BARS, BEST, KEEP_M1, Row, not_chosen, record
 from ouroloop.report.methods import drawing, table
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.render import png
@@ -55,13 +55,12 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
         console.print(f"Not run with any of these cycles: {', '.join(apart)}", markup=False, soft_wrap=True)
     if names := not_chosen(rows, config):
         cycles = ", ".join(cycle.value for cycle in config.cycles[1:])
-        said = f"Among the best six of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
+        said = f"Among the best {BEST} of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
         console.print(f"{said}The `cycles` of the preset say which methods are.", markup=False, soft_wrap=True)
     console.print(
         "Mean over seeds at the last generation [95 % interval], for coverage also (area under the curve). Only "
         "methods with all seeds are ranked; those that coverage cannot tell apart (95 %, paired seeds) share a rank. "
-        "over: how many ranked methods it is told apart from and beats. keeps: retention at least 0.95, membership at "
-        "least that of the baseline's M_1 less 2 points, coverage at least 0.9 of that M_1's.",
+        f"over: how many ranked methods it is told apart from and beats. keeps: whether {BARS}.",
         style="dim", markup=False, soft_wrap=True,
     )  # fmt: skip
 

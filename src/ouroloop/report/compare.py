@@ -16,7 +16,7 @@ from ouroloop.config import ConfigError
 from ouroloop.console import print_listing
 from ouroloop.plain import visible
 from ouroloop.record.track import Store
-from ouroloop.report.models import FoundModel, find_model
+from ouroloop.report.models import FoundModel, find_model, require_temperature
 from ouroloop.report.stages import Cell, Found, find_cells, find_stages
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.seeding import stream
@@ -107,8 +107,9 @@ def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> 
     """Compare both models on the D_0 of the first that is from a loop; if both are folders, on texts drawn like one.
 
     Raises:
-        ConfigError: D_0 is not on record, or a model has no positions for its texts.
+        ConfigError: D_0 is not on record, a model has no positions for its texts, or the temperature is not above 0.
     """
+    require_temperature(temperature)
     texts, reference = _texts(before, after)
     return Comparison(
         before.testbed,
@@ -124,7 +125,8 @@ def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> 
 
 def _scored(model: FoundModel, texts: Sequence[str], temperature: float) -> Array:
     try:
-        log_p: Array = model.fitted.log_prob(texts, [temperature])[0]
+        whole = replace(model.fitted, config=model.fitted.config.changed(min_p=0.0))  # what a cut removes has no log
+        log_p: Array = whole.log_prob(texts, [temperature])[0]
         return log_p
     except (ValueError, FloatingPointError) as error:
         raise ConfigError(f"{model.name}: {error}") from None

@@ -35,7 +35,7 @@ _MOST_ROWS = 50  # in the description of a run, for which MLflow has 8,000 chara
 def write_report(results: Results, folder: Path) -> Path:
     """Write the report of a study or loop into `folder`, and onto its run if that may be written; return the page.
 
-    `report.html` needs no other file. Beside it: a PNG and an SVG for each figure and a CSV for its data,
+    `report.html` needs no other file. Beside it: a PNG for each figure and a CSV for its data,
     `loops.csv`, `metrics.csv` (everything that was measured), `findings.json` and `configuration.yaml`.
 
     Raises:

@@ -30,6 +30,13 @@ MEASURES = (*SCORES, "num_drawn", "train_seconds")
 """All that the board needs of a loop."""
 
 _RETENTION_KEPT, _MEMBERSHIP_LOST, _COVERAGE_KEPT = 0.95, 0.02, 0.9
+BARS = (
+    f"retention is at least {_RETENTION_KEPT:g}, membership at least that of the baseline's M_1 less "
+    f"{100 * _MEMBERSHIP_LOST:g} points and coverage at least {_COVERAGE_KEPT:g} of that M_1's"
+)
+"""What "keeps" asks for, in words."""
+BEST = 6
+"""How many methods of the first cycle are to be run with the others."""
 
 
 class Score(NamedTuple):
@@ -57,8 +64,7 @@ class Row:
     """Why it cannot be run; empty where it can."""
     scores: dict[str, Score] = field(default_factory=dict)
     keeps: bool | None = None
-    """Whether at the end its mean retention is at least 0.95, its membership that of the baseline's M_1 with the same
-    seeds less 2 points, and its coverage 0.9 of that M_1's; None where this is not known, or a seed failed."""
+    """Whether its means at the end pass the `BARS`, M_1 having the same seeds; None if not known, or a seed failed."""
     cost: dict[str, float] = field(default_factory=dict)
     """Relative to the baseline's with the same seeds."""
     rank: int | None = None
@@ -100,10 +106,7 @@ def board(config: StudyConfig, store: Store | None, name: str, folder: Path | No
         ConfigError: that is not the file of a leaderboard.
     """
     filed = read_filed((folder or RESULTS) / f"{name}.json")
-    runs = [] if store is None else store.find(level="loop", study=name)
-    found: dict[str | None, Run] = {}
-    for run in sorted(runs, key=lambda run: run.status != "FINISHED"):  # stable: finished ones first, newest first
-        found.setdefault(run.tag("fingerprint"), run)
+    found = {run.tag("fingerprint"): run for run in ([] if store is None else store.newest_loops(name))}
     rows: dict[tuple[str, str], Row] = {}
     for cell in config.cells:
         for method in config.methods:
@@ -279,7 +282,7 @@ def _rank(rows: list[Row], last: int) -> None:
         row.beats = len(ordered) - place - 1 - sum(i == place for i, _ in alike)
 
 
-def not_chosen(rows: Sequence[Row], config: StudyConfig, most: int = 6) -> list[str]:
+def not_chosen(rows: Sequence[Row], config: StudyConfig, most: int = BEST) -> list[str]:
     """Which of the `most` best methods of the first cycle are not run with the others; the baseline does not count.
 
     Empty while the first cycle is incomplete: which are best is not known then.

@@ -46,7 +46,8 @@ class FoundModel:
         Without a temperature they are sampled as S_t was.
 
         Raises:
-            ConfigError: the prompt has other words than the language, or is too long for the model.
+            ConfigError: the temperature is not above 0, or the prompt has other words than the language or is too long
+                for the model.
         """
         if isinstance(self.testbed.tokenizer, WordTokenizer):
             prompt = " ".join(prompt.split())
@@ -60,11 +61,19 @@ class FoundModel:
             raise ConfigError(f"a prompt of {len(words)} words leaves no room in a model of {left + len(words)} words")
         writes = min(self.fitted.config.max_new_tokens, left)
         usual = self.fitted.config
+        if temperature is not None:
+            require_temperature(temperature)
         decoding = usual.changed(temperature=temperature or usual.temperature, max_new_tokens=writes)
         try:
             return replace(self.fitted, config=decoding).sample(count, stream(seed, "probe"), prompt).texts
         except FloatingPointError as error:
             raise ConfigError(f"{self.name}: {error}") from None
+
+
+def require_temperature(given: float) -> None:
+    """Raise ConfigError where no text can be sampled or scored at it."""
+    if not 0 < given <= 10:
+        raise ConfigError(f"temperature: got {shown(given)}, allowed is a number above 0, up to 10")
 
 
 def find_model(name: str) -> FoundModel:
@@ -127,11 +136,15 @@ def _sampling(name: str, folder: Path) -> SamplingConfig:
         tokens = json.loads((folder / "tokenizer.json").read_text())["model"]
         vocabulary = tokens["vocab"]
         decoding = json.loads((folder / "generation_config.json").read_text())
-        sampling = SamplingConfig(temperature=decoding["temperature"], max_new_tokens=decoding["max_new_tokens"])
+        sampling = SamplingConfig(
+            temperature=decoding["temperature"],
+            min_p=decoding.get("min_p") or 0.0,
+            max_new_tokens=decoding["max_new_tokens"],
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{name} was not saved by ouroloop: its tokenizer or decoding is not ours") from None
     expected = LogicTestbed().tokenizer.vocabulary
-    if vocabulary != expected and tokens["type"] == "WordLevel":
+    if vocabulary != expected and tokens.get("type") == "WordLevel":
         raise ConfigError(f"{name} was not saved by ouroloop: its vocabulary is not {' '.join(expected)}")
     return sampling
 

@@ -30,6 +30,7 @@ from ouroloop.config import LoopConfig, StageConfig, flatten
 from ouroloop.errors import reason
 from ouroloop.learner.network.subwords import saved
 from ouroloop.plain import as_text
+from ouroloop.record import stores
 from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -46,8 +47,9 @@ def register(store: Store, study: str) -> list[Entry]:
     """Register what a study has, and say what became of each alias.
 
     Raises:
-        ConfigError: there is no such study.
+        ConfigError: there is no such study, or what is made of its models cannot be written here.
     """
+    stores.require_writable()
     cells, left_out = find_cells(store, study)
     entries = []
     for cell in cells:
@@ -56,7 +58,7 @@ def register(store: Store, study: str) -> list[Entry]:
             registration = _Registration(store, study, cell)
             entries += [registration.stage(one) for one in found]
         else:
-            entries += [Entry(cell.name, one.stage, "", f"skipped: {one.reason}") for one in found]
+            entries += [Entry(cell.name, str(one.stage), "", f"skipped: {one.reason}") for one in found]
     return entries + left_out
 
 
@@ -308,9 +310,10 @@ def _writes(config: LoopConfig, generation: int, metrics: Mapping[str, float]) -
         for key, meaning in meanings.items()
         if key in metrics
     ]
+    cut = f", min-p {sampling.min_p:g}" if sampling.min_p else ""
     heading = (
         f"## What it writes\n\nS_{generation}: {size:,} texts at temperature {sampling.temperature:g}, no top-k, no "
-        f"top-p, at most {sampling.max_new_tokens} tokens.\n\n| measure | value | 95 % interval |\n|---|---:|---|"
+        f"top-p{cut}, at most {sampling.max_new_tokens} tokens.\n\n| measure | value | 95 % interval |\n|---|---:|---|"
     )
     note = "\nIntervals cover the finite sample from this one model; they say nothing about other seeds."
     return "\n".join([heading, *rows, note])

@@ -18,7 +18,7 @@ from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
 from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import DatasetError
-from ouroloop.science.metrics import RETENTION, entered, half_life, stages_of
+from ouroloop.science.metrics import ALWAYS, RETENTION, entered, half_life, stages_of
 from ouroloop.science.statistics import SHARE, Bounds, Interval, Survival, interval, survival
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
@@ -145,7 +145,7 @@ class Loop:
     @cached_property
     def reached(self) -> int:
         """The last generation that is on record, 0 for D_0 alone."""
-        return max(self.history.get("num_unique", {0: 0.0}))
+        return max(self.history.get(ALWAYS, {0: 0.0}))
 
     @property
     def half_life(self) -> int | None:
@@ -162,9 +162,6 @@ class Loop:
             found = FixedText(since, dict(zip(self.testbed.columns[:-1], said, strict=True)), text)
             since -= 1
         return found
-
-    def at(self, key: str, generation: int) -> float | str:
-        return self.history.get(key, {}).get(generation, "")
 
 
 @dataclass(frozen=True)
@@ -192,9 +189,10 @@ class Results:
         """The loops that measured a generation, by what they have in common; of a seed, the one that came furthest."""
         cells: dict[str, dict[str, Loop]] = {}
         for loop in self.loops:
-            of_cell = cells.setdefault(loop.cell, {}) if loop.reached else {}
-            other = of_cell.setdefault(loop.seed or loop.run.id, loop)
-            of_cell[loop.seed or loop.run.id] = max(other, loop, key=lambda one: (one.reached, one.state == "finished"))
+            if loop.reached:
+                of_cell, seed = cells.setdefault(loop.cell, {}), loop.seed or loop.run.id
+                other = of_cell.get(seed, loop)
+                of_cell[seed] = max(other, loop, key=lambda one: (one.reached, one.state == "finished"))
         return {cell: list(of_cell.values()) for cell, of_cell in cells.items()}
 
 

@@ -101,15 +101,12 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
     Raises:
         ConfigError: there is no such study.
     """
-    runs = store.find(level="loop", study=study)
-    if not runs:
+    newest = store.newest_loops(study)
+    if not newest:
         raise ConfigError(f"no study or preset {study!r} has run; `ouroloop status` lists those that have")
-    newest: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: run.status != "FINISHED"):  # stable: finished ones first, newest first
-        newest.setdefault(run.tag("fingerprint") or run.id, run)
     groups: dict[str, dict[str, list[Candidate]]] = {}
     left_out = []
-    for run in sorted(newest.values(), key=lambda run: -run.entity.info.start_time):
+    for run in sorted(newest, key=lambda run: -run.entity.info.start_time):
         name, config, method = run.name, recorded_config(run), run.tag("method") or ""
         if config is None:
             why = "it was recorded by another version of ouroloop, or has a step of your own"

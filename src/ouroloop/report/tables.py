@@ -15,7 +15,7 @@ import pandas as pd
 
 from ouroloop.config import LogicData, LoopConfig
 from ouroloop.report.results import Loop, Results, bounds_of, bounds_of_kept, counted_at, halving, most_of
-from ouroloop.science.metrics import RETENTION
+from ouroloop.science.metrics import ALWAYS, RETENTION
 from ouroloop.science.statistics import interval
 from ouroloop.testbed.base import noun_of
 
@@ -220,7 +220,7 @@ def metrics(results: Results) -> pd.DataFrame:
     rows = [
         (loop.name, loop.seed, generation, *(series.get(generation) for series in own))
         for loop in results.loops
-        if "num_unique" in loop.history
+        if ALWAYS in loop.history
         for own in [[loop.history.get(key, {}) for key in keys]]
         for generation in range(loop.reached + 1)
     ]

@@ -89,22 +89,3 @@ def _joined(parts: Sequence[Dataset]) -> Dataset:
     for part in others:
         joined += part
     return joined
-
-
-def expected_synthetic_share(cycle: CycleConfig, generation: int) -> float:
-    """The share of D_t that is model-made, in expectation over the draws; 0 at t = 0."""
-    t, proportion = generation, cycle.synthetic_proportion
-    if t == 0:
-        return 0.0
-    match cycle.kind:
-        case DataCycle.FULL_SYNTHETIC:
-            return 1.0
-        case DataCycle.BALANCED:
-            return t / (t + 1)
-    assert proportion is not None
-    match cycle.kind:
-        case DataCycle.INCREMENTAL:
-            return float(1 - (1 - proportion) ** t)
-        case DataCycle.EXPANDING:
-            return proportion * t / (t + 1)
-    return proportion

@@ -20,6 +20,8 @@ from ouroloop.config import StageConfig
 from ouroloop.science.dataset import Dataset
 from ouroloop.testbed.base import Estimate, Sample
 
+ALWAYS = "num_unique"
+"""A measure of every generation: by it one tells how far a loop has come."""
 RETENTION = "diversity_retention"
 
 _PAIRS_PER_BLOCK = 4_000_000  # distances held at once: 16 MB

@@ -149,24 +149,22 @@ def _binomial(n: int, k: int) -> float:
     return float(np.prod([(n - i) / (i + 1) for i in range(k)]))
 
 
-def crossing(
-    values: Mapping[int, float], errors: Mapping[int, float], factor: float, reference: int = 1
-) -> tuple[int | None, bool]:
-    """The first time after `reference` at which a measure is beyond `factor` times what it was there; None for never.
+def crossing(values: Mapping[int, float], errors: Mapping[int, float], factor: float) -> tuple[int | None, bool]:
+    """The first time after 1 at which a measure is beyond `factor` times what it was there; None for never.
 
     Beyond is below for a factor under 1, and above for one over 1. With standard errors it is the first time at which
     a band that holds at all times at once says so: Bonferroni's at 95 %, over as many looks as there are times, with
-    the error of the reference in it. Where a measure has errors, a time without one is exact, with error 0. A measure
+    the error of time 1 in it. Where a measure has errors, a time without one is exact, with error 0. A measure
     without any errors gives a point estimate, and the second result is False.
     """
-    if reference not in values:
+    if 1 not in values:
         return None, False
-    later = [t for t in sorted(values) if t > reference]
-    is_banded = any(t in errors for t in (reference, *later))
+    later = [t for t in sorted(values) if t > 1]
+    is_banded = any(t in errors for t in (1, *later))
     z = float(-ndtri((1 - LEVEL) / 2 / len(later))) if later else 0.0
     sign = 1 if factor > 1 else -1
     for t in later:
-        error = hypot(errors.get(t, 0.0), factor * errors.get(reference, 0.0))
-        if sign * (values[t] - factor * values[reference]) > z * error:
+        error = hypot(errors.get(t, 0.0), factor * errors.get(1, 0.0))
+        if sign * (values[t] - factor * values[1]) > z * error:
             return t, is_banded
     return None, is_banded

@@ -63,17 +63,16 @@ def run_study(
     Raises:
         ConfigError: somebody else drives it, it was started with another configuration, or it cannot run here.
     """
-    stores.require_writable()
     store = Store.open()
-
-    @cache
-    def executor() -> LoopExecutor:
-        made = make_executor(on, workers, address, store, name)
-        entered.callback(made.shutdown, cancel_futures=True)
-        made.everywhere(require_possible, config.loop, config.hungriest())
-        return made
-
     with _driven(name) as lock, ExitStack() as entered:
+
+        @cache
+        def executor() -> LoopExecutor:
+            made = make_executor(on, workers, address, store, name)
+            entered.callback(made.shutdown, cancel_futures=True)
+            made.everywhere(require_possible, config.loop, config.hungriest())
+            return made
+
         if Trials.load(name) is None:  # whatever is wrong is found out before anything is recorded
             executor()
         elif on == "local" and config.loop.data.testbed.is_finite:  # other machines' files are not known here
@@ -99,7 +98,7 @@ def run_study(
         if failed:
             run.end("FAILED")
     console.print(fitted(study_table(name, loops, config.loop.data.testbed.headline), console))
-    for line in answer(config, list(trials.cells().values()), loops):
+    for line in answer(config, driver.cells, loops):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return failed
 
@@ -154,11 +153,11 @@ def _study_run(store: Store, config: StudyConfig, trials: Trials) -> Run:
     return run
 
 
-def _create_study_run(store: Store, config: StudyConfig, name: str, number: str) -> Run:
+def _create_study_run(store: Store, config: StudyConfig, name: str, own_id: str) -> Run:
     spanned = {"synthetic_proportion": "chosen"} if config.kind != "grid" else {}
     cells = [cell_tags(loop, name) for loop in config.loops()] or [cell_tags(config.loop, name)]
     tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
-    own = {"level": "study", "root": stores.root_id(), "id": number, "driver": holder()}
+    own = {"level": "study", "root": stores.root_id(), "id": own_id, "driver": holder()}
     run = store.create(name, None, own | tags)
     methods = {"methods": ", ".join(config.methods)} if config.methods else {}  # names alone: a batch is limited
     run.log_params(flatten(config.model_copy(update={"description": "", "methods": {}})) | methods)

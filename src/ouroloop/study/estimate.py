@@ -67,6 +67,9 @@ def cost(config: LoopConfig) -> Cost:
     measure(reference, reference)
     measured = (perf_counter() - start) * (scale**2 if testbed.max_compared is None else scale)  # all pairs: squared
     measured += _likeness_seconds(config, reference)
+    steps = config.curation.steps
+    measured *= 2 if steps else 1  # S_t, and what is kept of it
+    drawn = max([1.0, *(step.num_candidates for step in steps)])  # of each text that is kept, at least
 
     num_tokens = _num_tokens(config, original.texts) * scale
     compressed = len(original.to_bytes()) * scale
@@ -79,7 +82,7 @@ def cost(config: LoopConfig) -> Cost:
     with TemporaryDirectory() as name:
         fitted.save(Path(name))
         model_bytes = sum(file.stat().st_size for file in Path(name).rglob("*"))
-    return Cost(train_seconds, seconds_per_token * num_tokens, measured, record_bytes, model_bytes)
+    return Cost(train_seconds, seconds_per_token * num_tokens * drawn, measured, record_bytes, model_bytes)
 
 
 def _likeness_seconds(config: LoopConfig, original: Sample) -> float:

@@ -15,7 +15,7 @@ from ouroloop.config import ConfigError
 from ouroloop.console import duration, fitted, percent, sparkline
 from ouroloop.plain import visible
 from ouroloop.record import locks, stores
-from ouroloop.science.metrics import RETENTION, half_life
+from ouroloop.science.metrics import ALWAYS, RETENTION, half_life
 from ouroloop.study.cell import Cell, Recorded, State
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
@@ -25,14 +25,13 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, and is not always asked
     from ouroloop.record.run import Run
     from ouroloop.record.track import Store
 
-_ALWAYS = "num_unique"  # measured in every generation
 _UNSCALED = "diversity_levenshtein"  # over D_0's, this is retention
 RUN_STATES: dict[str, State] = {"RUNNING": "runs", "FINISHED": "done", "KILLED": "stopped", "FAILED": "failed"}
 
 
 def reached(run: "Run") -> int:
     """The last generation on a loop's record, from what was read of it already."""
-    return run.steps.get(_ALWAYS, 0)
+    return run.steps.get(ALWAYS, 0)
 
 
 def read_progress(cell: Cell, run: "Run") -> bool:
@@ -214,7 +213,7 @@ def newest_loops(store: "Store", name: str, config: StudyConfig) -> "list[Run]":
 
     There may be thousands, so each carries only its tags and the metrics that a study shows or asks for.
     """
-    wanted = {*config.loop.data.testbed.headline.values(), RETENTION, _ALWAYS, _UNSCALED}
+    wanted = {*config.loop.data.testbed.headline.values(), RETENTION, ALWAYS, _UNSCALED}
     loops: dict[str | None, Run] = {}
     for loop in store.each(level="loop", study=name):  # the newest first
         loops.setdefault(loop.tag("fingerprint"), loop.narrowed(wanted))

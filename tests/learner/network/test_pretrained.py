@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -184,6 +185,15 @@ def test_what_is_no_such_model_is_refused_in_one_line(what: str, tmp_path: Path)
     with pytest.raises(ConfigError, match=message) as error:
         NetworkLearner(config, TRAIN, SAMPLING, None).check()
     assert "\n" not in str(error.value)
+
+
+def test_a_model_without_positions_for_what_it_may_write_is_refused_before_it_is_trained() -> None:
+    new = learner("gpt2, no pad")
+    has = pretrained.num_positions(new.model)
+    new.check()
+    replace(new, sampling=SAMPLING.changed(max_new_tokens=has - 1)).check()
+    with pytest.raises(ConfigError, match=f"has {has} positions, and must have at least {has + 1}"):
+        replace(new, sampling=SAMPLING.changed(max_new_tokens=has)).check()
 
 
 def test_texts_that_do_not_fit_are_refused() -> None:

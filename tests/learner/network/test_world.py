@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from functools import cache
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,9 @@ def _dies(report: Report) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_fails_in_one_process_ends_the_others_and_the_next_call_starts_anew() -> None:
+def test_what_fails_in_one_process_ends_the_others_and_the_next_call_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reports: list[tuple[int, float]] = []
     both = world.World(2, is_gpu=False)
     report: Report = lambda step, nats: reports.append((step, nats))  # noqa: E731
@@ -135,3 +138,16 @@ def test_what_fails_in_one_process_ends_the_others_and_the_next_call_starts_anew
     assert reports == [(0, 2.0), (0, 2.0)]  # of rank 0 alone
     with pytest.raises(RuntimeError, match=r"one of the 2 processes of train\.devices died"):
         both.call(_dies, report)
+    start, started = SpawnProcess.start, list[SpawnProcess]()
+
+    def starts_once(process: SpawnProcess) -> None:
+        started.append(process)
+        if len(started) == 2:
+            raise BlockingIOError("no process left")
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", starts_once)
+    with pytest.raises(BlockingIOError):
+        both.call(_fails_in_one, report, 2)
+    monkeypatch.undo()
+    assert both.call(_fails_in_one, report, 2) == [0, 1], "the first of them, who waited for the second, is gone"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.grammar import WORDS, TruthLabel, enumerate_expressions, unique_set
-from ouroloop.testbed.logic.verify import MAX_DEPTH, MAX_TOKENS, Judgement, Verdict, judge
+from ouroloop.testbed.logic.verify import MAX_DEPTH, MAX_TOKENS, Judgement, Verdict, judge, parse
 from ouroloop.testbed.tokenizer import EOS
 
 MALFORMED = [
@@ -58,7 +58,7 @@ def test_every_expression_up_to_depth_3_agrees_with_python() -> None:
     for depth in (1, 2, 3):
         for text, value in enumerate_expressions(depth):
             verdict = Verdict.TRUE if value else Verdict.FALSE
-            assert judge(text) == Judgement(verdict, depth, text.count(" ") + 1, True)
+            assert judge(text) == Judgement(verdict, depth, True)
             if depth < 3:
                 assert eval(text) is value
 
@@ -91,9 +91,10 @@ def test_caps_on_depth_and_length() -> None:
     wide = "True"
     for _ in range(8):
         wide = f"( {wide} and {wide} )"
-    assert judge(wide).num_tokens == 4 * 2**8 - 3 <= MAX_TOKENS
+    assert len(wide.split()) == 4 * 2**8 - 3 <= MAX_TOKENS
     assert judge(wide).verdict is Verdict.TRUE
-    assert judge(f"( {wide} and {wide} )") == Judgement(Verdict.MALFORMED, None, MAX_TOKENS, False)
+    assert judge(f"( {wide} and {wide} )") == Judgement(Verdict.MALFORMED, None, False)
+    assert parse(f"( {wide} and {wide} )") is None
 
 
 TOKENS = (*WORDS, EOS)

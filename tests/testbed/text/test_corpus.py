@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -122,6 +123,15 @@ def test_a_missing_file_an_empty_folder_and_an_unknown_library(tmp_path: Path) -
             select(corpus(path), 1, 10, seed=1)
     with pytest.raises(ConfigError, match="'no-such-library' is not installed"):
         select(Corpus("docstrings:no-such-library", "text", 64), 1, 10, seed=1)
+
+
+def test_a_dataset_of_the_hub_without_the_column_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [{"body": "one"}])
+    monkeypatch.setattr("ouroloop.fetching.online", nullcontext)  # there is no network, and only the rows matter
+    with pytest.raises(ConfigError) as refused:
+        select(Corpus("somebody/some-dataset", "text", 64), 1, 10, 1)
+    message = "data.path somebody/some-dataset: row 1: no column 'text'; data.text_column may be body"
+    assert str(refused.value) == message
 
 
 @pytest.mark.heavy

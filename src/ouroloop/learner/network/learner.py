@@ -92,6 +92,7 @@ class NetworkLearner:
         model = self._start(None, 0)
         if isinstance(self.model, PretrainedModelConfig):
             pretrained.require_peft(self.model)
+            pretrained.require_positions(self.model, self.sampling.max_new_tokens)
         sampling.require_causal(model, self.tokenizer)
         if self.train.batching == "packed":
             with packed_attention(model):

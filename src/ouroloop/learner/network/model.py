@@ -102,6 +102,7 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, sampling: SamplingC
         temperature=sampling.temperature,
         top_k=0,  # the library's default of 50 would cut tails
         top_p=1.0,
+        min_p=sampling.min_p or None,
         max_new_tokens=sampling.max_new_tokens,
         bos_token_id=tokenizer.start_id,
         eos_token_id=tokenizer.eos_id,

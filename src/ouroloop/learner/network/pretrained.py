@@ -158,6 +158,15 @@ def num_positions(config: PretrainedModelConfig) -> int:
     return int(wanted)
 
 
+def require_positions(config: PretrainedModelConfig, max_new_tokens: int) -> None:
+    """Raise ConfigError where the model has no positions for all that it may write."""
+    if (has := num_positions(config)) <= max_new_tokens:
+        raise ConfigError(
+            f"{config.named} has {has} positions, and must have at least {max_new_tokens + 1}: the start token and "
+            f"sampling.max_new_tokens, which may be at most {has - 1}"
+        )
+
+
 def load_tokenizer(config: PretrainedModelConfig) -> Subwords:
     return _tokenizer(config, folder_of(config.named))
 

@@ -92,9 +92,9 @@ class World:
             Exception: what the first of them to fail raised; the others, which may wait for it, are ended.
             RuntimeError: one of them died.
         """
-        if not self._ranks:
-            self._start()
         try:
+            if not self._ranks:
+                self._start()
             for connection in self._ranks:
                 connection.send((work, args, kwargs))
             return self._results(report)

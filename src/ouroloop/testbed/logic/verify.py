@@ -33,8 +33,6 @@ class Judgement(NamedTuple):
     verdict: Verdict
     depth: int | None
     """Longest path from root to leaf in operators, None when malformed."""
-    num_tokens: int
-    """Words of the text, `<eos>` not counted; at most `MAX_TOKENS`, however long the text is."""
     is_level: bool
 
     def is_in_grammar(self, min_depth: int, max_depth: int) -> bool:
@@ -53,7 +51,7 @@ def parse(text: str) -> Node | None:
 
     Texts over `MAX_TOKENS` words or nested deeper than `MAX_DEPTH` count as malformed.
     """
-    if len(text) > _MAX_CHARACTERS:
+    if len(text) > _MAX_CHARACTERS or text.count(" ") >= MAX_TOKENS:
         return None
     stack: list[str | Node] = []
     num_open = 0
@@ -96,9 +94,7 @@ def _reduce(stack: list[str | Node]) -> Node | None:
 
 def judge(text: str) -> Judgement:
     """The verdict on any string, with what the measures need to know of its form."""
-    num_tokens = text.count(" ") + 1 if text else 0
-    node = parse(text) if num_tokens <= MAX_TOKENS else None
+    node = parse(text)
     if node is None:
-        return Judgement(Verdict.MALFORMED, None, min(num_tokens, MAX_TOKENS), False)
-    verdict = Verdict.TRUE if node.value else Verdict.FALSE
-    return Judgement(verdict, node.depth, num_tokens, node.is_level)
+        return Judgement(Verdict.MALFORMED, None, False)
+    return Judgement(Verdict.TRUE if node.value else Verdict.FALSE, node.depth, node.is_level)

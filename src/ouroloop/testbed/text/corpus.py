@@ -231,7 +231,13 @@ def _of_hub(corpus: Corpus) -> Iterator[str]:
         with nullcontext() if fetching.OFFLINE_BY_CHOICE else fetching.online():
             rows = iter(load_dataset(name, part or None, split="train", streaming=True))
             for number, row in enumerate(rows, 1):
-                yield _text_of(row, corpus.text_column, f"row {number}")
+                try:
+                    text = _text_of(row, corpus.text_column, f"row {number}")
+                except ValueError as error:
+                    raise ConfigError(f"data.path {corpus.path}: {error}") from None
+                yield text
+    except ConfigError:
+        raise
     except Exception as error:  # the network, the hub and each format raise errors of their own
         where = f"data.path {corpus.path}: neither a file or folder here nor available from the hub"
         raise ConfigError(f"{where}: {reason(error)}") from None

@@ -7,7 +7,6 @@ import ast
 import gzip
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -69,9 +68,12 @@ def _cached(library: Distribution) -> list[str]:
         found = list(dict.fromkeys(_read(library)))
     with suppress(OSError):  # a cache that cannot be written only costs time
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
-            aside.write(gzip.compress("\n".join(found).encode(), mtime=0))
-        Path(aside.name).replace(path)
+        aside = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            aside.write_bytes(gzip.compress("\n".join(found).encode(), mtime=0))
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     return found
 
 
