@@ -148,6 +148,20 @@ def test_loops_in_workers_take_several_devices_each(ouroloop: CommandLine, prese
 
 
 @pytest.mark.slow
+def test_a_curation_that_ran_short_in_a_worker_is_said(ouroloop: CommandLine, presets: Path) -> None:
+    tree = {"cycles": ["full_synthetic"], "seeds": [1, 2],
+            "loop": IDEAL_LOOP | {"curation": {"steps": ["unique"], "max_drawn": 1.5}}}  # fmt: skip
+    (presets / "experiments" / "short.yaml").write_text(yaml.safe_dump(tree))
+    done = ouroloop("sweep", "short", "--workers=2", cwd=presets)
+    assert done.returncode == 0, done.stdout
+    for seed in (1, 2):
+        (run,) = Store.open().find(level="loop", study="short", seed=str(seed))
+        short = [tag for one in run.store.find(level="generation", parent=run.id) if (tag := one.tag("ran_short"))]
+        said = f"unique-s{seed}, t = 1: {short[-1]}; too few in {len(short) - 1} later generations\n"
+        assert said in done.stdout
+
+
+@pytest.mark.slow
 def test_a_pareto_study_weighs_what_was_really_used(ouroloop: CommandLine, presets: Path) -> None:
     done = ouroloop("sweep", "pareto", cwd=presets)
     assert done.returncode == 0, done.stdout + done.stderr

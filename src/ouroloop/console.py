@@ -189,7 +189,8 @@ _LEAST_WIDTH = 6  # of a column that is folded
 def fitted(table: Table, console: Console) -> Table:
     """The table as it fits this console, with every figure whole.
 
-    Where the console is narrow, texts are folded; then curves are left out, and then the rightmost columns.
+    Where the console is narrow, texts are folded; then curves are left out, and then the rightmost columns, which are
+    named below it.
     """
     natural = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     if natural <= console.width:
@@ -201,8 +202,14 @@ def fitted(table: Table, console: Console) -> Table:
             words = [*str(column.header).split(), *column.cells]
             column.width = max(console.measure(word).maximum for word in words)
         column.no_wrap, column.overflow = False, "fold"
+    left_out = list[str]()
     while len(columns) > 1 and _least_width(columns) > console.width:
-        columns.remove(curves.pop() if curves else columns[-1])
+        if curves:
+            columns.remove(curves.pop())
+        else:
+            left_out.insert(0, str(columns.pop().header))
+    if left_out:
+        table.caption, table.caption_justify = f"Too narrow for: {', '.join(left_out)}", "left"
     return table
 
 

@@ -7,7 +7,7 @@ import typer
 
 from ouroloop.errors import ConfigError
 from ouroloop.options import Address, BoardPreset, Executor, Workers
-from ouroloop.preset_files import shown
+from ouroloop.preset_files import did_you_mean, shown
 
 if TYPE_CHECKING:
     from ouroloop.study.config import StudyConfig
@@ -33,17 +33,22 @@ def leaderboard(
             "directory, where only the preset's own loops are written."
         ),
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Run and print only this method beside the baseline; again for more."),
+    ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Run nothing, and print the board so far. With overrides, write nothing.")
     ] = False,
 ) -> int:
     """Run what is missing from the comparison of methods, and print the board of what is done so far.
 
-    Finished loops in `leaderboard.json` are not run again; to run all of them again, delete it.
+    Finished loops on record or in `leaderboard.json` are not run again, unless they are deleted there.
     """
     from rich.console import Console
 
     name, whole, study = _read(preset, learner == "empirical", context.args)
+    study = _narrowed(study, method or [])
     console = Console()
     with console.status("loading libraries"):
         from ouroloop.record.track import Store
@@ -67,7 +72,7 @@ def leaderboard(
             console.print("Not written: these are not the preset's own loops. --folder says where.", soft_wrap=True)
             return 1 if failed else 0
         others = [one for key, one in filed.items() if key in of_whole - own]
-    if not (show and context.args):
+    if not (show and (context.args or method)):
         for path in write_board(rows, study, folder, name, others):
             console.print(f"Written: {path}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
@@ -89,3 +94,13 @@ def _read(preset: str, is_ideal: bool, overrides: list[str]) -> "tuple[str, Stud
     if not study.methods:
         raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
     return preset_name(preset) + ("-ideal" if is_ideal else ""), whole, study
+
+
+def _narrowed(study: "StudyConfig", names: list[str]) -> "StudyConfig":
+    """The study with these methods alone, beside those that change nothing."""
+    for name in names:
+        if name not in study.methods:
+            there_are = ", ".join(study.methods)
+            raise ConfigError(f"no method {shown(name)}{did_you_mean(name, study.methods)}; there are: {there_are}")
+    kept = [name for name, method in study.methods.items() if name in names or not method.changes]
+    return study.only(kept) if names else study

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from ouroloop.config import LoopConfig
+from ouroloop.leaderboard import _read
 from ouroloop.presets import load_preset
 from ouroloop.record.provenance import processor
 from ouroloop.record.track import Store
@@ -34,7 +35,7 @@ from ouroloop.report.results import read_results
 from ouroloop.report.stages import find_cells, registered_name
 from ouroloop.science.statistics import interval
 from ouroloop.study.config import KNOWLEDGE, StudyConfig, knowledge
-from tests.conftest import CommandLine, copy_store
+from tests.conftest import REPOSITORY, CommandLine, copy_store
 
 LAST = 2
 
@@ -196,10 +197,10 @@ def test_each_column_of_the_board_shows_what_its_heading_says() -> None:
         "trained",
     ]  # fmt: skip
     assert shown["base"] == [
-        "1", "base", "2", "data only", "yes", "0.500 (0.500)", "1.000", "0.600", "0.900", "–", "1", "1.0x", "1.0x"
+        "1", "base", "2", "data only", "yes", "0.500 (0.500)", "1.000", "0.600", "0.900", "–", "1", "1.0×", "1.0×"
     ]  # fmt: skip
     assert shown["dear"] == [
-        "3", "dear", "2", "data only", "no", "0.100 (0.300)", "1.000", "0.600", "1.000", "2.000", "0", "3.0x", "2.0x"
+        "3", "dear", "2", "data only", "no", "0.100 (0.300)", "1.000", "0.600", "1.000", "2.000", "0", "3.0×", "2.0×"
     ]  # fmt: skip
 
 
@@ -266,9 +267,12 @@ def test_what_it_takes_to_keep_is_the_baselines_m_1_and_not_its_own() -> None:
     scored(baseline, untrained)
     assert untrained.keeps is False
     baseline.curves[2]["coverage"][1] = 0.9  # type: ignore[index]
-    by_first, by_second = row("one", {1: 0.46}, wanted=2), row("other", {2: 0.46}, wanted=2)
+    by_first, by_second = row("one", {1: 0.46}), row("other", {2: 0.46})
     scored(baseline, by_first, by_second)
     assert (by_first.keeps, by_second.keeps) == (True, False)
+    lacks_one = row("one", {1: 0.46}, wanted=2)
+    scored(baseline, lacks_one)
+    assert lacks_one.keeps is None, "it may not keep it with the other seed"
     elsewhere = row("third", {3: 0.46}, wanted=2)
     scored(baseline, elsewhere)
     assert elsewhere.keeps is None, "no baseline has its seed"
@@ -336,6 +340,10 @@ def test_costs_are_over_the_baselines_with_the_same_seeds() -> None:
     assert rows["greedy"].cost == {"num_drawn": 2.5, "train_seconds": 3.0}
     assert rows["baseline"].cost == {"num_drawn": 1.0, "train_seconds": 1.0}
     assert rows[KEEP_M1].cost == {"num_drawn": 0.5, "train_seconds": 0.5}
+    slept = row("greedy", {1: 0.3, 2: 0.3}, train_seconds=3.0)
+    slept.curves[1]["train_seconds"] = {1: 3.0, LAST: 2.0, LAST + 1: 1_000.0}  # type: ignore[index]
+    rows = {one.method: one for one in scored(baseline, slept)}
+    assert rows["greedy"].cost["train_seconds"] == pytest.approx((3 * 3 + 2 * 3) / 4), "by medians"
     _rank([], LAST)
 
 
@@ -399,6 +407,13 @@ def test_what_a_method_changes_of_lambda_is_known_too() -> None:
     assert known == ["data only", "D_0 kept"]
 
 
+@pytest.mark.parametrize("learner", ["network", "empirical"])
+def test_the_committed_board_follows_from_its_loops(learner: str) -> None:
+    name, _, study = _read("leaderboard", learner == "empirical", [])
+    content = json.loads((REPOSITORY / RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(record(board(study, None, name, REPOSITORY / RESULTS)))) == content["rows"]
+
+
 @pytest.mark.heavy
 def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     ouroloop: CommandLine, root: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
@@ -407,6 +422,12 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     methods = {name: changes for name, changes in METHODS.items() if name in ("baseline", "verified", "soft")}
     preset.write_text(json.dumps(STUDY | {"methods": methods}))
     few = ("leaderboard", str(preset), "--learner=empirical", f"--folder={tmp_path}")
+    wrong = ouroloop(*few, "--method=verifed")
+    assert "no method 'verifed' (did you mean verified?); there are: baseline, verified, soft" in wrong.stderr
+    assert wrong.returncode == 2
+    alone = ouroloop(*few, "--seeds=[1]", "--method=soft")
+    assert alone.returncode == 0, alone.stderr
+    assert [run.tag("method") for run in Store.existing().find(level="loop")] == ["baseline"]
     first = ouroloop(*few, "--seeds=[1]")
     assert first.returncode == 0, first.stderr
     done = ouroloop(*few, "--show")
@@ -417,12 +438,13 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     rows = {one["method"]: one for one in content["rows"]}
     assert rows["verified"]["seeds"] == [1]
     assert rows["verified"]["seeds_missing"] == 1
-    assert rows[KEEP_M1]["keeps"], "M_1 keeps what M_1 has"
+    assert rows[KEEP_M1]["keeps"] is None, "not before it has all seeds"
     assert rows["soft"]["not_applicable"] == "needs a network"
     assert (tmp_path / "board-ideal.png").stat().st_size > 1_000
     assert ouroloop(*few).returncode == 0
     content = json.loads((tmp_path / "board-ideal.json").read_text())
     assert content["is_complete"], [(one["method"], one["seeds"], one["seeds_missing"]) for one in content["rows"]]
+    assert {one["method"]: one["keeps"] for one in content["rows"]}[KEEP_M1], "M_1 keeps what M_1 has"
 
     elsewhere = on_another_machine(monkeypatch, empty_store, tmp_path / "elsewhere")
     others = ouroloop(*few[:-1], "--loop.num_generations=1", "--seeds=[1]", cwd=tmp_path)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ouroloop.console import fitted
 from ouroloop.record import stores
-from ouroloop.report.leaderboard import BARS, BEST, KEEP_M1, Row, not_chosen, record
+from ouroloop.report.leaderboard import BARS, BEST, KEEP_M1, Row, not_chosen, record, times
 from ouroloop.report.methods import drawing, table
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.render import png
@@ -83,7 +83,7 @@ def _table(rows: Sequence[Row], title: str) -> Table:
         table.add_column(heading, justify="right")
     for row in rows:
         scores = [_shown(row, key) for key in _COLUMNS]
-        costs = [f"{row.cost[key]:.1f}x" if key in row.cost else "–" for key in ("num_drawn", "train_seconds")]
+        costs = [times(row.cost.get(key)) for key in ("num_drawn", "train_seconds")]
         keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
         rank = "–" if row.rank is None else f"{row.rank}"
         seeds = f"{len(row.outcomes)}" + f"/{row.wanted}" * (not row.is_whole) + "*" * bool(row.filed)
@@ -136,13 +136,13 @@ def write_board(
         "rows": record(rows),
     }
     written = _written(content, loops).encode()
-    if file.exists() and file.read_bytes() == written:
+    image = folder / f"{name}.png"
+    if file.exists() and file.read_bytes() == written and image.exists():
         return []
     _put(file, written)
     picture = drawing({"board": table(rows)}).get("board")
     if picture is None:
         return [file]
-    image = folder / f"{name}.png"
     _put(image, png(picture))
     return [file, image]
 

@@ -61,10 +61,13 @@ def _board(table: pd.DataFrame) -> str:
     if max(table["seeds"]) > 1:
         said += ": mean over seeds, with the 95 % interval"
     bars = BARS.replace("'", "’")
+    pale = " Pale: what has no rank." if table["rank"].isna().any() else ""
+    filed = " *: seeds from the file of the board, not run here." if table["filed"].any() else ""
     return (
-        f"{said}. Dashed: M_1, kept. Cost is over the baseline’s: filled, texts drawn; open, seconds of training. "
-        "Only methods with all seeds are ranked; those that cannot be told apart (95 %, paired seeds) share a rank. "
-        f"“Over” is how many ranked methods one is told apart from and beats; “keeps”, whether {bars}."
+        f"{said}; “area” is its mean over all generations. Dashed: M_1, kept.{pale}{filed} Cost is over the "
+        "baseline’s: filled, texts drawn; open, seconds of training. Only methods with all seeds are ranked; those "
+        "that cannot be told apart (95 %, paired seeds) share a rank. “Over” is how many ranked methods one is told "
+        f"apart from and beats; “keeps”, whether {bars}."
     )
 
 

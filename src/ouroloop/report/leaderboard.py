@@ -64,7 +64,7 @@ class Row:
     """Why it cannot be run; empty where it can."""
     scores: dict[str, Score] = field(default_factory=dict)
     keeps: bool | None = None
-    """Whether its means at the end pass the `BARS`, M_1 having the same seeds; None if not known, or a seed failed."""
+    """Whether its means at the end pass the `BARS`, M_1 having the same seeds; None before it has all its seeds."""
     cost: dict[str, float] = field(default_factory=dict)
     """Relative to the baseline's with the same seeds."""
     rank: int | None = None
@@ -177,7 +177,7 @@ def _score(rows: list[Row], loop: LoopConfig, name: str | None) -> None:
                 area = [float(np.mean(curve)) for curve in ends]
                 row.scores[key] = Score(_within(key, [curve[-1] for curve in ends], most), _within(key, area, most))
         if baseline is not None:
-            row.keeps = _keeps(row, baseline, last)
+            row.keeps = _keeps(row, baseline, last) if row.is_whole else None
             _cost(row, baseline, loop.data.num_examples, last)
     _rank([row for row in rows if "coverage" in row.scores], last)
 
@@ -227,26 +227,30 @@ def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
 
 def _cost(row: Row, baseline: Row, m: int, last: int) -> None:
     """Enter texts drawn, and seconds of training on the same kind of processor, relative to the baseline's."""
-    shared = sorted(row.outcomes.keys() & baseline.outcomes.keys())
-    for key, usual in (("num_drawn", m), ("train_seconds", None)):
-        both = shared if usual else [seed for seed in shared if _on_one_kind(row, baseline, seed)]
-        mine, theirs = (
-            sum(sum(_spent(curves[seed].get(key, {}), usual, last)) for seed in both)
-            for curves in (row.curves, baseline.curves)
-        )
-        if row.method == KEEP_M1 and key == "num_drawn":
-            mine = m * len(both)
-        if mine and theirs:
-            row.cost[key] = mine / theirs
+    both = sorted(row.outcomes.keys() & baseline.outcomes.keys())
+    drawn, usual = (
+        sum(of.curves[seed].get("num_drawn", {}).get(t, m) for seed in both for t in range(1, last + 1))
+        for of in (row, baseline)
+    )
+    if both:
+        row.cost["num_drawn"] = (m * len(both) if row.method == KEEP_M1 else drawn) / usual
+    alike = [seed for seed in both if row.outcomes[seed].processor == baseline.outcomes[seed].processor]
+    mine, theirs = (
+        sum(_usual_seconds(of.curves[seed].get("train_seconds", {})) for seed in alike) for of in (row, baseline)
+    )
+    if mine and theirs:
+        row.cost["train_seconds"] = mine / theirs
 
 
-def _on_one_kind(row: Row, other: Row, seed: int) -> bool:
-    return row.outcomes[seed].processor == other.outcomes[seed].processor
+def _usual_seconds(values: Mapping[int, float]) -> float:
+    """As many times the median as there are generations that trained: a machine that slept in one tells nothing."""
+    spent = [value for value in values.values() if value]
+    return float(np.median(spent)) * len(spent) if spent else 0.0
 
 
-def _spent(values: Mapping[int, float], usual: float | None, last: int) -> list[float]:
-    found = (values.get(t, usual) for t in range(1, last + 1))
-    return [value for value in found if value is not None]
+def times(cost: float | None) -> str:
+    """A cost over the baseline's."""
+    return "–" if cost is None else f"{cost:.1f}×" if cost >= 0.1 else f"{cost:.2f}×"
 
 
 def told_apart(one: Row, other: Row, last: int) -> float:

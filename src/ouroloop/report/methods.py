@@ -21,12 +21,12 @@ from ouroloop.science.statistics import SHARE, interval
 from ouroloop.study.config import KNOWLEDGE
 
 _COSTS = {"num_drawn": "texts drawn", "train_seconds": "training"}
-_COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "wanted", "failed", "keeps", "beats",
+_COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "wanted", "failed", "filed", "reason", "keeps", "beats",
             *(f"{key}{part}" for key in SCORES for part in ("", "_low", "_high", "_area")), *_COSTS)  # fmt: skip
 
 
 def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
-    """`board`, a row for each method that is scored, and `depth_by_method`; empty if a study compares none.
+    """`board`, a row for each method, and `depth_by_method`; empty if a study compares none, or has scored none yet.
 
     A language whose texts have no known distribution has nothing to rank by, so its finished loops have no board.
     """
@@ -44,16 +44,15 @@ def _board(results: Results) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:
-    """The board's figures with their 95 % intervals, best first."""
+    """The board's figures with their 95 % intervals, best first; without any that is scored, no rows."""
     found = []
-    for row in rows:
-        if "coverage" in row.scores:
-            num_seeds = len(row.outcomes), row.wanted, len(row.failures)
-            cells: list[Any] = [row.cycle, row.rank, row.method, row.knows, *num_seeds, row.keeps, row.beats]
-            for key in SCORES:
-                score = row.scores.get(key)
-                cells += [None] * 4 if score is None else [*score.last[:3], score.area.mean]
-            found.append([*cells, *(row.cost.get(key) for key in _COSTS)])
+    for row in rows if any("coverage" in row.scores for row in rows) else ():
+        num_seeds = len(row.outcomes), row.wanted, len(row.failures), len(row.filed)
+        cells: list[Any] = [row.cycle, row.rank, row.method, row.knows, *num_seeds, row.reason, row.keeps, row.beats]
+        for key in SCORES:
+            score = row.scores.get(key)
+            cells += [None] * 4 if score is None else [*score.last[:3], score.area.mean]
+        found.append([*cells, *(row.cost.get(key) for key in _COSTS)])
     return frame(_COLUMNS, found)
 
 
@@ -69,8 +68,10 @@ def standings(table: pd.DataFrame) -> figures.Chart:
     """Quality kept, left, against what it cost, right, a line for each method, coloured by what it may know.
 
     Dot: mean coverage at the last generation; bar: its 95 % interval over seeds; dashed: M_1's. Cost is relative to the
-    baseline's, on a logarithmic scale: filled, texts drawn; open, seconds of training. Each cycle has its own chart.
+    baseline's, on a logarithmic scale: filled, texts drawn; open, seconds of training. What has no rank is pale. Each
+    cycle has its own chart.
     """
+    table = table[table["coverage"].notna()]
     known = [knows for knows in KNOWLEDGE if knows in set(table["knows"])]
     color = alt.Color("knows:N").scale(domain=known, range=[f"var(--s{KNOWLEDGE.index(one)})" for one in known])
     color = color.legend(title="may know", orient="bottom", symbolOpacity=1, columns=4)
@@ -85,13 +86,15 @@ def standings(table: pd.DataFrame) -> figures.Chart:
 def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color) -> figures.Chart:
     names = list(dict.fromkeys(table["method"]))
     y = alt.Y("method:N").sort(names).axis(labelLimit=170, ticks=False, domain=False, grid=True).title(None)
-    rows = alt.Chart(alt.NamedData(name="board")).transform_filter(f"datum.cycle === {json.dumps(cycle)}")
-    base, height = rows.encode(y=y, color=color), alt.Step(17)
+    is_shown = f"datum.cycle === {json.dumps(cycle)} && isValid(datum.coverage)"
+    rows = alt.Chart(alt.NamedData(name="board")).transform_filter(is_shown)
+    opacity = alt.when("isValid(datum.rank)").then(alt.value(1)).otherwise(alt.value(0.4))
+    base, height = rows.encode(y=y, color=color, opacity=opacity), alt.Step(17)
     x = alt.X(field="coverage", type="quantitative").title("coverage").axis(tickCount=4, grid=False)
     first = rows.transform_filter(f"datum.method === {json.dumps(KEEP_M1)}")
     kept = [
         base.mark_rule(strokeWidth=2.4).encode(x.field("coverage_low"), alt.X2("coverage_high:Q")),
-        base.mark_point(filled=True, size=55, opacity=1).encode(x),
+        base.mark_point(filled=True, size=55).encode(x),
         first.mark_rule(color="var(--ink)", strokeDash=[6, 3]).encode(x),
     ]
     cost = alt.X(field="num_drawn", type="quantitative").scale(type="log").title("cost, over the baseline’s")
@@ -99,8 +102,8 @@ def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color) -> figures.Char
     beside = base.encode(y=y.axis(labels=False, ticks=False, domain=False, grid=True))
     drawn, trained = (beside.transform_filter(f"datum.{key} > 0") for key in _COSTS)
     spent = [
-        drawn.mark_point(filled=True, size=45, opacity=1).encode(cost),
-        trained.mark_point(size=45, opacity=1).encode(cost.field("train_seconds")),
+        drawn.mark_point(filled=True, size=45).encode(cost),
+        trained.mark_point(size=45).encode(cost.field("train_seconds")),
     ]
     left, right = (alt.layer(*layers).properties(height=height) for layers in (kept, spent))
     return alt.hconcat(left.properties(width=230), right.properties(width=150))

@@ -23,6 +23,7 @@ import pandas as pd
 from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
+from ouroloop.report.leaderboard import times
 from ouroloop.report.panels import measures
 from ouroloop.report.render import DAY, spec
 from ouroloop.testbed.base import as_words, is_share
@@ -121,8 +122,9 @@ def _typeset(sentence: str) -> str:
 
 _STANDINGS = {
     "method": "method", "rank": "rank", "cycle": "cycle", "knows": "may know", "seeds": "seeds", "coverage": "coverage",
-    "kl_forward_nats": "KL, nats", "diversity_retention": "diversity kept", "grammar_membership": "in the grammar",
-    "unique_fraction": "distinct", "keeps": "keeps", "beats": "over", "num_drawn": "drawn", "train_seconds": "trained",
+    "coverage_area": "area", "kl_forward_nats": "KL, nats", "diversity_retention": "diversity kept",
+    "grammar_membership": "in the grammar", "unique_fraction": "distinct", "keeps": "keeps", "beats": "over",
+    "num_drawn": "drawn", "train_seconds": "trained",
 }  # fmt: skip
 
 
@@ -141,17 +143,19 @@ def _standings(table: pd.DataFrame) -> str:
 
 def _standing(key: str, row: Mapping[str, Any]) -> str:
     value = row[key]
-    if key == "seeds" and value < row["wanted"]:
-        return f"{value} of {row['wanted']}" + (f", {row['failed']} failed" if row["failed"] else "")
+    if key == "seeds":
+        shown = f"{value}" if value == row["wanted"] else f"{value} of {row['wanted']}"
+        shown += "*" * bool(row["filed"]) + (f", {row['failed']} failed" if row["failed"] else "")
+        return html.escape(row["reason"]) or shown
     if value is None or (key == "beats" and row["rank"] is None):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if key in ("num_drawn", "train_seconds"):
-        return f"{value:.1f}×"
+        return times(value)
     if not isinstance(value, float):
         return html.escape(str(value))
-    low, high = row[f"{key}_low"], row[f"{key}_high"]
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 

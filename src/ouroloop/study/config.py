@@ -3,7 +3,7 @@
 Each method that is compared says what it changes in a loop; what it may know is derived from what that declares.
 """
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from functools import cached_property
 from itertools import count, islice, product
 from typing import Annotated, Any, Literal, Self
@@ -128,6 +128,11 @@ class StudyConfig(Section):
         narrower = self.model_copy()
         narrower._elsewhere = frozenset(elsewhere)
         return narrower
+
+    def only(self, methods: Iterable[str]) -> Self:
+        """The study with these of its methods."""
+        given = self.model_dump()
+        return self.model_validate(given | {"methods": {name: given["methods"][name] for name in methods}})
 
     @model_validator(mode="before")
     @classmethod

@@ -322,6 +322,11 @@ class _Driver:
             self._give_back(cell, result.error)
             return
         cell.state, cell.error = result.state, result.error
+        if result.ran_short:
+            (t, said), more = result.ran_short[0], len(result.ran_short) - 1
+            also = f"; too few in {more} later generations" if more else ""
+            line = f"{self._config.label(cell.loop)}, t = {t}: {said}{also}"
+            self._console.print(line, style="yellow", markup=False, soft_wrap=True)
         if result.state == "done":
             if cell.reached < cell.loop.num_generations:  # it came further since the record was read
                 cell.computed += cell.loop.num_generations - cell.reached

@@ -10,12 +10,12 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Literal
 
 from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.loop.observer import Observer
 from ouroloop.record import stores
 from ouroloop.record.liveness import Interrupted, Pruned, Superseded, catch_signals, kept_handlers
 from ouroloop.record.urls import masked
 
 if TYPE_CHECKING:
-    from ouroloop.loop.observer import Observer
     from ouroloop.record.run import Run
     from ouroloop.record.track import Store
 
@@ -28,6 +28,16 @@ class LoopResult:
     retention: Sequence[tuple[int, float]] = ()
     """By generation."""
     error: str | None = None
+    ran_short: Sequence[tuple[int, str]] = ()
+    """Generations in which curation kept too few, and how few; empty where somebody watched, who has been told."""
+
+
+class _Shortfalls(Observer):
+    def __init__(self) -> None:
+        self.found: list[tuple[int, str]] = []
+
+    def ran_short(self, generation: int, shortfall: str) -> None:
+        self.found.append((generation, shortfall))
 
 
 def require_possible(loop: LoopConfig, hungriest: LoopConfig) -> None:
@@ -59,7 +69,7 @@ def run_one(
     parent_id: str,
     method: str = "",
     environment: Mapping[str, str] | None = None,
-    watch: "Observer | None" = None,
+    watch: Observer | None = None,
 ) -> LoopResult:
     """Run the loop, or what is missing of it, as part of the study whose run is `parent_id`.
 
@@ -73,6 +83,7 @@ def run_one(
         from ouroloop.loop.attempt import run_attempt
 
         store, parent = _study(stores.tracking_uri(), str(stores.runs_folder()), parent_id)
+        short = _Shortfalls()
         try:
             _, retention = run_attempt(
                 loop,
@@ -81,7 +92,7 @@ def run_one(
                 study=study,
                 method=method,
                 parent=parent,
-                observer=watch,
+                observer=watch or short,
             )
         except Pruned:
             return LoopResult("pruned")
@@ -93,7 +104,7 @@ def run_one(
             if stores.is_full(error):
                 raise stores.no_room() from None
             return LoopResult("failed", error=masked(f"{type(error).__name__}: {error}"))
-    return LoopResult("done", sorted(retention.items()))
+    return LoopResult("done", sorted(retention.items()), ran_short=short.found)
 
 
 @lru_cache(maxsize=1)

@@ -388,7 +388,7 @@ def test_the_documented_step_is_the_one_that_is_tested() -> None:
 
 def test_a_step_of_ones_own_is_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[3] / "docs" / "curation.md").read_text(encoding="utf-8")
-    line = "short: {changes: {curation: {steps: [short]}}}"
+    line = "short: {changes: {curation: {steps: [short]}}, cycles: [full_synthetic]}"
     assert f"`{line}`" in page
     with_line = {"methods": yaml.safe_load(line)}
     (tmp_path / "short.py").write_text(SHORT)
