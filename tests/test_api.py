@@ -149,9 +149,28 @@ def test_a_study_and_its_report(tmp_path: Path) -> None:
     for of_cells in (one.register, one.compare):
         with pytest.raises(ouroloop.ConfigError, match=r"is one loop, and .* by cell of a study"):
             of_cells()
+    answered = "every λ up to 0 keeps" in (said := results.report().read_text("utf-8")) or "no λ is known" in said
+    assert answered or "every λ up to 1 keeps" in said
+    run = results.loops[0].run
+    run.store.client.delete_run(run.id)
+    said = ouroloop.load(results.name).report().read_text("utf-8")
+    assert "The study has no answer now: 1 loop is no longer on record; <code>ouroloop sweep few</code>" in said
+    assert "every λ up to" not in said
+    run.store.client.restore_run(run.id)
     page = results.report(tmp_path / "page")
     assert page.is_file()
     assert (page.parent / "metrics.csv").is_file()
+
+
+@pytest.mark.usefixtures("root")
+def test_loops_whose_names_say_too_little_are_told_apart(tiny_config: ouroloop.LoopConfig) -> None:
+    for m in (30, 31):
+        ouroloop.run(tiny_config, data__num_examples=m, name="mine", show=False)
+    results = ouroloop.load("mine")
+    assert len({loop.run.name for loop in results.loops}) == 1
+    assert results.names == [f"{loop.run.name} ({loop.run.id[:8]})" for loop in results.loops]
+    assert [len(results[name]) for name in results] == [1, 1]
+    assert len(results.metrics.merge(results.settings)) == len(results.metrics)
 
 
 @pytest.mark.usefixtures("root")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ouroloop.config import CycleConfig, DataCycle, LoopConfig
+from ouroloop.presets import load_preset
 from ouroloop.report.tables import figure_tables, published
 from ouroloop.testbed.logic.grammar import TruthLabel
 from tests.report.test_headline import loop, results
@@ -95,3 +96,8 @@ def test_what_the_paper_did_not_run_has_no_curve(tiny: LoopConfig, deep: LoopCon
     assert published(like(tiny, DataCycle.FULL_SYNTHETIC)) is None  # depth 1 and 2 only
     assert published(like(deep, DataCycle.INCREMENTAL, 0.3)) is None
     assert published(like(deep, DataCycle.FRESH_MIX, 0.5)) is None
+    for train in ({"targets": "soft"}, {"start": "previous"}, {"loss_temperature": 0.8}):
+        config = load_preset("laptop", [], LoopConfig).changed(train=train)
+        assert published(config) is None
+    assert published(load_preset("laptop", [], LoopConfig)) is not None
+    assert published(deep.changed(curation={"steps": ["verified"]})) is None

@@ -136,7 +136,7 @@ def _copy(run: Run, folder: Path | None) -> Generation:
     source = f"{loop.name} {run.name}" if loop else run.name
     own = {"commit": run.tag("commit") or "unknown", "code": run.tag("code") or "unknown"}
     own |= {name: said for name in ("curated", "ran_short") if (said := run.tag(name))}
-    note = run.note.replace("<", "&lt;")  # ours has none, but anybody can edit it
+    note = run.note.replace("<", "&lt;").replace("](", "]\\(")  # ours has neither, but anybody can edit it
     return Generation(
         run.read_dataset("samples.tsv.gz"),
         run.read_dataset("curated.tsv.gz") if run.tag("curated") else None,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from ouroloop.report.figures import joined, rows
-from ouroloop.report.leaderboard import BARS
+from ouroloop.report.leaderboard import BARS, KEEP_M1
 
 _WRITTEN = "What the models write"
 TITLES = {
@@ -61,11 +61,13 @@ def _board(table: pd.DataFrame) -> str:
     if max(table["seeds"]) > 1:
         said += ": mean over seeds, with the 95 % interval"
     bars = BARS.replace("'", "’")
+    kept = " Dashed: M_1, kept." if (table["method"] == KEEP_M1).any() else ""
+    trained = "filled, texts drawn; open, seconds of training" if _has(table, "train_seconds") else "texts drawn"
     pale = " Pale: what has no rank." if table["rank"].isna().any() else ""
     filed = " *: seeds from the file of the board, not run here." if table["filed"].any() else ""
     return (
-        f"{said}; “area” is its mean over all generations. Dashed: M_1, kept.{pale}{filed} Cost is over the "
-        "baseline’s: filled, texts drawn; open, seconds of training. Only methods with all seeds are ranked; those "
+        f"{said}; “area” is its mean over all generations.{kept}{pale}{filed} Cost is over the "
+        f"baseline’s: {trained}. Only methods with all seeds are ranked; those "
         "that cannot be told apart (95 %, paired seeds) share a rank. “Over” is how many ranked methods one is told "
         f"apart from and beats; “keeps”, whether {bars}."
     )
@@ -103,9 +105,13 @@ def _retention(table: pd.DataFrame) -> str:
     if max(table["seeds"]) > 1:
         said += " Line: mean over seeds; band: lowest to highest."
     if _has(table, "paper"):
-        said += " Dotted: the paper at m = 10,000, over its own D_0: a single run, or the mean of five from a D_0 that "
-        said += "is not all True."
+        said += " Dotted: the paper at m = 10,000, over its own D_0, a single run"
+        said += "; the mean of five where D_0 is not all True." if _has_other_starts(table) else "."
     return said
+
+
+def _has_other_starts(table: pd.DataFrame) -> bool:
+    return any(start in cell for cell in table["cell"] for start in ("false_only", "half_and_half"))
 
 
 def _half_life(table: pd.DataFrame) -> str:

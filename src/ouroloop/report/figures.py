@@ -23,8 +23,8 @@ Chart = Any
 PANELS = 24
 """The most small charts in one figure; of more cells or loops, this many are drawn, evenly chosen."""
 
-_IN_LINES = "length(datum.label) > 32 ? split(datum.label, ', ') : datum.label"
-"""A cell's name in one line above its panel, or, where that is too narrow, a line for each part."""
+IN_LINES = "length(datum.label) > 32 ? split(datum.label, ', ') : datum.label"
+"""A cell's name in one line, or, where that is long, a line for each part: cut off, two of them may look alike."""
 PAPER = "the paper"
 PARTS = ("True", "False", "malformed")
 _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
@@ -265,11 +265,10 @@ def _looks(names: Sequence[str], table: pd.DataFrame, looks: Sequence[Any], of_p
 
 
 def _legend(is_page: bool) -> alt.Legend | None:
-    return (
-        None
-        if is_page
-        else alt.Legend(title=None, orient="right", symbolOpacity=1, symbolSize=70, symbolStrokeWidth=2, labelLimit=240)
-    )
+    if is_page:
+        return None
+    whole = {"labelLimit": 0, "labelExpr": IN_LINES}
+    return alt.Legend(title=None, orient="right", symbolOpacity=1, symbolSize=70, symbolStrokeWidth=2, **whole)
 
 
 def _color(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Color:
@@ -362,7 +361,7 @@ def _panels(
     chart = _layered(layers, data=alt.NamedData(name=str(layers[0].data.name)), width=width, height=height)
     for layer in chart.layer:
         layer.data = alt.Undefined
-    header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=width, labelExpr=_IN_LINES)
+    header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=width, labelExpr=IN_LINES)
     return faceted(chart, alt.Facet(f"{key}:N", sort=names, title=None, header=header), len(names), wide)
 
 

@@ -13,7 +13,6 @@ from ouroloop.report.results import (
     End,
     Loop,
     Results,
-    bounds_of_kept,
     counted_at,
     end_of,
     halving,
@@ -21,7 +20,7 @@ from ouroloop.report.results import (
     most_of,
 )
 from ouroloop.science.metrics import RETENTION
-from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, crossing, interval
+from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, bounds_of_kept, crossing, interval
 from ouroloop.testbed.base import as_words
 
 
@@ -42,7 +41,7 @@ def headline(results: Results) -> list[str]:
     if most != least:
         sentence += f", and {kept[most].mean:.1%} at {most}{unsure[most]}"
     if behind:
-        sentence += f"; {', '.join(behind)} {'has' if len(behind) == 1 else 'have'} not come so far"
+        sentence += f"; {'; '.join(behind)} {'has' if len(behind) == 1 else 'have'} not come so far"
     return [f"{sentence}.", _halving(results), _became(results, least)]
 
 

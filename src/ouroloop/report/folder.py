@@ -69,10 +69,16 @@ def _answer(results: Results) -> list[str]:
 
 
 def _recorded_answer(results: Results) -> dict[str, Any]:
+    """What the sweep recorded; only that it is no longer so, if loops that it rests on are gone."""
     try:
-        return dict(json.loads(results.study.read_text("answer.json"))) if results.study else {}
+        recorded = dict(json.loads(results.study.read_text("answer.json"))) if results.study else {}
     except (DatasetError, ValueError, TypeError):
         return {}
+    if gone := {*recorded.get("loops", ())} - {loop.run.id for loop in results.loops}:
+        are = "loop is" if len(gone) == 1 else "loops are"
+        finish = f"`ouroloop sweep {results.name}` runs what is missing, and answers anew"
+        return {"answer": [f"The study has no answer now: {len(gone)} {are} no longer on record; {finish}."]}
+    return recorded
 
 
 def study_metrics(results: Results) -> dict[str, float]:

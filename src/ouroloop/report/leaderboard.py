@@ -17,9 +17,9 @@ from ouroloop.config import LoopConfig
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.outcomes import RESULTS, Curves, Outcome, read_filed
-from ouroloop.report.results import bounds_of, bounds_of_kept, most_kept
+from ouroloop.report.results import bounds_of
 from ouroloop.science.metrics import RETENTION
-from ouroloop.science.statistics import UNBOUNDED, Interval, interval
+from ouroloop.science.statistics import UNBOUNDED, Interval, bounds_of_kept, interval, most_kept
 from ouroloop.study.config import StudyConfig, knowledge
 
 SCORES = ("coverage", "kl_forward_nats", RETENTION, "grammar_membership", "unique_fraction")

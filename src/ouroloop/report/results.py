@@ -5,7 +5,7 @@ Loops that differ in nothing but the seed form a cell. A mean is over the seeds 
 standard errors of a single loop do not. `end_of` says which loops are in it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +19,7 @@ from ouroloop.record.run import Run
 from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import ALWAYS, RETENTION, entered, half_life, stages_of
-from ouroloop.science.statistics import SHARE, Bounds, Interval, Survival, interval, survival
+from ouroloop.science.statistics import SHARE, Bounds, Interval, Survival, bounds_of_kept, interval, most_kept, survival
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
 from ouroloop.testbed.base import Sample, Testbed, is_share
@@ -79,6 +79,8 @@ class Loop:
     """None when it was recorded under another schema, or not at all."""
     commits: Sequence[str] = ()
     """Of the software that computed its generations, in their order."""
+    label: str = ""
+    """What it is called where its run's name is also another loop's; empty for that name."""
 
     def __repr__(self) -> str:
         return f"<Loop {self.name!r}: {self.reached} generations>"
@@ -113,7 +115,7 @@ class Loop:
 
     @property
     def name(self) -> str:
-        return self.run.name
+        return self.label or self.run.name
 
     @property
     def seed(self) -> str:
@@ -232,22 +234,6 @@ def bounds_of(key: str) -> Bounds:
     return SHARE if is_share(key) else (0.0, inf)
 
 
-def most_kept(kept: Iterable[float]) -> float:
-    """The most that any loop of a cell `kept` at any generation, and 1 at least, D_0's own."""
-    return max([1.0, *kept])
-
-
-def bounds_of_kept(values: Iterable[float], most: float) -> Bounds:
-    """The bounds of the mean of these retentions of a cell: 0, and the most that it ever kept.
-
-    The latter is 1, D_0's own, or a little more. The bound in principle, 1 over the diversity of D_0, is about 1.9: so
-    far off that it would not affect an interval near 1, which would cover the mean of loops of which few have begun to
-    collapse in 65 % of cases, instead of 81 % (tests/science/test_statistics.py). Where one of the values is above 1,
-    D_0 bounds nothing, and the most that was seen is no bound of what another seed would keep: 0 is the only one.
-    """
-    return 0.0, inf if max(values, default=0) > 1 else most
-
-
 def most_of(loops: Sequence[Loop]) -> float:
     """`most_kept` of these loops."""
     return most_kept(kept for loop in loops for kept in loop.history.get(RETENTION, {}).values())
@@ -286,8 +272,14 @@ def read_results(store: Store, name: str) -> Results:
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for files, or for a server
         loops = list(pool.map(_read_loop, runs))
     labels = _cell_labels(loops, compared(studies[0] if studies else None, name))
-    loops = [replace(loop, cell=label) for loop, label in zip(loops, labels, strict=True)]
+    loops = [replace(loop, cell=cell, label=_label(loop, loops)) for loop, cell in zip(loops, labels, strict=True)]
     return Results(name, studies[0] if studies else None, loops)
+
+
+def _label(loop: Loop, loops: Sequence[Loop]) -> str:
+    """Names say nothing of most settings, and anybody can edit them: those that are alike get the ids of their runs."""
+    is_shared = sum(other.run.name == loop.run.name for other in loops) > 1
+    return f"{loop.run.name} ({loop.run.id[:8]})" if is_shared else ""
 
 
 def compared(study: Run | None, name: str) -> StudyConfig | None:

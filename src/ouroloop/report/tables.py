@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ouroloop.config import LogicData, LoopConfig
-from ouroloop.report.results import Loop, Results, bounds_of, bounds_of_kept, counted_at, halving, most_of
+from ouroloop.report.results import Loop, Results, bounds_of, counted_at, halving, most_of
 from ouroloop.science.metrics import ALWAYS, RETENTION
-from ouroloop.science.statistics import interval
+from ouroloop.science.statistics import bounds_of_kept, interval
 from ouroloop.testbed.base import noun_of
 
 NUM_EXAMPLES = 10_000
@@ -46,7 +46,7 @@ def published(config: LoopConfig) -> Published | None:
     data = config.data
     if not isinstance(data, LogicData) or config.sampling.temperature != 0.8:
         return None
-    if (data.min_depth, data.max_depth) != (1, 5):
+    if (data.min_depth, data.max_depth) != (1, 5) or not _learns_as_the_paper(config):
         return None
     key = _key(config)
     diversity = _figures()["diversity"].get(key)
@@ -59,6 +59,13 @@ def published(config: LoopConfig) -> Published | None:
         composition and [tuple(count / sum(counts) for count in counts) for counts in composition],
         unique and [count / NUM_EXAMPLES for count in unique],
     )
+
+
+def _learns_as_the_paper(config: LoopConfig) -> bool:
+    """Whether each model is trained from scratch on texts as they were sampled; at what scale does not matter."""
+    train = config.train
+    learns_anew = train is None or (train == train.of_first() and train.loss_temperature == 1)
+    return learns_anew and not config.curation.steps and config.sampling.min_p == 0
 
 
 def _key(config: LoopConfig) -> str:

@@ -148,7 +148,7 @@ def open_ui(store: Store, port: int) -> int:
         _print(masked(address), f"{masked(address)}, a server that is already there", tree, loops)
         return 0
     _require_free(port)
-    log = stores.runs_folder() / "logs" / "ui.log"
+    log = stores.runs_folder() / "logs" / f"ui-{port}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ouroloop.report.server", str(port), tree.removeprefix("/")]
     with log.open("w", encoding="utf-8") as file:
@@ -181,13 +181,15 @@ def _require_free(port: int) -> None:
             free.bind(("127.0.0.1", port))
         except OSError as error:
             reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-            raise ConfigError(f"--port={port} {reason}; another one, such as --port={port + 1}, may be free") from None
+            other = port + 1 if port < 65_535 else port - 1
+            raise ConfigError(f"--port={port} {reason}; another one, such as --port={other}, may be free") from None
 
 
 def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
     end = time.monotonic() + _PATIENCE
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine
     while server.poll() is None and time.monotonic() < end:
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+        with suppress(OSError), directly.open(f"http://127.0.0.1:{port}/health", timeout=5):
             return True
         time.sleep(0.2)
     return False

@@ -1,7 +1,6 @@
 """What came of a study: its answer in words, its table, and Optuna's plots, all on the study run."""
 
 import json
-import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,7 +8,7 @@ from copy import copy as shallow
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import product
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import optuna
@@ -19,6 +18,7 @@ from ouroloop.record.history import history
 from ouroloop.record.run import Run
 from ouroloop.science.cycle import fresh_share
 from ouroloop.science.metrics import RETENTION, half_life
+from ouroloop.science.statistics import UNBOUNDED, Bounds, bounds_of_kept, interval, most_kept
 from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Arm, Search
@@ -42,6 +42,8 @@ class Point:
     fresh_share: float
     retention: dict[int, float] = field(default_factory=dict)
     """By seed."""
+    curves: list[float] = field(default_factory=list)
+    """What its loops kept at any generation."""
 
     @property
     def mean(self) -> float:
@@ -49,14 +51,17 @@ class Point:
 
     def __str__(self) -> str:
         values = list(self.retention.values())
-        spread = f" ({min(values):.1%} to {max(values):.1%})" if len(values) > 1 else ""
-        return f"{_mean(values)}{spread}, {_seeds(len(values))}"
+        by_seed = f"{min(values):.1%} to {max(values):.1%} by seed" if len(values) > 1 else ""
+        return f"{_mean(values, by_seed, bounds_of_kept(values, most_kept(self.curves)))}, {_seeds(len(values))}"
 
 
-def _mean(values: Sequence[float]) -> str:
-    """The mean in words, with its standard error where there are several values."""
-    error = f" ± {stdev(values) / math.sqrt(len(values)):.1%}" if len(values) > 1 else ""
-    return f"{mean(values):.1%}{error}"
+def _mean(values: Sequence[float], said: str = "", bounds: Bounds = UNBOUNDED) -> str:
+    """The mean in words; in brackets what else is said of the values, and the interval where they differ."""
+    found = interval(values, bounds)
+    known = found.low is not None and found.high is not None
+    limits = f"95% interval {found.low:.1%} to {found.high:.1%}" if known else ""
+    beside = "; ".join(filter(None, [said, limits]))
+    return f"{found.mean:.1%}" + (f" ({beside})" if beside else "")
 
 
 def finished_points(cells: Iterable[Cell]) -> list[Point]:
@@ -69,6 +74,7 @@ def finished_points(cells: Iterable[Cell]) -> list[Point]:
             setting = (arm, loop.data.tags.get("truth_label"), loop.cycle.synthetic_proportion)
             point = found.setdefault(setting, Point(*setting, fresh_share(loop.cycle, loop.data.num_examples)))
             point.retention[loop.seed] = cell.value
+            point.curves.extend(cell.retention.values())
     return sorted(found.values(), key=lambda point: (*point.arm, point.truth_label or "", point.proportion or 0.0))
 
 
@@ -98,8 +104,7 @@ def answer(config: StudyConfig, cells: Sequence[Cell], loops: Iterable[Run] = ()
         case "grid":
             starts = product(config.arms(), config.starts())
             lines = [line for arm, start in starts if (line := _safe(config, points, arm, start))]
-    note = "± is one standard error of a mean over seeds; in brackets are the lowest and the highest"
-    return lines + [note] * any("±" in line for line in lines) + _beside(config, loops)
+    return lines + _beside(config, loops)
 
 
 def _beside(config: StudyConfig, loops: Iterable[Run]) -> list[str]:
@@ -265,6 +270,7 @@ def _as_record(config: StudyConfig, cells: Sequence[Cell], loops: Sequence[Run])
         "kind": config.kind,
         "answer": answer(config, cells, loops),
         "points": [record(point) for point in points],
+        "loops": [loop.id for loop in loops if loop.status == "FINISHED"],
     }
     if config.kind == "search":
         search = Search(config, cells)
