@@ -199,13 +199,14 @@ def depth(table: pd.DataFrame, is_page: bool = False) -> Chart:
 def headline(tables: Mapping[str, pd.DataFrame]) -> tuple[Spec, pd.DataFrame]:
     """Retention by learner, a panel for each cell, the paper's run in each; with the rows that it draws."""
     parts = [table.assign(learner=learner) for learner, table in tables.items() if len(table)]
-    paper = [table.dropna(subset=["paper"]).assign(learner=PAPER, mean=table["paper"], seeds=1) for table in parts]
+    ran = [known for table in parts if len(known := table.dropna(subset=["paper"]))]
+    paper = [table.assign(learner=PAPER, mean=table["paper"], seeds=1) for table in ran]
     drawn = pd.concat([*parts, *paper]).drop_duplicates(["learner", "cell", "generation"])
-    learners = [*tables, PAPER]
-    colors = alt.Scale(domain=learners, range=["var(--s1)", "var(--s0)", "var(--ink)"])
-    legend = alt.Legend(orient="bottom", title=None, symbolType="stroke", symbolStrokeWidth=2.4)
+    learners = [*tables, PAPER][: len(tables) + bool(paper)]
+    colors = alt.Scale(domain=learners, range=["var(--s1)", "var(--s0)", "var(--ink)"][: len(learners)])
+    legend = alt.Legend(orient="bottom", title=None, symbolType="stroke", symbolStrokeWidth=2.4, symbolOpacity=1)
     color = alt.Color("learner:N", scale=colors, legend=legend)
-    dashes = alt.Scale(domain=learners, range=[[1, 0], [1, 0], _DOTTED])
+    dashes = alt.Scale(domain=learners, range=[[1, 0], [1, 0], _DOTTED][: len(learners)])
     dash = alt.StrokeDash("learner:N", scale=dashes, legend=None)
     base = _chart("retention").encode(_generation(drawn), color=color)
     y = _axis("mean", "diversity kept", _scale([*drawn["mean"], *drawn["highest"]], False))
