@@ -1,6 +1,7 @@
 """The loop on a real store: what could go wrong is that a resumed loop is not the loop it was."""
 
 import gc
+import json
 import weakref
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
         assert [step for step, _ in child.history("validation_loss_nats")] == [4, 8, 12]
         names = {item.path for item in run.store.client.list_artifacts(child.id)}
         assert names == {"samples.tsv.gz", "samples.json", "depths.json", "training_set.json", "training_set.tsv.gz"}
+        assert json.loads(child.read_text("samples.json"))["columns"][0] == "expression"
         (dataset,) = child.entity.inputs.dataset_inputs
         assert dataset.dataset.name == f"D_{number - 1:02d}"
         origin = "original" if number == 1 else f"sampled-{number - 1:02d}"

@@ -8,8 +8,10 @@ import pytest
 
 from ouroloop.record.history import Written
 from ouroloop.report.findings import findings_json
+from ouroloop.report.folder import study_metrics
 from ouroloop.report.results import Loop, Results
 from ouroloop.report.tables import figure_tables
+from tests.conftest import REPOSITORY
 from tests.report.test_headline import loop, results
 
 FALSE = "( not True )"
@@ -30,6 +32,26 @@ def with_heads(one: Loop, *heads: tuple[float, str]) -> Loop:
 def findings(*loops: Loop) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(findings_json(results(*loops)))
     return found
+
+
+def test_every_key_is_explained() -> None:
+    page = (REPOSITORY / "docs" / "studies.md").read_text(encoding="utf-8")
+    found = json.loads((REPOSITORY / "experiments" / "results" / "fig5" / "findings.json").read_text(encoding="utf-8"))
+    keys = {*found, *found["cells"][0]} - {"study", "cell"}
+    assert len(keys) > 7
+    assert [key for key in keys if f"`{key}`" not in page] == []
+
+
+def test_a_study_has_metrics_by_which_studies_compare() -> None:
+    """What is kept is of the cells that ended last; a cell that did not halve has no half-life."""
+    halved = [loop("full synthetic", seed, [1.0, 0.9, 0.4, 0.3]) for seed in (1, 2)]
+    whole = [loop("incremental, λ = 0.5", seed, [1.0, 0.9, 0.9, 0.8]) for seed in (1, 2)]
+    found = study_metrics(results(*halved, *whole, loop("short", 1, [1.0, 0.9])))
+    assert found == {
+        "kept_at_end/full synthetic": pytest.approx(0.3),
+        "kept_at_end/incremental lambda-0.5": pytest.approx(0.8),
+        "half_life/full synthetic": 2.0,
+    }
 
 
 def test_half_lives_and_what_is_left_have_seeds_and_intervals() -> None:

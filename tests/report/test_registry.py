@@ -64,6 +64,7 @@ def aliases(store: Store, name: str) -> dict[str, Any]:
 def test_the_name_of_a_cell(tiny: LoopConfig, cycle: dict[str, Any], temperature: float, name: str) -> None:
     changed = tiny.changed(cycle=CycleConfig.model_validate(cycle), sampling={"temperature": temperature})
     assert registered_name(changed) == name
+    assert registered_name(changed.changed(data={"truth_label": "false_only"})) == f"{name}-false_only"
 
 
 @pytest.mark.usefixtures("collapsing")

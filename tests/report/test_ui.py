@@ -9,7 +9,7 @@ import pytest
 from ouroloop.errors import ConfigError
 from ouroloop.record.track import Store
 from ouroloop.report.server import gate
-from ouroloop.report.ui import open_ui
+from ouroloop.report.ui import _followed, open_ui
 from tests.conftest import CommandLine
 
 
@@ -59,6 +59,14 @@ def test_the_first_page_is_the_runs() -> None:
     assert status == 200
     assert b'"#/runs"' in body
     assert asked("/", b"ui", host="localhost:5077")[0] == 299
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://host:5000", "http://host:5000/", "http://somebody:secret@host:5000/", "http://:secret@host:5000"],
+)
+def test_a_servers_link_is_one_that_can_be_followed(address: str) -> None:
+    assert _followed(address) == "http://host:5000"
 
 
 @pytest.mark.usefixtures("root")

@@ -213,7 +213,7 @@ _SLOPE_GENERATIONS = 20
 
 
 def findings_json(results: Results) -> str:
-    """The findings as text: no times, no ids, keys in a fixed order. What the keys mean is in docs/findings.md."""
+    """The findings as text: no times, no ids, keys in a fixed order. What the keys mean is in docs/studies.md."""
     content = {
         "study": results.name,
         "cells": [_cell(*item) for item in results.cells.items()],

@@ -7,6 +7,7 @@ fixed names, so writing them again changes nothing; they are in the menu "Views"
 import base64
 import errno
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def open_ui(store: Store, port: int) -> int:
     stores.require_writable()  # for the views, and the server's log
     tree, loops = prepare(store)
     if is_server(address := stores.tracking_uri()):
-        _print(masked(address), f"{masked(address)}, a server that is already there", tree, loops)
+        _print(_followed(address), f"{masked(address)}, a server that is already there", tree, loops)
         return 0
     _require_free(port)
     log = stores.runs_folder() / "logs" / f"ui-{port}.log"
@@ -165,6 +166,11 @@ def open_ui(store: Store, port: int) -> int:
         if server.poll() is None:
             server.terminate()
             server.wait()
+
+
+def _followed(address: str) -> str:
+    """A server's address as a browser can follow it: it asks for a password itself."""
+    return re.sub(r"(?<=//)[^/@]*@", "", address).rstrip("/")
 
 
 def _print(host: str, over: str, tree: str, loops: str) -> None:
