@@ -242,9 +242,10 @@ def _generation(table: pd.DataFrame, title: bool = True) -> alt.X:
 
 
 def _axis(field: str, title: str, scale: alt.Scale, format: str = "~%") -> alt.Y:
-    axis = alt.Axis(format=format, tickCount=6, tickMinStep=1 if format == "d" else alt.Undefined)
+    axis, (low, high) = alt.Axis(format=format, tickCount=6), scale.to_dict()["domain"]
+    if format == "d":  # Vega would put ticks between whole numbers, and round what it writes at them
+        axis = alt.Axis(format=format, values=list(range(0, floor(high) + 1, _step(floor(high)))))
     if scale.to_dict().get("type") == "log":
-        low, high = scale.to_dict()["domain"]
         axis = alt.Axis(format=format, values=[10.0**e for e in range(round(log10(low)), floor(log10(high)) + 1)])
     return alt.Y(field=field, type="quantitative", scale=scale, axis=axis, title=title)
 
