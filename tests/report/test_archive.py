@@ -76,7 +76,7 @@ def test_a_table_is_drawn_beside_it(tmp_path: Path, table: str) -> None:
     assert [(tmp_path / "own.png").read_bytes()] == [png(one) for one in drawn.values()]
 
 
-@pytest.mark.parametrize("study", ["fig5", "fig3-4", "fig3-4-t1"])
+@pytest.mark.parametrize("study", ["fig5", "fig3-4", "fig3-4-t1", "fig5-t1"])
 def test_the_readmes_figure_draws_both_learners_and_the_paper(study: str) -> None:
     tables = {label: read_csv(RESULTS / f"{study}{suffix}" / "retention.csv")
               for label, suffix in (("network", ""), ("ideal learner", "-ideal"))}  # fmt: skip
