@@ -47,8 +47,7 @@ def leaderboard(
     """
     from rich.console import Console
 
-    name, whole, study = _read(preset, learner == "empirical", context.args)
-    study = _narrowed(study, method or [])
+    name, whole, study = _read(preset, learner == "empirical", context.args, method or [])
     console = Console()
     with console.status("loading libraries"):
         from ouroloop.record.track import Store
@@ -78,7 +77,9 @@ def leaderboard(
     return 1 if failed else 0
 
 
-def _read(preset: str, is_ideal: bool, overrides: list[str]) -> "tuple[str, StudyConfig, StudyConfig]":
+def _read(
+    preset: str, is_ideal: bool, overrides: list[str], methods: list[str]
+) -> "tuple[str, StudyConfig, StudyConfig]":
     """The board's name, the whole study that it is of, and the part of that study which is asked for.
 
     The ideal learner's task is derived from the network's, which is validated first.
@@ -93,7 +94,7 @@ def _read(preset: str, is_ideal: bool, overrides: list[str]) -> "tuple[str, Stud
     study = load_preset(preset, [*fixed, *overrides], StudyConfig)
     if not study.methods:
         raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
-    return preset_name(preset) + ("-ideal" if is_ideal else ""), whole, study
+    return preset_name(preset) + ("-ideal" if is_ideal else ""), whole, _narrowed(study, methods)
 
 
 def _narrowed(study: "StudyConfig", names: list[str]) -> "StudyConfig":

@@ -409,7 +409,7 @@ def test_what_a_method_changes_of_lambda_is_known_too() -> None:
 
 @pytest.mark.parametrize("learner", ["network", "empirical"])
 def test_the_committed_board_follows_from_its_loops(learner: str) -> None:
-    name, _, study = _read("leaderboard", learner == "empirical", [])
+    name, _, study = _read("leaderboard", learner == "empirical", [], [])
     content = json.loads((REPOSITORY / RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     assert json.loads(json.dumps(record(board(study, None, name, REPOSITORY / RESULTS)))) == content["rows"]
 
