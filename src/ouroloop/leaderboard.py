@@ -1,5 +1,6 @@
 """The command that runs the leaderboard, and shows it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -78,7 +79,7 @@ def leaderboard(
 
 
 def _read(
-    preset: str, is_ideal: bool, overrides: list[str], methods: list[str]
+    preset: str, is_ideal: bool, overrides: list[str], methods: Sequence[str] = ()
 ) -> "tuple[str, StudyConfig, StudyConfig]":
     """The board's name, the whole study that it is of, and the part of that study which is asked for.
 
@@ -97,7 +98,7 @@ def _read(
     return preset_name(preset) + ("-ideal" if is_ideal else ""), whole, _narrowed(study, methods)
 
 
-def _narrowed(study: "StudyConfig", names: list[str]) -> "StudyConfig":
+def _narrowed(study: "StudyConfig", names: Sequence[str]) -> "StudyConfig":
     """The study with these methods alone, beside those that change nothing."""
     for name in names:
         if name not in study.methods:
