@@ -137,7 +137,7 @@ class Store:
     def _runs(self, query: str) -> list[Run]:
         return [Run(self, entity.info.run_id, entity) for entity in self._search(ViewType.ACTIVE_ONLY, query)]
 
-    def newest_loops(self, study: str) -> list[Run]:
+    def one_loop_each(self, study: str) -> list[Run]:
         """One loop of each configuration of the study: the newest that finished or, where none did, the newest."""
         newest: dict[str, Run] = {}
         for run in sorted(self.find(level="loop", study=study), key=lambda run: run.status != "FINISHED"):  # stable

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
         of_cycle = [row for row in rows if row.cycle == cycle]
         if scored := [row for row in of_cycle if row.scores]:
             console.print(fitted(_table(scored, f"{cycle}, t = {config.loop.num_generations}"), console))
-        if commits := dict.fromkeys(commit[:7] for row in of_cycle for commit in _filed_commits(row)):
+        filed = [row.runs[seed] for row in of_cycle for seed in row.filed]
+        if commits := dict.fromkeys(commit[:7] for outcome in filed for commit in outcome.commits):
             console.print(f"* From the file, computed at {', '.join(commits)}", markup=False, soft_wrap=True)
         if failed := [f"{row.method} (seeds {_listed(row.failures)})" for row in of_cycle if row.failures]:
             console.print(f"Failed, and so without a rank: {', '.join(failed)}", markup=False, soft_wrap=True)
@@ -63,10 +64,6 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
         f"over: how many ranked methods it is told apart from and beats. keeps: whether {BARS}.",
         style="dim", markup=False, soft_wrap=True,
     )  # fmt: skip
-
-
-def _filed_commits(row: Row) -> Iterator[str]:
-    return (commit for seed in row.filed for commit in row.runs[seed].commits)
 
 
 def _listed(seeds: Iterable[int]) -> str:

@@ -24,7 +24,9 @@ PANELS = 24
 """The most small charts in one figure; of more cells or loops, this many are drawn, evenly chosen."""
 
 IN_LINES = "length(datum.label) > 32 ? split(datum.label, ', ') : datum.label"
-"""A cell's name in one line, or, where that is long, a line for each part: cut off, two of them may look alike."""
+"""A cell's name in one line, or, where that is long, a line for each part."""
+WHOLE = {"labelLimit": 0, "labelExpr": IN_LINES}
+"""For a legend: cut off, two names may look alike."""
 PAPER = "the paper"
 PARTS = ("True", "False", "malformed")
 _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
@@ -269,8 +271,7 @@ def _looks(names: Sequence[str], table: pd.DataFrame, looks: Sequence[Any], of_p
 def _legend(is_page: bool) -> alt.Legend | None:
     if is_page:
         return None
-    whole = {"labelLimit": 0, "labelExpr": IN_LINES}
-    return alt.Legend(title=None, orient="right", symbolOpacity=1, symbolSize=70, symbolStrokeWidth=2, **whole)
+    return alt.Legend(title=None, orient="right", symbolOpacity=1, symbolSize=70, symbolStrokeWidth=2, **WHOLE)
 
 
 def _color(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Color:

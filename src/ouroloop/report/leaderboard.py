@@ -106,7 +106,7 @@ def board(config: StudyConfig, store: Store | None, name: str, folder: Path | No
         ConfigError: that is not the file of a leaderboard.
     """
     filed = read_filed((folder or RESULTS) / f"{name}.json")
-    found = {run.tag("fingerprint"): run for run in ([] if store is None else store.newest_loops(name))}
+    found = {run.tag("fingerprint"): run for run in ([] if store is None else store.one_loop_each(name))}
     rows: dict[tuple[str, str], Row] = {}
     for cell in config.cells:
         for method in config.methods:

@@ -161,7 +161,7 @@ def depth_by_method(table: pd.DataFrame) -> figures.Chart:
     """A panel for each depth; line: share of S_t, mean over seeds; band: 95 % interval; dashed: what P gives it."""
     names = list(dict.fromkeys(table["method"]))
     colors = alt.Scale(domain=names, range=[f"var(--s{i % 7})" for i in range(len(names))])
-    legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, labelLimit=240)
+    legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, **figures.WHOLE)
     last = max(1, *table["generation"])
     axis = alt.Axis(format="d", grid=False, values=list(range(0, last + 1, max(1, last // 5))))
     base = alt.Chart().encode(

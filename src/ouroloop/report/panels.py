@@ -28,8 +28,7 @@ def measures(table: pd.DataFrame, is_page: bool = False) -> figures.Chart:
         source = alt.Chart(alt.NamedData(name="measures")).transform_filter("datum.measure === chosen")
     cells, titles = list(dict.fromkeys(table["cell"])), list(dict.fromkeys(table["title"]))
     colors = alt.Scale(domain=cells, range=[f"var(--s{i % 7})" for i in range(len(cells))])
-    whole = {"labelLimit": 0, "labelExpr": figures.IN_LINES}
-    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolOpacity=1, symbolStrokeWidth=2, **whole)
+    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolOpacity=1, symbolStrokeWidth=2, **figures.WHOLE)
     legend = None if is_page else legend
     last = max(1, *table["generation"])
     axis = alt.Axis(format="d", grid=False, values=list(range(1, last + 1, max(1, last // 5))))

@@ -5,6 +5,7 @@ Loops that differ in nothing but the seed form a cell. A mean is over the seeds 
 standard errors of a single loop do not. `end_of` says which loops are in it.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -272,14 +273,12 @@ def read_results(store: Store, name: str) -> Results:
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for files, or for a server
         loops = list(pool.map(_read_loop, runs))
     labels = _cell_labels(loops, compared(studies[0] if studies else None, name))
-    loops = [replace(loop, cell=cell, label=_label(loop, loops)) for loop, cell in zip(loops, labels, strict=True)]
+    names = Counter(loop.run.name for loop in loops)  # they say nothing of most settings, and anybody can edit them
+    loops = [
+        replace(loop, cell=cell, label=f"{loop.name} ({loop.run.id[:8]})" if names[loop.name] > 1 else "")
+        for loop, cell in zip(loops, labels, strict=True)
+    ]
     return Results(name, studies[0] if studies else None, loops)
-
-
-def _label(loop: Loop, loops: Sequence[Loop]) -> str:
-    """Names say nothing of most settings, and anybody can edit them: those that are alike get the ids of their runs."""
-    is_shared = sum(other.run.name == loop.run.name for other in loops) > 1
-    return f"{loop.run.name} ({loop.run.id[:8]})" if is_shared else ""
 
 
 def compared(study: Run | None, name: str) -> StudyConfig | None:

@@ -101,7 +101,7 @@ def find_cells(store: Store, study: str) -> tuple[list[Cell], list[Entry]]:
     Raises:
         ConfigError: there is no such study.
     """
-    newest = store.newest_loops(study)
+    newest = store.one_loop_each(study)
     if not newest:
         raise ConfigError(f"no study or preset {study!r} has run; `ouroloop status` lists those that have")
     groups: dict[str, dict[str, list[Candidate]]] = {}
