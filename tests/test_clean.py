@@ -77,7 +77,7 @@ def test_what_a_live_process_holds_stays(root: Path, leftovers: list[Path]) -> N
     lock, log, *_ = leftovers
     code = (
         "import sys\nfrom filelock import FileLock\nfrom ouroloop.record.locks import StudyLock\n"
-        f"assert StudyLock('study').acquire()\nwith FileLock({str(lock)!r}):\n"
+        f"driver = StudyLock('study')\nassert driver.acquire()\nwith FileLock({str(lock)!r}):\n"
         "    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import time
 import weakref
 from pathlib import Path
 
@@ -109,6 +110,16 @@ def stopped_and_resumed(config: LoopConfig) -> None:
     assert len(generations(run)) == 3
     assert outcome(run) == outcome(undisturbed)
     assert sampled(run) == sampled(undisturbed)
+
+
+@pytest.mark.usefixtures("root")
+def test_the_duration_of_a_generation_that_was_cut_off_is_the_works(ideal: LoopConfig) -> None:
+    """MLflow's is from when a run began, however long nothing worked on it."""
+    with pytest.raises(Interrupted):
+        loop(ideal, observer=StopAfter(2, "train"))
+    stopped = int(time.time() * 1_000)
+    first, second, *_ = generations(loop(ideal))
+    assert first.entity.info.start_time < stopped <= second.entity.info.start_time
 
 
 @pytest.mark.heavy

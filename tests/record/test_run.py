@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -19,6 +21,20 @@ class Killed:
         if name == self._before:
             raise KeyboardInterrupt
         return getattr(self._client, name)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_discarded_run_leaves_no_model(tmp_path: Path) -> None:
+    store = Store.open()
+    run = store.create("gen-01", None, {"level": "generation"})
+    (folder := tmp_path / "model").mkdir()
+    (folder / "config.json").write_text("M_1")
+    run.log_model("M_01", folder, 1)
+    (model,) = store.client.search_logged_models([store.experiment_id])
+    store.get(run.id).discard()
+    assert store.find(level="generation") == []
+    assert store.client.search_logged_models([store.experiment_id]) == []
+    assert not Path(url2pathname(urlsplit(model.artifact_location).path)).exists()
 
 
 @pytest.mark.usefixtures("root")

@@ -207,7 +207,7 @@ class _Loop:
                 self.lineage.enter(number, child)
                 self.observer.generation_finished(number, child.metrics, "on record")
             else:
-                written = self.generation(number, dataset, unfinished=child)
+                written = self.generation(number, dataset, recorded=child)
             samples.append(written)
             if number == self.config.num_generations:
                 self.lineage.leave(number)  # again, if it is on record: its process may have died before this
@@ -240,8 +240,11 @@ class _Loop:
             )
         return mixed
 
-    def generation(self, number: int, training_set: Dataset, unfinished: Run | None) -> Dataset:
-        """What there is of S_t to learn from, with everything about M_t on record; a run already begun is taken up."""
+    def generation(self, number: int, training_set: Dataset, recorded: Run | None) -> Dataset:
+        """What there is of S_t to learn from, with everything about M_t on record.
+
+        `recorded` is the run that has lost its samples, or that ended before it had any.
+        """
         self.observer.generation_started(number)
         corpus, parent = self.reference.testbed.digest, self.lineage.parent_key(number)
         key = cache.key(self.config, self.learner.device, training_set, number, corpus, parent)
@@ -249,7 +252,11 @@ class _Loop:
         tags = own | cell_tags(self.config, self.study)
 
         def take() -> Run:
-            return unfinished or self.run.store.create(f"gen-{number:02d}", self.run, tags)
+            if recorded is not None and recorded.status == "FINISHED":  # somebody may have registered its model
+                return recorded
+            if recorded is not None:
+                recorded.discard()  # MLflow's duration of a run is since it began, however long it was dead
+            return self.run.store.create(f"gen-{number:02d}", self.run, tags)
 
         with cache.holding(key):
             with running(take) as run, TemporaryDirectory() as aside:
@@ -257,7 +264,7 @@ class _Loop:
                 made = self._copied(key, number, run, Path(aside)) or self._computed(number, training_set)
                 self.observer.phase_started("record")
                 metrics = {"generation_seconds": perf_counter() - start, **made.metrics}  # a copy keeps the original's
-                self._record(number, run, training_set, made, metrics, is_resumed=unfinished is not None)
+                self._record(number, run, training_set, made, metrics)
             if not made.source:
                 cache.enter(key, run)
         self.lineage.enter(number, run, made.model)
@@ -291,13 +298,7 @@ class _Loop:
         return self.learner.is_registrable and is_kept
 
     def _record(
-        self,
-        number: int,
-        run: Run,
-        training_set: Dataset,
-        made: Generation,
-        metrics: dict[str, float],
-        is_resumed: bool,
+        self, number: int, run: Run, training_set: Dataset, made: Generation, metrics: dict[str, float]
     ) -> None:
         """Record a generation in few writes, each of many things: MLflow takes some 10 ms for any one of them."""
         sample = made.sample or Sample.of(made.samples.texts, self.reference.testbed)
@@ -315,8 +316,9 @@ class _Loop:
         stage = self._stage(metrics)
         points = {key: [(number, value)] for key, value in metrics.items()}
         tags = {**made.tags, **({} if stage is None else {"stage": stage})}
-        run.log_series({**made.curves, **points}, is_resumed, made.note, tables, **tags)
-        self.run.log_series(points, is_resumed or number <= self.reached)
+        was_finished = run.status == "FINISHED"  # before it lost its samples
+        run.log_series({**made.curves, **points}, was_finished, made.note, tables, **tags)
+        self.run.log_series(points, number <= self.reached)
         self.history.add(number, metrics, Written.of(sample), made.tags["commit"])
 
     def _remember(self, number: int, child: Run) -> None:

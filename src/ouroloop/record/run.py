@@ -80,6 +80,11 @@ def table_files(tables: Tables) -> dict[str, bytes]:
     return {f"{name}.json": json.dumps({"columns": c, "data": rows}).encode() for name, (c, rows) in tables.items()}
 
 
+def _delete_artifacts(place: str, path: str | None = None) -> None:
+    repository: Any = get_artifact_repository(place, tracking_uri=stores.tracking_uri())
+    repository.delete_artifacts(path)
+
+
 def _listed(tables: Iterable[str]) -> list[dict[str, str]]:
     return [{"path": f"{name}.json", "type": "table"} for name in tables]
 
@@ -283,6 +288,14 @@ class Run:
         client.finalize_logged_model(model.model_id, "READY")
         client.log_outputs(self.id, [LoggedModelOutput(model.model_id, generation)])
 
+    def discard(self) -> None:
+        """Delete the run, as the UI does, and its models, which the UI would list on; `clean` removes its files."""
+        client = self.store.client
+        for model in client.search_logged_models([self.store.experiment_id], f"source_run_id = '{self.id}'"):
+            _delete_artifacts(str(model.artifact_location))  # later nobody finds them: MLflow lists no deleted models
+            client.delete_logged_model(model.model_id)
+        client.delete_run(self.id)
+
     def save_model(self, folder: Path) -> None:
         """Copy the logged model of this run into a folder.
 
@@ -319,9 +332,7 @@ class Run:
 
     def drop_weights(self) -> None:
         """Delete what `log_weights` left, if anything."""
-        place = str(self.entity.info.artifact_uri)
-        repository: Any = get_artifact_repository(place, tracking_uri=stores.tracking_uri())
-        repository.delete_artifacts(_WEIGHTS)
+        _delete_artifacts(str(self.entity.info.artifact_uri), _WEIGHTS)
 
     def read_dataset(self, name: str) -> Dataset:
         """A dataset artifact of this run.
