@@ -26,7 +26,8 @@ from ouroloop.loop.loop import run_loop
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.run import Run, sample_tables
 from ouroloop.record.track import Store
-from ouroloop.report.figures import PARTS, drawings, evenly
+from ouroloop.report.figures import drawings, evenly
+from ouroloop.report.looks import PARTS, look
 from ouroloop.report.page import page
 from ouroloop.report.tables import frame
 from ouroloop.science.dataset import Dataset, Source
@@ -261,6 +262,22 @@ def test_the_report_answers_the_pointer_and_the_keyboard(site: Site, tab: Any) -
     )
     tab.locator("#retention .legend button").first.click()
     tab.wait_for_function("n => document.querySelectorAll('#retention .mark-line path').length < n", arg=before)
+
+
+def test_a_legend_shows_the_lines_and_marks_of_its_figure(site: Site, tab: Any) -> None:
+    open_report(tab, site, "tiny")
+
+    def those(within: str, *attributes: str) -> set[tuple[str | None, ...]]:
+        found = tab.locator(f"#retention {within}").all()
+        return {tuple(one.get_attribute(attribute) for attribute in attributes) for one in found}
+
+    assert those(".legend path.line", "stroke", "stroke-dasharray") == {("var(--s0)", "1 0"), ("var(--s1)", "1 0")}
+    marks = those(".legend path:not(.line)", "fill", "d")
+    assert marks == {(look(i).color, look(i).mark) for i in range(2)}
+    assert those(".chart .mark-line path", "stroke") == {("var(--s0)",), ("var(--s1)",)}
+    drawn = those(".chart .mark-symbol path", "fill", "d")  # larger, and an arc is in pieces
+    assert {color for color, _ in drawn} == {color for color, _ in marks}
+    assert len(drawn) == 2
 
 
 def test_the_report_shows_its_figures_without_scripts(site: Site, chromium: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
+from ouroloop.report.looks import DOTTED, PAPER, PARTS, look
 from ouroloop.report.render import Spec, spec, svg
 
 Chart = Any
@@ -27,11 +28,6 @@ IN_LINES = "length(datum.label) > 32 ? split(datum.label, ', ') : datum.label"
 """A cell's name in one line, or, where that is long, a line for each part."""
 WHOLE = {"labelLimit": 0, "labelExpr": IN_LINES}
 """For a legend: cut off, two names may look alike."""
-PAPER = "the paper"
-PARTS = ("True", "False", "malformed")
-_MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-_DASHES = ([1, 0], [9, 4], [3, 4], [12, 4, 3, 4])
-_DOTTED = [1, 3.5]
 _WIDTH = {"retention": 760, "half_life": 350, "unique": 350}
 _HEIGHT = {"retention": 340, "half_life": 280, "unique": 280}
 
@@ -152,10 +148,10 @@ def composition(table: pd.DataFrame, is_page: bool = False) -> Chart:
     scale, axis = alt.Scale(domain=[0, 1]), alt.Axis(format="%", tickCount=3)
     x = _generation(table, title=not is_page)
     y = alt.Y(field="share", type="quantitative", scale=scale, axis=axis, title=None)
-    colors = alt.Scale(domain=list(PARTS), range=[f"var(--{part.lower()})" for part in PARTS])
+    colors = alt.Scale(domain=list(PARTS), range=list(PARTS.values()))
     legend = None if is_page else alt.Legend(orient="bottom", title=None)
     areas = base.transform_fold(list(PARTS), as_=["part", "share"])
-    areas = areas.transform_calculate(rank="indexof(['True', 'False', 'malformed'], datum.part)")
+    areas = areas.transform_calculate(rank=f"indexof({list(PARTS)}, datum.part)")
     layers = [
         areas.mark_area().encode(
             x, y.stack("zero"), order="rank:O", color=alt.Color("part:N", scale=colors, legend=legend)
@@ -208,7 +204,7 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> tuple[Spec, pd.DataFrame]:
     colors = alt.Scale(domain=learners, range=["var(--s1)", "var(--s0)", "var(--ink)"][: len(learners)])
     legend = alt.Legend(orient="bottom", title=None, symbolType="stroke", symbolStrokeWidth=2.4, symbolOpacity=1)
     color = alt.Color("learner:N", scale=colors, legend=legend)
-    dashes = alt.Scale(domain=learners, range=[[1, 0], [1, 0], _DOTTED][: len(learners)])
+    dashes = alt.Scale(domain=learners, range=[[1, 0], [1, 0], DOTTED][: len(learners)])
     dash = alt.StrokeDash("learner:N", scale=dashes, legend=None)
     base = _chart("retention").encode(_generation(drawn), color=color)
     y = _axis("mean", "diversity kept", _scale([*drawn["mean"], *drawn["highest"]], False))
@@ -275,18 +271,18 @@ def _legend(is_page: bool) -> alt.Legend | None:
 
 
 def _color(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Color:
-    colors = [f"var(--s{i % 7})" for i in range(len(names))]
+    colors = [look(i).color for i in range(len(names))]
     return alt.Color(f"{key}:N", scale=_looks(names, table, colors, "var(--ink)"), legend=_legend(is_page))
 
 
 def _shape(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Shape:
-    marks = [_MARKS[i % len(_MARKS)] for i in range(len(names))]
+    marks = [look(i).mark for i in range(len(names))]
     return alt.Shape(f"{key}:N", scale=_looks(names, table, marks, "stroke"), legend=_legend(is_page))
 
 
 def _dash(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.StrokeDash:
-    dashes = [_DASHES[i // 7 % len(_DASHES)] for i in range(len(names))]
-    return alt.StrokeDash(f"{key}:N", scale=_looks(names, table, dashes, _DOTTED), legend=_legend(is_page))
+    dashes = [look(i).dash for i in range(len(names))]
+    return alt.StrokeDash(f"{key}:N", scale=_looks(names, table, dashes, DOTTED), legend=_legend(is_page))
 
 
 def _marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str], is_page: bool) -> alt.Chart:
@@ -305,7 +301,7 @@ def _published(
     shown = shown.encode(*places)
     alone = shown.transform_filter(alt.FieldOneOfPredicate(field=by, oneOf=points))
     return [
-        *([shown.mark_line(strokeDash=_DOTTED, strokeWidth=1.9, strokeCap="round", **mark)] if curves else []),
+        *([shown.mark_line(strokeDash=DOTTED, strokeWidth=1.9, strokeCap="round", **mark)] if curves else []),
         *([alone.mark_point(shape="stroke", size=300, strokeWidth=1.9, opacity=1, **mark)] if points else []),
     ]
 

@@ -63,7 +63,7 @@ async function plot(box, spec, name, label, marks, params = {}) {
     await view.runAsync();
     if (!point) return;
     tip.replaceChildren(node("b", {}, point.title), ...point.lines.slice(0, 12).map(([color, key, value]) =>
-      node("div", {}, node("i", { style: `background:var(--${color})` }), node("span", {}, key), node("span", {}, value))));
+      node("div", {}, node("i", { style: `background:${color}` }), node("span", {}, key), node("span", {}, value))));
     if (point.lines.length > 12) tip.append(node("small", {}, `and ${point.lines.length - 12} more`));
     const isRight = point.x + 14 + tip.offsetWidth > chart.clientWidth;
     tip.style.left = `${Math.max(0, isRight ? point.x - 14 - tip.offsetWidth : point.x + 14)}px`;
@@ -100,17 +100,17 @@ async function plot(box, spec, name, label, marks, params = {}) {
   return { draw, set };
 }
 
-const MARKS = ["M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z", "M-3-3H3V3H-3z", "M0-4L4 3H-4z", "M0-4.5L4.5 0L0 4.5L-4.5 0z",
-  "M-1.3-4H1.3V-1.3H4V1.3H1.3V4H-1.3V1.3H-4V-1.3H-1.3z", "M0 4L4-3H-4z"];
-const DASHES = ["", "9 4", "3 4", "12 4 3 4"];
-const color = i => `s${i % 7}`;
+const color = i => DATA.looks[i].color, INK = "var(--ink)";
+/** The line and the mark of the i-th of several names; without `i`, the paper's dotted line. */
 function key(i, name) {
-  const style = i < 0 ? { stroke: "var(--ink)", "stroke-dasharray": "0.1 4", "stroke-linecap": "round" }
-    : { stroke: `var(--${color(i)})`, "stroke-dasharray": DASHES[Math.floor(i / 7) % 4] };
-  const dot = i < 0 ? [] : [node("path", { d: MARKS[i % 6], transform: "translate(15 6)", fill: `var(--${color(i)})`, stroke: "none" })];
-  return [node("svg", { viewBox: "0 0 30 12", "aria-hidden": true }, node("path", { class: "line", d: "M1 6H29", ...style }), ...dot), name];
+  const look = DATA.looks[i];
+  const style = look ? { stroke: look.color, "stroke-dasharray": look.dash.join(" ") }
+    : { stroke: INK, "stroke-dasharray": "0.1 4", "stroke-linecap": "round" };
+  const line = node("path", { class: "line", d: "M1 6H29", ...style });
+  const mark = look && node("path", { d: look.mark, transform: "translate(15 6) scale(3.6)", fill: look.color, stroke: "none" });
+  return [node("svg", { viewBox: "0 0 30 12", "aria-hidden": true }, line, mark), name];
 }
-const PAPER = "the paper";
+const PAPER = DATA.paper;
 /** Buttons that show and hide; `chosen` gets the names that are hidden. */
 function legend(names, hasPaper, chosen) {
   const hidden = new Set();
@@ -121,7 +121,7 @@ function legend(names, hasPaper, chosen) {
       event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(name)));
       chosen(hidden);
     },
-  }, ...key(i < names.length ? i : -1, name)));
+  }, ...key(i < names.length ? i : undefined, name)));
   return node("div", { class: "legend", role: "group", "aria-label": "Show or hide" }, ...buttons);
 }
 function scales(what, now, choose) {
@@ -195,7 +195,7 @@ await figure("retention", async (box, rows) => {
   const lines = own => own.filter(row => !hidden.has(row.cell)).flatMap(row => {
     const range = isNumber(row.interval_low) ? ` (${percent(row.interval_low)} – ${percent(row.interval_high)}, n = ${row.seeds})` : "";
     const ours = [row.mean, color(cells.indexOf(row.cell)), row.cell, `${percent(row.mean)}${range}`];
-    return isNumber(row.paper) && !hidden.has(PAPER) ? [ours, [row.paper, "ink", `paper, ${row.cell}`, percent(row.paper)]] : [ours];
+    return isNumber(row.paper) && !hidden.has(PAPER) ? [ours, [row.paper, INK, `paper, ${row.cell}`, percent(row.paper)]] : [ours];
   }).sort((a, b) => b[0] - a[0]).map(line => line.slice(1));
   const marks = view => [...by(rows, "generation")].sort((a, b) => a[0] - b[0]).map(([t, own]) => ({
     id: t, ...at(view, t, 1), y: 4, isColumn: true, title: `generation ${t}`, lines: lines(own) }));
@@ -210,7 +210,7 @@ await figure("half_life", async (box, rows) => {
   const marks = view => rows.filter(row => !hidden.has(row.group)).map(row => ({
     id: row.id, ...at(view, row.place, row.half_life ?? row.reached), title: row.loop,
     lines: [[color(groups.indexOf(row.group)), row.cell, isNumber(row.half_life) ? `generation ${row.half_life}` : `not by ${row.reached}`],
-      ...(isNumber(row.paper) && !hidden.has(PAPER) ? [["ink", "the paper", `generation ${row.paper}`]] : [])] }));
+      ...(isNumber(row.paper) && !hidden.has(PAPER) ? [[INK, PAPER, `generation ${row.paper}`]] : [])] }));
   if (groups.length > 1 || hasPaper) box.append(controls(legend(groups, hasPaper, set => { hidden = set; chart.set({ hidden: [...set] }); })));
   chart = await plot(box, DATA.specs.half_life, "half_life", "Generation at which half is gone, by synthetic proportion", marks);
 });
@@ -226,20 +226,17 @@ await figure("unique", async (box, rows) => {
   chart = await plot(box, DATA.specs.unique.log, "unique", "Share of distinct texts against diversity kept", marks);
 });
 
-const PARTS = ["True", "False", "malformed"], PANELS = 24;
-/** All of them or so many, evenly chosen, as in a picture. */
-const evenly = (names, most) => names.length <= most ? names
-  : Array.from({ length: most }, (_, i) => names[Math.round(i * (names.length - 1) / (most - 1))]);
 await figure("composition", async (box, rows) => {
-  const swatch = part => node("span", { class: "key" }, node("span", { class: "swatch", style: `background:var(--${part.toLowerCase()})` }), part);
-  const hasPaper = rows.some(row => isNumber(row.paper_True)), cells = [...by(rows, "cell")], shown = evenly(cells, PANELS);
-  box.append(controls(node("div", { class: "legend" }, ...PARTS.map(swatch),
-    ...(hasPaper ? [node("span", { class: "key" }, ...key(-1, "paper, upper end of True"))] : []))));
-  if (shown.length < cells.length) box.append(node("p", { class: "about" }, `${shown.length} of ${cells.length} settings, evenly chosen; all are in composition.csv.`));
+  const parts = Object.entries(DATA.parts), { cells, said } = DATA.specs.composition.usermeta;
+  const swatch = ([part, color]) => node("span", { class: "key" }, node("span", { class: "swatch", style: `background:${color}` }), part);
+  const hasPaper = rows.some(row => isNumber(row.paper_True)), shown = [...by(rows, "cell")].filter(([cell]) => cells.includes(cell));
+  box.append(controls(node("div", { class: "legend" }, ...parts.map(swatch),
+    ...(hasPaper ? [node("span", { class: "key" }, ...key(undefined, "paper, upper end of True"))] : []))));
+  if (said) box.append(node("p", { class: "about" }, `${said}.`));
   await multiples(box, shown, DATA.specs.composition, "composition", "Composition by generation", own => view => own.map(row => ({
     id: row.generation, ...at(view, row.generation, 1), y: 4, isColumn: true, title: `generation ${row.generation}`,
-    lines: [...PARTS.map(part => [part.toLowerCase(), part, percent(row[part])]),
-      ...(isNumber(row.paper_True) ? [["ink", "paper, True", percent(row.paper_True)]] : [])] })));
+    lines: [...parts.map(([part, color]) => [color, part, percent(row[part])]),
+      ...(isNumber(row.paper_True) ? [[INK, "paper, True", percent(row.paper_True)]] : [])] })));
 });
 
 await figure("measures", async (box, rows) => {
@@ -247,7 +244,7 @@ await figure("measures", async (box, rows) => {
   let hidden = new Set(), charts = [];
   const ours = row => [color(cells.indexOf(row.cell)), row.cell,
     number(row.mean) + (isNumber(row.interval_low) ? ` (${number(row.interval_low)} – ${number(row.interval_high)}, n = ${row.seeds})` : "")];
-  const real = row => [["real", "ink", "D₀ itself"], ["control", "soft", "one half of D₀ beside the other"]]
+  const real = row => [["real", INK, "D₀ itself"], ["control", "var(--soft)", "one half of D₀ beside the other"]]
     .filter(([key]) => isNumber(row[key])).map(([key, look, word]) => [look, word, number(row[key])]);
   const ends = own => {
     const values = own.flatMap(row => [row.lowest, row.highest, row.real, row.control]).filter(isNumber);
@@ -273,7 +270,7 @@ await figure("depth", async (box, rows) => {
   const marks = view => loops.get(loop).filter(row => row.share > 0).map(row => ({
     id: row.id, x: view.scale("x")(row.generation) + view.scale("x").bandwidth() / 2, y: view.scale("y")(row.depth) + view.scale("y").bandwidth() / 2,
     title: row.generation ? `generation ${row.generation}` : "D₀, the original data",
-    lines: [["heat", row.depth === "malformed" ? "malformed" : `depth ${row.depth}`, percent(row.share)]] }));
+    lines: [["var(--heat)", row.depth === "malformed" ? "malformed" : `depth ${row.depth}`, percent(row.share)]] }));
   const choice = chooser("Loop", [...loops.keys()], name => { loop = name; chart.set({ chosen: name, at: null }); });
   box.append(controls(choice, node("span", { class: "right" }, "0 ", node("span", { class: "scale" }), " 100%")));
   chart = await plot(box, DATA.specs.depth, "depth", "Depth by generation", marks, { chosen: first });

@@ -24,8 +24,9 @@ from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
 from ouroloop.report.leaderboard import times
+from ouroloop.report.looks import DAY, PAPER, PARTS, look
 from ouroloop.report.panels import measures
-from ouroloop.report.render import DAY, spec
+from ouroloop.report.render import spec
 from ouroloop.testbed.base import as_words, is_share
 
 MOST_DATA = 300_000
@@ -232,6 +233,10 @@ def _thinned(table: pd.DataFrame, most: int, every: int) -> pd.DataFrame:
 def _specs(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     scaled = {"retention": figures.retention, "unique": figures.unique}
     specs: dict[str, Any] = dict(figures.figures({name: tables[name] for name in tables.keys() - scaled}))
+    if "composition" in specs:
+        few, said = figures.fewer("composition", tables["composition"], "cell")
+        shown = {"cells": list(few["cell"].unique()), "said": said.get("title", {}).get("text", "")}
+        specs["composition"]["usermeta"] = shown  # Vega leaves it alone: which panels the script makes
     if len(tables.get("measures", ())):
         specs["measures"] = spec(measures(tables["measures"], True))
     for name, draw in scaled.items():
@@ -245,7 +250,15 @@ def _packed(tables: Mapping[str, pd.DataFrame], specs: Mapping[str, Any], most: 
     for name in (name for name in TITLES if name in tables):
         table = figures.rows(name, _thinned(tables[name], most, every))
         columns[name] = {"columns": list(table.columns), "rows": _digits(table), "total": len(tables[name])}
-    text = json.dumps({"tables": columns, "specs": specs}, separators=(",", ":"), allow_nan=False)
+    num_looks = max(table["cell"].nunique() for table in tables.values() if "cell" in table.columns)
+    given = {
+        "tables": columns,
+        "specs": specs,
+        "looks": [look(i)._asdict() for i in range(num_looks)],
+        "paper": PAPER,
+        "parts": PARTS,
+    }
+    text = json.dumps(given, separators=(",", ":"), allow_nan=False)
     return gzip.compress(text.encode(), 6, mtime=0)
 
 

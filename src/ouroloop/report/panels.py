@@ -7,6 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ouroloop.report import figures
+from ouroloop.report.looks import look
 from ouroloop.report.render import spec, svg
 
 _WIDTH, _HEIGHT = 190, 130
@@ -27,7 +28,7 @@ def measures(table: pd.DataFrame, is_page: bool = False) -> figures.Chart:
     if is_page:
         source = alt.Chart(alt.NamedData(name="measures")).transform_filter("datum.measure === chosen")
     cells, titles = list(dict.fromkeys(table["cell"])), list(dict.fromkeys(table["title"]))
-    colors = alt.Scale(domain=cells, range=[f"var(--s{i % 7})" for i in range(len(cells))])
+    colors = alt.Scale(domain=cells, range=[look(i).color for i in range(len(cells))])
     legend = alt.Legend(title=None, orient="bottom", columns=4, symbolOpacity=1, symbolStrokeWidth=2, **figures.WHOLE)
     legend = None if is_page else legend
     last = max(1, *table["generation"])

@@ -10,17 +10,9 @@ import vl_convert
 from PIL import Image
 
 from ouroloop.plain import visible
+from ouroloop.report.looks import DAY
 
 Spec = dict[str, Any]
-
-DAY = {
-    # Okabe and Ito's colours, which colour-blind readers tell apart, darkened where a thin line would be too faint
-    "s0": "#0072b2", "s1": "#c8500a", "s2": "#00866a", "s3": "#b4558a", "s4": "#a87900", "s5": "#2b8fc7",
-    "s6": "#1d1c1a", "ink": "#1d1c1a", "soft": "#65615a", "line": "#e4e0d8", "card": "#ffffff", "heat": "#004e86",
-    "true": "#0a8f6c", "false": "#e69f00", "malformed": "#9a958c",
-}  # fmt: skip
-"""The colours that definitions name, as they are by day; page.css says what they are by night."""
-
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
 
