@@ -196,6 +196,7 @@ THROUGH_OTHERS = {
     "report/captions": "test_page",
     "report/figures": "test_report",
     "report/folder": "test_report",
+    "report/layers": "test_report",
     "report/looks": "test_browser, where a legend has a figure's marks",
     "report/render": "test_report",
     "report/results": "test_report and test_api",

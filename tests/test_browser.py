@@ -284,7 +284,7 @@ def test_the_report_shows_its_figures_without_scripts(site: Site, chromium: Any)
     context = chromium.new_context(java_script_enabled=False)
     opened = context.new_page()
     opened.goto((site.reports / "tiny" / "report.html").as_uri())
-    for name in ("retention", "half_life", "composition", "unique", "depth"):
+    for name in ("retention", "half_life", "kept", "composition", "unique", "depth"):
         assert opened.locator(f"#{name} .drawn svg path").count() > 0, name
     assert opened.locator("#loops tbody tr").count() == 4
     context.close()

@@ -168,7 +168,7 @@ def test_a_pareto_study_weighs_what_was_really_used(ouroloop: CommandLine, prese
     assert "fresh keeps" in done.stdout
     store = Store.open()
     (study,) = store.find(level="study", study="pareto")
-    assert artifact(study, "pareto_front.png").startswith(PNG)
+    assert artifact(study, "report/kept.png").startswith(PNG)
     trials = Trials.load("pareto")
     assert trials is not None
     assert {trial.state for trial in trials.study.trials} == {TrialState.COMPLETE}

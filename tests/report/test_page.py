@@ -245,6 +245,35 @@ def test_a_caption_names_the_lines_and_marks_that_are_drawn(rows: list[Any], joi
     assert bool(dots) is paper.startswith("Dotted")
 
 
+KEPT = ("cell", "cycle", "proportion", "generation", "seeds", "mean", "lowest", "highest", "interval_low",
+        "interval_high", "paper")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([(0.5, 9, 0.4, None), (1.0, 9, 0.1, None)], "at t = 9, against the synthetic proportion λ. Mark: mean over "
+         "seeds; bar: its 95 % interval."),
+        ([(0.5, 9, None, None), (1.0, 7, None, None)], "where each setting ends, at t = 7 to 9, against the synthetic "
+         "proportion λ. One mark per setting."),
+        ([(0.5, 9, None, 0.3), (None, 9, None, 0.2)], "at t = 9, against the synthetic proportion λ. One mark per "
+         "setting. Cycles without λ are at “no λ”. A dash: the paper."),
+        ([(0.5, 9, None, 0.3), (1.0, 9, None, 0.2)], "at t = 9, against the synthetic proportion λ. One mark per "
+         "setting. Dotted: the paper."),
+    ],
+)  # fmt: skip
+def test_what_is_left_is_drawn_by_proportion(rows: list[Any], said: str) -> None:
+    table = frame(KEPT, [(f"λ = {λ}", "incremental", λ, t, 3, 0.5, 0.4, 0.6, low, low and 0.7, paper)
+                         for λ, t, low, paper in rows])  # fmt: skip
+    given = tables(kept=table)
+    assert notes(given)["kept"] == f"Diversity kept {said}"
+    paths = [attributes for tag, attributes in read(drawings(given)["kept"]).elements if tag in ("path", "line")]
+    bars = [path for path in paths if path.get("opacity") == "0.5"]
+    assert len(bars) == sum(low is not None for *_, low, _ in rows)
+    dots = [path for path in paths if (path.get("stroke-dasharray"), path.get("stroke-width")) == ("1,3.5", "1.9")]
+    assert bool(dots) is ("Dotted" in said)
+
+
 def test_the_paper_is_not_said_to_be_one_run_where_it_is_the_mean_of_five() -> None:
     """Figures 8 and 9: those that start from False or from both."""
     columns = ("cell", "generation", "seeds", "mean", "lowest", "highest", "interval_low", "interval_high", "paper")

@@ -4,6 +4,7 @@ import base64
 import csv
 import gzip
 import json
+import math
 import re
 import resource
 import shutil
@@ -40,7 +41,7 @@ from ouroloop.testbed.base import Sample
 from tests.conftest import CommandLine
 from tests.report.test_headline import loop, results
 
-FIGURES = ["retention", "half_life", "composition", "unique", "depth"]
+FIGURES = ["retention", "half_life", "kept", "composition", "unique", "depth"]
 
 
 def incremental(config: LoopConfig, proportion: float, seed: int) -> LoopConfig:
@@ -101,6 +102,14 @@ def test_a_study_in_every_state(ideal: LoopConfig, tmp_path: Path) -> None:
     assert float(kept["λ = 1", "3"]["mean"]) == pytest.approx(sum(ends) / 2)
     assert (float(kept["λ = 1", "3"]["lowest"]), float(kept["λ = 1", "3"]["highest"])) == (min(ends), max(ends))
     assert kept["λ = 0.5", "1"]["interval_low"] == ""  # one seed
+    cells = {cell["cell"]: cell for cell in json.loads((folder / "findings.json").read_text())["cells"]}
+    assert {row["cell"] for row in rows(folder / "kept.csv")} == {"λ = 0.5", "λ = 1"} == cells.keys()
+    for row in rows(folder / "kept.csv"):
+        found = cells[row["cell"]]["retention"]
+        assert (float(row["mean"]), int(row["seeds"])) == (pytest.approx(found["mean"], abs=1e-5), found["n"])
+        own = [float(row[f"interval_{end}"] or "nan") for end in ("low", "high")]
+        assert own == pytest.approx([found["low"] or math.nan, found["high"] or math.nan], abs=1e-5, nan_ok=True)
+        assert int(row["generation"]) == cells[row["cell"]]["generation"]
     shares = rows(folder / "composition.csv")
     assert all(sum(float(row[part]) for part in ("True", "False", "malformed")) == pytest.approx(1) for row in shares)
     by_depth: dict[tuple[str, str], float] = {}

@@ -3,7 +3,8 @@
     results    what a study or a loop found, as a Python object
     findings   the same in sentences, and in numbers with intervals
     tables     behind the figures, the paper's curves beside ours
-    figures    each defined once; panels: the figure of a testbed's own measures; captions: what stands over them
+    figures    each defined once, of layers; panels: the figure of a testbed's own measures;
+                 captions: what stands over them
     render     a definition and its rows as SVG and PNG; looks: colours, dashes and marks
     page       one HTML page that needs nothing else (page.html, page.css, page.js)
     folder     the files around it, and which of them go onto the study's run; archive: read back without a store

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from ouroloop.report.figures import joined, rows
+from ouroloop.report.figures import rows
+from ouroloop.report.layers import joined
 from ouroloop.report.leaderboard import BARS, KEEP_M1
 
 _WRITTEN = "What the models write"
@@ -14,6 +15,7 @@ TITLES = {
     "retention": "How much diversity is left",
     "half_life": "When half of it is gone",
     "unique": "Distinct is not diverse",
+    "kept": "What is left in the end",
     "composition": "What is sampled",
     "measures": "Beside real text",
     "depth": "How deep the expressions are",
@@ -28,6 +30,7 @@ MISSING = {
     "depth_by_method": "Nothing to draw yet. This figure needs a finished generation.",
     "retention": f"Nothing to draw yet. This figure needs {_RETENTION}.",
     "half_life": f"Nothing to draw yet. This figure needs {_RETENTION}.",
+    "kept": f"Nothing to draw yet. This figure needs {_RETENTION}.",
     "unique": f"Nothing to draw yet. This figure needs {_RETENTION}, and `unique_fraction`.",
     "composition": "Nothing to draw yet. This figure needs a generation with `correctness`, `false_rate` and "
     "`error_rate`, which every loop on logic expressions measures.",
@@ -45,6 +48,7 @@ def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
         "depth_by_method": _depth_by_method,
         "retention": _retention,
         "half_life": _half_life,
+        "kept": _kept,
         "unique": _unique,
         "composition": _composition,
         "depth": lambda _: "Share of a model’s texts by depth, generation 0 being D_0. Stronger colour: larger share.",
@@ -118,15 +122,30 @@ def _half_life(table: pd.DataFrame) -> str:
     by_proportion = table.dropna(subset=["proportion"])
     against = ", against the synthetic proportion λ" if len(by_proportion) else ""
     said = f"First generation that keeps less than half{against}. One mark per loop"
-    there = rows("half_life", table)
-    if joined(there, "median")[1]:
+    if joined(rows("half_life", table), "median")[1]:
         said += "; the line joins medians"
     said += "." if not table["half_life"].isna().any() else "; △: a loop that ended before it had lost half."
-    if len(by_proportion) and len(by_proportion) < len(table):
-        said += " Cycles without λ are at “no λ”."
-    _, curves, points = joined(there, "paper")
+    return f"{said}{_aside(table)}{_paper('half_life', table)}"
+
+
+def _kept(table: pd.DataFrame) -> str:
+    ends = sorted(set(table["generation"]))
+    when = f"at t = {ends[0]}" if len(ends) == 1 else f"where each setting ends, at t = {ends[0]} to {ends[-1]}"
+    said = f"Diversity kept {when}, against the synthetic proportion λ. "
+    said += "Mark: mean over seeds; bar: its 95 % interval" if _has(table, "interval_low") else "One mark per setting"
+    return f"{said}.{_aside(table)}{_paper('kept', table)}"
+
+
+def _aside(table: pd.DataFrame) -> str:
+    """Where cycles without λ stand beside others."""
+    return " Cycles without λ are at “no λ”." if 0 < table["proportion"].notna().sum() < len(table) else ""
+
+
+def _paper(name: str, table: pd.DataFrame) -> str:
+    """How the paper is drawn over λ, if it is."""
+    _, curves, points = joined(rows(name, table), "paper")
     looks = [*(["Dotted"] if curves else []), *(["a dash" if curves else "A dash"] if points else [])]
-    return f"{said} {' or '.join(looks)}: the paper." if looks else said
+    return f" {' or '.join(looks)}: the paper." if looks else ""
 
 
 def _unique(table: pd.DataFrame) -> str:

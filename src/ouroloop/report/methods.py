@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ouroloop.config import LoopConfig
-from ouroloop.report import figures
+from ouroloop.report.layers import WHOLE, Chart, faceted
 from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
 from ouroloop.report.render import spec, svg
 from ouroloop.report.results import Loop, Results, compared
@@ -64,7 +64,7 @@ def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     return {name: svg(spec(define[name](rows)) | room, name, rows) for name, rows in there.items()}
 
 
-def standings(table: pd.DataFrame) -> figures.Chart:
+def standings(table: pd.DataFrame) -> Chart:
     """Quality kept, left, against what it cost, right, a line for each method, coloured by what it may know.
 
     Dot: mean coverage at the last generation; bar: its 95 % interval over seeds; dashed: M_1's. Cost is relative to the
@@ -83,7 +83,7 @@ def standings(table: pd.DataFrame) -> figures.Chart:
     return alt.vconcat(*each)
 
 
-def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color) -> figures.Chart:
+def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color) -> Chart:
     names = list(dict.fromkeys(table["method"]))
     y = alt.Y("method:N").sort(names).axis(labelLimit=170, ticks=False, domain=False, grid=True).title(None)
     is_shown = f"datum.cycle === {json.dumps(cycle)} && isValid(datum.coverage)"
@@ -157,11 +157,11 @@ def _share_at(loops: Sequence[Loop], level: str) -> list[tuple[Any, ...]]:
     return found
 
 
-def depth_by_method(table: pd.DataFrame) -> figures.Chart:
+def depth_by_method(table: pd.DataFrame) -> Chart:
     """A panel for each depth; line: share of S_t, mean over seeds; band: 95 % interval; dashed: what P gives it."""
     names = list(dict.fromkeys(table["method"]))
     colors = alt.Scale(domain=names, range=[f"var(--s{i % 7})" for i in range(len(names))])
-    legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, **figures.WHOLE)
+    legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, **WHOLE)
     last = max(1, *table["generation"])
     axis = alt.Axis(format="d", grid=False, values=list(range(0, last + 1, max(1, last // 5))))
     base = alt.Chart().encode(
@@ -176,4 +176,4 @@ def depth_by_method(table: pd.DataFrame) -> figures.Chart:
     ]
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelExpr="'depth ' + datum.value")
     chart = alt.layer(*layers, data=alt.NamedData(name="depth_by_method")).properties(width=150, height=130)
-    return figures.faceted(chart, alt.Facet("depth:N").title(None).header(header), table["depth"].nunique(), 3)
+    return faceted(chart, alt.Facet("depth:N").title(None).header(header), table["depth"].nunique(), 3)

@@ -185,6 +185,8 @@ function multiples(box, shown, spec, name, label, marksOf, titleOf = shown => sh
   }));
 }
 const controls = (...children) => node("div", { class: "controls" }, ...children);
+const kept = row => percent(row.mean)
+  + (isNumber(row.interval_low) ? ` (${percent(row.interval_low)} – ${percent(row.interval_high)}, n = ${row.seeds})` : "");
 const at = (view, x, y) => ({ x: view.scale("x")(x), y: view.scale("y")(y) });
 
 // ---- the figures -------------------------------------------------------------------------------------------------
@@ -193,8 +195,7 @@ await figure("retention", async (box, rows) => {
   const cells = [...by(rows, "cell").keys()], hasPaper = rows.some(row => isNumber(row.paper));
   let hidden = new Set(), chart;
   const lines = own => own.filter(row => !hidden.has(row.cell)).flatMap(row => {
-    const range = isNumber(row.interval_low) ? ` (${percent(row.interval_low)} – ${percent(row.interval_high)}, n = ${row.seeds})` : "";
-    const ours = [row.mean, color(cells.indexOf(row.cell)), row.cell, `${percent(row.mean)}${range}`];
+    const ours = [row.mean, color(cells.indexOf(row.cell)), row.cell, kept(row)];
     return isNumber(row.paper) && !hidden.has(PAPER) ? [ours, [row.paper, INK, `paper, ${row.cell}`, percent(row.paper)]] : [ours];
   }).sort((a, b) => b[0] - a[0]).map(line => line.slice(1));
   const marks = view => [...by(rows, "generation")].sort((a, b) => a[0] - b[0]).map(([t, own]) => ({
@@ -204,16 +205,22 @@ await figure("retention", async (box, rows) => {
   chart = await plot(box, DATA.specs.retention.linear, "retention", "Diversity kept by generation", marks);
 });
 
-await figure("half_life", async (box, rows) => {
+/** A figure over λ with a mark for each row: `heightOf` gives its y; `said`, a title, two entries of a line, and the paper's value. */
+const overProportion = (name, label, heightOf, said) => figure(name, async (box, rows) => {
   const groups = [...by(rows, "group").keys()], hasPaper = rows.some(row => isNumber(row.paper) && isNumber(row.proportion));
   let hidden = new Set(), chart;
-  const marks = view => rows.filter(row => !hidden.has(row.group)).map(row => ({
-    id: row.id, ...at(view, row.place, row.half_life ?? row.reached), title: row.loop,
-    lines: [[color(groups.indexOf(row.group)), row.cell, isNumber(row.half_life) ? `generation ${row.half_life}` : `not by ${row.reached}`],
-      ...(isNumber(row.paper) && !hidden.has(PAPER) ? [[INK, PAPER, `generation ${row.paper}`]] : [])] }));
+  const marks = view => rows.filter(row => !hidden.has(row.group)).map(row => {
+    const [title, word, value, paper] = said(row);
+    return { id: row.id, ...at(view, row.place, heightOf(row)), title, lines: [[color(groups.indexOf(row.group)), word, value],
+      ...(isNumber(row.paper) && !hidden.has(PAPER) ? [[INK, PAPER, paper]] : [])] };
+  });
   if (groups.length > 1 || hasPaper) box.append(controls(legend(groups, hasPaper, set => { hidden = set; chart.set({ hidden: [...set] }); })));
-  chart = await plot(box, DATA.specs.half_life, "half_life", "Generation at which half is gone, by synthetic proportion", marks);
+  chart = await plot(box, DATA.specs[name], name, label, marks);
 });
+await overProportion("half_life", "Generation at which half is gone, by synthetic proportion", row => row.half_life ?? row.reached,
+  row => [row.loop, row.cell, isNumber(row.half_life) ? `generation ${row.half_life}` : `not by ${row.reached}`, `generation ${row.paper}`]);
+await overProportion("kept", "Diversity kept in the end, by synthetic proportion", row => row.mean,
+  row => [row.cell, `generation ${row.generation}`, kept(row), percent(row.paper)]);
 
 await figure("unique", async (box, rows) => {
   const cells = [...by(rows, "cell").keys()], hasPaper = rows.some(row => isNumber(row.paper_unique_fraction));

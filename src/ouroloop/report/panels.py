@@ -6,7 +6,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ouroloop.report import figures
+from ouroloop.report.figures import fewer
+from ouroloop.report.layers import WHOLE, Chart, chosen, faceted
 from ouroloop.report.looks import look
 from ouroloop.report.render import spec, svg
 
@@ -18,18 +19,18 @@ def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     table = tables.get("measures")
     if table is None or table.empty:
         return {}
-    few, said = figures.fewer("measures", table, "cell")
+    few, said = fewer("measures", table, "cell")
     return {"measures": svg(spec(measures(few)) | said, "measures", few)}
 
 
-def measures(table: pd.DataFrame, is_page: bool = False) -> figures.Chart:
+def measures(table: pd.DataFrame, is_page: bool = False) -> Chart:
     """Line: mean over seeds; band: lowest to highest; dotted: D_0 itself; dashed: one half of it beside the other."""
     source = alt.Chart()
     if is_page:
         source = alt.Chart(alt.NamedData(name="measures")).transform_filter("datum.measure === chosen")
     cells, titles = list(dict.fromkeys(table["cell"])), list(dict.fromkeys(table["title"]))
     colors = alt.Scale(domain=cells, range=[look(i).color for i in range(len(cells))])
-    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolOpacity=1, symbolStrokeWidth=2, **figures.WHOLE)
+    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolOpacity=1, symbolStrokeWidth=2, **WHOLE)
     legend = None if is_page else legend
     last = max(1, *table["generation"])
     axis = alt.Axis(format="d", grid=False, values=list(range(1, last + 1, max(1, last // 5))))
@@ -54,8 +55,8 @@ def measures(table: pd.DataFrame, is_page: bool = False) -> figures.Chart:
     if is_page:
         cursor = source.transform_filter("datum.generation === at").mark_rule(color="var(--ink)", opacity=0.45)
         ends_of_all = (alt.param("low", value=0), alt.param("high", value=1))
-        return figures.chosen([*layers, cursor.encode(base.encoding.x)], _HEIGHT, *ends_of_all)
+        return chosen([*layers, cursor.encode(base.encoding.x)], _HEIGHT, *ends_of_all)
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=_WIDTH + 20)
     chart = alt.layer(*layers, data=alt.NamedData(name="measures")).properties(width=_WIDTH, height=_HEIGHT)
     facet = alt.Facet("title:N").sort(titles).title(None).header(header)
-    return figures.faceted(chart, facet, len(titles), 4).resolve_scale(y="independent")
+    return faceted(chart, facet, len(titles), 4).resolve_scale(y="independent")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ouroloop.config import LogicData, LoopConfig
-from ouroloop.report.results import Loop, Results, bounds_of, counted_at, halving, most_of
+from ouroloop.report.results import Loop, Results, bounds_of, counted_at, end_of, halving, most_of
 from ouroloop.science.metrics import ALWAYS, RETENTION
 from ouroloop.science.statistics import bounds_of_kept, interval
 from ouroloop.testbed.base import noun_of
@@ -95,7 +95,10 @@ def figure_tables(results: Results) -> dict[str, pd.DataFrame]:
     of_classes = {"composition": composition} if testbed.composition else {}
     of_means = {"measures": measures} if testbed.means else {}
     of_depth = {"depth": depth} if "depth" in testbed.columns else {}
-    wanted = {"retention": retention, "half_life": half_lives, **of_classes, "unique": unique, **of_means, **of_depth}
+    proportions = {loops[0].proportion for loops in results.cells.values()} - {None}
+    by_proportion = {"kept": kept} if len(proportions) > 1 else {}
+    usual = {"retention": retention, "half_life": half_lives, "unique": unique}
+    wanted = {**usual, **by_proportion, **of_classes, **of_means, **of_depth}
     return {name: table(results) for name, table in {**wanted, noun_of(testbed): texts}.items()}
 
 
@@ -114,6 +117,24 @@ def retention(results: Results) -> pd.DataFrame:
     return frame(columns, rows)
 
 
+def kept(results: Results) -> pd.DataFrame:
+    """What is kept of D_0's diversity where a cell ends: mean, range and 95 % interval over its seeds."""
+    columns = ("cell", "cycle", "proportion", "generation", "seeds", "mean", "lowest", "highest", "interval_low",
+               "interval_high", "paper")  # fmt: skip
+    rows: list[tuple[Any, ...]] = []
+    for cell, loops in results.cells.items():
+        end, paper = end_of(loops).generation, paper_of(results, cell)
+        if values := _values(loops, RETENTION, end):
+            mean, low, high, n = interval(values, bounds_of_kept(values, most_of(loops)))
+            own = (cell, _cycle(loops[0]), loops[0].proportion, end, n, mean, min(values), max(values), low, high)
+            rows.append((*own, _nth(paper.retention, end) if paper else None))
+    return frame(columns, rows)
+
+
+def _cycle(loop: Loop) -> str:
+    return (loop.run.tag("cycle") or "").replace("_", " ")
+
+
 def half_lives(results: Results) -> pd.DataFrame:
     """The generation at which each loop keeps less than half of D_0's diversity; missing if it did not come so far.
 
@@ -127,8 +148,7 @@ def half_lives(results: Results) -> pd.DataFrame:
         lives = halving(loops)
         for loop in loops:
             if loop.history.get(RETENTION):
-                cycle = (loop.run.tag("cycle") or "").replace("_", " ")
-                own = (cell, loop.name, cycle, loop.proportion, loop.seed, loop.half_life, loop.reached)
+                own = (cell, loop.name, _cycle(loop), loop.proportion, loop.seed, loop.half_life, loop.reached)
                 rows.append((*own, lives and lives.median, at_paper))
     return frame(columns, rows)
 

@@ -1,18 +1,12 @@
-"""What came of a study: its answer in words, its table, and Optuna's plots, all on the study run."""
+"""What came of a study: its answer in words and its table, on the study run."""
 
 import json
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from copy import copy as shallow
 from dataclasses import dataclass, field
-from io import BytesIO
 from itertools import product
 from statistics import mean
 from typing import Any
-
-import optuna
-from optuna.trial import TrialState
 
 from ouroloop.record.history import history
 from ouroloop.record.run import Run
@@ -23,9 +17,6 @@ from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Arm, Search
 from ouroloop.study.status import last_metrics, reached
-from ouroloop.study.trials import Trials
-
-_LONGEST_LEGEND = 30
 
 Curves = dict[str, dict[int, float]]
 """Measure -> generation -> value."""
@@ -236,8 +227,8 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: str | N
     return f"{named}: every λ up to {held.proportion:g} keeps {wanted}: {held}" + (f"; {broke}" if broke else "")
 
 
-def record_results(run: Run, loops: Sequence[Run], config: StudyConfig, trials: Trials, cells: Sequence[Cell]) -> None:
-    """The answer, the table of loops that the MLflow UI shows, and Optuna's plots, on the study run."""
+def record_results(run: Run, loops: Sequence[Run], config: StudyConfig, cells: Sequence[Cell]) -> None:
+    """The answer and the table of loops that the MLflow UI shows, on the study run."""
     shown = (*config.loop.data.testbed.headline.values(), RETENTION, "num_unique")
     columns = ["cycle", "synthetic_proportion", "temperature", "seed", "status", "generations", *shown, "half_life",
                "minutes"]  # fmt: skip
@@ -252,8 +243,6 @@ def record_results(run: Run, loops: Sequence[Run], config: StudyConfig, trials: 
         rows.append([*tags, loop.status, reached(loop), *last, "" if life is None else life, round(seconds / 60, 2)])
     run.log_tables({"results": (columns, rows)})
     run.log_bytes("answer.json", json.dumps(_as_record(config, cells, loops), indent=2).encode())
-    for name, picture in study_plots(trials, cells).items():
-        run.log_bytes(f"{name}.png", picture)
 
 
 def _as_record(config: StudyConfig, cells: Sequence[Cell], loops: Sequence[Run]) -> dict[str, Any]:
@@ -282,54 +271,3 @@ def _as_record(config: StudyConfig, cells: Sequence[Cell], loops: Sequence[Run])
     if config.kind == "pareto":
         found["front"] = [record(point) for point in front(points)]
     return found
-
-
-def study_plots(trials: Trials, cells: Sequence[Cell]) -> dict[str, bytes]:
-    """Optuna's plots of a study as PNG, by name; none while no loop is complete."""
-    import matplotlib  # here: it takes a second, which a study without news need not spend
-    from optuna.visualization import matplotlib as plots
-
-    study = _with_curves(trials, cells)
-    complete = [trial.params for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])]
-    if not complete:
-        return {}
-    varied = [name for name in complete[0] if len({chosen.get(name) for chosen in complete}) > 1]
-    wanted: dict[str, Any] = {}
-    with warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if len(study.directions) > 1:
-            wanted["pareto_front"] = plots.plot_pareto_front(study, target_names=[RETENTION, "fresh_share"])
-        else:
-            wanted["history"] = plots.plot_optimization_history(study, target_name=RETENTION)
-            wanted["generations"] = plots.plot_intermediate_values(study)
-        if varied:
-            wanted["slice"] = plots.plot_slice(
-                study, params=varied, target=lambda trial: trial.values[0], target_name=RETENTION
-            )
-        return {name: _png(axes) for name, axes in wanted.items()}
-
-
-def _with_curves(trials: Trials, cells: Sequence[Cell]) -> optuna.Study:
-    """A copy of the study in memory whose trials have the retention of every generation."""
-    copy = optuna.create_study(directions=trials.study.directions)
-    curves = {cell.key: cell.retention for cell in cells}
-    for trial in trials.frozen():
-        if trial.state.is_finished():
-            curve = curves.get(trial.user_attrs.get("cell", ""), {})
-            drawn = shallow(trial)  # a copy: the trial itself is Optuna's
-            drawn.user_attrs, drawn.intermediate_values = {}, curve if len(copy.directions) == 1 else {}
-            copy.add_trial(drawn)
-    return copy
-
-
-def _png(axes: Any) -> bytes:
-    from matplotlib import pyplot
-
-    first = axes.flat[0] if hasattr(axes, "flat") else axes
-    legend = first.get_legend()
-    if legend is not None and len(legend.get_texts()) > _LONGEST_LEGEND:
-        legend.remove()  # it would be larger than the plot, and take longer
-    buffer = BytesIO()
-    first.figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
-    pyplot.close(first.figure)
-    return buffer.getvalue()

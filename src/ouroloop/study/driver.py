@@ -93,7 +93,7 @@ def run_study(
                 close_dead_runs(store, driven=name)
             loops = newest_loops(store, name, config) if driver.has_news else driver.recorded
             if is_new or driver.has_news or run.status != "FINISHED":  # else they are on the run already
-                record_results(run, loops, config, trials, driver.cells)
+                record_results(run, loops, config, driver.cells)
         failed = sum(cell.state == "failed" for cell in driver.cells)
         if failed:
             run.end("FAILED")
