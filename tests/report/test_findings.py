@@ -150,10 +150,10 @@ def test_the_order_and_the_seeds_that_agree_with_it() -> None:
     }
 
 
-def test_cells_are_ordered_where_all_of_them_came() -> None:
+def test_a_cell_that_ended_earlier_is_not_ordered_with_others() -> None:
     """At t = 1 less is left of b, though a lost more by t = 2."""
-    order = findings(loop("a", 1, [1.0, 0.5, 0.1]), loop("b", 1, [1.0, 0.4]))["order"]
-    assert (order["generation"], order["most_retention_first"]) == (1, ["a", "b"])
+    order = findings(loop("a", 1, [1.0, 0.5, 0.1]), loop("b", 1, [1.0, 0.4]), loop("c", 1, [1.0, 0.6, 0.2]))["order"]
+    assert (order["generation"], order["most_retention_first"]) == (2, ["c", "a"])
 
 
 def test_no_interval_of_what_is_kept_is_above_all_that_was_kept() -> None:

@@ -329,14 +329,15 @@ def _crossed(loop: Loop, key: str, factor: float) -> tuple[int | None, bool]:
 
 
 def _order(results: Results) -> dict[str, Any]:
-    """The cells by retention at the earliest end of any, most first, and in how many seeds that order holds."""
-    last = min((end_of(loops).generation for loops in results.cells.values()), default=0)
+    """The cells that ended last by what they keep there, most first, and in how many seeds that order holds."""
+    last, there, _ = at_end(results)
+    by_mean = sorted(there, key=lambda cell: -there[cell].mean)
     kept: dict[str, dict[str, float]] = {}
-    for cell, loops in results.cells.items():
-        at_last = {loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in counted_at(loops, last)}
-        if known := {seed: value for seed, value in at_last.items() if value is not None}:
-            kept[cell] = known
-    by_mean = sorted(kept, key=lambda cell: -sum(kept[cell].values()) / len(kept[cell]))
+    for cell in there:
+        at_last = {
+            loop.seed: loop.history.get(RETENTION, {}).get(last) for loop in counted_at(results.cells[cell], last)
+        }
+        kept[cell] = {seed: value for seed, value in at_last.items() if value is not None}
     shared = set.intersection(*(set(values) for values in kept.values())) if kept else set()
     agree = sum(sorted(kept, key=lambda cell: -kept[cell][seed]) == by_mean for seed in shared)
     return {"generation": last, "most_retention_first": by_mean, "seeds": len(shared), "seeds_in_this_order": agree}
