@@ -151,7 +151,7 @@ def test_the_order_and_the_seeds_that_agree_with_it() -> None:
 
 
 def test_a_cell_that_ended_earlier_is_not_ordered_with_others() -> None:
-    """At t = 1 less is left of b, though a lost more by t = 2."""
+    """Less is left of anything later, so b at t = 1 stands beside nothing."""
     order = findings(loop("a", 1, [1.0, 0.5, 0.1]), loop("b", 1, [1.0, 0.4]), loop("c", 1, [1.0, 0.6, 0.2]))["order"]
     assert (order["generation"], order["most_retention_first"]) == (2, ["c", "a"])
 
