@@ -23,17 +23,21 @@ import yaml
 from ouroloop.cli import main
 from ouroloop.config import LoopConfig
 from ouroloop.loop.loop import run_loop
+from ouroloop.presets import load_preset
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.run import Run, sample_tables
 from ouroloop.record.track import Store
+from ouroloop.report import methods
 from ouroloop.report.figures import drawings, evenly
+from ouroloop.report.leaderboard import board
 from ouroloop.report.looks import PARTS, look
 from ouroloop.report.page import page
 from ouroloop.report.tables import frame
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.metrics import as_metrics, measure
+from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
-from tests.conftest import TINY, copy_store
+from tests.conftest import REPOSITORY, TINY, copy_store
 from tests.report.test_page import FACTS, tables
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -405,6 +409,23 @@ def test_a_page_of_many_settings_says_what_it_leaves_out(tab: Any, tmp_path: Pat
     said = tab.inner_text("#composition")
     assert "24 of 26 settings, evenly chosen; all are in composition.csv." in said
     assert re.search(r"[\d,]+ of 20,826 rows are on this page; all are in composition\.csv\.", said)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_committed_board_fits_its_page(tab: Any, tmp_path: Path, width: int) -> None:
+    config = load_preset("leaderboard", [], StudyConfig)
+    standings = {"board": methods.table(board(config, None, "leaderboard", REPOSITORY / "experiments" / "results"))}
+    path = tmp_path / "report.html"
+    path.write_text(page("leaderboard", [], FACTS, tables(**standings), methods.drawing(standings)))
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.goto(path.as_uri())
+    tab.locator("body[data-ready]").wait_for()
+    shown = tab.locator("#board .scroll").first
+    assert shown.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+    first = shown.locator("tbody tr").first.inner_text()
+    assert "keep M_1" in first
+    assert "full synthetic" in first
+    assert re.search(r"0\.454\s+\[0\.434, 0\.474\]", first)
 
 
 def close_assistant(tab: Any) -> None:

@@ -61,7 +61,9 @@ def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def _board(table: pd.DataFrame) -> str:
-    said = "Coverage, the overlap with the true distribution, at the last generation"
+    cycles = table["cycle"].unique()
+    of_cycle = f" of {cycles[0].replace('_', ' ')}" if len(cycles) == 1 else ""
+    said = f"Coverage, the overlap with the true distribution, at the last generation{of_cycle}"
     if max(table["seeds"]) > 1:
         said += ": mean over seeds, with the 95 % interval"
     bars = BARS.replace("'", "’")

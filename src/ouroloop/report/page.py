@@ -122,23 +122,24 @@ def _typeset(sentence: str) -> str:
 
 
 _STANDINGS = {
-    "method": "method", "rank": "rank", "cycle": "cycle", "knows": "may know", "seeds": "seeds", "coverage": "coverage",
-    "coverage_area": "area", "kl_forward_nats": "KL, nats", "diversity_retention": "diversity kept",
-    "grammar_membership": "in the grammar", "unique_fraction": "distinct", "keeps": "keeps", "beats": "over",
+    "method": "method", "rank": "rank", "knows": "may know", "seeds": "seeds", "coverage": "coverage",
+    "coverage_area": "area", "kl_forward_nats": "KL, nats", "diversity_retention": "kept",
+    "grammar_membership": "in grammar", "unique_fraction": "distinct", "keeps": "keeps", "beats": "over",
     "num_drawn": "drawn", "train_seconds": "trained",
 }  # fmt: skip
 
 
 def _standings(table: pd.DataFrame) -> str:
-    """The board with intervals and shared ranks."""
-    words = {"rank", "method", "cycle", "knows"}
-    kinds = {key: "" if key in words else " class=number" for key in _STANDINGS}
+    """The board with intervals and shared ranks; under a method its cycle, which the note says where there is one."""
+    kinds = {key: "" if key in ("rank", "method", "knows") else " class=number" for key in _STANDINGS}
     head = "".join(f"<th scope=col{kinds[key]}>{name}</th>" for key, name in _STANDINGS.items())
-    body = ""
+    has_cycles, body = table["cycle"].nunique() > 1, ""
     for row in table.to_dict("records"):
-        cells = (f"<td{kinds[k]} data-is='{name}'>{_standing(k, row)}</td>" for k, name in _STANDINGS.items())
-        body += f"<tr>{''.join(cells)}</tr>"
-    inner = f"<table class=cards><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        cells = {key: _standing(key, row) for key in _STANDINGS}
+        cells["method"] += f" <small>{row['cycle'].replace('_', ' ')}</small>" if has_cycles else ""
+        told = (f"<td{kinds[key]} data-is='{_STANDINGS[key]}'>{cell}</td>" for key, cell in cells.items())
+        body += f"<tr>{''.join(told)}</tr>"
+    inner = f"<table class='cards board'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll" tabindex="0" role="region" aria-label="The board">{inner}</div>\n'
 
 
@@ -157,7 +158,13 @@ def _standing(key: str, row: Mapping[str, Any]) -> str:
     if not isinstance(value, float):
         return html.escape(str(value))
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    if low is None or high is None:
+        return _figure(value)
+    return f"<span>{_figure(value)} <small>[{_figure(low)}, {_figure(high)}]</small></span>"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _loops(table: pd.DataFrame, words: Mapping[str, str]) -> str:
