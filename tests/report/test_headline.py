@@ -169,6 +169,12 @@ def test_cells_that_halve_at_the_same_time_are_both_named() -> None:
     )
 
 
+def test_names_with_commas_are_kept_apart_by_more() -> None:
+    cells = {"balanced, T = 1": 0.9, "expanding, T = 1": 0.9, "full, T = 1": 0.1}
+    second = headline(results(*(loop(cell, 1, [1.0, kept]) for cell, kept in cells.items())))[1]
+    assert second.endswith("at full, T = 1; no loop lost half at balanced, T = 1; expanding, T = 1.")
+
+
 def test_a_loop_that_a_search_ended_was_not_killed() -> None:
     loops = loop("a", 1, [1.0, 0.9]), loop("a", 2, [1.0, 0.9], "PRUNED"), loop("a", 3, [1.0, 0.9], "KILLED")
     assert progress(results(*loops)) == "1 ended early, 1 finished, 1 killed"

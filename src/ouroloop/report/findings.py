@@ -121,7 +121,7 @@ def _halving(results: Results) -> str:
     soonest = [cell for cell in halved if when[cell] == min(when.values())]
     own = sorted(life for cell in soonest for life in lives[cell])
     every = sum(len(measured[cell]) for cell in soonest)
-    word, at = ("", "") if len(lives) == 1 else ("soonest, ", f" at {' and '.join(soonest)}")
+    word, at = ("", "") if len(lives) == 1 else ("soonest, ", f" at {_listed(soonest, ' and ')}")
     portion = "" if every == 1 else f", {_in_seeds(len(own), every)}"
     if len(soonest) > 1:
         portion = f", in {len(own)} of {every} loops"
@@ -129,8 +129,13 @@ def _halving(results: Results) -> str:
     if every > 1 and soonest[0] in medians:
         sentence += f" (median {medians[soonest[0]]})"
     if safe := [cell for cell in lives if cell not in halved]:
-        sentence += f"; no loop lost half at {', '.join(safe)}"
+        sentence += f"; no loop lost half at {_listed(safe, ', ')}"
     return f"{sentence}."
+
+
+def _listed(cells: Sequence[str], separator: str) -> str:
+    """Names with a comma in them, as those of several settings have, are kept apart by more than one."""
+    return ("; " if any("," in cell for cell in cells) else separator).join(cells)
 
 
 def _became(results: Results, cell: str | None = None) -> str:
