@@ -205,7 +205,7 @@ def test_a_loop_that_was_renamed_is_text(ideal: LoopConfig, is_terminal: bool) -
     first = loop(ideal, study="first")
     first.store.client.update_run(first.id, name="mine [/old] [bold]<img src=x onerror=alert(1)>\x1b[31m")
     (old, *_) = generations(first)
-    first.store.client.set_tag(old.id, "mlflow.note.content", "<script>alert(2)</script>")
+    first.store.client.set_tag(old.id, "mlflow.note.content", "<script>alert(2)</script> ![x](http://example.com/x.png)")
     output = StringIO()
     console = Console(file=output, width=200, force_terminal=is_terminal, color_system=None)
     with LoopView(console) as view:
@@ -216,6 +216,8 @@ def test_a_loop_that_was_renamed_is_text(ideal: LoopConfig, is_terminal: bool) -
     note = generations(second)[0].note
     assert note.startswith(r"Copied from mine \[/old\] \[bold\]\<img src=x onerror=alert(1)\>␛\[31m gen-01, with")
     assert "<" not in note.replace(r"\<", "")
+    assert "example.com" not in note
+    assert "texts:" in note  # composed anew from the numbers that were copied
 
 
 @pytest.mark.usefixtures("root")

@@ -12,7 +12,7 @@ from ouroloop.learner.base import Fitted, Report, Samples, Training
 from ouroloop.learner.network.fitted import Network
 from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.loop.cache import CURVES, Generation
-from ouroloop.loop.generation import compute
+from ouroloop.loop.generation import compute, description
 from ouroloop.loop.loop import draw_original
 from ouroloop.loop.observer import Observer
 from ouroloop.science.dataset import Dataset, Source
@@ -199,7 +199,8 @@ def test_a_whole_generation_of_another_testbed(tiny: LoopConfig, learner: str, d
     of_truth = {"coverage", "entropy_nats", "off_support_rate", "mass"}
     assert made.metrics.keys() & of_truth == (set() if distribution is None else of_truth)
     assert all(math.isfinite(value) for value in made.metrics.values())
-    assert "known" in made.note
+    assert made.sample is not None
+    assert "% known, " in description(2, made, made.sample, training_set)
     if learner == "uniform":
         num_words = len(set(training_set.texts))
         assert made.metrics["share_in_training_set"] == made.metrics["known_rate"] == 1

@@ -21,7 +21,6 @@ from filelock import FileLock
 
 from ouroloop.config import LoopConfig
 from ouroloop.learner.base import Fitted
-from ouroloop.plain import as_text
 from ouroloop.record import stores
 from ouroloop.record.provenance import code, libraries, packages, processor
 from ouroloop.record.run import Run, Series
@@ -43,8 +42,6 @@ class Generation:
     """What curation leaves of it to learn from; None without curation, where that is all of it."""
     metrics: dict[str, float]
     curves: Series
-    note: str
-    """Markdown."""
     tags: Mapping[str, str]
     save: Callable[[Path], object] | None
     """Puts M_t into a folder; None where M_t is not available."""
@@ -136,13 +133,11 @@ def _copy(run: Run, folder: Path | None) -> Generation:
     source = f"{loop.name} {run.name}" if loop else run.name
     own = {"commit": run.tag("commit") or "unknown", "code": run.tag("code") or "unknown"}
     own |= {name: said for name in ("curated", "ran_short") if (said := run.tag(name))}
-    note = run.note.replace("<", "&lt;").replace("](", "]\\(")  # ours has neither, but anybody can edit it
     return Generation(
         run.read_dataset("samples.tsv.gz"),
         run.read_dataset("curated.tsv.gz") if run.tag("curated") else None,
         {name: value for name, value in run.metrics.items() if name not in CURVES},
         {name: run.history(name) for name in CURVES if name in run.metrics},
-        note if run.tag("copied_from") else f"Copied from {as_text(source)}, with its times.\n\n{note}",
         own | {"copied_from": run.tag("copied_from") or run.id},
         None if folder is None else partial(shutil.copytree, folder, dirs_exist_ok=True),
         source=source,

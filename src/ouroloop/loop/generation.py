@@ -1,6 +1,6 @@
 """One generation: M_t fitted to D_{t-1}, S_t sampled from it, judged and measured."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from time import perf_counter
@@ -10,12 +10,13 @@ from ouroloop.learner.base import Continuing, Fitted, Learner, Samples, Training
 from ouroloop.loop.cache import CURVES, Generation
 from ouroloop.loop.harvest import Harvest, harvest
 from ouroloop.loop.observer import Observer
+from ouroloop.plain import as_text
 from ouroloop.record.provenance import code, commit
 from ouroloop.record.run import Series
 from ouroloop.science import divergence
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.likeness import Likeness
-from ouroloop.science.metrics import as_metrics, measure, measure_training_set
+from ouroloop.science.metrics import RETENTION, as_metrics, measure, measure_training_set
 from ouroloop.science.seeding import Streams, stream
 from ouroloop.testbed.base import Estimate, Prompting, Sample, Testbed
 
@@ -69,12 +70,30 @@ def compute(
         None if curated is None else curated.kept,
         as_metrics(measures),
         {} if fitted.training is None else _curves(fitted.training),
-        _note(number, measures, sample, training_set) + _short(tags),
         tags,
         fitted.save if learner.is_registrable else None,
         fitted,
         sample,
     )
+
+
+def description(number: int, made: Generation, sample: Sample, training_set: Dataset) -> str:
+    """What a generation wrote and what it learnt from, for whoever browses the runs: Markdown.
+
+    Of one that was copied as well, from its numbers: anybody can edit what stands on the run that it was copied from.
+    """
+    shares = [f"{made.metrics[key]:.1%} {word}" for word, key in sample.testbed.composition.items()]
+    kept = made.metrics.get(RETENTION)
+    left = [] if kept is None else [f"{kept:.1%} of D_0's diversity is left"]
+    paragraphs = [
+        f"Copied from {as_text(made.source)}, with its times." if made.source else "",
+        f"Of {sample.size:,} texts: {', '.join([*shares, *left])}.",
+        f"M_{number} was trained on D_{number - 1}: {len(training_set):,} examples, "
+        f"{training_set.synthetic_share:.1%} of them written by models. `samples.json` shows what it writes.",
+    ]
+    if short := made.tags.get("ran_short"):
+        paragraphs.append(f"**Ran short: {as_text(short)}.** Nothing replaces the missing texts.")
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def prompts(config: LoopConfig, testbed: Testbed) -> list[str]:
@@ -110,10 +129,6 @@ def _of_curated(curated: Harvest, original: Sample, likeness: Likeness | None) -
         of_kept = measure(kept, original) | ({} if likeness is None else likeness.of(kept))
         measures |= {f"curated_{key}": estimate for key, estimate in of_kept.items()}
     return measures
-
-
-def _short(tags: Mapping[str, str]) -> str:
-    return f"\n\n**Ran short: {tags['ran_short']}.** Nothing replaces the missing texts." if "ran_short" in tags else ""
 
 
 def _divergences(
@@ -162,14 +177,3 @@ def _thinned(losses: list[float]) -> list[tuple[int, float]]:
     width = -(-len(losses) // _CURVE_POINTS)
     stretches = [(start, losses[start : start + width]) for start in range(0, len(losses), width)]
     return [(start + len(stretch), sum(stretch) / len(stretch)) for start, stretch in stretches]
-
-
-def _note(number: int, measures: dict[str, Estimate], sample: Sample, training_set: Dataset) -> str:
-    shares = [f"{measures[key].value:.1%} {word}" for word, key in sample.testbed.composition.items()]
-    kept = measures.get("diversity_retention")
-    left = [] if kept is None else [f"{kept.value:.1%} of D_0's diversity is left"]
-    return (
-        f"Of {sample.size:,} texts: {', '.join([*shares, *left])}."
-        f"\n\nM_{number} was trained on D_{number - 1}: {len(training_set):,} examples, "
-        f"{training_set.synthetic_share:.1%} of them written by models. `samples.json` shows what it writes."
-    )

@@ -25,7 +25,7 @@ from ouroloop.learner import learner_of, reader_of
 from ouroloop.learner.base import Learner
 from ouroloop.loop import cache
 from ouroloop.loop.cache import Generation
-from ouroloop.loop.generation import compute, prompts
+from ouroloop.loop.generation import compute, description, prompts
 from ouroloop.loop.harvest import NothingKeptError
 from ouroloop.loop.lineage import Lineage
 from ouroloop.loop.observer import Observer
@@ -313,11 +313,11 @@ class _Loop:
                 run.log_model(f"M_{number:02d}", Path(folder), number)
         elif made.model is not None and self.lineage.is_needed(number):
             run.log_weights(made.model.save)
-        stage = self._stage(metrics)
+        stage, note = self._stage(metrics), description(number, made, sample, training_set)
         points = {key: [(number, value)] for key, value in metrics.items()}
         tags = {**made.tags, **({} if stage is None else {"stage": stage})}
         was_finished = run.status == "FINISHED"  # before it lost its samples
-        run.log_series({**made.curves, **points}, was_finished, made.note, tables, **tags)
+        run.log_series({**made.curves, **points}, was_finished, note, tables, **tags)
         self.run.log_series(points, number <= self.reached)
         self.history.add(number, metrics, Written.of(sample), made.tags["commit"])
 
