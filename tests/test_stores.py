@@ -352,9 +352,13 @@ def test_a_database_that_restarts_is_waited_for(
     command = [sys.executable, "-m", "ouroloop", "sweep", str(tmp_path / "study.yaml"), "--workers=2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
+    said = ""
     for line in process.stdout:
+        said += line
         if "generation   " in line and "generation   0" not in line:
             break
+    else:
+        pytest.fail(f"It ended with {process.wait()} before its first generation: {said}")
     assert "spawn_main" in command_lines()
     assert PASSWORD not in command_lines()
     for _ in range(3):

@@ -205,7 +205,9 @@ def test_a_loop_that_was_renamed_is_text(ideal: LoopConfig, is_terminal: bool) -
     first = loop(ideal, study="first")
     first.store.client.update_run(first.id, name="mine [/old] [bold]<img src=x onerror=alert(1)>\x1b[31m")
     (old, *_) = generations(first)
-    first.store.client.set_tag(old.id, "mlflow.note.content", "<script>alert(2)</script> ![x](http://example.com/x.png)")
+    first.store.client.set_tag(
+        old.id, "mlflow.note.content", "<script>alert(2)</script> ![x](http://example.com/x.png)"
+    )
     output = StringIO()
     console = Console(file=output, width=200, force_terminal=is_terminal, color_system=None)
     with LoopView(console) as view:
