@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -276,6 +277,29 @@ def test_what_it_takes_to_keep_is_the_baselines_m_1_and_not_its_own() -> None:
     elsewhere = row("third", {3: 0.46}, wanted=2)
     scored(baseline, elsewhere)
     assert elsewhere.keeps is None, "no baseline has its seed"
+
+
+def test_what_it_takes_to_keep_is_the_m_1_of_the_same_processor() -> None:
+    """The same configuration rounds to another M_1 there: the method's own, where it is the usual one."""
+    baseline, moved = row("base", {1: 0.1, 2: 0.1}), row("moved", {1: 0.4, 2: 0.4})
+    for seed, outcome in moved.outcomes.items():
+        moved.outcomes[seed] = replace(outcome, processor="another")
+        outcome.curves["coverage"][1] = 0.42  # type: ignore[index]
+    scored(baseline, moved)
+    assert moved.keeps is None, "its own M_1 may be of another kind"
+    moved.has_usual_first = True
+    scored(baseline, moved)
+    assert moved.keeps is True, "0.9 of its M_1's, and 0.8 of the baseline's"
+
+
+def test_whose_m_1_is_the_baselines_is_read_off_its_changes() -> None:
+    config = load_preset("leaderboard", [], StudyConfig)
+    rows = {(one.method, one.cycle): one for one in board(config, None, "leaderboard", RESULTS)}
+    other = {name for (name, cycle), one in rows.items() if cycle == "full_synthetic" and not one.has_usual_first}
+    assert other == {
+        KEEP_M1, "temperature 1", "verified and unique T1", "unique T1", "min-p T1", "min-p and unique T1",
+        "drawn ancestors twice as long", "ensemble of 4", "T-matching",
+    }  # fmt: skip
 
 
 def test_the_baseline_is_what_changes_nothing_wherever_it_stands() -> None:

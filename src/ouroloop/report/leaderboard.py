@@ -62,6 +62,8 @@ class Row:
     """Of loops that failed, by seed, such as those of a method that left nothing to learn from."""
     reason: str = ""
     """Why it cannot be run; empty where it can."""
+    has_usual_first: bool = False
+    """Whether its M_1 is trained and sampled as the baseline's."""
     scores: dict[str, Score] = field(default_factory=dict)
     keeps: bool | None = None
     """Whether its means at the end pass the `BARS`, M_1 having the same seeds; None before it has all its seeds."""
@@ -143,12 +145,18 @@ def _enter(
     if loop is None:
         row.reason = "needs a network"
         return
+    row.has_usual_first = _first(loop) == _first(cell)
     fingerprint = loop.fingerprint()
     run, outcome = found.get(fingerprint), filed.get(fingerprint)
     if run is not None and (run.status == "FINISHED" or (run.status == "FAILED" and outcome is None)):
         outcome = Outcome.of_run(run, MEASURES)
     if outcome is not None:
         (row.failures if outcome.has_failed else row.outcomes)[loop.seed] = outcome
+
+
+def _first(loop: LoopConfig) -> tuple[Any, ...]:
+    """What M_1 and S_1 follow from, besides the seed."""
+    return loop.data, loop.model, loop.sampling, loop.train and loop.train.of_first()
 
 
 def _cycle(config: StudyConfig, cell: LoopConfig) -> str:
@@ -210,9 +218,9 @@ def _keep_m1(baseline: Row, last: int) -> Row:
 
 
 def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
-    """Judged by one M_1 for all: a method's own may be worse to begin with, and then easily kept."""
+    """Judged by the usual M_1: one that a method trains otherwise may be worse to begin with, and then easily kept."""
     needed = ("coverage", RETENTION, "grammar_membership")
-    firsts = [baseline.curves.get(seed, {}) for seed in row.outcomes]
+    firsts = [_usual_first(row, baseline, seed) for seed in row.outcomes]
     is_known = all(key in row.scores and all(1 in first.get(key, {}) for first in firsts) for key in needed)
     if not firsts or row.failures or not is_known:
         return None
@@ -223,6 +231,17 @@ def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
         and end["grammar_membership"] >= first["grammar_membership"] - _MEMBERSHIP_LOST
         and end["coverage"] >= _COVERAGE_KEPT * first["coverage"]
     )
+
+
+def _usual_first(row: Row, baseline: Row, seed: int) -> Curves:
+    """Of the loop whose M_1 is the baseline's as this row's processor trains it: each kind rounds to another M_1.
+
+    Empty where none is known.
+    """
+    own, usual = row.outcomes[seed], baseline.outcomes.get(seed)
+    if row.has_usual_first:
+        return own.curves
+    return usual.curves if usual is not None and usual.processor == own.processor else {}
 
 
 def _cost(row: Row, baseline: Row, m: int, last: int) -> None:
