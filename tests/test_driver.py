@@ -238,7 +238,7 @@ def test_workers_that_were_made_for_nothing_end(ouroloop: CommandLine, presets: 
     refused = ouroloop("sweep", "grid", "--workers=2", cwd=presets)
     assert refused.returncode == 2
     assert "is being run by someone on the same MLflow store" in refused.stderr
-    assert multiprocessing.active_children() == before
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 @pytest.mark.slow

@@ -71,5 +71,10 @@ def generations(run: Run) -> list[Run]:
     return sorted(run.store.find(level="generation", parent=run.id), key=lambda g: int(g.tag("generation") or 0))
 
 
+def note(run: Run) -> str:
+    """The text that the UI shows at the top of the run."""
+    return str(run.entity.data.tags["mlflow.note.content"])
+
+
 def sampled(run: Run) -> list[bytes]:
     return [generation.read_dataset("samples.tsv.gz").to_bytes() for generation in generations(run)]

@@ -23,7 +23,7 @@ from ouroloop.record.track import Store
 from ouroloop.science.dataset import Dataset, Source
 from tests.conftest import REPOSITORY, TINY
 from tests.learner.network.test_pretrained import folder
-from tests.loop.loops import TIMES, StopAfter, forget, generations, loop, outcome, sampled, watched
+from tests.loop.loops import TIMES, StopAfter, forget, generations, loop, note, outcome, sampled, watched
 
 IDEAL = {**TINY, "model": {"kind": "empirical"}}
 del IDEAL["train"]
@@ -145,8 +145,9 @@ def test_what_another_loop_has_computed_is_copied_and_is_what_would_have_been_co
         assert copy.tag("study") == "copied"
         assert copy.metrics.keys() == original.metrics.keys()
         assert copy.history("train_loss_nats_per_token") == original.history("train_loss_nats_per_token")
-        assert copy.note == f"Copied from first loop {twin.name}, with its times.\n\n{twin.note}"
-        assert (twin.note, copy.tag("stage"), copy.mixture) == (original.note, original.tag("stage"), original.mixture)
+        assert note(copy) == f"Copied from first loop {twin.name}, with its times.\n\n{note(twin)}"
+        assert note(twin) == note(original)
+        assert (copy.tag("stage"), copy.mixture) == (original.tag("stage"), original.mixture)
         assert copy.model_id != twin.model_id
         assert (copy.model_id is None) == (original.model_id is None)  # and not all that its twin keeps
         assert model_bytes(copy) in (None, model_bytes(twin))
@@ -215,11 +216,11 @@ def test_a_loop_that_was_renamed_is_text(ideal: LoopConfig, is_terminal: bool) -
         console.print(view.table())
     assert "x[/y] [bold]␛]0;" in output.getvalue()
     assert ("copied from mine [/old] [bold]<img src=x onerror=alert(1)>␛[31m" in output.getvalue()) is not is_terminal
-    note = generations(second)[0].note
-    assert note.startswith(r"Copied from mine \[/old\] \[bold\]\<img src=x onerror=alert(1)\>␛\[31m gen-01, with")
-    assert "<" not in note.replace(r"\<", "")
-    assert "example.com" not in note
-    assert "texts:" in note  # composed anew from the numbers that were copied
+    said = note(generations(second)[0])
+    assert said.startswith(r"Copied from mine \[/old\] \[bold\]\<img src=x onerror=alert(1)\>␛\[31m gen-01, with")
+    assert "<" not in said.replace(r"\<", "")
+    assert "example.com" not in said
+    assert "texts:" in said  # composed anew from the numbers that were copied
 
 
 @pytest.mark.usefixtures("root")

@@ -12,7 +12,7 @@ from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from tests.loop.loops import StopAfter, forget, generations, loop, watched
+from tests.loop.loops import StopAfter, forget, generations, loop, note, watched
 
 UNIQUE = {"steps": ["unique"], "max_drawn": 1.5}
 SAID = "curation kept {} of the 40 texts wanted, out of 60 drawn"
@@ -32,7 +32,7 @@ class Listener(Observer):
 
 def shortfalls(run: Run) -> list[tuple[int, str]]:
     """By generation, as said in the tag; where there is one, the note says it too."""
-    found = [(t, child.tag("ran_short") or "", child.note) for t, child in enumerate(generations(run), 1)]
+    found = [(t, child.tag("ran_short") or "", note(child)) for t, child in enumerate(generations(run), 1)]
     assert all(said in note for _, said, note in found)
     return [(t, said) for t, said, _ in found if said]
 

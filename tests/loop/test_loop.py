@@ -5,6 +5,8 @@ import json
 import time
 import weakref
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -13,7 +15,7 @@ from ouroloop.loop.loop import keeps_weights
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.track import Store
 from tests.conftest import IDEAL
-from tests.loop.loops import StopAfter, forget, generations, loop, outcome, sampled, watched
+from tests.loop.loops import StopAfter, forget, generations, loop, note, outcome, sampled, watched
 
 
 @pytest.mark.usefixtures("root")
@@ -54,7 +56,7 @@ def test_a_loop_leaves_the_whole_record(tiny: LoopConfig) -> None:
 @pytest.mark.usefixtures("root")
 def test_one_generation_is_one(ideal: LoopConfig) -> None:
     run = loop(ideal.changed(num_generations=1))
-    assert run.store.get(run.id).note.startswith("**After 1 generation ")
+    assert note(run.store.get(run.id)).startswith("**After 1 generation ")
 
 
 class Ring:
@@ -120,6 +122,23 @@ def test_the_duration_of_a_generation_that_was_cut_off_is_the_works(ideal: LoopC
     stopped = int(time.time() * 1_000)
     first, second, *_ = generations(loop(ideal))
     assert first.entity.info.start_time < stopped <= second.entity.info.start_time
+
+
+@pytest.mark.usefixtures("root")
+def test_a_registered_model_outlives_the_samples_of_its_generation(tiny: LoopConfig) -> None:
+    """And an attempt to compute these anew that was cut off, which leaves the run killed, with a model."""
+    run = loop(tiny.changed(keep_weights="all"))
+    lost = generations(run)[1]
+    place = run.store.client.get_logged_model(str(lost.model_id)).artifact_location
+    run.store.client.delete_run(generations(run)[2].id)  # or the loop would be known to be complete
+    Path(url2pathname(urlsplit(lost.entity.info.artifact_uri).path), "samples.tsv.gz").unlink()
+    with pytest.raises(Interrupted):
+        loop(tiny.changed(keep_weights="all"), observer=StopAfter(2, "train"))
+    again = loop(tiny.changed(keep_weights="all"))
+    assert generations(again)[1].id == lost.id
+    assert generations(again)[1].read_dataset("samples.tsv.gz")
+    assert Path(url2pathname(urlsplit(place).path), "model.safetensors").is_file()
+    assert all(len(points) == 1 for key, points in outcome(generations(again)[1]).items() if "nats" not in key)
 
 
 @pytest.mark.heavy

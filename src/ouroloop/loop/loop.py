@@ -104,8 +104,9 @@ def run_loop(
 
 
 def _generations(store: Store, loop: Run) -> dict[int, Run]:
-    """The loop's generations on record, by number."""
-    found = store.find(level="generation", parent=loop.id)
+    """The loop's generations on record, by number: of several, one that finished, or else the newest."""
+    newest_last = store.find(level="generation", parent=loop.id)[::-1]
+    found = sorted(newest_last, key=lambda run: run.status == "FINISHED")
     return {int(generation.tag("generation") or 0): generation for generation in found}
 
 
@@ -243,7 +244,7 @@ class _Loop:
     def generation(self, number: int, training_set: Dataset, recorded: Run | None) -> Dataset:
         """What there is of S_t to learn from, with everything about M_t on record.
 
-        `recorded` is the run that has lost its samples, or that ended before it had any.
+        `recorded` is its run that was cut off, or that has lost its samples.
         """
         self.observer.generation_started(number)
         corpus, parent = self.reference.testbed.digest, self.lineage.parent_key(number)
@@ -252,10 +253,12 @@ class _Loop:
         tags = own | cell_tags(self.config, self.study)
 
         def take() -> Run:
-            if recorded is not None and recorded.status == "FINISHED":  # somebody may have registered its model
-                return recorded
             if recorded is not None:
-                recorded.discard()  # MLflow's duration of a run is since it began, however long it was dead
+                has_ended = recorded.status == "FINISHED" or recorded.model_id is not None
+                # The duration that MLflow shows is since a run began, however long nobody was at it: hence a new one,
+                # but not in place of one whose model somebody may have registered
+                if has_ended or not recorded.discard():
+                    return recorded
             return self.run.store.create(f"gen-{number:02d}", self.run, tags)
 
         with cache.holding(key):
@@ -316,8 +319,8 @@ class _Loop:
         stage, note = self._stage(metrics), description(number, made, sample, training_set)
         points = {key: [(number, value)] for key, value in metrics.items()}
         tags = {**made.tags, **({} if stage is None else {"stage": stage})}
-        was_finished = run.status == "FINISHED"  # before it lost its samples
-        run.log_series({**made.curves, **points}, was_finished, note, tables, **tags)
+        is_taken_up = bool(run.metrics)  # when it was read; a new run has none
+        run.log_series({**made.curves, **points}, is_taken_up, note, tables, **tags)
         self.run.log_series(points, number <= self.reached)
         self.history.add(number, metrics, Written.of(sample), made.tags["commit"])
 

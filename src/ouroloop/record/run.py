@@ -1,8 +1,8 @@
 """One run of the record: what is written to it and read from it, through MLflow's client.
 
 A generation counts as done when its run is FINISHED; that is written last, after its samples, model
-and metrics, so a loop can be taken up again from the record alone. Writing a generation a second time
-(after a kill) adds nothing that is there already.
+and metrics, so a loop can be taken up again from the record alone. Writing a generation a second time,
+because its samples are lost, adds nothing that is there already.
 """
 
 import json
@@ -25,7 +25,6 @@ from mlflow.entities import (
     DatasetInput,
     InputTag,
     LoggedModelOutput,
-    LoggedModelStatus,
     Metric,
     Param,
     RunData,
@@ -34,6 +33,7 @@ from mlflow.entities import (
 from mlflow.entities import (
     Run as RunEntity,
 )
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from ouroloop.plain import visible
@@ -140,11 +140,6 @@ class Run:
         """The logged model of a generation, M_t; None when its weights were not kept."""
         outputs = self.entity.outputs.model_outputs if self.entity.outputs else []
         return str(outputs[-1].model_id) if outputs else None
-
-    @property
-    def note(self) -> str:
-        """What `describe` said."""
-        return str(self.entity.data.tags.get(_NOTE, ""))
 
     @property
     def mixture(self) -> dict[str, int]:
@@ -265,18 +260,13 @@ class Run:
         self.store.client.log_inputs(self.id, datasets=[inputs])
 
     def log_model(self, name: str, folder: Path, generation: int) -> None:
-        """Log a transformers folder as the model of this run; one left half-written is replaced.
+        """Log a transformers folder as the model of this run, unless it has one: an earlier attempt's, bit for bit.
 
         Only a complete one becomes the run's output: MLflow gives outputs in no order, and takes none back.
         """
+        if self.model_id is not None:
+            return
         client = self.store.client
-        query = f"source_run_id = '{self.id}'"
-        for old in client.search_logged_models([self.store.experiment_id], query):
-            if old.status == LoggedModelStatus.READY:  # an earlier attempt's, the same bit for bit
-                if self.store.get(self.id).model_id is None:
-                    client.log_outputs(self.id, [LoggedModelOutput(old.model_id, generation)])
-                return
-            client.delete_logged_model(old.model_id)
         model = client.create_logged_model(
             self.store.experiment_id,
             name,
@@ -288,13 +278,24 @@ class Run:
         client.finalize_logged_model(model.model_id, "READY")
         client.log_outputs(self.id, [LoggedModelOutput(model.model_id, generation)])
 
-    def discard(self) -> None:
-        """Delete the run, as the UI does, and its models, which the UI would list on; `clean` removes its files."""
+    def discard(self) -> bool:
+        """Delete the run, its files and its models; False where the server lets us write runs and not delete any."""
         client = self.store.client
+        if self.status == "RUNNING":
+            self.end("KILLED")
+        try:
+            client.delete_run(self.id)
+        except MlflowException as error:
+            if error.error_code != "PERMISSION_DENIED":
+                raise
+            return False
+        places = [str(self.entity.info.artifact_uri)]
         for model in client.search_logged_models([self.store.experiment_id], f"source_run_id = '{self.id}'"):
-            _delete_artifacts(str(model.artifact_location))  # later nobody finds them: MLflow lists no deleted models
-            client.delete_logged_model(model.model_id)
-        client.delete_run(self.id)
+            client.delete_logged_model(model.model_id)  # else the UI would go on listing it
+            places.append(str(model.artifact_location))
+        for place in places:
+            _delete_artifacts(place)
+        return True
 
     def save_model(self, folder: Path) -> None:
         """Copy the logged model of this run into a folder.

@@ -55,7 +55,9 @@ def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str
     drawn = {}
     for name, define in _DEFINE.items():
         if name in tables and len(table := rows(name, tables[name])):
-            few, said = fewer(name, table, "loop" if name == "depth" else "cell", most)
+            few, said = table, Spec()
+            if name not in ("half_life", "kept"):  # they have a mark for each cell or loop, and lines that join these
+                few, said = fewer(name, table, "loop" if name == "depth" else "cell", most)
             drawn[name] = svg(spec(define(few)) | said, name, few)
     return drawn
 

@@ -14,6 +14,7 @@ import pandas as pd
 from ouroloop.config import LoopConfig
 from ouroloop.report.layers import WHOLE, Chart, faceted
 from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
+from ouroloop.report.looks import look
 from ouroloop.report.render import spec, svg
 from ouroloop.report.results import Loop, Results, compared
 from ouroloop.report.tables import frame
@@ -160,7 +161,7 @@ def _share_at(loops: Sequence[Loop], level: str) -> list[tuple[Any, ...]]:
 def depth_by_method(table: pd.DataFrame) -> Chart:
     """A panel for each depth; line: share of S_t, mean over seeds; band: 95 % interval; dashed: what P gives it."""
     names = list(dict.fromkeys(table["method"]))
-    colors = alt.Scale(domain=names, range=[f"var(--s{i % 7})" for i in range(len(names))])
+    colors = alt.Scale(domain=names, range=[look(i).color for i in range(len(names))])
     legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, **WHOLE)
     last = max(1, *table["generation"])
     axis = alt.Axis(format="d", grid=False, values=list(range(0, last + 1, max(1, last // 5))))

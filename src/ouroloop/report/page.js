@@ -105,12 +105,12 @@ const color = i => DATA.looks[i].color, INK = "var(--ink)";
 function key(i, name) {
   const look = DATA.looks[i];
   const style = look ? { stroke: look.color, "stroke-dasharray": look.dash.join(" ") }
-    : { stroke: INK, "stroke-dasharray": "0.1 4", "stroke-linecap": "round" };
+    : { stroke: INK, "stroke-dasharray": DATA.paper.dash.join(" "), "stroke-linecap": "round" };
   const line = node("path", { class: "line", d: "M1 6H29", ...style });
   const mark = look && node("path", { d: look.mark, transform: "translate(15 6) scale(3.6)", fill: look.color, stroke: "none" });
   return [node("svg", { viewBox: "0 0 30 12", "aria-hidden": true }, line, mark), name];
 }
-const PAPER = DATA.paper;
+const PAPER = DATA.paper.name;
 /** Buttons that show and hide; `chosen` gets the names that are hidden. */
 function legend(names, hasPaper, chosen) {
   const hidden = new Set();

@@ -24,7 +24,7 @@ from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
 from ouroloop.report.leaderboard import times
-from ouroloop.report.looks import DAY, PAPER, PARTS, look
+from ouroloop.report.looks import DAY, DOTTED, PAPER, PARTS, look
 from ouroloop.report.panels import measures
 from ouroloop.report.render import spec
 from ouroloop.testbed.base import as_words, is_share
@@ -232,7 +232,8 @@ def _fitted(tables: Mapping[str, pd.DataFrame]) -> bytes:
 def _thinned(table: pd.DataFrame, most: int, every: int) -> pd.DataFrame:
     if {"rank", "count"} <= set(table.columns) and most < MOST_FREQUENT:
         table = table[table["rank"] <= most]
-    if every > 1 and "generation" in table.columns and "run" not in table.columns and len(table):
+    is_by_generation = "generation" in table.columns and not {"run", "proportion"} & set(table.columns)
+    if every > 1 and is_by_generation and len(table):
         table = table[(table["generation"] % every == 0) | (table["generation"] == table["generation"].max())]
     return table
 
@@ -262,7 +263,7 @@ def _packed(tables: Mapping[str, pd.DataFrame], specs: Mapping[str, Any], most: 
         "tables": columns,
         "specs": specs,
         "looks": [look(i)._asdict() for i in range(num_looks)],
-        "paper": PAPER,
+        "paper": {"name": PAPER, "dash": DOTTED},
         "parts": PARTS,
     }
     text = json.dumps(given, separators=(",", ":"), allow_nan=False)

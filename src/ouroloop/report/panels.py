@@ -29,14 +29,18 @@ def measures(table: pd.DataFrame, is_page: bool = False) -> Chart:
     if is_page:
         source = alt.Chart(alt.NamedData(name="measures")).transform_filter("datum.measure === chosen")
     cells, titles = list(dict.fromkeys(table["cell"])), list(dict.fromkeys(table["title"]))
-    colors = alt.Scale(domain=cells, range=[look(i).color for i in range(len(cells))])
+    looks = [look(i) for i in range(len(cells))]
     legend = alt.Legend(title=None, orient="bottom", columns=4, symbolOpacity=1, symbolStrokeWidth=2, **WHOLE)
-    legend = None if is_page else legend
+
+    def of_cell(channel: Any, kind: str) -> Any:
+        scale = alt.Scale(domain=cells, range=[getattr(one, kind) for one in looks])
+        return channel("cell:N").scale(scale).legend(None if is_page else legend)
+
     last = max(1, *table["generation"])
     axis = alt.Axis(format="d", grid=False, values=list(range(1, last + 1, max(1, last // 5))))
     base = (source.transform_filter("indexof(hidden, datum.cell) < 0") if is_page else source).encode(
         alt.X("generation:Q").scale(domain=[1, last] if last > 1 else [0, 2], nice=False).axis(axis).title(None),
-        color=alt.Color("cell:N").scale(colors).legend(legend),
+        color=of_cell(alt.Color, "color"),
     )
     # The page sets the range of the chosen measure: a chart in which all is hidden would have no scale
     ends = {"domain": [alt.ExprRef("low"), alt.ExprRef("high")]} if is_page else {}
@@ -50,7 +54,10 @@ def measures(table: pd.DataFrame, is_page: bool = False) -> Chart:
         base.transform_filter("datum.seeds > 1").mark_area(opacity=0.16).encode(y.field("lowest"), alt.Y2("highest:Q")),
         rule("real", color="var(--ink)", strokeDash=[1, 3.5], strokeWidth=1.6),
         rule("control", color="var(--soft)", strokeDash=[6, 3]),
-        base.mark_line(point=last < 3).encode(y),
+        base.mark_line().encode(y, strokeDash=of_cell(alt.StrokeDash, "dash")),
+        base.transform_filter(f"datum.generation % {max(1, last // 6)} === 0")
+        .mark_point(filled=True, size=26, opacity=1)
+        .encode(y, shape=of_cell(alt.Shape, "mark")),
     ]
     if is_page:
         cursor = source.transform_filter("datum.generation === at").mark_rule(color="var(--ink)", opacity=0.45)

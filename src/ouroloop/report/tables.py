@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ouroloop.config import LogicData, LoopConfig
-from ouroloop.report.results import Loop, Results, bounds_of, counted_at, end_of, halving, most_of
+from ouroloop.report.results import Loop, Results, bounds_of, counted_at, end_of, halving, kept_at, most_of
 from ouroloop.science.metrics import ALWAYS, RETENTION
 from ouroloop.science.statistics import bounds_of_kept, interval
 from ouroloop.testbed.base import noun_of
@@ -118,15 +118,14 @@ def retention(results: Results) -> pd.DataFrame:
 
 
 def kept(results: Results) -> pd.DataFrame:
-    """What is kept of D_0's diversity where a cell ends: mean, range and 95 % interval over its seeds."""
-    columns = ("cell", "cycle", "proportion", "generation", "seeds", "mean", "lowest", "highest", "interval_low",
-               "interval_high", "paper")  # fmt: skip
+    """What is kept of D_0's diversity where a cell ends: the mean over its seeds, and its 95 % interval."""
+    columns = ("cell", "cycle", "proportion", "generation", "seeds", "mean", "interval_low", "interval_high", "paper")
     rows: list[tuple[Any, ...]] = []
     for cell, loops in results.cells.items():
         end, paper = end_of(loops).generation, paper_of(results, cell)
-        if values := _values(loops, RETENTION, end):
-            mean, low, high, n = interval(values, bounds_of_kept(values, most_of(loops)))
-            own = (cell, _cycle(loops[0]), loops[0].proportion, end, n, mean, min(values), max(values), low, high)
+        if found := kept_at(loops, end):
+            mean, low, high, n = found
+            own = (cell, _cycle(loops[0]), loops[0].proportion, end, n, mean, low, high)
             rows.append((*own, _nth(paper.retention, end) if paper else None))
     return frame(columns, rows)
 
