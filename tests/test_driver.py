@@ -87,7 +87,7 @@ def test_a_search_leaves_its_answer_on_the_study_run(ouroloop: CommandLine, pres
     assert bracket["held"] == max(held, default=None)
     assert bracket["confidence"] == 0.95
     assert as_text(found["answer"][0]) in study.entity.data.tags["mlflow.note.content"]
-    assert all(artifact(study, f"{name}.png").startswith(PNG) for name in ("history", "generations"))
+    assert all(artifact(study, f"report/{name}.png").startswith(PNG) for name in ("retention", "kept"))
     trials = Trials.load("search")
     assert trials is not None
     statuses = {run.tag("fingerprint"): run.status for run in study.store.find(level="loop", study="search")}
