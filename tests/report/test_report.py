@@ -22,7 +22,7 @@ import yaml
 from ouroloop.config import ConfigError, CycleConfig, DataCycle, LoopConfig
 from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.loop.observer import Observer
-from ouroloop.record.history import Written
+from ouroloop.record.history import Writer, Written
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.provenance import cell_tags, create_loop, record_origin
 from ouroloop.record.run import Run, sample_tables
@@ -204,18 +204,21 @@ def seconds_of_children() -> float:
 def record(store: Store, config: LoopConfig, study: str) -> None:
     original = draw_original(config)
     reference = Sample.of(original.texts, config.data.testbed)
-    run = create_loop(store, config, config.label, study, None)
-    record_origin(run, config, "cpu", original, as_metrics(measure(reference, reference)))
-    for t in range(1, config.num_generations + 1):
-        sampled = Sample.of(list(original.texts[: 201 - 4 * t]) * 4, config.data.testbed)
-        points = {key: [(t, value)] for key, value in as_metrics(measure(sampled, reference)).items()}
-        child = store.create(
-            f"gen-{t:02d}", run, {"level": "generation", "generation": str(t), **cell_tags(config, study)}
-        )
-        child.log_tables(sample_tables(sampled))
-        for one in (run, child):
-            one.log_series(points)
-        child.end("FINISHED")
+    run, measures = create_loop(store, config, config.label, study, None), as_metrics(measure(reference, reference))
+    record_origin(run, config, "cpu", original, measures)
+    with Writer.open() as history:
+        history.add(0, measures, Written.of(reference))
+        for t in range(1, config.num_generations + 1):
+            sampled = Sample.of(list(original.texts[: 201 - 4 * t]) * 4, config.data.testbed)
+            measures = as_metrics(measure(sampled, reference))
+            tags = {"level": "generation", "generation": str(t), **cell_tags(config, study)}
+            child = store.create(f"gen-{t:02d}", run, tags)
+            child.log_tables(sample_tables(sampled))
+            for one in (run, child):
+                one.log_series({key: [(t, value)] for key, value in measures.items()})
+            child.end("FINISHED")
+            history.add(t, measures, Written.of(sampled))
+        history.log(run)
     run.end("FINISHED")
 
 
