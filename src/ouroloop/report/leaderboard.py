@@ -220,6 +220,8 @@ def _keep_m1(baseline: Row, last: int) -> Row:
 def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
     """Judged by the usual M_1: one that a method trains otherwise may be worse to begin with, and then easily kept."""
     needed = ("coverage", RETENTION, "grammar_membership")
+    if not row.failures and RETENTION in row.scores and row.scores[RETENTION].last.mean < _RETENTION_KEPT:
+        return False  # whatever M_1 is
     firsts = [_usual_first(row, baseline, seed) for seed in row.outcomes]
     is_known = all(key in row.scores and all(1 in first.get(key, {}) for first in firsts) for key in needed)
     if not firsts or row.failures or not is_known:
@@ -227,8 +229,7 @@ def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
     first = {key: float(np.mean([curves[key][1] for curves in firsts])) for key in needed}
     end = {key: row.scores[key].last.mean for key in needed}
     return (
-        end[RETENTION] >= _RETENTION_KEPT
-        and end["grammar_membership"] >= first["grammar_membership"] - _MEMBERSHIP_LOST
+        end["grammar_membership"] >= first["grammar_membership"] - _MEMBERSHIP_LOST
         and end["coverage"] >= _COVERAGE_KEPT * first["coverage"]
     )
 
