@@ -124,10 +124,11 @@ def _half_life(table: pd.DataFrame) -> str:
     by_proportion = table.dropna(subset=["proportion"])
     against = ", against the synthetic proportion λ" if len(by_proportion) else ""
     said = f"First generation that keeps less than half{against}. One mark per loop"
-    if joined(rows("half_life", table), "median")[1]:
+    there = rows("half_life", table)
+    if joined(there, "median")[1]:
         said += "; the line joins medians"
     said += "." if not table["half_life"].isna().any() else "; △: a loop that ended before it had lost half."
-    return f"{said}{_aside(table)}{_paper('half_life', table)}"
+    return f"{said}{_aside(table)}{_paper(there)}"
 
 
 def _kept(table: pd.DataFrame) -> str:
@@ -135,7 +136,7 @@ def _kept(table: pd.DataFrame) -> str:
     when = f"at t = {ends[0]}" if len(ends) == 1 else f"where each setting ends, at t = {ends[0]} to {ends[-1]}"
     said = f"Diversity kept {when}, against the synthetic proportion λ. "
     said += "Mark: mean over seeds; bar: its 95 % interval" if _has(table, "interval_low") else "One mark per setting"
-    return f"{said}.{_aside(table)}{_paper('kept', table)}"
+    return f"{said}.{_aside(table)}{_paper(rows('kept', table))}"
 
 
 def _aside(table: pd.DataFrame) -> str:
@@ -143,9 +144,9 @@ def _aside(table: pd.DataFrame) -> str:
     return " Cycles without λ are at “no λ”." if 0 < table["proportion"].notna().sum() < len(table) else ""
 
 
-def _paper(name: str, table: pd.DataFrame) -> str:
-    """How the paper is drawn over λ, if it is."""
-    _, curves, points = joined(rows(name, table), "paper")
+def _paper(there: pd.DataFrame) -> str:
+    """How the paper is drawn over λ, if it is, in a figure of these rows."""
+    _, curves, points = joined(there, "paper")
     looks = [*(["Dotted"] if curves else []), *(["a dash" if curves else "A dash"] if points else [])]
     return f" {' or '.join(looks)}: the paper." if looks else ""
 

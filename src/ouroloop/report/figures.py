@@ -39,6 +39,7 @@ from ouroloop.report.render import Spec, spec, svg
 PANELS = 24
 """The most small charts in one figure; of more cells or loops, this many are drawn, evenly chosen."""
 
+_BY_PROPORTION = ("half_life", "kept")
 _WIDTH = {"retention": 760, "kept": 480, "half_life": 350, "unique": 350}
 _HEIGHT = {"retention": 340, "kept": 280, "half_life": 280, "unique": 280}
 
@@ -55,21 +56,26 @@ def drawings(tables: Mapping[str, pd.DataFrame], most: int = PANELS) -> dict[str
     drawn = {}
     for name, define in _DEFINE.items():
         if name in tables and len(table := rows(name, tables[name])):
-            few, said = table, Spec()
-            if name not in ("half_life", "kept"):  # they have a mark for each cell or loop, and lines that join these
+            few, said = table, ""
+            if name not in _BY_PROPORTION:  # these have a mark for each cell or loop, and lines that join the marks
                 few, said = fewer(name, table, "loop" if name == "depth" else "cell", most)
-            drawn[name] = svg(spec(define(few)) | said, name, few)
+            drawn[name] = svg(spec(define(few)) | titled(said), name, few)
     return drawn
 
 
-def fewer(name: str, table: pd.DataFrame, key: str, most: int = PANELS) -> tuple[pd.DataFrame, Spec]:
-    """The rows of at most `most` cells or loops, evenly chosen; and, where these are not all, a title that says so."""
+def fewer(name: str, table: pd.DataFrame, key: str, most: int = PANELS) -> tuple[pd.DataFrame, str]:
+    """The rows of at most `most` cells or loops, evenly chosen; and, where these are not all, words that say so."""
     names = names_of(table, key)
     if len(names) <= most:
-        return table, {}
+        return table, ""
     said = f"{most} of {len(names)} {'loops' if key == 'loop' else 'settings'}, evenly chosen; all are in {name}.csv"
+    return table[table[key].isin(evenly(names, most))], said
+
+
+def titled(said: str) -> Spec:
+    """The part of a definition that puts these words, if there are any, over the figure."""
     title = {"text": said, "anchor": "start", "color": "var(--soft)", "fontSize": 12, "fontWeight": "normal"}
-    return table[table[key].isin(evenly(names, most))], {"title": title}
+    return {"title": title} if said else {}
 
 
 def evenly(names: Sequence[str], most: int) -> list[str]:
@@ -81,7 +87,7 @@ def evenly(names: Sequence[str], most: int) -> list[str]:
 
 def rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """A figure's table, with the further columns that its definition needs."""
-    if name not in ("half_life", "kept") or table.empty:
+    if name not in _BY_PROPORTION or table.empty:
         return table
     known = [λ for λ in table["proportion"] if λ is not None]
     aside = max(known) + 2 * pad(known) if known else 0.0

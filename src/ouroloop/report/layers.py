@@ -1,6 +1,7 @@
 """What the figures are made of: axes, legends, marks, the paper's curves, and charts of several layers or panels."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from math import floor, log10
 from typing import Any, cast
@@ -58,32 +59,30 @@ def share_scale(values: Sequence[float], is_log: bool) -> alt.Scale:
     return alt.Scale(type="log", domain=[10.0 ** floor(log10(lowest) + 1e-9), top], clamp=True, nice=False)
 
 
-def _looks(names: Sequence[str], table: pd.DataFrame, looks: Sequence[Any], of_paper: Any) -> alt.Scale:
-    """One look for each name, and one for the paper's curves where there are any."""
+_LEGEND = {"title": None, "orient": "right", "symbolOpacity": 1, "symbolSize": 70, "symbolStrokeWidth": 2, **WHOLE}
+
+
+def _by_look(
+    channel: Any,
+    kind: str,
+    of_paper: Any,
+    key: str,
+    names: Sequence[str],
+    table: pd.DataFrame,
+    is_page: bool,
+    **place: Any,
+) -> Any:
+    """A channel: a look for each name, and one for the paper's curves where there are any; a page has no legend."""
     has_paper = any(any(joined(table, column)[1:]) for column in table.columns if column.startswith("paper"))
-    domain = [*names, PAPER] if has_paper else list(names)
-    return alt.Scale(domain=domain, range=[*looks, of_paper] if has_paper else list(looks))
+    looks = [getattr(look(i), kind) for i in range(len(names))]
+    domain, shown = ([*names, PAPER], [*looks, of_paper]) if has_paper else (list(names), looks)
+    legend = None if is_page else alt.Legend(**_LEGEND | place)
+    return channel(f"{key}:N", scale=alt.Scale(domain=domain, range=shown), legend=legend)
 
 
-def _legend(is_page: bool) -> alt.Legend | None:
-    if is_page:
-        return None
-    return alt.Legend(title=None, orient="right", symbolOpacity=1, symbolSize=70, symbolStrokeWidth=2, **WHOLE)
-
-
-def color_of(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Color:
-    colors = [look(i).color for i in range(len(names))]
-    return alt.Color(f"{key}:N", scale=_looks(names, table, colors, "var(--ink)"), legend=_legend(is_page))
-
-
-def shape_of(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.Shape:
-    marks = [look(i).mark for i in range(len(names))]
-    return alt.Shape(f"{key}:N", scale=_looks(names, table, marks, "stroke"), legend=_legend(is_page))
-
-
-def dash_of(key: str, names: Sequence[str], table: pd.DataFrame, is_page: bool) -> alt.StrokeDash:
-    dashes = [look(i).dash for i in range(len(names))]
-    return alt.StrokeDash(f"{key}:N", scale=_looks(names, table, dashes, DOTTED), legend=_legend(is_page))
+color_of = partial(_by_look, alt.Color, "color", "var(--ink)")
+shape_of = partial(_by_look, alt.Shape, "mark", "stroke")
+dash_of = partial(_by_look, alt.StrokeDash, "dash", DOTTED)
 
 
 def marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str], is_page: bool) -> alt.Chart:
@@ -133,9 +132,9 @@ def proportion_axis(table: pd.DataFrame) -> alt.X:
     gap = (known[-1] - known[0]) * 0.07 if known else 0
     is_sparse = len(known) < 9 and all(b - a > gap for a, b in pairwise(known))
     ticks = [*(known if is_sparse else (known[:1] + known[-1:])), *([] if aside is None else [aside])]
-    aside_of_ends = pad(known) if known else 0.05
-    low = (known[0] if known else 0.0) - aside_of_ends
-    high = max([*known, *([] if aside is None else [aside])]) + aside_of_ends
+    margin = pad(known) if known else 0.05
+    low = (known[0] if known else 0.0) - margin
+    high = max([*known, *([] if aside is None else [aside])]) + margin
     label = (
         "format(datum.value, '~g')"
         if aside is None

@@ -219,12 +219,13 @@ def _keep_m1(baseline: Row, last: int) -> Row:
 
 def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
     """Judged by the usual M_1: one that a method trains otherwise may be worse to begin with, and then easily kept."""
-    needed = ("coverage", RETENTION, "grammar_membership")
-    if not row.failures and RETENTION in row.scores and row.scores[RETENTION].last.mean < _RETENTION_KEPT:
+    if row.failures or RETENTION not in row.scores:
+        return None
+    if row.scores[RETENTION].last.mean < _RETENTION_KEPT:
         return False  # whatever M_1 is
+    needed = ("coverage", "grammar_membership")
     firsts = [_usual_first(row, baseline, seed) for seed in row.outcomes]
-    is_known = all(key in row.scores and all(1 in first.get(key, {}) for first in firsts) for key in needed)
-    if not firsts or row.failures or not is_known:
+    if not all(key in row.scores and all(1 in first.get(key, {}) for first in firsts) for key in needed):
         return None
     first = {key: float(np.mean([curves[key][1] for curves in firsts])) for key in needed}
     end = {key: row.scores[key].last.mean for key in needed}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ouroloop.config import LoopConfig
-from ouroloop.report.layers import WHOLE, Chart, faceted
+from ouroloop.report.layers import WHOLE, Chart, faceted, names_of
 from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
 from ouroloop.report.looks import look
 from ouroloop.report.render import spec, svg
@@ -160,7 +160,7 @@ def _share_at(loops: Sequence[Loop], level: str) -> list[tuple[Any, ...]]:
 
 def depth_by_method(table: pd.DataFrame) -> Chart:
     """A panel for each depth; line: share of S_t, mean over seeds; band: 95 % interval; dashed: what P gives it."""
-    names = list(dict.fromkeys(table["method"]))
+    names = names_of(table, "method")
     colors = alt.Scale(domain=names, range=[look(i).color for i in range(len(names))])
     legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, **WHOLE)
     last = max(1, *table["generation"])

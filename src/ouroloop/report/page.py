@@ -23,6 +23,7 @@ import pandas as pd
 from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
+from ouroloop.report.layers import names_of
 from ouroloop.report.leaderboard import times
 from ouroloop.report.looks import DAY, DOTTED, PAPER, PARTS, look
 from ouroloop.report.panels import measures
@@ -243,7 +244,7 @@ def _specs(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     specs: dict[str, Any] = dict(figures.figures({name: tables[name] for name in tables.keys() - scaled}))
     if "composition" in specs:
         few, said = figures.fewer("composition", tables["composition"], "cell")
-        shown = {"cells": list(few["cell"].unique()), "said": said.get("title", {}).get("text", "")}
+        shown = {"cells": names_of(few, "cell"), "said": said}
         specs["composition"]["usermeta"] = shown  # Vega leaves it alone: which panels the script makes
     if len(tables.get("measures", ())):
         specs["measures"] = spec(measures(tables["measures"], True))

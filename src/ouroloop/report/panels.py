@@ -6,9 +6,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ouroloop.report.figures import fewer
-from ouroloop.report.layers import WHOLE, Chart, chosen, faceted
-from ouroloop.report.looks import look
+from ouroloop.report.figures import fewer, titled
+from ouroloop.report.layers import Chart, chart_of, chosen, color_of, dash_of, faceted, names_of, shape_of
+from ouroloop.report.looks import DOTTED
 from ouroloop.report.render import spec, svg
 
 _WIDTH, _HEIGHT = 190, 130
@@ -20,27 +20,22 @@ def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     if table is None or table.empty:
         return {}
     few, said = fewer("measures", table, "cell")
-    return {"measures": svg(spec(measures(few)) | said, "measures", few)}
+    return {"measures": svg(spec(measures(few)) | titled(said), "measures", few)}
 
 
 def measures(table: pd.DataFrame, is_page: bool = False) -> Chart:
     """Line: mean over seeds; band: lowest to highest; dotted: D_0 itself; dashed: one half of it beside the other."""
     source = alt.Chart()
     if is_page:
-        source = alt.Chart(alt.NamedData(name="measures")).transform_filter("datum.measure === chosen")
-    cells, titles = list(dict.fromkeys(table["cell"])), list(dict.fromkeys(table["title"]))
-    looks = [look(i) for i in range(len(cells))]
-    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolOpacity=1, symbolStrokeWidth=2, **WHOLE)
-
-    def of_cell(channel: Any, kind: str) -> Any:
-        scale = alt.Scale(domain=cells, range=[getattr(one, kind) for one in looks])
-        return channel("cell:N").scale(scale).legend(None if is_page else legend)
-
+        source = chart_of("measures").transform_filter("datum.measure === chosen")
+    cells, titles = names_of(table, "cell"), names_of(table, "title")
+    of_cell: dict[str, Any] = {"key": "cell", "names": cells, "table": table, "is_page": is_page}
+    of_cell |= {"orient": "bottom", "columns": 4, "symbolSize": 100}
     last = max(1, *table["generation"])
     axis = alt.Axis(format="d", grid=False, values=list(range(1, last + 1, max(1, last // 5))))
     base = (source.transform_filter("indexof(hidden, datum.cell) < 0") if is_page else source).encode(
         alt.X("generation:Q").scale(domain=[1, last] if last > 1 else [0, 2], nice=False).axis(axis).title(None),
-        color=of_cell(alt.Color, "color"),
+        color=color_of(**of_cell),
     )
     # The page sets the range of the chosen measure: a chart in which all is hidden would have no scale
     ends = {"domain": [alt.ExprRef("low"), alt.ExprRef("high")]} if is_page else {}
@@ -52,12 +47,12 @@ def measures(table: pd.DataFrame, is_page: bool = False) -> Chart:
 
     layers = [
         base.transform_filter("datum.seeds > 1").mark_area(opacity=0.16).encode(y.field("lowest"), alt.Y2("highest:Q")),
-        rule("real", color="var(--ink)", strokeDash=[1, 3.5], strokeWidth=1.6),
+        rule("real", color="var(--ink)", strokeDash=DOTTED, strokeWidth=1.6),
         rule("control", color="var(--soft)", strokeDash=[6, 3]),
-        base.mark_line().encode(y, strokeDash=of_cell(alt.StrokeDash, "dash")),
+        base.mark_line().encode(y, strokeDash=dash_of(**of_cell)),
         base.transform_filter(f"datum.generation % {max(1, last // 6)} === 0")
         .mark_point(filled=True, size=26, opacity=1)
-        .encode(y, shape=of_cell(alt.Shape, "mark")),
+        .encode(y, shape=shape_of(**of_cell)),
     ]
     if is_page:
         cursor = source.transform_filter("datum.generation === at").mark_rule(color="var(--ink)", opacity=0.45)
