@@ -96,7 +96,7 @@ def test_models_by_generation_and_by_stage() -> None:
         made_by = loop.model(stage).generation
         assert made_by is not None
         assert made_by.tag("generation") == str(t)
-    kept = [run.tag("generation") for run in loop.loops[0].generations if run.model_id]
+    kept = [run.tag("generation") for run in loop.loops[0].generations.values() if run.model_id]
     with pytest.raises(LookupError, match=rf"no weights of 77 are on record, only those of {kept[0]} \("):
         loop.model(77)
     assert repr(last) == f"<FoundModel '{last.name}'>"

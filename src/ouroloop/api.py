@@ -131,7 +131,9 @@ class StudyResults(Results):
         [loop] = self.loops
         run = loop.generation(which)
         if run is None or run.model_id is None:
-            kept = [f"{one.tag('generation')} ({one.tag('stage')})" for one in loop.generations if one.model_id]
+            kept = [
+                f"{one.tag('generation')} ({one.tag('stage')})" for one in loop.generations.values() if one.model_id
+            ]
             there_are = f"only those of {', '.join(kept)}" if kept else "nor any others"
             is_ideal = loop.config is not None and loop.config.is_ideal
             why = "the ideal learner is its training set" if is_ideal else "keep_weights decides which are kept"

@@ -63,3 +63,25 @@ def test_what_is_kept_of_a_run_is_what_was_asked_for(tmp_path: Path, monkeypatch
     assert [(run.name, run.status, run.tag("fingerprint")) for run in kept] == [
         (run.name, run.status, run.tag("fingerprint")) for run in found
     ]
+
+
+def test_of_several_runs_of_a_generation_the_finished_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are several where one that was cut off, discarded and begun anew is restored; and tags can be edited."""
+    monkeypatch.setenv("OUROLOOP_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = Store.open()
+    loop = store.create("loop", None, {"level": "loop"})
+    ended = [("2", "FINISHED"), ("10", "KILLED"), ("1", "KILLED"), ("1", "FINISHED"), ("1", "KILLED"), ("10", "FAILED")]
+    runs = []
+    for t, status in [*ended, ("it", "FINISHED")]:
+        runs.append(store.create(f"t{t}", loop, {"level": "generation", "generation": t}))
+        runs[-1].end(status)
+    found = store.generations(loop.id)
+    assert [(t, run.id) for t, run in found.items()] == [
+        (0, runs[6].id),
+        (1, runs[3].id),
+        (2, runs[0].id),
+        (10, runs[5].id),
+    ]

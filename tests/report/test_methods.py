@@ -82,7 +82,7 @@ def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_d
     assert "Stages rest on coverage; those below healthy need two generations in a row." in page
     for loop in results.loops:
         over_m_1 = loop.history["coverage"][2] / loop.history["coverage"][1]
-        assert loop.generations[1].tag("stage") == stage_of(over_m_1, done.loop.stages)
+        assert loop.generations[2].tag("stage") == stage_of(over_m_1, done.loop.stages)
     assert page.index('id="board"') < page.index('id="depth_by_method"') < page.index('id="retention"')
     assert f"<td data-is='method'>{KEEP_M1}</td>" in page
     for name in ("board.png", "board.csv", "depth_by_method.png", "depth_by_method.csv"):

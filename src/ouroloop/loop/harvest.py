@@ -75,7 +75,7 @@ def harvest(
 def _curated(curation: CurationConfig, pool: Pool, given: Given, streams: Streams) -> Pool:
     for place, step in enumerate(curation.steps):
         rng = streams.numpy(f"curation/{place}/{step.name}")
-        pool = cast(CurationStep, step).keep(pool, given.to(step, rng))
+        pool = cast(CurationStep, step).keep(pool, given.to(step, rng, pool))
     return pool
 
 

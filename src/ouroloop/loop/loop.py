@@ -71,14 +71,14 @@ def run_loop(
     if existing and (existing.tag("corpus_digest") or "") != testbed.digest:
         raise ConfigError(f"the corpus is not what it was when {name} began; `run --new` starts over with the new one")
     if existing and existing.status == "FINISHED":
-        recorded = _generations(store, existing)
+        recorded = store.generations(existing.id)
         if recorded.keys() >= set(range(1, config.num_generations + 1)):
             _show_complete(recorded, observer)
             return existing
     learner = learner_of(config)  # imports torch here, so that no generation is charged with it
     if existing:
         observer.run_taken(existing, learner.device)  # before looking at what is done: nobody else writes from here on
-    recorded = _generations(store, existing) if existing else {}
+    recorded = store.generations(existing.id) if existing else {}
     original = draw_original(config, testbed)
     learner = learner.prepared(original.texts)
     likeness = likeness_of(config, learner, testbed)
@@ -103,16 +103,9 @@ def run_loop(
     return run
 
 
-def _generations(store: Store, loop: Run) -> dict[int, Run]:
-    """The loop's generations on record, by number: of several, one that finished, or else the newest."""
-    newest_last = store.find(level="generation", parent=loop.id)[::-1]
-    found = sorted(newest_last, key=lambda run: run.status == "FINISHED")
-    return {int(generation.tag("generation") or 0): generation for generation in found}
-
-
 def _show_complete(recorded: dict[int, Run], observer: Observer) -> None:
     observer.loop_is_complete()
-    for number, generation in sorted(recorded.items()):
+    for number, generation in recorded.items():
         observer.generation_finished(number, generation.metrics, "on record")
 
 

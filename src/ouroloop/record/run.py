@@ -142,6 +142,12 @@ class Run:
         return str(outputs[-1].model_id) if outputs else None
 
     @property
+    def number(self) -> int:
+        """The t of a generation; 0 where its tag, which anybody can edit, is no number."""
+        label = self.tag("generation") or ""
+        return int(label) if label.isdecimal() else 0
+
+    @property
     def mixture(self) -> dict[str, int]:
         """How many examples of a generation's training set have each origin; empty before that is recorded."""
         inputs = self.entity.inputs.dataset_inputs if self.entity.inputs else []

@@ -144,6 +144,12 @@ class Store:
             newest.setdefault(run.tag("fingerprint") or run.id, run)
         return list(newest.values())
 
+    def generations(self, loop: str) -> dict[int, Run]:
+        """Of the loop with this id, by number and in their order: of several, one that finished, or else the newest."""
+        newest_last = reversed(self.find(level="generation", parent=loop))
+        found = {run.number: run for run in sorted(newest_last, key=lambda run: run.status == "FINISHED")}
+        return dict(sorted(found.items()))
+
     def lone_loops(self) -> list[Run]:
         """The loops that belong to no study, newest first."""
         return self._runs("tags.`ouroloop.level` = 'loop' and tags.`mlflow.parentRunId` IS NULL")

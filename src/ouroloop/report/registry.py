@@ -35,7 +35,6 @@ from ouroloop.record.provenance import cell_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.models import language_of
-from ouroloop.report.results import number_of
 from ouroloop.report.stages import Cell, Entry, Found, find_cells, find_stages
 from ouroloop.science.dataset import Source
 from ouroloop.science.metrics import RETENTION, CollapseStage
@@ -155,11 +154,10 @@ class _Registration:
             "logged model": f"`{generation.model_id}`",
             "code": as_text(f"ouroloop {chosen.run.tag('ouroloop_version')}, commit {generation.tag('commit')}"),
         }
-        number = number_of(generation)
         return model_card(
             self._cell.name,
             stage,
-            number,
+            generation.number,
             chosen.config,
             facts=facts,
             mixture=generation.mixture,

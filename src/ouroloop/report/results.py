@@ -91,15 +91,15 @@ class Loop:
         return self.config.data.testbed if self.config else USUAL_TESTBED
 
     @cached_property
-    def generations(self) -> list[Run]:
-        """The runs of its generations, in their order."""
-        return sorted(self.run.store.find(parent=self.run.id), key=number_of)
+    def generations(self) -> dict[int, Run]:
+        """The runs of its generations, by number and in their order."""
+        return self.run.store.generations(self.run.id)
 
     def generation(self, which: int | str) -> Run | None:
         """The finished run of generation t, or of the one that entered the stage, which is what the registry has."""
         t = self._entered.get(which) if isinstance(which, str) else which
-        done = (run for run in self.generations if run.status == "FINISHED")
-        return next((run for run in done if run.tag("generation") == str(t)), None)
+        run = None if t is None else self.generations.get(t)
+        return run if run is not None and run.status == "FINISHED" else None
 
     @cached_property
     def _entered(self) -> dict[str, int]:
@@ -363,7 +363,7 @@ def _read_loop(run: Run) -> Loop:
         written = {entry.generation: entry.written for entry in entries}
         return Loop(run, "", by_metric(entries), written, config, commits)
     loop = Loop(run, "", history(run), {}, config)
-    commits = list(dict.fromkeys(commit for child in loop.generations if (commit := child.tag("commit"))))
+    commits = list(dict.fromkeys(commit for child in loop.generations.values() if (commit := child.tag("commit"))))
     return replace(loop, written=_written(loop), commits=commits)
 
 
@@ -372,14 +372,7 @@ def _written(loop: Loop) -> dict[int, Written]:
     written: dict[int, Written] = {}
     if (original := loop.texts(0)) is not None:
         written[0] = Written.of(Sample.of(original, loop.testbed))
-    for child in loop.generations:
-        t = number_of(child)
+    for t, child in loop.generations.items():
         if t and child.status == "FINISHED" and (found := read_written(child, loop.testbed)) is not None:
             written[t] = found
     return written
-
-
-def number_of(generation: Run) -> int:
-    """The t of a generation's run; 0 where its tag, which anybody can edit, is no number."""
-    label = generation.tag("generation") or ""
-    return int(label) if label.isdecimal() else 0

@@ -13,7 +13,6 @@ from ouroloop.record.history import history
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.results import number_of
 from ouroloop.science.metrics import RETENTION, CollapseStage, entered, half_life, stages_of
 from ouroloop.study.method import is_method_name
 
@@ -150,8 +149,8 @@ def find_stages(cell: Cell) -> list[Found]:
     values = chosen.retention if key == RETENTION else history(chosen.run, [key])[key]
     stages = stages_of(values, rule)
     came = entered(stages)
-    children = chosen.run.store.find(level="generation", parent=chosen.run.id)
-    by_number = {number_of(child): child for child in children if child.status == "FINISHED"}
+    on_record = chosen.run.store.generations(chosen.run.id).items()
+    by_number = {t: generation for t, generation in on_record if generation.status == "FINISHED"}
     found = []
     for one in CollapseStage:
         t = came.get(one)

@@ -70,7 +70,7 @@ def kept_of(
     original = Sample.of(draw_original(config).texts, config.data.testbed)
     model = fitted or Editable({"( not False )": 1}, 0.8)
     given = _given(config, streams, model, training_set, original)
-    return step.keep(pool, given.to(step, streams.numpy("test")))
+    return step.keep(pool, given.to(step, streams.numpy("test"), pool))
 
 
 def pool_of(texts: Sequence[str], log_prob: float = 0.0) -> Pool:
@@ -190,7 +190,7 @@ class StepContract:
             update={"curation": self.config().curation.model_copy(update={"steps": [Greedy(name="greedy")]})}
         )
         given = _given(everything, STREAMS, EmpiricalModel({"( not False )": 1}, 0.8), self.original(), original)
-        own: Given = replace(given.to(self.step, given.rng))
+        own: Given = replace(given.to(self.step, given.rng, pool_of(["( not False )"])))
         asks = {
             Oracle.VERIFIER: lambda: own.verify("( not False )"),
             Oracle.GRAMMAR: lambda: own.is_in_grammar("( not False )"),
@@ -213,6 +213,9 @@ class StepContract:
         else:
             with pytest.raises(UndeclaredError, match=f"step {self.step.name} neither uses_sampler"):
                 own.log_probs_at_1(["( not False )"])
+        if self.step.uses_sampler and Oracle.PREVIOUS_MODEL not in self.step.needs:
+            with pytest.raises(UndeclaredError, match="needs previous_model for texts that M_t did not write"):
+                own.log_probs_at_1(["( not False )", LIAR])
 
 
 class Greedy(CurationStep):

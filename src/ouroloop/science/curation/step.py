@@ -1,8 +1,9 @@
 """What a step is given, and what it gives back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +33,11 @@ class Pool:
     def texts(self) -> Sequence[str]:
         return self.data.texts
 
+    @property
+    def written(self) -> frozenset[str]:
+        """What M_t wrote of it."""
+        return frozenset(compress(self.texts, ~np.isnan(self.log_probs)))
+
     def take(self, chosen: npt.NDArray[np.int64]) -> "Pool":
         """The texts at these places, in the order of the places, each of which may occur twice."""
         return Pool(self.data.take(chosen), self.log_probs[chosen])
@@ -60,8 +66,9 @@ class Given:
     generation: int
     """t."""
     log_probs_at_1: Callable[[Sequence[str]], Array]
-    """Log-probabilities of any texts under M_t itself, at temperature 1, in nats; what `sampling.min_p` cuts from its
-    samples is cut here too. Only for a step that `uses_sampler` or needs the previous model."""
+    """Log-probabilities of texts under M_t itself, at temperature 1, in nats; what `sampling.min_p` cuts from its
+    samples is cut here too. Of any texts for a step that needs the previous model, and of what M_t wrote for one that
+    `uses_sampler`."""
     tokens: Callable[[str], Sequence[str]]
     """The tokens that the length of a text is counted in."""
     features: Callable[[str], tuple[int, ...]]
@@ -71,12 +78,14 @@ class Given:
     oracles: Mapping[Oracle, Any]
     declared: frozenset[Oracle] = frozenset()
 
-    def to(self, step: Step, rng: np.random.Generator) -> "Given":
-        """What this step is given."""
+    def to(self, step: Step, rng: np.random.Generator, pool: Pool) -> "Given":
+        """What this step is given beside this pool."""
         oracles = {oracle: self.oracles[oracle] for oracle in step.needs & self.oracles.keys()}
         given = replace(self, rng=rng, oracles=oracles, declared=step.needs)
-        knows_model = step.uses_sampler or Oracle.PREVIOUS_MODEL in step.needs
-        return given if knows_model else replace(given, log_probs_at_1=partial(_refuse, step))
+        if Oracle.PREVIOUS_MODEL in step.needs:
+            return given
+        may_score = pool.written if step.uses_sampler else frozenset[str]()
+        return replace(given, log_probs_at_1=partial(_of_written, step, given.log_probs_at_1, may_score))
 
     def _ask(self, oracle: Oracle) -> Any:
         if oracle not in self.declared:
@@ -122,8 +131,14 @@ class Given:
         return found
 
 
-def _refuse(step: Step, texts: Sequence[str]) -> Array:
-    raise UndeclaredError(f"log_probs_at_1: step {step.name} neither uses_sampler nor needs previous_model")
+def _of_written(
+    step: Step, log_probs: Callable[[Sequence[str]], Array], written: Container[str], texts: Sequence[str]
+) -> Array:
+    if not step.uses_sampler:
+        raise UndeclaredError(f"log_probs_at_1: step {step.name} neither uses_sampler nor needs previous_model")
+    if any(text not in written for text in texts):
+        raise UndeclaredError(f"log_probs_at_1: step {step.name} needs previous_model for texts that M_t did not write")
+    return log_probs(texts)
 
 
 class CurationStep(Step):

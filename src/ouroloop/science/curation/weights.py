@@ -35,11 +35,11 @@ class Weighted(CurationStep):
     def keep(self, pool: Pool, given: Given) -> Pool:
         if not len(pool):
             return pool
+        if np.isnan(pool.log_probs).any():
+            raise ValueError("weighted: a text that M_t did not write has no weight; bring it in after this step")
         distinct = list(dict.fromkeys(pool.texts))
         at_1 = dict(zip(distinct, given.log_probs_at_1(distinct).tolist(), strict=True))
         log_w = np.array([at_1[text] for text in pool.texts]) - pool.log_probs
-        if np.isnan(log_w).any():
-            raise ValueError("weighted: a text that M_t did not write has no weight; bring it in after this step")
         if np.isneginf(log_w).all():  # `min_p` can cut at temperature 1 all that was drawn at a higher one
             return pool.take(np.empty(0, np.int64))
         weights = np.exp(log_w - log_w.max())
