@@ -19,9 +19,9 @@ from statistics import median
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.presets import load_preset
 from ouroloop.science.seeding import stream
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Bracket, Search
+from ouroloop.study.task import Task
 
 ARM = (DataCycle.INCREMENTAL, 0.8)
 TARGET = 0.5
@@ -58,18 +58,18 @@ def simulate(
     config = StudyConfig.model_validate(
         {"kind": "search", "seeds": list(range(seeds)), "search": search | {"max_seeds": max_seeds}, "loop": loop}
     )
-    cells: list[Cell] = []
-    while (wanted := next(Search(config, cells).wanted(), None)) is not None:
+    tasks: list[Task] = []
+    while (wanted := next(Search(config, tasks).wanted(), None)) is not None:
         point = wanted.cycle.synthetic_proportion
         assert point is not None
-        cell = Cell(wanted, f"{point} {wanted.seed}", "done", ceiling=2.0)
+        task = Task(wanted, f"{point} {wanted.seed}", "done", ceiling=2.0)
         value = max(0.0, curve(point) + levels[wanted.seed] + rng.normal(0, noise))
-        cell.retention = {wanted.num_generations: float(value)}
-        cells.append(cell)
-    found: Bracket = Search(config, cells).interval(ARM)
+        task.retention = {wanted.num_generations: float(value)}
+        tasks.append(task)
+    found: Bracket = Search(config, tasks).interval(ARM)
     low = -math.inf if found.held is None else found.held
     high = math.inf if found.failed is None else found.failed
-    return low <= center < high, min(high, 1.0) - max(low, 0.0), len(cells)
+    return low <= center < high, min(high, 1.0) - max(low, 0.0), len(tasks)
 
 
 def coverage(setting: dict[str, float], studies: int) -> tuple[float, float, float]:

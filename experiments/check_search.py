@@ -19,15 +19,15 @@ from ouroloop.config import DataCycle
 from ouroloop.presets import load_preset
 from ouroloop.record import stores
 from ouroloop.study.answer import finished_points
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Search
+from ouroloop.study.task import Task
 from ouroloop.study.trials import Trials
 
 ARM = (DataCycle.INCREMENTAL, 0.8)
 
 
-def run(name: str, config: StudyConfig, workers: str) -> list[Cell]:
+def run(name: str, config: StudyConfig, workers: str) -> list[Task]:
     """The loops of the finished study, through the command line."""
     folder = stores.runs_folder() / "presets"
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def run(name: str, config: StudyConfig, workers: str) -> list[Cell]:
     subprocess.run([sys.executable, "-m", "ouroloop", "sweep", str(preset), f"--workers={workers}"], check=True)
     trials = Trials.load(name)
     assert trials is not None
-    return list(trials.cells().values())
+    return list(trials.tasks().values())
 
 
 def main(workers: str, *changes: str) -> int:
@@ -61,16 +61,16 @@ def main(workers: str, *changes: str) -> int:
     holding = [p.proportion for p in points if p.mean >= target]
     low = max((p for p in holding if p < min(failing, default=1.0)), default=lattice[0])
     high = min((p for p in failing if p > max(holding, default=0.0)), default=lattice[-1])
-    for name, cells in found.items():
-        states = [cell.state for cell in cells]
-        generations = sum(cell.reached for cell in cells)
+    for name, tasks in found.items():
+        states = [task.state for task in tasks]
+        generations = sum(task.reached for task in tasks)
         print(f"{name}: {len(states)} loops ({states.count('pruned')} ended early), {generations} generations")
     for point in points:
         print(f"  grid λ = {point.proportion:g}: {point}")
     rises = [
         max(later - earlier for i, earlier in enumerate(values) for later in values[i:])
-        for cell in found["grid"]
-        if (values := [value for _, value in sorted(cell.retention.items())])
+        for task in found["grid"]
+        if (values := [value for _, value in sorted(task.retention.items())])
     ]
     print(f"the largest rise of retention in a loop of the grid: {max(rises):.3f}, on average {mean(rises):.3f}")
     print(f"search {brackets['pruned']}, without pruning {brackets['unpruned']}, grid [{low:g}, {high:g}]")

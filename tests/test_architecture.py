@@ -213,7 +213,7 @@ THROUGH_OTHERS = {
         for name in ("archive", "buffer", "checks", "editing", "repeats", "step", "weights")
     },
     "study/answer": "test_search and test_driver",
-    "study/cell": "test_trials and study/test_recorded",
+    "study/task": "test_trials and study/test_recorded",
     "study/work": "test_driver and test_kills",
 }
 

@@ -24,7 +24,7 @@ from ouroloop.cli import main
 from ouroloop.config import LoopConfig
 from ouroloop.loop.loop import run_loop
 from ouroloop.presets import load_preset
-from ouroloop.record.provenance import cell_tags, create_loop, record_origin
+from ouroloop.record.provenance import create_loop, loop_tags, record_origin
 from ouroloop.record.run import Run, sample_tables
 from ouroloop.record.track import Store
 from ouroloop.report import methods
@@ -124,7 +124,7 @@ def hostile_loop(store: Store) -> None:
     run = create_loop(store, config, "hostile", "hostile", None)
     dataset = Dataset.of(list(original.counts), Source.ORIGINAL, 0)
     record_origin(run, config, "cpu", dataset, as_metrics(measure(original, original)))
-    tags = {"level": "generation", "generation": "1", **cell_tags(config, "hostile")}
+    tags = {"level": "generation", "generation": "1", **loop_tags(config, "hostile")}
     child = store.create("gen-01", run, tags)
     points = {key: [(1, value)] for key, value in as_metrics(measure(written, original)).items()}
     child.log_tables(sample_tables(written))

@@ -23,10 +23,10 @@ from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import Point, answer, front
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.driver import _Driver
 from ouroloop.study.status import seconds_left
+from ouroloop.study.task import Task
 from ouroloop.study.trials import Trials
 from ouroloop.testbed.logic.grammar import TruthLabel
 from tests.conftest import IDEAL, IDEAL_LOOP, TINY, CommandLine
@@ -92,7 +92,7 @@ def test_a_search_leaves_its_answer_on_the_study_run(ouroloop: CommandLine, pres
     assert trials is not None
     statuses = {run.tag("fingerprint"): run.status for run in study.store.find(level="loop", study="search")}
     as_run = {"done": "FINISHED", "pruned": "KILLED"}
-    assert {cell.key: as_run[cell.state] for cell in trials.cells().values()} == statuses
+    assert {task.key: as_run[task.state] for task in trials.tasks().values()} == statuses
     assert study.store.running() == []
 
     (record,) = json.loads(ouroloop("status", "search", "--json", cwd=presets).stdout)
@@ -258,7 +258,7 @@ def test_a_second_driver_is_told_who_the_first_is(ouroloop: CommandLine, presets
 def states(name: str) -> list[tuple[str, int]]:
     trials = Trials.load(name)
     assert trials is not None
-    return [(cell.state, cell.reached) for cell in trials.cells().values()]
+    return [(task.state, task.reached) for task in trials.tasks().values()]
 
 
 @pytest.mark.slow
@@ -453,14 +453,14 @@ def grid() -> Callable[..., list[str]]:
     def said(*kept: tuple[float | None, float | None]) -> list[str]:
         config = StudyConfig.model_validate({"synthetic_proportions": [0.25, 0.5, 0.75], "seeds": [1, 2], "loop": TINY})
         values = {(p, s): pair[s - 1] for p, pair in zip((0.25, 0.5, 0.75), kept, strict=True) for s in (1, 2)}
-        cells = []
+        tasks = []
         for loop in config.loops():
             assert loop.cycle.synthetic_proportion is not None
             value = values[loop.cycle.synthetic_proportion, loop.seed]
-            cell = Cell(loop, loop.fingerprint(), "failed" if value is None else "done")
-            cell.retention = {} if value is None else {3: value}
-            cells.append(cell)
-        return answer(config, cells)
+            task = Task(loop, loop.fingerprint(), "failed" if value is None else "done")
+            task.retention = {} if value is None else {3: value}
+            tasks.append(task)
+        return answer(config, tasks)
 
     return said
 
@@ -525,15 +525,15 @@ def test_methods_of_which_none_can_run_are_one_line(ouroloop: CommandLine, prese
 def test_the_time_left_counts_what_is_still_to_be_computed(tiny: LoopConfig) -> None:
     loop = tiny.model_copy(update={"num_generations": 10})
 
-    def cell(state: str, reached: int, seconds: float = 0.0, computed: int = 0) -> Cell:
-        return Cell(loop, "", state, reached=reached, seconds=seconds, computed=computed)  # type: ignore[arg-type]
+    def task(state: str, reached: int, seconds: float = 0.0, computed: int = 0) -> Task:
+        return Task(loop, "", state, reached=reached, seconds=seconds, computed=computed)  # type: ignore[arg-type]
 
-    done = cell("done", 10, 100, 10)  # 10 s a generation
-    half = cell("runs", 5, 50, 5)
-    resumed = cell("runs", 5, 10, 1)  # four of its five cost nothing this time
+    done = task("done", 10, 100, 10)  # 10 s a generation
+    half = task("runs", 5, 50, 5)
+    resumed = task("runs", 5, 10, 1)  # four of its five cost nothing this time
     assert seconds_left([done], still_to_come=10) is None  # nobody is at it
     assert seconds_left([half]) == pytest.approx(50)
     assert seconds_left([done, half, resumed], 10) == pytest.approx((5 + 5 + 10) / 2 * 10)
-    assert seconds_left([done, half, cell("stopped", 0), cell("stopped", 0)], 20) == pytest.approx(450)
-    early, late = cell("runs", 1, 10, 1), cell("runs", 9, 90, 9)
+    assert seconds_left([done, half, task("stopped", 0), task("stopped", 0)], 20) == pytest.approx(450)
+    early, late = task("runs", 1, 10, 1), task("runs", 9, 90, 9)
     assert seconds_left([early, late]) == pytest.approx(90)  # a loop cannot be shared

@@ -11,10 +11,10 @@ from experiments.check_interval import SETTINGS, coverage
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.science.seeding import stream
 from ouroloop.study.answer import answer
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.estimate import most_loops
 from ouroloop.study.search import Bracket, Search
+from ouroloop.study.task import Task
 from tests.conftest import TINY
 
 LATTICE = {"lowest": 0.0625, "highest": 0.9375, "precision": 0.0625, "target_retention": 0.6}
@@ -34,37 +34,37 @@ def retention(loop: LoopConfig, generation: int) -> float:
     return float(min(1.9, max(0.0, math.exp(-proportion * generation / 5) + noise)))
 
 
-def study(config: StudyConfig, workers: int, order: int = 0, known: dict[str, Cell] | None = None) -> dict[str, Cell]:
+def study(config: StudyConfig, workers: int, order: int = 0, known: dict[str, Task] | None = None) -> dict[str, Task]:
     """A whole search by so many workers that take turns at random; what became of each loop."""
-    cells, turns, running = dict(known or {}), stream(order, "turns"), list[Cell]()
+    tasks, turns, running = dict(known or {}), stream(order, "turns"), list[Task]()
     while True:
-        for loop in Search(config, cells.values()).wanted():
+        for loop in Search(config, tasks.values()).wanted():
             if len(running) == workers:
                 break
-            cell = Cell(loop, loop.fingerprint(), "runs", ceiling=2.0)
-            assert cell.key not in cells or cells[cell.key].state == "pruned"
-            cells[cell.key] = cell
-            running.append(cell)
+            task = Task(loop, loop.fingerprint(), "runs", ceiling=2.0)
+            assert task.key not in tasks or tasks[task.key].state == "pruned"
+            tasks[task.key] = task
+            running.append(task)
         if not running:
-            return cells
-        cell = running[int(turns.integers(len(running)))]
-        cell.reached += 1
-        cell.retention[cell.reached] = retention(cell.loop, cell.reached)
-        if cell.reached == cell.loop.num_generations:
-            cell.state = "done"
-        elif Search(config, cells.values()).is_decided(cell.loop):
-            cell.state = "pruned"
-        running = [cell for cell in running if cell.state == "runs"]
+            return tasks
+        task = running[int(turns.integers(len(running)))]
+        task.reached += 1
+        task.retention[task.reached] = retention(task.loop, task.reached)
+        if task.reached == task.loop.num_generations:
+            task.state = "done"
+        elif Search(config, tasks.values()).is_decided(task.loop):
+            task.state = "pruned"
+        running = [task for task in running if task.state == "runs"]
 
 
 def by_all(config: StudyConfig) -> Bracket:
     """What the interval is when every loop of the lattice is known."""
-    cells = []
+    tasks = []
     for point in config.search.lattice():
         for seed in config.seed_batches()[-1]:
-            loop = config.cell(*INCREMENTAL, point, seed)
-            cells.append(Cell(loop, loop.fingerprint(), "done", retention={6: retention(loop, 6)}, ceiling=2.0))
-    search = Search(config, cells)
+            loop = config.loop_at(*INCREMENTAL, point, seed)
+            tasks.append(Task(loop, loop.fingerprint(), "done", retention={6: retention(loop, 6)}, ceiling=2.0))
+    search = Search(config, tasks)
     verdicts = [search.verdict(INCREMENTAL, point) for point in search.points]
     holding = [point for point, verdict in zip(search.points, verdicts, strict=True) if verdict == "holds"]
     failing = [point for point, verdict in zip(search.points, verdicts, strict=True) if verdict == "fails"]
@@ -85,13 +85,13 @@ def test_every_way_to_search_finds_the_same(seeds: dict[str, Any], target: float
     config = config_of(search=LATTICE | changes, seeds=seeds["seeds"])
     everything, truth = by_all(config), -5 / 6 * math.log(target)
     for workers in (1, 5):
-        cells = study(config, workers)
-        search = Search(config, cells.values())
+        tasks = study(config, workers)
+        search = Search(config, tasks.values())
         assert search.interval(INCREMENTAL) == everything
         assert not search.open_points(INCREMENTAL)
-        assert {cell.state for cell in cells.values()} <= {"done", "pruned"}
+        assert {task.state for task in tasks.values()} <= {"done", "pruned"}
         if workers == 1:
-            assert len(cells) <= most_loops(config)
+            assert len(tasks) <= most_loops(config)
         held, failed = search.interval(INCREMENTAL)
         assert held is not None
         assert failed is not None
@@ -131,17 +131,17 @@ def test_more_seeds_take_up_what_was_pruned() -> None:
 def test_a_failed_loop_blocks_its_path_and_not_the_other_arm() -> None:
     config = config_of(cycles=["incremental", "fresh_mix"], seeds=[1])
     first = next(Search(config, []).wanted())
-    wanted = list(Search(config, [Cell(first, first.fingerprint(), "failed")]).wanted())
+    wanted = list(Search(config, [Task(first, first.fingerprint(), "failed")]).wanted())
     assert {loop.cycle.kind for loop in wanted} == {DataCycle.FRESH_MIX}
 
 
 def said(config: StudyConfig, kept: dict[float, list[float]]) -> list[str]:
-    cells = []
+    tasks = []
     for point, values in kept.items():
         for seed, value in zip(config.seed_batches()[-1][: len(values)], values, strict=True):
-            loop = config.cell(*INCREMENTAL, point, seed)
-            cells.append(Cell(loop, loop.fingerprint(), "done", retention={6: value}, ceiling=2.0))
-    return answer(config, cells)
+            loop = config.loop_at(*INCREMENTAL, point, seed)
+            tasks.append(Task(loop, loop.fingerprint(), "done", retention={6: value}, ceiling=2.0))
+    return answer(config, tasks)
 
 
 def test_what_cannot_be_told_apart_is_not_called_a_bracket() -> None:

@@ -12,9 +12,9 @@ from sqlalchemy import event
 
 from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.record.locks import StudyLock
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.status import status
+from ouroloop.study.task import Task
 from ouroloop.study.trials import Trials, open_storage
 from tests.conftest import IDEAL
 
@@ -24,12 +24,12 @@ def config_of(**changes: Any) -> StudyConfig:
     return StudyConfig.model_validate(tree | {"loop": IDEAL} | changes)
 
 
-def begun(config: StudyConfig) -> tuple[Trials, list[Cell]]:
+def begun(config: StudyConfig) -> tuple[Trials, list[Task]]:
     trials = Trials.create("study", config)
-    cells = [Cell(loop, loop.fingerprint()) for loop in config.loops()]
-    for cell in cells:
-        trials.note_progress(cell)
-    return trials, cells
+    tasks = [Task(loop, loop.fingerprint()) for loop in config.loops()]
+    for task in tasks:
+        trials.note_progress(task)
+    return trials, tasks
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.heavy)])
@@ -41,24 +41,24 @@ def _database(request: pytest.FixtureRequest, root: object, monkeypatch: pytest.
 @pytest.mark.usefixtures("_database")
 def test_a_loop_that_has_ended_is_a_trial_with_its_parameters_and_its_configuration() -> None:
     config = config_of()
-    trials, cells = begun(config)
-    cells[0].state, cells[0].retention, cells[0].seconds = "done", {1: 0.75, 3: 0.5}, 2.5
-    trials.end(cells[0], config, [0.5])
-    cells[1].state, cells[1].error = "failed", "of no memory"
-    trials.end(cells[1], config)
-    cells[2].state = "pruned"
-    trials.end(cells[2], config)
-    cells[3].reached, cells[3].retention = 2, {1: 0.75, 2: 0.625}
-    trials.note_progress(cells[3])
+    trials, tasks = begun(config)
+    tasks[0].state, tasks[0].retention, tasks[0].seconds = "done", {1: 0.75, 3: 0.5}, 2.5
+    trials.end(tasks[0], config, [0.5])
+    tasks[1].state, tasks[1].error = "failed", "of no memory"
+    trials.end(tasks[1], config)
+    tasks[2].state = "pruned"
+    trials.end(tasks[2], config)
+    tasks[3].reached, tasks[3].retention = 2, {1: 0.75, 2: 0.625}
+    trials.note_progress(tasks[3])
     found = Trials.load("study")
     assert found is None  # nobody has said yet what the study is
     trials.note(config=config.model_dump(mode="json"))
     found = Trials.load("study")
     assert found is not None
     assert found.config == config
-    known = found.cells()
-    assert [cell.state for cell in known.values()] == ["done", "failed", "pruned", "stopped", "stopped", "stopped"]
-    assert [(cell.key, cell.loop) for cell in known.values()] == [(cell.key, cell.loop) for cell in cells]
+    known = found.tasks()
+    assert [task.state for task in known.values()] == ["done", "failed", "pruned", "stopped", "stopped", "stopped"]
+    assert [(task.key, task.loop) for task in known.values()] == [(task.key, task.loop) for task in tasks]
     done, failed, _, stopped, *_ = known.values()
     assert (done.value, done.retention, done.seconds) == (0.5, {1: 0.75, 3: 0.5}, 2.5)
     assert failed.error == "of no memory"
@@ -79,13 +79,13 @@ def test_what_a_killed_driver_had_begun_stays_so_until_each_of_its_loops_has_end
     first.state, first.retention = "done", {3: 0.5}
     again.end(first, config, [0.5])  # and dies before another loop begins
     again = Trials.create("study", config)
-    states = {cell.key: cell.state for cell in again.cells().values()}
-    assert states == {first.key: "done"} | {cell.key: "stopped" for cell in (second, *rest)}
+    states = {task.key: task.state for task in again.tasks().values()}
+    assert states == {first.key: "done"} | {task.key: "stopped" for task in (second, *rest)}
     second.state = "failed"
     again.end(second, config)
     again.note_progress(second)  # begins once more
-    assert again.cells()[second.key].state == "stopped"
-    assert len(again.cells()) == 6
+    assert again.tasks()[second.key].state == "stopped"
+    assert len(again.tasks()) == 6
 
 
 class ConnectionLost(Exception):
@@ -98,7 +98,7 @@ ConnectionLost.__name__, ConnectionLost.__module__ = "OperationalError", "psycop
 @pytest.mark.usefixtures("root")
 def test_told_twice_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of()
-    trials, (cell, *_) = begun(config)
+    trials, (task, *_) = begun(config)
     add, calls = trials.study.add_trial, count(1)
 
     def add_and_lose_the_connection(trial: FrozenTrial) -> None:
@@ -107,8 +107,8 @@ def test_told_twice_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ConnectionLost
 
     monkeypatch.setattr(trials.study, "add_trial", add_and_lose_the_connection)
-    cell.state, cell.retention = "done", {3: 0.5}
-    trials.end(cell, config, [0.5])
+    task.state, task.retention = "done", {3: 0.5}
+    trials.end(task, config, [0.5])
     (done,) = trials.study.get_trials()
     assert (done.state, done.values) == (TrialState.COMPLETE, [0.5])
 
@@ -117,14 +117,14 @@ def test_told_twice_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_sampler_chose_is_told_once() -> None:
     config = config_of(kind="pareto", cycles=["fresh_mix"], synthetic_proportions=[])
     trials = Trials.create("study", config)
-    loop = config.cell(DataCycle.FRESH_MIX, 0.8, 0.5, 1)
-    cell = Cell(loop, loop.fingerprint(), "done", retention={3: 0.5})
-    trials.name_asked(trials.ask(config), cell)
+    loop = config.loop_at(DataCycle.FRESH_MIX, 0.8, 0.5, 1)
+    task = Task(loop, loop.fingerprint(), "done", retention={3: 0.5})
+    trials.name_asked(trials.ask(config), task)
     for _ in range(2):
-        trials.end(cell, config, [0.5, 0.25])
+        trials.end(task, config, [0.5, 0.25])
     (done,) = trials.study.get_trials()
     assert (done.state, done.values) == (TrialState.COMPLETE, [0.5, 0.25])
-    assert trials.cells()[cell.key].retention == {3: 0.5}
+    assert trials.tasks()[task.key].retention == {3: 0.5}
 
 
 @pytest.mark.usefixtures("root")
@@ -140,9 +140,9 @@ def test_what_an_earlier_version_left_is_gone_on_with() -> None:
     first.report(0.75, 1)
     study.ask(fixed_distributions={})  # and its worker died before it chose
     trials = Trials.create("study", config)
-    cells = list(trials.cells().values())
-    assert [cell.state for cell in cells] == ["stopped", "stopped", "failed"]  # each is run, or gone on with
-    assert (cells[0].reached, cells[0].retention) == (1, {1: 0.75})
+    tasks = list(trials.tasks().values())
+    assert [task.state for task in tasks] == ["stopped", "stopped", "failed"]  # each is run, or gone on with
+    assert (tasks[0].reached, tasks[0].retention) == (1, {1: 0.75})
     assert trials.study.get_trials(states=[TrialState.WAITING]) == []
 
 
@@ -151,7 +151,7 @@ def test_who_dies_between_asking_and_saying_what_it_became_is_forgotten() -> Non
     config = config_of(kind="pareto", cycles=["fresh_mix"], synthetic_proportions=[])
     Trials.create("study", config).ask(config)
     again = Trials.create("study", config)
-    assert again.cells() == {}
+    assert again.tasks() == {}
     assert [trial.state for trial in again.study.get_trials()] == [TrialState.FAIL]
     assert again.recorded().num_asked == 0
 
@@ -161,7 +161,7 @@ def test_who_dies_between_asking_and_saying_what_it_became_is_forgotten() -> Non
 def test_a_server_that_restarts_is_waited_for_while_a_study_is_begun_and_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is lost at the first transaction, then at the second, and so on until there are no more."""
     config = config_of(kind="pareto", cycles=["fresh_mix"], synthetic_proportions=[])
-    loop, storage = config.cell(DataCycle.FRESH_MIX, 0.8, 0.5, 1), open_storage()
+    loop, storage = config.loop_at(DataCycle.FRESH_MIX, 0.8, 0.5, 1), open_storage()
     monkeypatch.setattr("ouroloop.study.trials.open_storage", lambda: storage)
     monkeypatch.setattr("ouroloop.record.stores.time.sleep", lambda _: None)
     transactions = count()
@@ -178,7 +178,7 @@ def test_a_server_that_restarts_is_waited_for_while_a_study_is_begun_and_asks(mo
         transactions = count()
         trials = Trials.create("study", config)
         asked = trials.recorded().num_asked
-        trials.name_asked(trials.ask(config), Cell(loop, loop.fingerprint()))
+        trials.name_asked(trials.ask(config), Task(loop, loop.fingerprint()))
         assert trials.recorded().num_asked == asked + 1
         if next(transactions) <= doomed:
             break
@@ -196,12 +196,12 @@ def test_what_runs_is_what_its_driver_says_and_not_all_that_was_begun(kind: str)
     config = config_of(**spanned)
     trials = Trials.create("study", config)
     trials.note(config=config.model_dump(mode="json"))
-    loops = [config.cell(config.cycles[0], 0.8, 0.5, seed) for seed in config.seeds]
-    first, second = (Cell(loop, loop.fingerprint(), "runs", reached=1, retention={1: 0.5}) for loop in loops)
-    for cell in (first, second):
+    loops = [config.loop_at(config.cycles[0], 0.8, 0.5, seed) for seed in config.seeds]
+    first, second = (Task(loop, loop.fingerprint(), "runs", reached=1, retention={1: 0.5}) for loop in loops)
+    for task in (first, second):
         if kind == "pareto":
-            trials.name_asked(trials.ask(config), cell)
-        trials.note_progress(cell)
+            trials.name_asked(trials.ask(config), task)
+        trials.note_progress(task)
 
     def states() -> list[str]:
         return [loop["state"] for loop in status("study")[0]["loops"] if loop["state"] != "waits"]

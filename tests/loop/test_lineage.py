@@ -164,7 +164,7 @@ def test_m_1_is_the_baselines_for_every_method_that_trains_and_samples_it_alike(
     from ouroloop.loop.loop import draw_original
 
     study = load_preset("leaderboard", ["loop.data.num_examples=4"], StudyConfig)
-    cell = study.cells[0]
+    cell = study.plain_loops[0]
     original = draw_original(cell)
     loops = {name: loop for name in study.methods if (loop := study.applied(name, cell))}
     alike = {name for name, loop in loops.items() if (loop.curation, loop.sampling) == (cell.curation, cell.sampling)}

@@ -23,7 +23,7 @@ STUDY = StudyConfig.model_validate(
         "methods": {name: method.model_dump() for name, method in METHODS.items()},
     }
 )
-CELL = STUDY.cells[0]
+PLAIN = STUDY.plain_loops[0]
 
 
 OFTEN = {
@@ -37,7 +37,7 @@ OFTEN = {
     params=[pytest.param(name, marks=pytest.mark.heavy if name in OFTEN else pytest.mark.slow) for name in METHODS]
 )
 def method(request: pytest.FixtureRequest) -> LoopConfig:
-    found = STUDY.applied(request.param, CELL)
+    found = STUDY.applied(request.param, PLAIN)
     assert found is not None
     steps = 100 if found.curation.steps else 12  # or too little would be right for a filter to leave two
     return found.changed(train={"num_steps": steps, "validate_every": steps // 4})
@@ -54,7 +54,7 @@ class TestEveryMethod:
         assert outcome(again) == outcome(undisturbed)
         assert sampled(again) == sampled(undisturbed)
         m, original, written = method.data.num_examples, set(draw_original(method).texts), dict[int, set[str]]()
-        keeps_original = knowledge(method, CELL) == "D_0 kept"
+        keeps_original = knowledge(method, PLAIN) == "D_0 kept"
         for t, run in enumerate(generations(undisturbed), 1):
             learnt = run.read_dataset("training_set.tsv.gz")
             assert 2 <= len(learnt) <= m

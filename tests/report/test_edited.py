@@ -9,7 +9,7 @@ import pytest
 from ouroloop.config import LoopConfig
 from ouroloop.loop.loop import run_loop
 from ouroloop.plain import as_text, visible
-from ouroloop.record.provenance import cell_tags, create_loop
+from ouroloop.record.provenance import create_loop, loop_tags
 from ouroloop.record.track import Store
 from ouroloop.report.folder import write_report
 from ouroloop.report.results import read_results
@@ -24,7 +24,7 @@ KEYS = ("synthetic_proportion", "temperature", "seed", "generation")
 
 def loop_with(store: Store, config: LoopConfig, key: str, value: str) -> None:
     run = create_loop(store, config, f"edited-{key}", "edited", None)
-    child = store.create("gen-01", run, {"level": "generation", "generation": "1", **cell_tags(config, "edited")})
+    child = store.create("gen-01", run, {"level": "generation", "generation": "1", **loop_tags(config, "edited")})
     keys = ("num_unique", "correctness", "false_rate", "error_rate", "diversity_retention", "unique_fraction")
     run.log_series({key: [(0, 1.0), (1, 0.5)] for key in keys})
     for one in (run, child):

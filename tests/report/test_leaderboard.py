@@ -417,7 +417,7 @@ def test_what_a_method_knows_is_read_off_what_it_declares() -> None:
 def test_what_a_method_knows_of_another_cycle_is_what_that_mixes_in() -> None:
     methods = {name: {"changes": {"cycle": cycle}} for name, (cycle, _) in CYCLES.items()}
     study = StudyConfig.model_validate({**STUDY, "methods": methods})
-    cell = study.cells[0]
+    cell = study.plain_loops[0]
     known = {name: knowledge(loop, cell) for name in methods if (loop := study.applied(name, cell))}
     assert known == {name: knows for name, (_, knows) in CYCLES.items()}
 
@@ -426,7 +426,7 @@ def test_what_a_method_changes_of_lambda_is_known_too() -> None:
     half = {"cycles": ["incremental"], "synthetic_proportions": [0.5]}
     changes = {"changes": {"cycle": {"synthetic_proportion": 0.0}}}
     study = StudyConfig.model_validate({**STUDY, **half, "methods": {"baseline": {}, "none new": changes}})
-    cell = study.cells[0]
+    cell = study.plain_loops[0]
     known = [knowledge(loop, cell) for name in study.methods if (loop := study.applied(name, cell))]
     assert known == ["data only", "D_0 kept"]
 

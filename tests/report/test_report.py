@@ -24,7 +24,7 @@ from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.loop.observer import Observer
 from ouroloop.record.history import Writer, Written
 from ouroloop.record.liveness import Interrupted
-from ouroloop.record.provenance import cell_tags, create_loop, record_origin
+from ouroloop.record.provenance import create_loop, loop_tags, record_origin
 from ouroloop.record.run import Run, sample_tables
 from ouroloop.record.track import Store
 from ouroloop.report.archive import read_folder
@@ -164,7 +164,7 @@ def test_a_loop_without_retention(tiny: LoopConfig, tmp_path: Path) -> None:
     """D_0 of equal texts has no diversity to compare with."""
     store = Store.open()
     run = create_loop(store, tiny, "flat", "flat", None)
-    child = store.create("gen-01", run, {"level": "generation", "generation": "1", **cell_tags(tiny, "flat")})
+    child = store.create("gen-01", run, {"level": "generation", "generation": "1", **loop_tags(tiny, "flat")})
     run.log_series(
         {"correctness": [(0, 1.0), (1, 0.0)], "false_rate": [(0, 0.0), (1, 0.0)], "error_rate": [(0, 0.0), (1, 1.0)]}
     )
@@ -211,7 +211,7 @@ def record(store: Store, config: LoopConfig, study: str) -> None:
         for t in range(1, config.num_generations + 1):
             sampled = Sample.of(list(original.texts[: 201 - 4 * t]) * 4, config.data.testbed)
             measures = as_metrics(measure(sampled, reference))
-            tags = {"level": "generation", "generation": str(t), **cell_tags(config, study)}
+            tags = {"level": "generation", "generation": str(t), **loop_tags(config, study)}
             child = store.create(f"gen-{t:02d}", run, tags)
             child.log_tables(sample_tables(sampled))
             for one in (run, child):

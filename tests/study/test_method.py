@@ -72,7 +72,7 @@ def test_what_is_wrong_is_one_line_with_what_is_allowed(
 def test_what_needs_a_network_is_left_out_for_the_ideal_learner_alone(tmp_path: Path, changes: dict[str, Any]) -> None:
     for overrides, is_there in ([], True), (IDEAL, False):
         study = loaded(tmp_path, "a", {"changes": changes}, overrides)
-        assert [study.applied("a", cell) is not None for cell in study.cells] == [is_there] * 2
+        assert [study.applied("a", loop) is not None for loop in study.plain_loops] == [is_there] * 2
 
 
 def test_what_a_network_cannot_do_either_is_no_matter_of_the_learner(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from optuna.trial import TrialState, create_trial
 from ouroloop.config import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.urls import sqlite_file
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
 from ouroloop.study.status import status
+from ouroloop.study.task import Task
 from ouroloop.study.trials import Trials, distributions, parameters
 from tests.conftest import IDEAL
 
@@ -29,18 +29,18 @@ def several(name: str, **changes: object) -> Trials:
     trials = Trials.create(name, config)
     trials.note(config=config.model_dump(mode="json"), elsewhere=[])
     loops = config.loops() or [
-        config.cell(config.cycles[0], config.temperatures[0], 0.5, seed) for seed in (1, 2, 3, 4, 5)
+        config.loop_at(config.cycles[0], config.temperatures[0], 0.5, seed) for seed in (1, 2, 3, 4, 5)
     ]
-    cells = [Cell(loop, loop.fingerprint(), reached=2, retention={1: 0.75, 2: 0.5}) for loop in loops]
-    for cell, state in zip(cells, ("done", "failed", "pruned", "stopped"), strict=False):
-        trials.note_progress(cell)
-        cell.state = state  # type: ignore[assignment]
+    tasks = [Task(loop, loop.fingerprint(), reached=2, retention={1: 0.75, 2: 0.5}) for loop in loops]
+    for task, state in zip(tasks, ("done", "failed", "pruned", "stopped"), strict=False):
+        trials.note_progress(task)
+        task.state = state  # type: ignore[assignment]
         if state == "done":
-            cell.retention[cell.loop.num_generations] = 0.25
+            task.retention[task.loop.num_generations] = 0.25
         if state != "stopped":
-            trials.end(cell, config, [0.25, 0.5] if state == "done" else [])
-    attributes = {"cell": cells[4].key, "loop": cells[4].loop.model_dump(mode="json"), "error": "no 'room\""}
-    known, chosen = distributions(config), parameters(cells[4].loop)
+            trials.end(task, config, [0.25, 0.5] if state == "done" else [])
+    attributes = {"cell": tasks[4].key, "loop": tasks[4].loop.model_dump(mode="json"), "error": "no 'room\""}
+    known, chosen = distributions(config), parameters(tasks[4].loop)
     kept = {1: 0.5, 2: 0.125} if config.kind != "pareto" else {}
     trials.study.add_trial(
         create_trial(state=TrialState.FAIL, params={name: chosen[name] for name in known}, distributions=known,
@@ -57,8 +57,8 @@ def test_it_is_what_optuna_reads() -> None:
     Trials.create("never begun", StudyConfig.model_validate({"loop": IDEAL, "synthetic_proportions": [0.5]}))
     found = recorded_studies()
     assert found == [trials.recorded() for trials in both]
-    assert [study.cells() for study in found] == [trials.cells() for trials in both]
-    assert [cell.state for cell in found[0].cells().values()] == ["done", "failed", "pruned", "failed", "stopped"]
+    assert [study.tasks() for study in found] == [trials.tasks() for trials in both]
+    assert [task.state for task in found[0].tasks().values()] == ["done", "failed", "pruned", "failed", "stopped"]
     assert [study.config for study in found] == [trials.config for trials in both]
 
 
@@ -93,8 +93,8 @@ def test_status_imports_no_optuna_and_leaves_nothing_behind(root: Path) -> None:
     config = StudyConfig.model_validate({"loop": IDEAL, "synthetic_proportions": [0.5], "seeds": [1, 2]})
     trials = Trials.create("a", config)
     trials.note(config=config.model_dump(mode="json"))
-    cell = Cell(config.loops()[0], config.loops()[0].fingerprint(), "done", retention={3: 0.25})
-    trials.end(cell, config, [0.25])
+    task = Task(config.loops()[0], config.loops()[0].fingerprint(), "done", retention={3: 0.25})
+    trials.end(task, config, [0.25])
     before = sorted(path.name for path in (root / "mlruns").iterdir())
     heavy = ["optuna", "sqlalchemy", "alembic", "mlflow", "pandas", "scipy", "torch", "matplotlib"]
     asked = "import sys; from ouroloop.cli import main; code = main(['status', 'a', '--json']); "

@@ -12,9 +12,9 @@ from ouroloop.record import stores
 from ouroloop.record.provenance import create_loop
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.status import newest_loops, read_progress, status, status_table, study_record, study_table
+from ouroloop.study.task import Task
 
 KEPT = [1.0, 0.9, 0.5, 0.1]
 
@@ -78,19 +78,19 @@ def test_a_point_that_was_chosen_again_is_not_still_to_come(ideal: LoopConfig) -
     config = StudyConfig.model_validate(
         {"kind": "pareto", "cycles": ["fresh_mix"], "pareto": {"num_trials": 4}, "loop": ideal}
     )
-    loop = config.cell(config.cycles[0], 0.8, 0.5, 0)
-    cells = [Cell(loop, "", "runs", reached=1, seconds=10.0, computed=1)]
-    left = [study_record("study", config, cells, num_asked)["seconds_left"] for num_asked in (1, 3, 4)]
+    loop = config.loop_at(config.cycles[0], 0.8, 0.5, 0)
+    tasks = [Task(loop, "", "runs", reached=1, seconds=10.0, computed=1)]
+    left = [study_record("study", config, tasks, num_asked)["seconds_left"] for num_asked in (1, 3, 4)]
     assert left == [10.0 * (2 + 9), 10.0 * (2 + 3), 10.0 * 2]
 
 
 def test_progress_is_taken_over_whole_or_not_at_all(run: Run, ideal: LoopConfig) -> None:
-    cell = Cell(ideal, ideal.fingerprint())
+    task = Task(ideal, ideal.fingerprint())
     with pytest.raises(KeyboardInterrupt):
-        read_progress(cell, Cut(run.store, run.id, run.entity))
-    assert (cell.reached, cell.retention) == (0, {})
-    assert read_progress(cell, run)
-    assert (cell.reached, cell.retention) == (3, dict(enumerate(KEPT[1:], 1)))
+        read_progress(task, Cut(run.store, run.id, run.entity))
+    assert (task.reached, task.retention) == (0, {})
+    assert read_progress(task, run)
+    assert (task.reached, task.retention) == (3, dict(enumerate(KEPT[1:], 1)))
 
 
 HIDDEN = "\x1b]0;x\x07[bold]\u202e"

@@ -31,7 +31,7 @@ from ouroloop.loop.lineage import Lineage
 from ouroloop.loop.observer import Observer
 from ouroloop.record.history import Writer, Written, read_written
 from ouroloop.record.liveness import running
-from ouroloop.record.provenance import cell_tags, create_loop, loop_description, record_origin
+from ouroloop.record.provenance import create_loop, loop_description, loop_tags, record_origin
 from ouroloop.record.run import Run, dataset_table, sample_tables, table_files
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import needs_fresh_data, next_dataset, num_fresh
@@ -243,7 +243,7 @@ class _Loop:
         corpus, parent = self.reference.testbed.digest, self.lineage.parent_key(number)
         key = cache.key(self.config, self.learner.device, training_set, number, corpus, parent)
         own = {"level": "generation", "generation": str(number), "key": key}
-        tags = own | cell_tags(self.config, self.study)
+        tags = own | loop_tags(self.config, self.study)
 
         def take() -> Run:
             if recorded is not None:

@@ -1,4 +1,4 @@
-"""What the run of a study or of a loop says of itself: its cell, its configuration, D_0, the software, the machine."""
+"""What the run of a study or of a loop says of itself: its tags, configuration, D_0, software and machine."""
 
 import hashlib
 import json
@@ -111,7 +111,7 @@ def create_loop(
     tags = {"level": "loop", "fingerprint": config.fingerprint(), "root": stores.root_id()}
     if corpus_digest:
         tags["corpus_digest"] = corpus_digest
-    return store.create(name, parent, tags | cell_tags(config, study))
+    return store.create(name, parent, tags | loop_tags(config, study))
 
 
 def record_origin(
@@ -173,7 +173,7 @@ def loop_description(config: LoopConfig) -> str:
     )
 
 
-def cell_tags(config: LoopConfig, study: str) -> dict[str, str]:
+def loop_tags(config: LoopConfig, study: str) -> dict[str, str]:
     return {
         "study": study,
         "cycle": config.cycle.kind.value,

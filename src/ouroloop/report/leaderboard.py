@@ -110,9 +110,9 @@ def board(config: StudyConfig, store: Store | None, name: str, folder: Path | No
     filed = read_filed((folder or RESULTS) / f"{name}.json")
     found = {run.tag("fingerprint"): run for run in ([] if store is None else store.one_loop_each(name))}
     rows: dict[tuple[str, str], Row] = {}
-    for cell in config.cells:
+    for plain in config.plain_loops:
         for method in config.methods:
-            _enter(rows, config, cell, method, found, filed)
+            _enter(rows, config, plain, method, found, filed)
     scored = list[Row]()
     for cycle in dict.fromkeys(row.cycle for row in rows.values()):
         of_cycle = [row for row in rows.values() if row.cycle == cycle]
@@ -129,23 +129,23 @@ def _mean(row: Row) -> float:
 def _enter(
     rows: dict[tuple[str, str], Row],
     config: StudyConfig,
-    cell: LoopConfig,
+    plain: LoopConfig,
     name: str,
     found: Mapping[Any, Run],
     filed: Mapping[str, Outcome],
 ) -> None:
-    method, cycle = config.methods[name], _cycle(config, cell)
-    if method.cycles is not None and cell.cycle.kind not in method.cycles:
+    method, cycle = config.methods[name], _cycle(config, plain)
+    if method.cycles is not None and plain.cycle.kind not in method.cycles:
         return
-    loop = config.applied(name, cell)
+    loop = config.applied(name, plain)
     row = rows.get((cycle, name))
     if row is None:
-        knows = "" if loop is None else knowledge(loop, cell)
+        knows = "" if loop is None else knowledge(loop, plain)
         row = rows[cycle, name] = Row(name, cycle, method.description, knows, len(set(config.seeds)))
     if loop is None:
         row.reason = "needs a network"
         return
-    row.has_usual_first = _first(loop) == _first(cell)
+    row.has_usual_first = _first(loop) == _first(plain)
     fingerprint = loop.fingerprint()
     run, outcome = found.get(fingerprint), filed.get(fingerprint)
     if run is not None and (run.status == "FINISHED" or (run.status == "FAILED" and outcome is None)):
@@ -159,10 +159,10 @@ def _first(loop: LoopConfig) -> tuple[Any, ...]:
     return loop.data, loop.model, loop.sampling, loop.train and loop.train.of_first()
 
 
-def _cycle(config: StudyConfig, cell: LoopConfig) -> str:
-    """What the cell's part of the board is called: the cycle with λ, and the temperature where there are several."""
-    label, _, temperature = cell.named("").removesuffix(f"-s{cell.seed}").rpartition("-T")
-    label = label.removesuffix(f"-{cell.model.kind}")
+def _cycle(config: StudyConfig, plain: LoopConfig) -> str:
+    """What the loop's part of the board is called: the cycle with λ, and the temperature where there are several."""
+    label, _, temperature = plain.named("").removesuffix(f"-s{plain.seed}").rpartition("-T")
+    label = label.removesuffix(f"-{plain.model.kind}")
     return label if len(set(config.temperatures)) == 1 else f"{label}-T{temperature}"
 
 

@@ -31,7 +31,7 @@ from ouroloop.errors import reason
 from ouroloop.learner.network.subwords import saved
 from ouroloop.plain import as_text
 from ouroloop.record import stores
-from ouroloop.record.provenance import cell_tags
+from ouroloop.record.provenance import loop_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.models import language_of
@@ -73,7 +73,7 @@ class _Registration:
         self._aliases = {a: str(v) for a, v in self._client.get_registered_model(cell.name).aliases.items()}
 
     def _ensure_model(self, config: LoopConfig) -> None:
-        tags = cell_tags(config, self._study)
+        tags = loop_tags(config, self._study)
         del tags["seed"], tags["study"]
         description = "Models of one self-consuming loop at the stages of its collapse, an alias for each stage."
         try:

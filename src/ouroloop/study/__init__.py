@@ -3,7 +3,7 @@
     config      what a study is, which loops it spans or chooses from, and what each method that it compares may know
     driver      the one process that decides and writes: read it first
     trials      what was asked for and what came back, in Optuna
-    cell        one loop of a study and what is known of it
+    task        one loop of a study and what is known of it
     recorded    all of that, for whoever only reads
     search      where retention passes a target, and how sure that is
     executor    this process, processes of this machine, or a Ray cluster

@@ -13,10 +13,10 @@ from ouroloop.record.run import Run
 from ouroloop.science.cycle import fresh_share
 from ouroloop.science.metrics import RETENTION, half_life
 from ouroloop.science.statistics import UNBOUNDED, Bounds, bounds_of_kept, interval, most_kept
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Arm, Search
 from ouroloop.study.status import last_metrics, reached
+from ouroloop.study.task import Task
 
 Curves = dict[str, dict[int, float]]
 """Measure -> generation -> value."""
@@ -55,17 +55,17 @@ def _mean(values: Sequence[float], said: str = "", bounds: Bounds = UNBOUNDED) -
     return f"{found.mean:.1%}" + (f" ({beside})" if beside else "")
 
 
-def finished_points(cells: Iterable[Cell]) -> list[Point]:
+def finished_points(tasks: Iterable[Task]) -> list[Point]:
     """The points of a study in order of cycle, temperature and λ; only loops that reached their last generation."""
     found: dict[tuple[Arm, str | None, float | None], Point] = {}
-    for cell in cells:
-        if cell.value is not None:
-            loop = cell.loop
+    for task in tasks:
+        if task.value is not None:
+            loop = task.loop
             arm = (loop.cycle.kind, loop.sampling.temperature)
             setting = (arm, loop.data.tags.get("truth_label"), loop.cycle.synthetic_proportion)
             point = found.setdefault(setting, Point(*setting, fresh_share(loop.cycle, loop.data.num_examples)))
-            point.retention[loop.seed] = cell.value
-            point.curves.extend(cell.retention.values())
+            point.retention[loop.seed] = task.value
+            point.curves.extend(task.retention.values())
     return sorted(found.values(), key=lambda point: (*point.arm, point.truth_label or "", point.proportion or 0.0))
 
 
@@ -80,12 +80,12 @@ def front(points: Sequence[Point]) -> list[Point]:
     return sorted(best, key=lambda point: point.fresh_share)
 
 
-def answer(config: StudyConfig, cells: Sequence[Cell], loops: Iterable[Run] = ()) -> list[str]:
+def answer(config: StudyConfig, tasks: Sequence[Task], loops: Iterable[Run] = ()) -> list[str]:
     """What the study says, a line for each finding, and beside it what the record of its loops adds on text."""
-    points = finished_points(cells)
+    points = finished_points(tasks)
     match config.kind:
         case "search":
-            search = Search(config, cells)
+            search = Search(config, tasks)
             lines = [line for arm in config.arms() for line in _critical(search, points, arm)]
         case "pareto":
             lines = [
@@ -227,7 +227,7 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: str | N
     return f"{named}: every λ up to {held.proportion:g} keeps {wanted}: {held}" + (f"; {broke}" if broke else "")
 
 
-def record_results(run: Run, loops: Sequence[Run], config: StudyConfig, cells: Sequence[Cell]) -> None:
+def record_results(run: Run, loops: Sequence[Run], config: StudyConfig, tasks: Sequence[Task]) -> None:
     """The answer and the table of loops that the MLflow UI shows, on the study run."""
     shown = (*config.loop.data.testbed.headline.values(), RETENTION, "num_unique")
     columns = ["cycle", "synthetic_proportion", "temperature", "seed", "status", "generations", *shown, "half_life",
@@ -242,10 +242,10 @@ def record_results(run: Run, loops: Sequence[Run], config: StudyConfig, cells: S
         life = half_life(found[RETENTION])
         rows.append([*tags, loop.status, reached(loop), *last, "" if life is None else life, round(seconds / 60, 2)])
     run.log_tables({"results": (columns, rows)})
-    run.log_bytes("answer.json", json.dumps(_as_record(config, cells, loops), indent=2).encode())
+    run.log_bytes("answer.json", json.dumps(_as_record(config, tasks, loops), indent=2).encode())
 
 
-def _as_record(config: StudyConfig, cells: Sequence[Cell], loops: Sequence[Run]) -> dict[str, Any]:
+def _as_record(config: StudyConfig, tasks: Sequence[Task], loops: Sequence[Run]) -> dict[str, Any]:
     """The answer for programs: the points with their seeds, and what the kind of study makes of them."""
 
     def record(point: Point) -> dict[str, Any]:
@@ -254,15 +254,15 @@ def _as_record(config: StudyConfig, cells: Sequence[Cell], loops: Sequence[Run])
                 "synthetic_proportion": point.proportion, "fresh_share": point.fresh_share,
                 "mean_retention": point.mean, "retention_by_seed": point.retention}  # fmt: skip
 
-    points = finished_points(cells)
+    points = finished_points(tasks)
     found: dict[str, Any] = {
         "kind": config.kind,
-        "answer": answer(config, cells, loops),
+        "answer": answer(config, tasks, loops),
         "points": [record(point) for point in points],
         "loops": [loop.id for loop in loops if loop.status == "FINISHED"],
     }
     if config.kind == "search":
-        search = Search(config, cells)
+        search = Search(config, tasks)
         found["brackets"] = [
             {"cycle": arm[0].value, "temperature": arm[1], "estimate": search.estimate(arm), "confidence": 0.95,
              **search.interval(arm)._asdict()}

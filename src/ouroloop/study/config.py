@@ -169,7 +169,7 @@ class StudyConfig(Section):
             raise ValueError(f"a {self.kind} compares no methods; that is for kind: grid")
         for name, kind in product(self.methods, self.cycles):
             proportion = next(iter(self.proportions(kind)), None)
-            self.applied(name, self.cell(kind, self.temperatures[0], proportion, self.seeds[0]))
+            self.applied(name, self.loop_at(kind, self.temperatures[0], proportion, self.seeds[0]))
         if self.methods and not self._spanned:
             raise ValueError("none of its methods applies to any of its cycles with this learner")
         return self
@@ -200,7 +200,7 @@ class StudyConfig(Section):
             batches.append(seeds)
         return batches
 
-    def cell(
+    def loop_at(
         self,
         kind: DataCycle,
         temperature: float,
@@ -220,60 +220,59 @@ class StudyConfig(Section):
     def hungriest(self) -> LoopConfig:
         """One of the loops that take the most fresh data."""
         lowest = {"search": self.search.lowest, "pareto": self.pareto.lowest}.get(self.kind)
-        chosen = [
-            self.cell(kind, self.temperatures[0], lowest, self.seeds[0]) for kind in self.cycles if lowest is not None
-        ]
+        cycles = () if lowest is None else self.cycles
+        chosen = [self.loop_at(kind, self.temperatures[0], lowest, self.seeds[0]) for kind in cycles]
         return max(chosen or self.loops(), key=lambda loop: num_fresh(loop.cycle, loop.data.num_examples))
 
-    def applied(self, name: str, cell: LoopConfig) -> LoopConfig | None:
-        """A cell with a method's changes; None where the method is not for this cycle or not for the ideal learner.
+    def applied(self, name: str, plain: LoopConfig) -> LoopConfig | None:
+        """A plain loop with a method's changes; None where it is not for this cycle or not for the ideal learner.
 
         Raises:
             MethodError: its changes give no valid configuration.
         """
         method = self.methods[name]
-        if method.cycles is not None and cell.cycle.kind not in method.cycles:
+        if method.cycles is not None and plain.cycle.kind not in method.cycles:
             return None
         try:
-            return cell.changed(**method.changes)
+            return plain.changed(**method.changes)
         except ValidationError as error:
-            if cell.model.kind == "empirical" and needs_network(error):
+            if plain.model.kind == "empirical" and needs_network(error):
                 return None
             raise MethodError(name, error) from None
 
     @property
-    def cells(self) -> list[LoopConfig]:
-        """The distinct cells of a grid, without any method: all for the first seed, then all for the next one.
+    def plain_loops(self) -> list[LoopConfig]:
+        """The distinct loops of a grid, without any method: all for the first seed, then all for the next one.
 
         So a study that is half done shows every one of them. A cycle without λ occurs once for each start, temperature
         and seed.
         """
-        return list(self._cells.values())
+        return list(self._plain.values())
 
     @cached_property
-    def _cells(self) -> dict[str, LoopConfig]:
+    def _plain(self) -> dict[str, LoopConfig]:
         found: dict[str, LoopConfig] = {}
         for seed, kind in product(self.seeds, self.cycles):
             arms = product(self.proportions(kind), self.starts(), self.temperatures)
             for proportion, truth_label, temperature in arms:
-                loop = self.cell(kind, temperature, proportion, seed, truth_label)
+                loop = self.loop_at(kind, temperature, proportion, seed, truth_label)
                 found.setdefault(loop.fingerprint(), loop)
         return found
 
     @cached_property
     def _spanned(self) -> dict[str, tuple[LoopConfig, str]]:
-        """By fingerprint, each cell with each method, and the method's name: the first, if two give the same loop."""
+        """By fingerprint, each plain loop with each method, and its name: the first, if two give the same loop."""
         if not self.methods:
-            return {key: (cell, "") for key, cell in self._cells.items()}
+            return {key: (loop, "") for key, loop in self._plain.items()}
         found: dict[str, tuple[LoopConfig, str]] = {}
-        for cell, name in product(self.cells, self.methods):
-            loop = self.applied(name, cell)
+        for plain, name in product(self.plain_loops, self.methods):
+            loop = self.applied(name, plain)
             if loop is not None:
                 found.setdefault(loop.fingerprint(), (loop, name))
         return found
 
     def loops(self, known: Container[str] = ()) -> list[LoopConfig]:
-        """The loops of a grid: its cells with each method, except those whose fingerprint is `known`."""
+        """The loops of a grid: each plain one with each method, except those whose fingerprint is `known`."""
         return [loop for key, (loop, _) in self._spanned.items() if key not in self._elsewhere and key not in known]
 
     def spans(self, loop: LoopConfig) -> bool:

@@ -23,12 +23,11 @@ from ouroloop.plain import visible
 from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, close_dead_runs, running
 from ouroloop.record.locks import HeldElsewhereError, StudyLock, holder
-from ouroloop.record.provenance import cell_tags
+from ouroloop.record.provenance import loop_tags
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.science.cycle import fresh_share
 from ouroloop.study.answer import answer, record_results
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.executor import InProcess, LoopExecutor, make_executor
 from ouroloop.study.search import Search
@@ -41,6 +40,7 @@ from ouroloop.study.status import (
     study_record,
     study_table,
 )
+from ouroloop.study.task import Task
 from ouroloop.study.trials import Trials
 from ouroloop.study.work import LoopResult, require_possible, require_same_corpus, run_one
 
@@ -93,12 +93,12 @@ def run_study(
                 close_dead_runs(store, driven=name)
             loops = newest_loops(store, name, config) if driver.has_news else driver.recorded
             if is_new or driver.has_news or run.status != "FINISHED":  # else they are on the run already
-                record_results(run, loops, config, driver.cells)
-        failed = sum(cell.state == "failed" for cell in driver.cells)
+                record_results(run, loops, config, driver.tasks)
+        failed = sum(task.state == "failed" for task in driver.tasks)
         if failed:
             run.end("FAILED")
     console.print(fitted(study_table(name, loops, config.loop.data.testbed.headline), console))
-    for line in answer(config, driver.cells, loops):
+    for line in answer(config, driver.tasks, loops):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return failed
 
@@ -155,8 +155,8 @@ def _study_run(store: Store, config: StudyConfig, trials: Trials) -> Run:
 
 def _create_study_run(store: Store, config: StudyConfig, name: str, own_id: str) -> Run:
     spanned = {"synthetic_proportion": "chosen"} if config.kind != "grid" else {}
-    cells = [cell_tags(loop, name) for loop in config.loops()] or [cell_tags(config.loop, name)]
-    tags = {key: ",".join(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]} | spanned
+    each = [loop_tags(loop, name) for loop in config.loops()] or [loop_tags(config.loop, name)]
+    tags = {key: ",".join(dict.fromkeys(tags[key] for tags in each)) for key in each[0]} | spanned
     own = {"level": "study", "root": stores.root_id(), "id": own_id, "driver": holder()}
     run = store.create(name, None, own | tags)
     methods = {"methods": ", ".join(config.methods)} if config.methods else {}  # names alone: a batch is limited
@@ -173,39 +173,39 @@ class _Driver:
     ) -> None:
         self._config, self._store, self._console = config, store, console
         self._trials, self._run, self._lock = trials, run, lock
-        self._running: dict[Future[LoopResult], Cell] = {}
-        self._lost: dict[tuple[str, int], int] = {}  # by cell and generation: how many workers were lost in it
-        self._alike: dict[str, list[Cell]] = {}  # further trials of a loop that was running when it was chosen again
+        self._running: dict[Future[LoopResult], Task] = {}
+        self._lost: dict[tuple[str, int], int] = {}  # by task and generation: how many workers were lost in it
+        self._alike: dict[str, list[Task]] = {}  # further trials of a loop that was running when it was chosen again
         self._polled, self._watch = monotonic(), _Watch(self, console)
         self._show: Callable[[], None] = lambda: None
         found, self.recorded = trials.recorded(), newest_loops(store, trials.name, config)
-        self._known, self._num_asked, self._grid = found.cells(), found.num_asked, iter(config.loops())
-        missing = [*self._gone(), *(cell for cell in self.cells if cell.state == "failed")]
+        self._known, self._num_asked, self._grid = found.tasks(), found.num_asked, iter(config.loops())
+        missing = [*self._gone(), *(task for task in self.tasks if task.state == "failed")]
         self.has_news = bool(missing)
-        for cell in missing:  # all that is known of it from now on is that it has to run
-            del self._known[cell.key]
+        for task in missing:  # all that is known of it from now on is that it has to run
+            del self._known[task.key]
         self._chosen = iter(missing if config.kind == "pareto" else [])
 
     @property
-    def cells(self) -> list[Cell]:
+    def tasks(self) -> list[Task]:
         return list(self._known.values())
 
-    def _gone(self) -> list[Cell]:
-        """The cells that are done according to Optuna but not to MLflow's record: there Optuna is wrong."""
+    def _gone(self) -> list[Task]:
+        """The tasks that are done according to Optuna but not to MLflow's record: there Optuna is wrong."""
         recorded = {run.tag("fingerprint"): run for run in self.recorded}
         gone = []
-        for cell in self.cells:
-            run = recorded.get(cell.key) or recorded.get(cell.loop.fingerprint())
-            if cell.state == "stopped" and run is not None:
-                read_progress(cell, run)
-            is_whole = run is not None and run.status == "FINISHED" and reached(run) >= cell.loop.num_generations
-            if cell.state == "done" and not is_whole:
-                gone.append(cell)
+        for task in self.tasks:
+            run = recorded.get(task.key) or recorded.get(task.loop.fingerprint())
+            if task.state == "stopped" and run is not None:
+                read_progress(task, run)
+            is_whole = run is not None and run.status == "FINISHED" and reached(run) >= task.loop.num_generations
+            if task.state == "done" and not is_whole:
+                gone.append(task)
         if gone:
             self._console.print(f"{len(gone)} finished loops are no longer on record; those still needed are run again")
         return gone
 
-    def drive(self, first: Cell, executor: LoopExecutor) -> None:
+    def drive(self, first: Task, executor: LoopExecutor) -> None:
         """Run this loop, and then others until the study needs no more."""
         with self._shown(executor):
             self._submit(executor, first)
@@ -214,48 +214,48 @@ class _Driver:
                 self._poll()
                 for future in done:
                     self._finish(self._running.pop(future), future)
-                while len(self._running) < executor.workers and (cell := self.next()) is not None:
-                    self._submit(executor, cell)
+                while len(self._running) < executor.workers and (task := self.next()) is not None:
+                    self._submit(executor, task)
                 self._lock.keep()
 
-    def _submit(self, executor: LoopExecutor, cell: Cell) -> None:
+    def _submit(self, executor: LoopExecutor, task: Task) -> None:
         self.has_news = True
-        cell.state, cell.error = "runs", None
-        self._trials.note_progress(cell)
-        self._known[cell.key] = cell
-        arguments = (cell.loop, self._trials.name, self._run.id, self._config.method(cell.loop.fingerprint()))
+        task.state, task.error = "runs", None
+        self._trials.note_progress(task)
+        self._known[task.key] = task
+        arguments = (task.loop, self._trials.name, self._run.id, self._config.method(task.loop.fingerprint()))
         if isinstance(executor, InProcess):
-            self._watch.cell = cell
+            self._watch.task = task
             with self._watch as watch:
                 future = executor.submit(run_one, *arguments, watch=watch)
         else:
             future = executor.submit(run_one, *arguments, executor.environment)
-        self._running[future] = cell
+        self._running[future] = task
 
-    def next(self) -> Cell | None:
+    def next(self) -> Task | None:
         """What to run next: first what was stopped, if it is still asked for; then what the kind of study asks for."""
-        for cell in self.cells:
-            if cell.state == "stopped" and self._is_decided(cell):
-                cell.state = "pruned"
-                self._end(cell)
-            elif cell.state == "stopped" and (self._config.kind != "grid" or self._config.spans(cell.loop)):
-                return cell
+        for task in self.tasks:
+            if task.state == "stopped" and self._is_decided(task):
+                task.state = "pruned"
+                self._end(task)
+            elif task.state == "stopped" and (self._config.kind != "grid" or self._config.spans(task.loop)):
+                return task
         if self._config.kind == "pareto":
             again = next(self._chosen, None)
-            return Cell(again.loop, again.loop.fingerprint()) if again is not None else self._ask()
+            return Task(again.loop, again.loop.fingerprint()) if again is not None else self._ask()
         for loop in self._grid if self._config.kind == "grid" else self._search().wanted():
             if (key := loop.fingerprint()) not in self._known or self._known[key].state == "pruned":
-                return Cell(loop, key)
+                return Task(loop, key)
         return None
 
     def _search(self) -> Search:
         return Search(self._config, self._known.values())
 
-    def _is_decided(self, cell: Cell) -> bool:
+    def _is_decided(self, task: Task) -> bool:
         """Whether nothing depends on this loop any more."""
-        return self._config.kind == "search" and self._search().is_decided(cell.loop)
+        return self._config.kind == "search" and self._search().is_decided(task.loop)
 
-    def _ask(self) -> Cell | None:
+    def _ask(self) -> Task | None:
         """The loop that the sampler chooses. A point that is chosen again is given another seed.
 
         When all its seeds have been used, it is a loop that is known already.
@@ -266,16 +266,16 @@ class _Driver:
             chosen = trial.params
             arm = (DataCycle(chosen["cycle"]), chosen["temperature"], round(chosen["synthetic_proportion"], 9))
             loops = {
-                loop.fingerprint(): loop for loop in (self._config.cell(*arm, seed) for seed in self._config.seeds)
+                loop.fingerprint(): loop for loop in (self._config.loop_at(*arm, seed) for seed in self._config.seeds)
             }
             unused = (key for key in loops if key not in self._known)
             ended = (key for key in loops if key in self._known and self._known[key].state == "done")
             key = next(chain(unused, ended, loops))
-            cell = Cell(loops[key], key)
-            self._trials.name_asked(trial, cell)
+            task = Task(loops[key], key)
+            self._trials.name_asked(trial, task)
             if key not in self._known or self._known[key].state != "runs":
-                return cell
-            self._alike.setdefault(key, []).append(cell)  # what comes of it is told to both
+                return task
+            self._alike.setdefault(key, []).append(task)  # what comes of it is told to both
         return None
 
     def _poll(self) -> None:
@@ -284,80 +284,80 @@ class _Driver:
         if elapsed < _POLL_SECONDS:  # short loops end faster than anybody reads
             return
         self._polled = monotonic()
-        running = {cell.key: cell for future, cell in self._running.items() if not future.done()}
+        running = {task.key: task for future, task in self._running.items() if not future.done()}
         moved = []
         for run in self._store.running_loops(self._trials.name) if running else ():
-            cell = running.get(run.tag("fingerprint") or "")
-            if cell is None:
+            task = running.get(run.tag("fingerprint") or "")
+            if task is None:
                 continue
-            before = cell.reached
-            cell.seconds += elapsed
-            if read_progress(cell, run):
-                cell.computed += cell.reached - before
-                moved.append(cell)
-            if run.tag("wanted") != "no" and self._is_decided(cell):
+            before = task.reached
+            task.seconds += elapsed
+            if read_progress(task, run):
+                task.computed += task.reached - before
+                moved.append(task)
+            if run.tag("wanted") != "no" and self._is_decided(task):
                 run.log_tags(wanted="no")
         self._trials.note_progress(*moved)
         self._show()
 
-    def watched(self, cell: Cell, elapsed: float) -> None:
+    def watched(self, task: Task, elapsed: float) -> None:
         """Note that a loop of this process has computed a generation.
 
         Raises:
             Pruned: nothing depends on it any more.
         """
-        cell.seconds, cell.computed = cell.seconds + elapsed, cell.computed + 1
+        task.seconds, task.computed = task.seconds + elapsed, task.computed + 1
         if monotonic() - self._polled > _POLL_SECONDS:
             self._polled = monotonic()
-            self._trials.note_progress(cell)
-        if cell.reached < cell.loop.num_generations and self._is_decided(cell):
+            self._trials.note_progress(task)
+        if task.reached < task.loop.num_generations and self._is_decided(task):
             raise Pruned
 
-    def _finish(self, cell: Cell, future: "Future[LoopResult]") -> None:
+    def _finish(self, task: Task, future: "Future[LoopResult]") -> None:
         error = future.exception()
         if isinstance(error, ConfigError):
             raise getattr(error, "cause", None) or error  # Ray's own text is a traceback in colours
         result = LoopResult("superseded", error=f"{type(error).__name__}: {error}") if error else future.result()
         if result.state == "superseded":
-            self._give_back(cell, result.error)
+            self._give_back(task, result.error)
             return
-        cell.state, cell.error = result.state, result.error
+        task.state, task.error = result.state, result.error
         if result.ran_short:
             (t, said), more = result.ran_short[0], len(result.ran_short) - 1
             also = f"; too few in {more} later generations" if more else ""
-            line = f"{self._config.label(cell.loop)}, t = {t}: {said}{also}"
+            line = f"{self._config.label(task.loop)}, t = {t}: {said}{also}"
             self._console.print(line, style="yellow", markup=False, soft_wrap=True)
         if result.state == "done":
-            if cell.reached < cell.loop.num_generations:  # it came further since the record was read
-                cell.computed += cell.loop.num_generations - cell.reached
-                cell.seconds += monotonic() - self._polled
-            cell.retention, cell.reached = dict(result.retention), cell.loop.num_generations
-        if result.state == "done" and cell.value is None:
-            cell.state, cell.error = "failed", "its last generation has no retention: D_0 has no diversity"
-        self._end(cell)
+            if task.reached < task.loop.num_generations:  # it came further since the record was read
+                task.computed += task.loop.num_generations - task.reached
+                task.seconds += monotonic() - self._polled
+            task.retention, task.reached = dict(result.retention), task.loop.num_generations
+        if result.state == "done" and task.value is None:
+            task.state, task.error = "failed", "its last generation has no retention: D_0 has no diversity"
+        self._end(task)
 
-    def _give_back(self, cell: Cell, reason: str | None) -> None:
+    def _give_back(self, task: Task, reason: str | None) -> None:
         """Put back a loop whose worker was lost; it has failed only if the same generation loses workers repeatedly."""
-        where = cell.key, cell.reached + 1
+        where = task.key, task.reached + 1
         self._lost[where] = often = self._lost.get(where, 0) + 1
-        cell.state = "stopped"
+        task.state = "stopped"
         if often == _MOST_LOST:
-            cell.state, cell.error = "failed", f"{often} workers were lost in generation {where[1]}: {reason}"
-            self._end(cell)
+            task.state, task.error = "failed", f"{often} workers were lost in generation {where[1]}: {reason}"
+            self._end(task)
 
-    def _end(self, cell: Cell) -> None:
+    def _end(self, task: Task) -> None:
         self.has_news = True
-        values = [] if cell.value is None else [cell.value, fresh_share(cell.loop.cycle, cell.loop.data.num_examples)]
-        for told in (cell, *self._alike.pop(cell.key, [])):
-            self._trials.end(replace(cell, number=told.number), self._config, values)
-        if cell.state == "failed":
-            said = f"{self._config.label(cell.loop)} failed: {visible(str(cell.error))}"
+        values = [] if task.value is None else [task.value, fresh_share(task.loop.cycle, task.loop.data.num_examples)]
+        for told in (task, *self._alike.pop(task.key, [])):
+            self._trials.end(replace(task, number=told.number), self._config, values)
+        if task.state == "failed":
+            said = f"{self._config.label(task.loop)} failed: {visible(str(task.error))}"
             self._console.print(said, style="red", markup=False, soft_wrap=True)
-        elif cell.state == "pruned":
-            self._console.print(f"{cell.loop.label} ended early: it can no longer change the answer", markup=False)
+        elif task.state == "pruned":
+            self._console.print(f"{task.loop.label} ended early: it can no longer change the answer", markup=False)
 
     def _record(self) -> dict[str, Any]:
-        return study_record(self._trials.name, self._config, self.cells, self._num_asked)
+        return study_record(self._trials.name, self._config, self.tasks, self._num_asked)
 
     @contextmanager
     def _shown(self, executor: LoopExecutor) -> Iterator[None]:
@@ -378,7 +378,7 @@ class _Driver:
 class _Watch(LoopView):
     """Shows the loops of this process, one after another, and tells the driver how far each has come."""
 
-    cell: Cell
+    task: Task
 
     def __init__(self, driver: _Driver, console: Console) -> None:
         super().__init__(console)
@@ -387,7 +387,7 @@ class _Watch(LoopView):
     def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
         begun = self._started
         super().generation_finished(generation, metrics, source)
-        self.cell.reached = generation
-        note_retention(self.cell, metrics)
+        self.task.reached = generation
+        note_retention(self.task, metrics)
         if not source:
-            self._driver.watched(self.cell, monotonic() - begun)
+            self._driver.watched(self.task, monotonic() - begun)

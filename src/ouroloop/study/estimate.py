@@ -216,7 +216,7 @@ def most_loops(config: StudyConfig) -> int:
 
 
 def plan_table(config: StudyConfig) -> Table:
-    """What a study would run: the cells of a grid, or what another kind chooses from."""
+    """What a study would run: the loops of a grid, or what another kind chooses from."""
     generations = f"loops of {config.loop.num_generations} generations"
     if config.kind == "grid":
         loops = config.loops()

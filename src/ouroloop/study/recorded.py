@@ -14,7 +14,7 @@ from typing import Any
 
 from ouroloop.record import stores
 from ouroloop.record.urls import sqlite_file
-from ouroloop.study.cell import Recorded, Told
+from ouroloop.study.task import Recorded, Told
 
 _TABLES = "v3.2.0.a"  # Optuna's name for their version, the same since 2023
 

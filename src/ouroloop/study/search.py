@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ouroloop.config import DataCycle, LoopConfig
-from ouroloop.study.cell import Cell
 from ouroloop.study.config import StudyConfig
+from ouroloop.study.task import Task
 
 ERROR_RATE = 0.05
 """How often, at most, λ* lies outside what a search says; half of it on each side, shared by the batches of seeds."""
@@ -104,27 +104,27 @@ def verdict(bounds: Sequence[tuple[float, float]], target: float, error: float) 
 class Search:
     """What the loops of a search say about λ*, for each arm: a cycle at a temperature."""
 
-    def __init__(self, config: StudyConfig, cells: Iterable[Cell]) -> None:
+    def __init__(self, config: StudyConfig, tasks: Iterable[Task]) -> None:
         self.config, self.points = config, config.search.lattice()
-        self._cells: dict[tuple[Arm, float | None, int], Cell] = {}
-        for cell in cells:
-            loop = cell.loop
+        self._tasks: dict[tuple[Arm, float | None, int], Task] = {}
+        for task in tasks:
+            loop = task.loop
             arm = (loop.cycle.kind, loop.sampling.temperature)
-            self._cells[arm, loop.cycle.synthetic_proportion, loop.seed] = cell
-        self._ceilings = {key[2]: cell.ceiling for key, cell in self._cells.items() if cell.ceiling is not None}
+            self._tasks[arm, loop.cycle.synthetic_proportion, loop.seed] = task
+        self._ceilings = {key[2]: task.ceiling for key, task in self._tasks.items() if task.ceiling is not None}
         self._batches = config.seed_batches()
         self._verdicts: dict[tuple[Arm, float], Verdict | None] = {}
 
     def _bounds(self, arm: Arm, point: float, seed: int) -> tuple[float, float]:
         """Between which values the retention at the last generation lies; all loops of a seed have the same D_0."""
-        cell, ceiling = self._cells.get((arm, point, seed)), self._ceilings.get(seed, math.inf)
-        if cell is None:
+        task, ceiling = self._tasks.get((arm, point, seed)), self._ceilings.get(seed, math.inf)
+        if task is None:
             return 0.0, ceiling
-        if cell.value is not None:
-            return cell.value, cell.value
+        if task.value is not None:
+            return task.value, task.value
         rise = self.config.search.max_rise
-        if rise is not None and cell.retention:
-            ceiling = min(ceiling, min(cell.retention.values()) + rise)
+        if rise is not None and task.retention:
+            ceiling = min(ceiling, min(task.retention.values()) + rise)
         return 0.0, ceiling
 
     def verdict(self, arm: Arm, point: float) -> Verdict | None:
@@ -172,15 +172,15 @@ class Search:
     def wanted(self) -> Iterator[LoopConfig]:
         """What to run next: every arm's path first. An arm whose path a failed loop blocks waits for that loop."""
         for row in zip_longest(*(self._wanted(arm) for arm in self.config.arms())):
-            yield from (self.config.cell(*choice[0], *choice[1:]) for choice in row if choice is not None)
+            yield from (self.config.loop_at(*choice[0], *choice[1:]) for choice in row if choice is not None)
 
     def _wanted(self, arm: Arm) -> Iterator[tuple[Arm, float, int]]:
         for point in self.open_points(arm):
-            found = {seed: self._cells.get((arm, point, seed)) for seed in self._judge(arm, point)[1]}
-            if any(cell is not None and cell.state == "failed" for cell in found.values()):
+            found = {seed: self._tasks.get((arm, point, seed)) for seed in self._judge(arm, point)[1]}
+            if any(task is not None and task.state == "failed" for task in found.values()):
                 return
-            for seed, cell in found.items():
-                if cell is None or cell.state == "pruned":
+            for seed, task in found.items():
+                if task is None or task.state == "pruned":
                     yield arm, point, seed
 
     def is_decided(self, loop: LoopConfig) -> bool:
@@ -194,15 +194,15 @@ class Search:
         """How many loops are still to be handed out, at most, if no further seeds are needed."""
         seeds = len(self._batches[0])
         steps = sum(max(num_steps(self.points, found) for found in self.brackets(arm)) for arm in self.config.arms())
-        begun = sum(cell.state in ("runs", "stopped") for cell in self._cells.values())
+        begun = sum(task.state in ("runs", "stopped") for task in self._tasks.values())
         return max(0, steps * seeds - begun)
 
     def values(self, arm: Arm, point: float) -> dict[int, float]:
         """Retention at the last generation by seed, of the loops that got there."""
         return {
-            seed: cell.value
-            for (at, proportion, seed), cell in self._cells.items()
-            if (at, proportion) == (arm, point) and cell.value is not None
+            seed: task.value
+            for (at, proportion, seed), task in self._tasks.items()
+            if (at, proportion) == (arm, point) and task.value is not None
         }
 
     def estimate(self, arm: Arm) -> float | None:

@@ -16,10 +16,10 @@ from ouroloop.console import duration, fitted, percent, sparkline
 from ouroloop.plain import visible
 from ouroloop.record import locks, stores
 from ouroloop.science.metrics import ALWAYS, RETENTION, half_life
-from ouroloop.study.cell import Cell, Recorded, State
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.recorded import recorded_studies
 from ouroloop.study.search import Search
+from ouroloop.study.task import Recorded, State, Task
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and is not always asked
     from ouroloop.record.run import Run
@@ -34,24 +34,24 @@ def reached(run: "Run") -> int:
     return run.steps.get(ALWAYS, 0)
 
 
-def read_progress(cell: Cell, run: "Run") -> bool:
+def read_progress(task: Task, run: "Run") -> bool:
     """Take over how far the loop has come according to the record; return whether that is further than was known."""
-    cell.worker = run.tag("worker")
-    if reached(run) <= cell.reached:
+    task.worker = run.tag("worker")
+    if reached(run) <= task.reached:
         return False
     retention = {step: kept for step, kept in run.history(RETENTION) if step > 0}
-    cell.reached, cell.retention = reached(run), retention  # both, or neither if Ctrl-C comes in between
-    note_retention(cell, run.metrics)
+    task.reached, task.retention = reached(run), retention  # both, or neither if Ctrl-C comes in between
+    note_retention(task, run.metrics)
     return True
 
 
-def note_retention(cell: Cell, metrics: Mapping[str, float]) -> None:
+def note_retention(task: Task, metrics: Mapping[str, float]) -> None:
     """Note the retention of the generation that was reached last, and how high retention could be at most."""
     kept = metrics.get(RETENTION)
     if kept is not None:
-        cell.retention[cell.reached] = kept
+        task.retention[task.reached] = kept
     if kept:
-        cell.ceiling = kept / metrics[_UNSCALED]
+        task.ceiling = kept / metrics[_UNSCALED]
 
 
 def status(name: str | None) -> list[dict[str, Any]]:
@@ -81,19 +81,19 @@ def _as_found(study: Recorded) -> dict[str, Any]:
     except ConfigError as error:
         return {"study": study.name, "kind": "unknown", "loops": [], "seconds_left": None, "error": str(error)}
     assert config is not None
-    cells = study.cells()
-    begun = [cell for cell in cells.values() if cell.state in ("runs", "stopped")]
+    tasks = study.tasks()
+    begun = [task for task in tasks.values() if task.state in ("runs", "stopped")]
     if begun and not locks.study_is_driven(study.name):
-        for cell in begun:
-            cell.state = "stopped"
+        for task in begun:
+            task.state = "stopped"
         from ouroloop.record.track import Store
 
         with suppress(ConfigError):  # without the record, what was noted last has to do
             for run in reversed(Store.existing().unfinished_loops(study.name)):
-                known = cells.get(run.tag("fingerprint") or "")
+                known = tasks.get(run.tag("fingerprint") or "")
                 if known is not None:
                     read_progress(known, run)
-    return study_record(study.name, config, list(cells.values()), study.num_asked)
+    return study_record(study.name, config, list(tasks.values()), study.num_asked)
 
 
 def _lone_records() -> dict[str, dict[str, Any]]:
@@ -122,26 +122,26 @@ def _row(
             "error": error, "worker": worker}  # fmt: skip
 
 
-def study_record(name: str, config: StudyConfig, cells: Sequence[Cell], num_asked: int) -> dict[str, Any]:
+def study_record(name: str, config: StudyConfig, tasks: Sequence[Task], num_asked: int) -> dict[str, Any]:
     """The record of one study, as `status` gives it: the loops that were begun, and those of a grid that wait.
 
     `num_asked` is how many loops the sampler of a pareto study has chosen, some of them more than once.
     """
-    known = {cell.key for cell in cells}
+    known = {task.key for task in tasks}
     waiting = config.loops(known) if config.kind == "grid" else []
     rows = [
-        _row(config.label(cell.loop), cell.state, cell.reached, cell.loop.num_generations,
-             [kept for _, kept in sorted(cell.retention.items())], cell.error,
-             cell.worker if cell.state == "runs" else None)
-        for cell in cells
+        _row(config.label(task.loop), task.state, task.reached, task.loop.num_generations,
+             [kept for _, kept in sorted(task.retention.items())], task.error,
+             task.worker if task.state == "runs" else None)
+        for task in tasks
     ]  # fmt: skip
     rows += [_row(config.label(loop), "waits", 0, loop.num_generations) for loop in waiting]
     still = len(waiting)
     if config.kind == "search":
-        still = Search(config, cells).loops_left()
+        still = Search(config, tasks).loops_left()
     elif config.kind == "pareto":
         still = max(0, config.pareto.num_trials - num_asked)
-    left = seconds_left(cells, still * config.loop.num_generations)
+    left = seconds_left(tasks, still * config.loop.num_generations)
     return {"study": name, "kind": config.kind, "loops": rows, "seconds_left": left}
 
 
@@ -194,22 +194,22 @@ def _shown(loop: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def seconds_left(cells: Sequence[Cell], still_to_come: int = 0) -> float | None:
+def seconds_left(tasks: Sequence[Task], still_to_come: int = 0) -> float | None:
     """Estimate from the pace of the generations computed so far, with as many loops at once as now; None without one.
 
     A single loop cannot be divided, so this is never less than what the longest one takes. `still_to_come` is how many
     generations there are, at most, in loops that nobody has begun.
     """
-    running = [cell.loop.num_generations - cell.reached for cell in cells if cell.state == "runs"]
-    stopped = [cell.loop.num_generations - cell.reached for cell in cells if cell.state == "stopped"]
-    seconds, computed = sum(cell.seconds for cell in cells), sum(cell.computed for cell in cells)
+    running = [task.loop.num_generations - task.reached for task in tasks if task.state == "runs"]
+    stopped = [task.loop.num_generations - task.reached for task in tasks if task.state == "stopped"]
+    seconds, computed = sum(task.seconds for task in tasks), sum(task.computed for task in tasks)
     if not (computed and running):
         return None
     return seconds / computed * max((still_to_come + sum(stopped) + sum(running)) / len(running), *running, 0)
 
 
 def newest_loops(store: "Store", name: str, config: StudyConfig) -> "list[Run]":
-    """The loop runs of a study, the newest for each cell, by name: in order of cycle, proportion and seed.
+    """The loop runs of a study, the newest of each configuration, by name: in order of cycle, proportion and seed.
 
     There may be thousands, so each carries only its tags and the metrics that a study shows or asks for.
     """

@@ -25,8 +25,8 @@ from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.errors import reason
 from ouroloop.record import stores
 from ouroloop.record.urls import masked, sqlite_file
-from ouroloop.study.cell import BEGUN, Cell, Recorded, Told, progress_key
 from ouroloop.study.config import StudyConfig
+from ouroloop.study.task import BEGUN, KEY, Recorded, Task, Told, progress_key
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -98,7 +98,7 @@ class Trials:
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
         self._begun: dict[str, dict[str, Any]] = {}
-        """By cell, the loop and the progress of what is no trial yet."""
+        """By task, the loop and the progress of what is no trial yet."""
 
     @classmethod
     def create(cls, name: str, config: StudyConfig) -> "Trials":
@@ -158,9 +158,9 @@ class Trials:
         ]  # fmt: skip
         return Recorded(self.name, self.attributes, told)
 
-    def cells(self) -> dict[str, Cell]:
-        """See `Recorded.cells`."""
-        return self.recorded().cells()
+    def tasks(self) -> dict[str, Task]:
+        """See `Recorded.tasks`."""
+        return self.recorded().tasks()
 
     def ask(self, config: StudyConfig) -> optuna.Trial:
         """A trial whose parameters the sampler has chosen; `name_asked` says which loop it becomes."""
@@ -171,10 +171,10 @@ class Trials:
         )
         return stores.patiently(self.study.ask, fixed_distributions=distributions(config))
 
-    def name_asked(self, trial: optuna.Trial, cell: Cell) -> None:
-        stores.patiently(trial.set_user_attr, "loop", cell.loop.model_dump(mode="json"))
-        stores.patiently(trial.set_user_attr, "cell", cell.key)
-        cell.number = trial.number
+    def name_asked(self, trial: optuna.Trial, task: Task) -> None:
+        stores.patiently(trial.set_user_attr, "loop", task.loop.model_dump(mode="json"))
+        stores.patiently(trial.set_user_attr, KEY, task.key)
+        task.number = trial.number
 
     def _take_over(self) -> None:
         """Fail what an earlier version had queued, and the trials of processes that died in the middle of asking.
@@ -183,36 +183,36 @@ class Trials:
         """
         for _ in self.frozen(TrialState.WAITING):
             self._tell(stores.patiently(self.study.ask).number, TrialState.FAIL)
-        cells = self.cells().values()
-        newest = {cell.number for cell in cells}
+        tasks = self.tasks().values()
+        newest = {task.number for task in tasks}
         for trial in self.frozen(TrialState.RUNNING):
             if trial.number not in newest:
                 self._tell(trial.number, TrialState.FAIL)
-        self.note_progress(*(replace(cell, state="stopped") for cell in cells if cell.state == "runs"))
+        self.note_progress(*(replace(task, state="stopped") for task in tasks if task.state == "runs"))
 
-    def note_progress(self, *cells: Cell) -> None:
+    def note_progress(self, *tasks: Task) -> None:
         """Note how far loops that are begun have come."""
-        for cell in cells:
-            if cell.number is not None:
-                self.note(**{progress_key(cell.number): cell.progress})
+        for task in tasks:
+            if task.number is not None:
+                self.note(**{progress_key(task.number): task.progress})
             else:
-                self._begun[cell.key] = {"loop": cell.loop.model_dump(mode="json"), "progress": cell.progress}
-        if any(cell.number is None for cell in cells):
+                self._begun[task.key] = {"loop": task.loop.model_dump(mode="json"), "progress": task.progress}
+        if any(task.number is None for task in tasks):
             self.note(**{BEGUN: self._begun})
 
-    def end(self, cell: Cell, config: StudyConfig, values: Sequence[float] = ()) -> None:
+    def end(self, task: Task, config: StudyConfig, values: Sequence[float] = ()) -> None:
         """Tell Optuna what came of a loop; a trial that has been told already stays as it is."""
-        told, state = list(values[: len(self.study.directions)]) or None, _ENDS[cell.state]
-        if cell.number is not None:
-            self.note_progress(cell)
-            self._tell(cell.number, state, told)
+        told, state = list(values[: len(self.study.directions)]) or None, _ENDS[task.state]
+        if task.number is not None:
+            self.note_progress(task)
+            self._tell(task.number, state, told)
             return
-        known, chosen = distributions(config), parameters(cell.loop)
+        known, chosen = distributions(config), parameters(task.loop)
         params = {name: chosen[name] for name in known}
-        attributes = {"cell": cell.key, "loop": cell.loop.model_dump(mode="json"), "progress": cell.progress}
+        attributes = {KEY: task.key, "loop": task.loop.model_dump(mode="json"), "progress": task.progress}
         trial = create_trial(state=state, values=told, params=params, distributions=known, user_attrs=attributes)
         self._add(trial)
-        if self._begun.pop(cell.key, None) and cell.state != "done":  # done: the next one to begin strikes it off
+        if self._begun.pop(task.key, None) and task.state != "done":  # done: the next one to begin strikes it off
             self.note(**{BEGUN: self._begun})
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:

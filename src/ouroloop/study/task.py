@@ -12,7 +12,10 @@ from ouroloop.study.config import StudyConfig
 State = Literal["waits", "runs", "done", "pruned", "stopped", "failed"]
 
 BEGUN = "begun"
-"""The attribute of a study that holds, by cell, the loop and the progress of what is not a trial yet."""
+"""The attribute of a study that holds, by task, the loop and the progress of what is not a trial yet."""
+
+KEY = "cell"
+"""The attribute of a trial that holds the key of its task; databases of all versions have it under this name."""
 
 _STATES: dict[str, State] = {
     "WAITING": "waits",
@@ -24,7 +27,7 @@ _STATES: dict[str, State] = {
 
 
 @dataclass
-class Cell:
+class Task:
     """One loop of a study and what is known of it."""
 
     loop: LoopConfig
@@ -105,28 +108,28 @@ class Recorded(NamedTuple):
     @property
     def num_asked(self) -> int:
         """How many loops a sampler has chosen. One that is run again is another trial, told apart by its progress."""
-        return sum("cell" in trial.attributes and "progress" not in trial.attributes for trial in self.trials)
+        return sum(KEY in trial.attributes and "progress" not in trial.attributes for trial in self.trials)
 
-    def cells(self) -> dict[str, Cell]:
-        """One cell for each loop, with its newest trial, in the order in which they were first asked for."""
-        found: dict[str, Cell] = {}
+    def tasks(self) -> dict[str, Task]:
+        """One task for each loop, with its newest trial, in the order in which they were first asked for."""
+        found: dict[str, Task] = {}
         for trial in self.trials:
-            if "cell" not in trial.attributes:
+            if KEY not in trial.attributes:
                 continue
-            key = trial.attributes["cell"]
+            key = trial.attributes[KEY]
             loop = LoopConfig.model_validate(trial.attributes["loop"])
             kept = dict(trial.intermediate)
-            cell = Cell(loop, key, _STATES[trial.state], trial.number, kept, max(kept, default=0))
-            cell.error = trial.attributes.get("error")
-            cell.take(trial.attributes.get("progress") or self.attributes.get(progress_key(trial.number), {}))
-            if cell.state == "done":
+            task = Task(loop, key, _STATES[trial.state], trial.number, kept, max(kept, default=0))
+            task.error = trial.attributes.get("error")
+            task.take(trial.attributes.get("progress") or self.attributes.get(progress_key(trial.number), {}))
+            if task.state == "done":
                 assert trial.value is not None
-                cell.retention[loop.num_generations] = trial.value
-                cell.reached = loop.num_generations
-            found[key] = cell
+                task.retention[loop.num_generations] = trial.value
+                task.reached = loop.num_generations
+            found[key] = task
         for key, begun in self.attributes.get(BEGUN, {}).items():
             if key not in found or found[key].state != "done":  # one that is done is struck off later
-                found[key] = Cell(LoopConfig.model_validate(begun["loop"]), key, "stopped")
+                found[key] = Task(LoopConfig.model_validate(begun["loop"]), key, "stopped")
                 found[key].take(begun["progress"])
         return found
 
