@@ -24,16 +24,16 @@ CONFIG = LoopConfig.model_validate(IDEAL | {"num_generations": 4})
 
 
 class At(Observer):
-    """Does something before generation 2 is computed, or before it is written."""
+    """Does something before a generation is computed, or before it is written."""
 
-    def __init__(self, phase: str, do: Callable[[], object]) -> None:
-        self._phase, self._do, self._generation = phase, do, 0
+    def __init__(self, phase: str, do: Callable[[], object], generation: int = 2) -> None:
+        self._when, self._do, self._generation = (generation, phase), do, 0
 
     def generation_started(self, generation: int) -> None:
         self._generation = generation
 
     def phase_started(self, phase: str) -> None:
-        if (self._generation, phase) == (2, self._phase):
+        if (self._generation, phase) == self._when:
             self._do()
 
 
@@ -95,6 +95,9 @@ def test_a_loop_that_nobody_wants_ends_before_its_next_generation(monkeypatch: p
         run(At("sample", lambda: the_loop().log_tags(wanted="no")))
     loop = the_loop()
     assert (loop.status, loop.tag("pruned"), loop.reached) == ("KILLED", "yes", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(At("train", interrupt, generation=3))
+    assert not the_loop().is_pruned  # it was not the search that ended it this time
     assert run(Observer()).id == loop.id  # wanted again
     assert [step for step, _ in the_loop().history("correctness")] == [0, 1, 2, 3, 4]
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.plain import as_text
+from ouroloop.record.liveness import Interrupted
 from ouroloop.record.locks import StudyLock
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -123,8 +124,30 @@ def test_a_pruned_loop_ends_as_killed_and_goes_on_when_it_is_wanted_again(
     assert trials is not None
     assert [trial.state for trial in trials.study.trials] == [TrialState.PRUNED, TrialState.COMPLETE]
     (run,) = Store.open().find(level="loop")
-    assert (run.status, run.tag("pruned")) == ("FINISHED", "yes")
+    assert (run.status, run.tag("pruned")) == ("FINISHED", "no")
     assert len(run.store.find(level="generation", parent=run.id)) == 3
+
+
+@pytest.mark.heavy
+def test_a_stopped_loop_that_others_decide_was_ended_by_the_search_on_record_too(
+    ouroloop: CommandLine, presets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a report would leave it out as one that happened to stop, and favour those that kept more."""
+
+    def stop(*_: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    search = ["sweep", "search", "--seeds=[1]", "--search.highest=0.5", "--search.precision=0.5"]
+    with monkeypatch.context() as during:
+        during.setattr("ouroloop.study.driver._Driver.watched", stop)
+        assert ouroloop(*search, cwd=presets).returncode == 128 + signal.SIGINT
+    (run,) = Store.open().find(level="loop")
+    assert (run.status, run.is_pruned) == ("KILLED", False)
+    monkeypatch.setattr("ouroloop.study.search.Search.is_decided", lambda *_: True)
+    monkeypatch.setattr("ouroloop.study.search.Search.wanted", lambda _: iter(()))
+    assert ouroloop(*search, cwd=presets).returncode == 0
+    (run,) = Store.open().find(level="loop")
+    assert (run.status, run.is_pruned) == ("KILLED", True)
 
 
 @pytest.mark.slow

@@ -5,13 +5,13 @@ from time import process_time
 
 import pytest
 
-from ouroloop.config import LoopConfig
+from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.presets import load_preset
 from ouroloop.record.track import Store
 from ouroloop.study import estimate
 from ouroloop.study.config import StudyConfig
-from ouroloop.study.estimate import Cost, cost, loop_totals, most_loops, num_kept, study_totals
+from ouroloop.study.estimate import Cost, cost, loop_totals, most_loops, num_kept, study_cost, study_totals
 from tests.conftest import REPOSITORY
 
 PER_GENERATION = Cost(3.0, 2.0, 1.0, record_bytes=1_000, model_bytes=50_000)
@@ -33,6 +33,44 @@ def test_totals_by_hand() -> None:
     six = study(loop=loop)
     # six loops of three generations, of which the first is computed once for each seed
     assert study_totals(six, PER_GENERATION) == ((18 - 6 + 2) * 6.0, 18 * 1_000 + (18 + 2) * 50_000)
+
+
+def test_a_study_costs_what_its_loops_cost_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expanding, which trains on more, takes twice as long here; one in three of the loops is."""
+    timed: list[LoopConfig] = []
+
+    def known(loop: LoopConfig) -> Cost:
+        timed.append(loop)
+        growing = 2 if loop.cycle.kind is DataCycle.EXPANDING else 1
+        return Cost(3.0 * growing, 2.0, 1.0, record_bytes=1_000 * growing, model_bytes=50_000)
+
+    monkeypatch.setattr(estimate, "cost", known)
+    config = study(
+        cycles=["incremental", "expanding", "balanced"],
+        synthetic_proportions={"incremental": [0.5], "expanding": [0.5]},
+    )
+    assert study_cost(config) == Cost(4.0, 2.0, 1.0, 1_333, 50_000)
+    assert [loop.cycle.kind.value for loop in timed] == ["incremental", "expanding"]
+
+
+def test_each_kind_of_method_is_timed_once_and_what_begins_alike_is_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed: list[LoopConfig] = []
+    monkeypatch.setattr(estimate, "cost", lambda loop: timed.append(loop) or PER_GENERATION)
+    methods = {
+        "baseline": {},
+        "unique": {"changes": {"curation": {"steps": ["unique"]}}},
+        "soft": {"changes": {"train": {"targets": "soft"}}},
+        "longer": {"changes": {"train": {"num_steps": 40}}},
+    }
+    config = study(methods=methods, synthetic_proportions=[0.5])
+    said: list[str] = []
+    assert study_cost(config, said.append) == PER_GENERATION
+    assert [loop.train.targets if loop.train else "" for loop in timed] == ["tokens", "tokens", "soft", "tokens"]
+    assert said[3].endswith("(4 of 4)")
+    # eight loops of three generations; of each seed, the first of the baseline is that of soft targets too
+    assert study_totals(config, PER_GENERATION)[0] == (24 - 8 + 6) * 6.0
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("all", 50), ("stages", 5), ("last", 1), ("none", 0)])

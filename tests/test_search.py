@@ -10,7 +10,7 @@ from experiments.check_interval import SETTINGS, coverage
 
 from ouroloop.config import DataCycle, LoopConfig
 from ouroloop.science.seeding import stream
-from ouroloop.study.answer import answer
+from ouroloop.study.answer import answer, finished_points
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.estimate import most_loops
 from ouroloop.study.search import Bracket, Search
@@ -171,6 +171,24 @@ def test_the_seeds_are_those_of_the_points_that_decide() -> None:
     config = config_of(search={"lowest": 0.25, "highest": 0.75, "precision": 0.25, "max_seeds": 6})
     (first, *_) = said(config, {0.25: [0.9, 0.91] * 3, 0.5: [0.9, 0.91, 0.92], 0.75: [0.1, 0.11, 0.12]})
     assert "between 0.5 and 0.75 (95 % interval, with 3 seeds)" in first
+
+
+def test_a_study_of_methods_has_a_board_and_no_answer_that_mixes_them() -> None:
+    """A mean over λ would be that of whichever method came last."""
+    methods = {"baseline": {}, "unique": {"changes": {"curation": {"steps": ["unique"]}}}}
+    grid = {"kind": "grid", "synthetic_proportions": [0.5], "seeds": [1, 2], "search": {}}
+    config = config_of(**grid, methods=methods)
+    tasks = [Task(loop, loop.fingerprint(), "done", retention={6: 0.9}) for loop in config.loops()]
+    assert len(tasks) == 4
+    assert finished_points(config, tasks) == answer(config, tasks) == []
+    alone = config_of(**grid)
+    assert len(answer(alone, [task for task in tasks if alone.spans(task.loop)])) == 1
+
+
+def test_what_a_grid_keeps_is_not_held_against_a_threshold_of_another_measure() -> None:
+    grid = {"kind": "grid", "synthetic_proportions": [0.5], "seeds": [1], "search": {}}
+    of = config_of(**grid, loop=TINY | {"num_generations": 6, "stages": {"measure": "coverage"}})
+    assert answer(of, [Task(loop, loop.fingerprint(), "done", retention={6: 0.9}) for loop in of.loops()]) == []
 
 
 def test_one_seed_says_so() -> None:

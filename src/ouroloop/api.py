@@ -300,13 +300,13 @@ def estimate(
     Raises:
         ConfigError: bad input, one line.
     """
-    from ouroloop.study.estimate import cost, loop_totals, study_totals
+    from ouroloop.study.estimate import cost, loop_totals, study_cost, study_totals
 
     spelled = _spelled(overrides, changes)
     if isinstance(preset, str | PathLike):
         preset, spelled = presets.load_any(str(preset), spelled), []
     if isinstance(preset, StudyConfig):
         study = presets.changed(preset, spelled)
-        return study_totals(study, cost(study.loop))
+        return study_totals(study, study_cost(study))
     loop, _ = _chosen(preset, LoopConfig, spelled, None)
     return loop_totals(loop, cost(loop))

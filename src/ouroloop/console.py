@@ -209,7 +209,9 @@ def fitted(table: Table, console: Console) -> Table:
         else:
             left_out.insert(0, str(columns.pop().header))
     if left_out:
-        table.caption, table.caption_justify = f"Too narrow for: {', '.join(left_out)}", "left"
+        before = [Text(str(table.caption))] if table.caption else []
+        table.caption = Text("\n").join([Text(f"Too narrow for: {', '.join(left_out)}"), *before])
+        table.caption_justify = "left"
     return table
 
 

@@ -1,6 +1,7 @@
 """Two models side by side, against log-probabilities computed one text at a time."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ouroloop.record.track import Store
 from ouroloop.report.compare import Comparison, compare, print_comparison
 from ouroloop.report.models import find_model
 from ouroloop.testbed.logic.testbed import TOKENIZER, LogicTestbed
+from ouroloop.testbed.text.testbed import TextTestbed
 from tests.conftest import CommandLine
 from tests.learner.network.test_sampling import log_probability
 from tests.report.test_models import NAME, folder_of, rows
@@ -97,6 +99,9 @@ def test_a_model_that_cuts_unlikely_tokens_is_found_with_its_cut_and_compared_wi
             compare(found, found, wrong)
         with pytest.raises(ConfigError, match=r"temperature: got .*, allowed is a number above 0, up to 10"):
             found.write(1, wrong)
+    for pair in ((found, other := replace(found, testbed=TextTestbed())), (other, found)):
+        with pytest.raises(ConfigError, match="only models of one language can be compared"):
+            compare(*pair)
 
 
 @pytest.mark.usefixtures("collapsing")

@@ -110,6 +110,15 @@ def test_a_share_of_depth_is_one_of_all_texts_with_an_interval_below_1() -> None
     assert own == pytest.approx([0.953, 0.593, 0.997], abs=0.001)
 
 
+def test_shares_of_depth_are_of_the_loops_that_reached_the_end_as_in_every_figure() -> None:
+    ended, failed = loop_of("a", 1, [1.0, 0.9, 0.8]), loop_of("a", 2, [1.0, 0.9], "FAILED")
+    loops = [
+        replace(ended, written={t: Written([], {"4": 90, "malformed": 10}) for t in (1, 2)}),
+        replace(failed, written={1: Written([], {"4": 10, "malformed": 90})}),
+    ]
+    assert [(t, seeds, mean) for t, seeds, mean, *_ in _share_at(loops, "4")] == [(1, 1, 0.9), (2, 1, 0.9)]
+
+
 def test_the_table_of_the_board_has_the_last_score_and_the_area_and_says_of_how_many_seeds() -> None:
     """Coverage is 0.5 at t = 1, and 0.1 or 0.2 at t = 2: 0.15, and 0.325 on the way."""
     mortal = row("mortal", {1: 0.1, 2: 0.2}, wanted=4)

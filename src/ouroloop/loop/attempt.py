@@ -106,6 +106,7 @@ class _Attempt(Observer):
             wanted="yes",
             worker=f"{socket.gethostname()}:{os.getpid()}",
             root=stores.root_id(),
+            **({"pruned": "no"} if run.is_pruned else {}),  # else a stop would count as the search's
             **self._tags,
         )
 

@@ -21,6 +21,9 @@ from ouroloop.testbed.base import Sample, Testbed
 MOST_FREQUENT = 10
 """How many texts are listed for a generation."""
 
+Curves = Mapping[str, Mapping[int, float]]
+"""Measure -> generation -> value."""
+
 _FILE = "history.jsonl"
 
 
@@ -88,7 +91,7 @@ def _entry(line: dict[str, Any]) -> Entry:
     return Entry(int(line["generation"]), dict(line["metrics"]), written, str(line["commit"]))
 
 
-def history(run: Run, keys: Sequence[str] | None = None) -> dict[str, dict[int, float]]:
+def history(run: Run, keys: Sequence[str] | None = None) -> Curves:
     """Finite values by generation, for these metrics or for all that a loop's run has."""
     entries = read_entries(run)
     if entries is not None:
@@ -97,7 +100,7 @@ def history(run: Run, keys: Sequence[str] | None = None) -> dict[str, dict[int, 
     return {key: {t: value for t, value in run.history(key) if isfinite(value)} for key in wanted}
 
 
-def by_metric(entries: Sequence[Entry], keys: Sequence[str] | None = None) -> dict[str, dict[int, float]]:
+def by_metric(entries: Sequence[Entry], keys: Sequence[str] | None = None) -> Curves:
     """Values by metric and generation: of these metrics, or of all in alphabetical order; one without any is empty."""
     wanted = sorted({key for entry in entries for key in entry.metrics}) if keys is None else keys
     return {key: {one.generation: one.metrics[key] for one in entries if key in one.metrics} for key in wanted}

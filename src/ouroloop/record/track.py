@@ -138,7 +138,10 @@ class Store:
         return [Run(self, entity.info.run_id, entity) for entity in self._search(ViewType.ACTIVE_ONLY, query)]
 
     def one_loop_each(self, study: str) -> list[Run]:
-        """One loop of each configuration of the study: the newest that finished or, where none did, the newest."""
+        """One loop of each configuration of the study: the newest that finished or, where none did, the newest.
+
+        For what takes a whole loop, such as a registry. A report is of the newest: who starts over wants to see that.
+        """
         newest: dict[str, Run] = {}
         for run in sorted(self.find(level="loop", study=study), key=lambda run: run.status != "FINISHED"):  # stable
             newest.setdefault(run.tag("fingerprint") or run.id, run)

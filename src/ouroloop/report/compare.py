@@ -107,9 +107,13 @@ def compare(before: FoundModel, after: FoundModel, temperature: float = 1.0) -> 
     """Compare both models on the D_0 of the first that is from a loop; if both are folders, on texts drawn like one.
 
     Raises:
-        ConfigError: D_0 is not on record, a model has no positions for its texts, or the temperature is not above 0.
+        ConfigError: D_0 is not on record, a model has no positions for its texts, they write different languages, or
+            the temperature is not above 0.
     """
     require_temperature(temperature)
+    if before.testbed.name != after.testbed.name:
+        languages = f"{before.name} writes {before.testbed.material}, {after.name} {after.testbed.material}"
+        raise ConfigError(f"{languages}: only models of one language can be compared")
     texts, reference = _texts(before, after)
     return Comparison(
         before.testbed,

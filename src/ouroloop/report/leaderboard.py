@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ouroloop.config import LoopConfig
+from ouroloop.record.history import Curves
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.outcomes import RESULTS, Curves, Outcome, read_filed
+from ouroloop.report.outcomes import RESULTS, Outcome, read_filed
 from ouroloop.report.results import bounds_of
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import UNBOUNDED, Interval, bounds_of_kept, interval, most_kept
@@ -66,7 +67,8 @@ class Row:
     """Whether its M_1 is trained and sampled as the baseline's."""
     scores: dict[str, Score] = field(default_factory=dict)
     keeps: bool | None = None
-    """Whether its means at the end pass the `BARS`, M_1 having the same seeds; None before it has all its seeds."""
+    """Whether its means at the end pass the `BARS`, M_1 having the same seeds; None before it has all its seeds, and
+    where that cannot be judged, such as by an M_1 of its own processor."""
     cost: dict[str, float] = field(default_factory=dict)
     """Relative to the baseline's with the same seeds."""
     rank: int | None = None
@@ -219,7 +221,7 @@ def _keep_m1(baseline: Row, last: int) -> Row:
 
 def _keeps(row: Row, baseline: Row, last: int) -> bool | None:
     """Judged by the usual M_1: one that a method trains otherwise may be worse to begin with, and then easily kept."""
-    if row.failures or RETENTION not in row.scores:
+    if RETENTION not in row.scores:
         return None
     if row.scores[RETENTION].last.mean < _RETENTION_KEPT:
         return False  # whatever M_1 is

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from ouroloop.config import LoopConfig
-from ouroloop.report.layers import WHOLE, Chart, faceted, names_of
+from ouroloop.report.layers import WHOLE, Chart, faceted, names_of, tick_step
 from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
 from ouroloop.report.looks import look
 from ouroloop.report.render import spec, svg
-from ouroloop.report.results import Loop, Results, compared
+from ouroloop.report.results import Loop, Results, compared, counted_at
 from ouroloop.report.tables import frame
 from ouroloop.science.statistics import SHARE, interval
 from ouroloop.study.config import KNOWLEDGE
@@ -150,7 +150,7 @@ def _share_at(loops: Sequence[Loop], level: str) -> list[tuple[Any, ...]]:
     """(generation, seeds, mean, and the 95 % interval over seeds) of each generation that is on record."""
     found = []
     for t in range(max(loop.reached for loop in loops) + 1):
-        tallies = [loop.written[t].depths for loop in loops if t in loop.written]
+        tallies = [loop.written[t].depths for loop in counted_at(loops, t) if t in loop.written]
         values = [tally.get(level, 0) / sum(tally.values()) for tally in tallies if tally]
         if values:
             mean, low, high, n = interval(values, SHARE)
@@ -164,7 +164,7 @@ def depth_by_method(table: pd.DataFrame) -> Chart:
     colors = alt.Scale(domain=names, range=[look(i).color for i in range(len(names))])
     legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, **WHOLE)
     last = max(1, *table["generation"])
-    axis = alt.Axis(format="d", grid=False, values=list(range(0, last + 1, max(1, last // 5))))
+    axis = alt.Axis(format="d", grid=False, values=list(range(0, last + 1, tick_step(last))))
     base = alt.Chart().encode(
         alt.X("generation:Q").scale(domain=[0, last], nice=False).axis(axis).title("generation"),
         color=alt.Color("method:N").scale(colors).legend(legend),

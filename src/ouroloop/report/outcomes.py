@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ouroloop.errors import ConfigError
-from ouroloop.record.history import by_metric, history, read_entries
+from ouroloop.record.history import Curves, by_metric, history, read_entries
 from ouroloop.record.run import Run
 
 RESULTS = Path("experiments") / "results"
 """Where the file is, relative to the working directory, as presets are."""
-
-Curves = Mapping[str, Mapping[int, float]]
-"""Measure -> generation -> value."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Outcome:
     commits: tuple[str, ...]
     """Of the code that computed its generations."""
     processor: str
-    """The one that computed them; seconds of another kind are not comparable."""
+    """The one that the loop began on; seconds of another kind are not comparable."""
     about: Mapping[str, Any]
     """Method, cycle and seed, as the file has them; empty for a run."""
     has_failed: bool = False

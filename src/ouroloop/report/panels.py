@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ouroloop.report.figures import fewer, titled
-from ouroloop.report.layers import Chart, chart_of, chosen, color_of, dash_of, faceted, names_of, shape_of
+from ouroloop.report.layers import Chart, chart_of, chosen, color_of, dash_of, faceted, names_of, shape_of, tick_step
 from ouroloop.report.looks import DOTTED
 from ouroloop.report.render import spec, svg
 
@@ -32,7 +32,7 @@ def measures(table: pd.DataFrame, is_page: bool = False) -> Chart:
     of_cell: dict[str, Any] = {"key": "cell", "names": cells, "table": table, "is_page": is_page}
     of_cell |= {"orient": "bottom", "columns": 4, "symbolSize": 100}
     last = max(1, *table["generation"])
-    axis = alt.Axis(format="d", grid=False, values=list(range(1, last + 1, max(1, last // 5))))
+    axis = alt.Axis(format="d", grid=False, values=list(range(1, last + 1, tick_step(last))))
     base = (source.transform_filter("indexof(hidden, datum.cell) < 0") if is_page else source).encode(
         alt.X("generation:Q").scale(domain=[1, last] if last > 1 else [0, 2], nice=False).axis(axis).title(None),
         color=color_of(**of_cell),

@@ -195,7 +195,7 @@ def control(original: Sample) -> dict[str, Estimate]:
     """Every measure of one half of D_0 beside the other, under `control_<key>`: how far two real samples are apart.
 
     Where P is not known this is what a model's distance from D_0 is compared with. There is none for fewer than four
-    texts, nor for measures that only count texts.
+    texts, nor of `num_unique` and `share_in_original`, which say how much is repeated, not how far apart they are.
     """
     if original.size < 4:
         return {}

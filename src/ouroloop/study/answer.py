@@ -8,7 +8,7 @@ from itertools import product
 from statistics import mean
 from typing import Any
 
-from ouroloop.record.history import history
+from ouroloop.record.history import Curves, history
 from ouroloop.record.run import Run
 from ouroloop.science.cycle import fresh_share
 from ouroloop.science.metrics import RETENTION, half_life
@@ -17,9 +17,6 @@ from ouroloop.study.config import StudyConfig
 from ouroloop.study.search import Arm, Search
 from ouroloop.study.status import last_metrics, reached
 from ouroloop.study.task import Task
-
-Curves = dict[str, dict[int, float]]
-"""Measure -> generation -> value."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +28,18 @@ class Point:
     """None where the data has none."""
     proportion: float | None
     fresh_share: float
-    retention: dict[int, float] = field(default_factory=dict)
-    """By seed."""
-    curves: list[float] = field(default_factory=list)
+    by_seed: dict[int, float] = field(default_factory=dict)
+    ever_kept: list[float] = field(default_factory=list)
     """What its loops kept at any generation."""
 
     @property
     def mean(self) -> float:
-        return mean(self.retention.values())
+        return mean(self.by_seed.values())
 
     def __str__(self) -> str:
-        values = list(self.retention.values())
+        values = list(self.by_seed.values())
         by_seed = f"{min(values):.1%} to {max(values):.1%} by seed" if len(values) > 1 else ""
-        return f"{_mean(values, by_seed, bounds_of_kept(values, most_kept(self.curves)))}, {_seeds(len(values))}"
+        return f"{_mean(values, by_seed, bounds_of_kept(values, most_kept(self.ever_kept)))}, {_seeds(len(values))}"
 
 
 def _mean(values: Sequence[float], said: str = "", bounds: Bounds = UNBOUNDED) -> str:
@@ -55,8 +51,13 @@ def _mean(values: Sequence[float], said: str = "", bounds: Bounds = UNBOUNDED) -
     return f"{found.mean:.1%}" + (f" ({beside})" if beside else "")
 
 
-def finished_points(tasks: Iterable[Task]) -> list[Point]:
-    """The points of a study in order of cycle, temperature and λ; only loops that reached their last generation."""
+def finished_points(config: StudyConfig, tasks: Iterable[Task]) -> list[Point]:
+    """The points of a study in order of cycle, temperature and λ; only loops that reached their last generation.
+
+    None where methods are compared: loops of one point would differ in them, and the board is what comes of those.
+    """
+    if config.methods:
+        return []
     found: dict[tuple[Arm, str | None, float | None], Point] = {}
     for task in tasks:
         if task.value is not None:
@@ -64,8 +65,8 @@ def finished_points(tasks: Iterable[Task]) -> list[Point]:
             arm = (loop.cycle.kind, loop.sampling.temperature)
             setting = (arm, loop.data.tags.get("truth_label"), loop.cycle.synthetic_proportion)
             point = found.setdefault(setting, Point(*setting, fresh_share(loop.cycle, loop.data.num_examples)))
-            point.retention[loop.seed] = task.value
-            point.curves.extend(task.retention.values())
+            point.by_seed[loop.seed] = task.value
+            point.ever_kept.extend(task.retention.values())
     return sorted(found.values(), key=lambda point: (*point.arm, point.truth_label or "", point.proportion or 0.0))
 
 
@@ -82,7 +83,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 def answer(config: StudyConfig, tasks: Sequence[Task], loops: Iterable[Run] = ()) -> list[str]:
     """What the study says, a line for each finding, and beside it what the record of its loops adds on text."""
-    points = finished_points(tasks)
+    points = finished_points(config, tasks)
     match config.kind:
         case "search":
             search = Search(config, tasks)
@@ -93,7 +94,7 @@ def answer(config: StudyConfig, tasks: Sequence[Task], loops: Iterable[Run] = ()
                 for point in front(points)
             ]
         case "grid":
-            starts = product(config.arms(), config.starts())
+            starts = product(config.arms(), config.each_truth_label())
             lines = [line for arm, start in starts if (line := _safe(config, points, arm, start))]
     return lines + _beside(config, loops)
 
@@ -139,7 +140,7 @@ def _critical(search: Search, points: Sequence[Point], arm: Arm) -> list[str]:
     neighbours = _neighbours(search, at, arm)
     lines += [f"  λ = {point:g}: {search.verdict(arm, point) or 'open'}, {at[point]}" for point in neighbours]
     if len(neighbours) == 2:  # loops of one seed share D_0 and M_1, so what they are like cancels out of the difference
-        here, there = (at[point].retention for point in neighbours)
+        here, there = (at[point].by_seed for point in neighbours)
         if paired := [here[seed] - there[seed] for seed in here if seed in there]:
             lines.append(f"  difference between the two, over the same {_seeds(len(paired))}: {_mean(paired)}")
     odd = [point for point in at.values() if _contradicts(point, config, held, failed)]
@@ -156,8 +157,8 @@ def _seeds(count: int) -> str:
 def _interval(search: Search, at: dict[float, Point], arm: Arm) -> str:
     """Where λ* lies, in words: at 95 % if there are several seeds, to the next lattice point if that is told apart."""
     held, failed = search.interval(arm)
-    counts = [len(at[end].retention) for end in (held, failed) if end in at]
-    counts = counts or [len(point.retention) for point in at.values()] or [0]
+    counts = [len(at[end].by_seed) for end in (held, failed) if end in at]
+    counts = counts or [len(point.by_seed) for point in at.values()] or [0]
     with_seeds = f"with {_seeds(counts[0]) if len(set(counts)) == 1 else f'{min(counts)} to {max(counts)} seeds'}"
     low = f"below {search.points[0]:g}, the lowest" if held is None else f"{held:g}"
     high = f"not bounded above: {search.points[-1]:g} is the highest" if failed is None else f"{failed:g}"
@@ -196,7 +197,7 @@ def _neighbours(search: Search, at: dict[float, Point], arm: Arm) -> list[float]
 
 def _contradicts(point: Point, config: StudyConfig, held: float | None, failed: float | None) -> bool:
     assert point.proportion is not None
-    if len(point.retention) < len(set(config.seeds)):
+    if len(point.by_seed) < len(set(config.seeds)):
         return False
     is_high = point.mean >= config.search.target_retention
     above = failed is not None and point.proportion > failed
@@ -205,22 +206,25 @@ def _contradicts(point: Point, config: StudyConfig, held: float | None, failed: 
 
 
 def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: str | None) -> str | None:
-    """The largest λ of a grid up to which every λ stays above the stage of decline, with every seed."""
+    """The largest λ of a grid up to which every λ stays above the stage of decline, with every seed.
+
+    None where stages rest on another measure than retention.
+    """
     proportions = sorted(p for p in config.proportions(arm[0]) if p is not None)
     at = {p.proportion: p for p in points if (p.arm, p.truth_label) == (arm, start)}
-    if not proportions or not at:
+    if not proportions or not at or config.loop.stages.measure != RETENTION:
         return None
     limit, held, broke = config.loop.stages.onset, None, None
     for proportion in proportions:
         point = at.get(proportion)
-        if point is None or len(point.retention) < len(set(config.seeds)):
+        if point is None or len(point.by_seed) < len(set(config.seeds)):
             broke = f"λ = {proportion:g} has not finished with every seed"
             break
-        if min(point.retention.values()) < limit:
+        if min(point.by_seed.values()) < limit:
             broke = f"λ = {proportion:g} does not: {point}"
             break
         held = point
-    named = _named(arm) if start is None or len(config.starts()) == 1 else f"{_named(arm)}, {start}"
+    named = _named(arm) if start is None or len(config.each_truth_label()) == 1 else f"{_named(arm)}, {start}"
     wanted = f"at least {limit:.0%} of D_0's diversity at t = {config.loop.num_generations}"
     if held is None:
         return f"{named}: no λ is known to keep {wanted}: {broke}"
@@ -252,9 +256,9 @@ def _as_record(config: StudyConfig, tasks: Sequence[Task], loops: Sequence[Run])
         start = {} if point.truth_label is None else {"truth_label": point.truth_label}
         return {"cycle": point.arm[0].value, "temperature": point.arm[1], **start,
                 "synthetic_proportion": point.proportion, "fresh_share": point.fresh_share,
-                "mean_retention": point.mean, "retention_by_seed": point.retention}  # fmt: skip
+                "mean_retention": point.mean, "retention_by_seed": point.by_seed}  # fmt: skip
 
-    points = finished_points(tasks)
+    points = finished_points(config, tasks)
     found: dict[str, Any] = {
         "kind": config.kind,
         "answer": answer(config, tasks, loops),

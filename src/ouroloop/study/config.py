@@ -181,8 +181,8 @@ class StudyConfig(Section):
         spanned = self.synthetic_proportions
         return spanned.get(kind, []) if isinstance(spanned, dict) else spanned
 
-    def starts(self) -> Sequence[TruthLabel | None]:
-        """The truth labels of D_0; only None where the data has no truth label."""
+    def each_truth_label(self) -> Sequence[TruthLabel | None]:
+        """What D_0 may hold, each once; only None where the data has no truth label."""
         return list(dict.fromkeys(self.truth_labels)) if isinstance(self.loop.data, LogicData) else [None]
 
     def arms(self) -> list[tuple[DataCycle, float]]:
@@ -209,7 +209,7 @@ class StudyConfig(Section):
         truth_label: TruthLabel | None = None,
     ) -> LoopConfig:
         """The loop with these values; without a truth label, with the study's first."""
-        label = truth_label or self.starts()[0]
+        label = truth_label or self.each_truth_label()[0]
         return self.loop.changed(
             cycle=CycleConfig(kind=kind, synthetic_proportion=proportion),
             data={} if label is None else {"truth_label": label},
@@ -217,12 +217,15 @@ class StudyConfig(Section):
             seed=seed,
         )
 
+    def lowest(self) -> list[LoopConfig]:
+        """Of a study that chooses its loops, one of each cycle at the lowest λ, which takes the most fresh data."""
+        λ = self.search.lowest if self.kind == "search" else self.pareto.lowest
+        return [self.loop_at(kind, self.temperatures[0], λ, self.seeds[0]) for kind in self.cycles]
+
     def hungriest(self) -> LoopConfig:
         """One of the loops that take the most fresh data."""
-        lowest = {"search": self.search.lowest, "pareto": self.pareto.lowest}.get(self.kind)
-        cycles = () if lowest is None else self.cycles
-        chosen = [self.loop_at(kind, self.temperatures[0], lowest, self.seeds[0]) for kind in cycles]
-        return max(chosen or self.loops(), key=lambda loop: num_fresh(loop.cycle, loop.data.num_examples))
+        loops = self.loops() if self.kind == "grid" else self.lowest()
+        return max(loops, key=lambda loop: num_fresh(loop.cycle, loop.data.num_examples))
 
     def applied(self, name: str, plain: LoopConfig) -> LoopConfig | None:
         """A plain loop with a method's changes; None where it is not for this cycle or not for the ideal learner.
@@ -253,7 +256,7 @@ class StudyConfig(Section):
     def _plain(self) -> dict[str, LoopConfig]:
         found: dict[str, LoopConfig] = {}
         for seed, kind in product(self.seeds, self.cycles):
-            arms = product(self.proportions(kind), self.starts(), self.temperatures)
+            arms = product(self.proportions(kind), self.each_truth_label(), self.temperatures)
             for proportion, truth_label, temperature in arms:
                 loop = self.loop_at(kind, temperature, proportion, seed, truth_label)
                 found.setdefault(loop.fingerprint(), loop)

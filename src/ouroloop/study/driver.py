@@ -237,6 +237,7 @@ class _Driver:
         for task in self.tasks:
             if task.state == "stopped" and self._is_decided(task):
                 task.state = "pruned"
+                self._mark_pruned(task)
                 self._end(task)
             elif task.state == "stopped" and (self._config.kind != "grid" or self._config.spans(task.loop)):
                 return task
@@ -254,6 +255,12 @@ class _Driver:
     def _is_decided(self, task: Task) -> bool:
         """Whether nothing depends on this loop any more."""
         return self._config.kind == "search" and self._search().is_decided(task.loop)
+
+    def _mark_pruned(self, task: Task) -> None:
+        """Say so on the run of a loop that was stopped by something else, and that nothing depends on any more."""
+        alike = self._store.find(level="loop", study=self._trials.name, fingerprint=task.loop.fingerprint())
+        for run in alike[:1]:
+            run.log_tags(pruned="yes")
 
     def _ask(self) -> Task | None:
         """The loop that the sampler chooses. A point that is chosen again is given another seed.

@@ -1,7 +1,7 @@
 """What a loop or a study will take, in time and on disk, estimated from a few steps that are actually run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -189,13 +189,52 @@ def loop_totals(config: LoopConfig, of: Cost) -> tuple[float, int]:
     return of.seconds * config.num_generations, records + of.model_bytes * (num_kept(config) + 1)
 
 
+def study_cost(config: StudyConfig, say: Callable[[str], None] = lambda _: None) -> Cost:
+    """What one generation takes on average over the loops of a study: timed for one of each kind of loop."""
+    kinds: dict[str, list[LoopConfig]] = {}
+    for loop in config.loops() if config.kind == "grid" else config.lowest():
+        kinds.setdefault(_kind(loop), []).append(loop)
+    costs = []
+    for place, alike in enumerate(kinds.values(), 1):
+        say(f"timing a few steps of {config.label(alike[0])} ({place} of {len(kinds)})")
+        costs.append((len(alike), cost(alike[0])))
+    total = sum(count for count, _ in costs)
+
+    def average(part: str) -> float:
+        mean: float = sum(count * getattr(of, part) for count, of in costs) / total
+        return mean
+
+    return Cost(
+        average("train_seconds"),
+        average("sample_seconds"),
+        average("measure_seconds"),
+        round(average("record_bytes")),
+        round(average("model_bytes")),
+    )
+
+
+def _kind(loop: LoopConfig) -> str:
+    """What the cost of a loop depends on, besides the size of its study's data."""
+    candidates = [step.num_candidates for step in loop.curation.steps]
+    is_growing = loop.cycle.kind is DataCycle.EXPANDING
+    return str((is_growing, loop.model, loop.train, max(candidates, default=0.0)))
+
+
 def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
-    """Seconds of one worker, and bytes, for the most loops that a study runs; M_1 once per seed, temperature, start."""
+    """Seconds of one worker, and bytes, for the most loops that a study runs; M_1 once for loops that begin alike."""
     loops = most_loops(config)
-    beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.starts())}))
+    if config.kind == "grid":
+        beginnings = len({_beginning(loop) for loop in config.loops()})
+    else:
+        beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.each_truth_label())}))
     generations = loops * config.loop.num_generations
     models = loops * num_kept(config.loop) + beginnings
     return of.seconds * (generations - loops + beginnings), generations * of.record_bytes + models * of.model_bytes
+
+
+def _beginning(loop: LoopConfig) -> str:
+    """What M_1 and what is kept of its texts depend on."""
+    return str((loop.seed, loop.data, loop.model, loop.train and loop.train.of_first(), loop.sampling, loop.curation))
 
 
 def most_loops(config: StudyConfig) -> int:
@@ -258,7 +297,7 @@ def show_loop(config: LoopConfig, console: Console) -> None:
 def show_study(config: StudyConfig, console: Console, workers: int) -> None:
     """Show what would run, and what it would take with so many workers."""
     require_runnable(config.loop)
-    with console.status("timing a few steps"):
-        of = cost(config.loop)
+    with console.status("timing a few steps") as status:
+        of = study_cost(config, status.update)
     console.print(plan_table(config))
     console.print(cost_line(study_totals(config, of), of, workers), highlight=False, soft_wrap=True)
