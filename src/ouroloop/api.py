@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from os import PathLike
@@ -143,13 +144,18 @@ class StudyResults(Results):
     def compare(self, temperature: float = 1.0) -> "list[Comparison]":
         """What the model of each cell's last stage can no longer write, compared with that of its first.
 
+        A cell that has no two models to compare is left out, with a warning that says why.
+
         Raises:
             ConfigError: this is a lone loop.
         """
         from ouroloop.report.compare import compare_study
 
         self._require_study("two models are compared")
-        return compare_study(Store.existing(), self.name, temperature)[0]
+        found, left_out = compare_study(Store.existing(), self.name, temperature)
+        for reason in left_out:
+            warnings.warn(reason, stacklevel=2)
+        return found
 
     def register(self) -> "list[Entry]":
         """Register each cell's models at the stages of its collapse, and return what became of each alias.

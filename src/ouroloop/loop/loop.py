@@ -62,6 +62,7 @@ def run_loop(
         ConfigError: the learner cannot be made or cannot learn these texts, the testbed has not enough to give, or its
             corpus is not what it was when the loop began.
         NothingKeptError: curation left nothing to learn from.
+        DatasetError: an earlier model that is learnt from is lost, and so is its training set.
     """
     observer, config = observer or Observer(), config.pinned()
     observer.loop_started(config, name)
