@@ -58,6 +58,12 @@ def presets(tmp_path: Path) -> Path:
         (["sweep", "sweep-smoke", "--λ=[0.5]"], "(did you mean --synthetic_proportions?)"),
         (["sweep", "sweep-smoke", "--m=50"], "(did you mean --loop.data.num_examples?)"),
         (["sweep", "sweep-smoke", "--on=slurm"], "Invalid value for '--on': 'slurm' is not one of 'local', 'ray'"),
+        (["run", "smoke", "train.targets=soft"], "got 'train.targets=soft', allowed is --train.targets=soft"),
+        (
+            ["run", "smoke", "--curation.steps=[weihted]"],
+            "got 'weihted' (did you mean weighted?), allowed is archived, ",
+        ),
+        (["run", "smoke", "--curation.steps=[{name:unique}]"], "{name: …} with its fields, a space after each colon"),
         (["run", "smoke", "--curation.steps=unique"], "got 'unique', allowed is a list, each text, or keys and values"),
         (
             ["run", "smoke", "--cycle.knid=balanced"],
@@ -283,7 +289,11 @@ def test_config_prints_every_field(ouroloop: CommandLine) -> None:
     assert smoke["num_generations"][:3] == ["3", "required", "generations"]
     assert yaml.safe_load(smoke["model.options"][0]) == {"hidden_act": "relu", "use_parallel_residual": False}
     assert all(row[3] for row in smoke.values())
+    of_steps = {key for key in smoke if key.startswith("curation.steps.")}
+    assert smoke["curation.steps.weighted.candidates"][:3] == ["2.0", "2.0", "multiples of m"]
+    assert {key.split(".")[2] for key in of_steps} >= {"archived", "edited", "original_buffer", "verified"}
     study = rows("fig5-ideal")
+    assert of_steps == {key.removeprefix("loop.") for key in study if key.startswith("loop.curation.steps.")}
     assert study["seeds"][:2] == ["[1, 2, 3]", "[0]"]
     assert study["loop.model.kind"][0] == "empirical"
     assert study["loop.train"][0] == "null"

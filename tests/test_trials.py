@@ -224,8 +224,24 @@ def test_what_runs_is_what_its_driver_says_and_not_all_that_was_begun(kind: str)
 def test_another_versions_study_is_one_line() -> None:
     trials = Trials.create("study", config_of())
     trials.note(config=json.loads(config_of().model_dump_json()) | {"knid": 1})
-    with pytest.raises(ConfigError, match=r"study 'study' was recorded by another version of ouroloop .knid: "):
+    with pytest.raises(ConfigError, match=r"study 'study' cannot be read here .knid: .* another version of ouroloop"):
         assert trials.config
+
+
+@pytest.mark.usefixtures("root")
+def test_a_study_with_a_step_that_only_python_knows_is_one_line() -> None:
+    """Also where its own configuration can be read: the steps of its loops are those of a script's overrides."""
+    trials, (task, *_) = begun(config_of())
+    record = task.loop.model_dump(mode="json") | {"curation": {"steps": [{"name": "of a script"}]}}
+    trials.note(begun={task.key: {"loop": record, "progress": task.progress}})
+    with pytest.raises(ConfigError, match=r"study 'study' cannot be read here .*has a step of your own, whose class"):
+        trials.tasks()
+    with pytest.raises(ConfigError, match="cannot be read here"):
+        Trials.create("study", config_of())
+    trials.note(config=json.loads(config_of().model_dump_json()))
+    (found,) = status("study")
+    assert found["loops"] == []
+    assert "got 'of a script', allowed is archived" in found["error"]
 
 
 @pytest.mark.usefixtures("root")

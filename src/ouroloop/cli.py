@@ -191,19 +191,19 @@ _app.command(cls=BoardCommand, options_metavar="[--group.field=value …] [OPTIO
 def config(
     preset: AnyPreset = None,
 ) -> int:
-    """Print every field with its value, default, unit and meaning. In a study, a loop's fields begin with `loop.`."""
+    """Print every field, of steps too: value, default, unit and meaning. In a study, a loop's begin with `loop.`."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
-    from ouroloop.config import LoopConfig
+    from ouroloop.config import LoopConfig, with_steps
     from ouroloop.presets import load_any
     from ouroloop.schema import fields, spelled
 
     console, of = Console(), load_any(preset) if preset else None
     if not console.is_terminal:
         print("key", "value", "default", "unit", "what it is", sep="\t")
-    for key, *values, unit, meaning in fields(type(of) if of else LoopConfig, of):
+    for key, *values, unit, meaning in with_steps(fields(type(of) if of else LoopConfig, of)):
         value, default = map(spelled, values)
         if console.is_terminal:
             console.print(Text.assemble((key, "bold"), f" = {value} {unit}  ", (f"default {default}", "dim")))

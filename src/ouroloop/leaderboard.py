@@ -39,7 +39,7 @@ def leaderboard(
         typer.Option(metavar="NAME", help="Run and print only this method beside the baseline; again for more."),
     ] = None,
     show: Annotated[
-        bool, typer.Option("--show", help="Run nothing, and print the board so far. With overrides, write nothing.")
+        bool, typer.Option("--show", help="Run nothing, write nothing, and print the board so far.")
     ] = False,
 ) -> int:
     """Run what is missing from the comparison of methods, and print the board of what is done so far.
@@ -62,8 +62,10 @@ def leaderboard(
     failed = 0 if show or not missing.loops() else run_study(missing, name, console, workers, on, address)
     store = Store.found()
     rows = board(study, store, name, folder)
-    show_board(rows, console, study)
     own, of_whole = ({loop.fingerprint() for loop in each.loops()} for each in (study, whole))
+    show_board(rows, console, study, is_whole=not own < of_whole)
+    if show:
+        return 0
     others: list[Outcome] = []
     if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
         study, rows = whole, board(whole, store, name, folder)
@@ -72,9 +74,11 @@ def leaderboard(
             console.print("Not written: these are not the preset's own loops. --folder says where.", soft_wrap=True)
             return 1 if failed else 0
         others = [one for key, one in filed.items() if key in of_whole - own]
-    if not (show and (context.args or method)):
-        for path in write_board(rows, study, folder, name, others):
-            console.print(f"Written: {path}", highlight=False, soft_wrap=True)
+    for path in write_board(rows, study, folder, name, others):
+        console.print(f"Written: {path}", highlight=False, soft_wrap=True)
+    if dropped := len(filed.keys() - of_whole - own):
+        said = f"{dropped} loop{'s' * (dropped > 1)} that the preset no longer gives are no longer in it"
+        console.print(said, style="yellow", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -99,10 +103,13 @@ def _read(
 
 
 def _narrowed(study: "StudyConfig", names: Sequence[str]) -> "StudyConfig":
-    """The study with these methods alone, beside those that change nothing."""
+    """The study with these methods alone, beside those that change nothing, in the cycles of these methods."""
     for name in names:
         if name not in study.methods:
             there_are = ", ".join(study.methods)
             raise ConfigError(f"no method {shown(name)}{did_you_mean(name, study.methods)}; there are: {there_are}")
+    if not names:
+        return study
     kept = [name for name, method in study.methods.items() if name in names or not method.changes]
-    return study.only(kept) if names else study
+    theirs = [study.methods[name].cycles or study.cycles for name in names]
+    return study.only(kept, [cycle for cycle in study.cycles if any(cycle in cycles for cycles in theirs)])

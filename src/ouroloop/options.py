@@ -48,6 +48,8 @@ class Command(TyperCommand):
         kept, overrides, words = list[str](), list[str](), iter(args)
         for word in words:
             name, equals, value = word.partition("=")
+            if equals and not name.startswith("-"):
+                self._refuse_bare(word, name)
             if not name.startswith("--") or name in own:
                 kept += [word, *(words if word == "--" else ())]
                 continue
@@ -57,6 +59,15 @@ class Command(TyperCommand):
                 raise ConfigError(f"{name} needs a value: {name}=VALUE")
             overrides.append(f"{name.removeprefix('--')}={value}")
         return kept, overrides
+
+    def _refuse_bare(self, word: str, key: str) -> None:
+        """An override without its dashes, as Python spells it."""
+        kind = self.overridden()
+        if kind is not None:
+            from ouroloop.schema import is_key
+
+            if is_key(kind, key):
+                raise ConfigError(f"got {shown(word)}, allowed is --{word}")
 
     def _require_known(self, name: str, own: list[str]) -> None:
         kind = self.overridden()

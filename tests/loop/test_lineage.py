@@ -170,7 +170,7 @@ def test_m_1_is_the_baselines_for_every_method_that_trains_and_samples_it_alike(
     alike = {name for name, loop in loops.items() if (loop.curation, loop.sampling) == (cell.curation, cell.sampling)}
     keys = {name: cache.key(loop, "cpu", original, 1) for name, loop in loops.items()}
     assert {name for name in alike if keys[name] == keys["baseline"]} == alike - OWN_M1
-    assert {"soft targets", "drawn ancestors", "warm start", "Neon", "accumulate"} <= alike - OWN_M1
+    assert {"soft targets", "drawn ancestors", "warm start", "Neon", "accumulate-subsample"} <= alike - OWN_M1
     assert len({cache.key(loop, "cpu", original, 2, parent="M_1") for loop in loops.values()}) >= len(loops) - 1
 
 

@@ -5,6 +5,7 @@ import re
 import resource
 import shutil
 from dataclasses import replace
+from io import StringIO
 from itertools import product
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ouroloop.config import LoopConfig
-from ouroloop.leaderboard import _read
+from ouroloop.config import DataCycle, LoopConfig
+from ouroloop.leaderboard import _narrowed, _read
 from ouroloop.presets import load_preset
 from ouroloop.record.provenance import processor
 from ouroloop.record.track import Store
@@ -599,9 +600,28 @@ def test_what_the_committed_file_holds_is_shown_and_not_run_again(
     assert ouroloop(*here, "--seeds=[2]").returncode == 0
     assert file.read_bytes() == written, "and who runs a part too"
     (tmp_path / "board.yaml").write_text(json.dumps({**FEW, "methods": {"baseline": {}}}))
-    ouroloop(*here, "--show")
+    assert "Written" not in ouroloop(*here, "--show").stdout
+    assert file.read_bytes() == written, "also where the preset has changed"
+    assert "2 loops that the preset no longer gives are no longer in it" in ouroloop(*here).stdout
     assert {one["method"] for one in json.loads(file.read_text())["loops"]} == {"baseline"}
     assert elsewhere.exists()
+
+
+def test_a_board_of_some_methods_has_their_cycles_and_ranks_none_among_the_best() -> None:
+    """Whoever asks for a method of one cycle does not wait for the baseline's loops in another."""
+    both = {"changes": {"curation": {"steps": ["verified"]}}}
+    one = {"changes": {"curation": {"steps": ["unique"]}}, "cycles": ["full_synthetic"]}
+    methods = {"baseline": {}, "both": both, "one": one}
+    whole = StudyConfig.model_validate({**FEW, "cycles": ["full_synthetic", "balanced"], "methods": methods})
+    assert _narrowed(whole, ["one"]).cycles == [DataCycle.FULL_SYNTHETIC]
+    assert list(_narrowed(whole, ["one"]).methods) == ["baseline", "one"]
+    assert _narrowed(whole, ["one", "both"]).cycles == whole.cycles
+    assert _narrowed(whole, []) is whole
+    rows = scored(row("baseline", {1: 0.1, 2: 0.1}), row("one", {1: 0.2, 2: 0.25}))
+    assert not_chosen(rows, whole) == ["one"]
+    for is_whole in (True, False):
+        show_board(rows, Console(file=(shown := StringIO()), width=200), whole, is_whole)
+        assert ("Among the best" in shown.getvalue()) is is_whole
 
 
 def test_a_file_that_is_no_board_is_one_line(ouroloop: CommandLine, root: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ what is allowed. Knows nothing about files: `presets.py` reads them.
 
 from ouroloop.config.curation import CurationConfig as CurationConfig
 from ouroloop.config.curation import Oracle as Oracle
+from ouroloop.config.curation import with_steps as with_steps
 from ouroloop.config.cycle import CycleConfig as CycleConfig
 from ouroloop.config.cycle import DataCycle as DataCycle
 from ouroloop.config.data import USUAL_TESTBED as USUAL_TESTBED

@@ -6,7 +6,7 @@ Here it is known by its name alone: what a configuration needs to know about a s
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import IntEnum, StrEnum
 from importlib import import_module
@@ -19,7 +19,8 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 
 from ouroloop.config.section import Number, Section
 from ouroloop.errors import ConfigError
-from ouroloop.schema import allowed, below
+from ouroloop.preset_files import did_you_mean, shown
+from ouroloop.schema import Described, allowed, below, fields
 
 _METHODS = "ouroloop.science.curation"  # imported when a configuration names a step: it is in a layer above this one
 
@@ -116,17 +117,33 @@ def _in_order(value: Any) -> list[Any]:
     raise TypeError
 
 
+def known_steps() -> Mapping[str, type[Step]]:
+    """Each step by its name: those of ouroloop, and others whose class is defined by now."""
+    import_module(_METHODS)
+    return Step.known
+
+
+def with_steps(described: Iterable[Described]) -> Iterator[Described]:
+    """The fields of a configuration and, below `curation.steps`, those of each step that there is."""
+    for field in described:
+        yield field
+        if field.key.endswith("curation.steps"):
+            for name, kind in sorted(known_steps().items()):
+                yield from (inner for inner in fields(kind, None, f"{field.key}.{name}.") if inner.key[-5:] != ".name")
+
+
 def _step(value: Any) -> Any:
     """The step that a mapping, or a name alone, stands for."""
     if isinstance(value, Step):
         return value
     given = {"name": value} if isinstance(value, str) else value
-    if not isinstance(given, Mapping):
-        raise ValueError(f"got {value!r}, allowed is a step: its name, or {{name: …}} with its fields")
-    import_module(_METHODS)
-    kind = Step.known.get(str(given.get("name", "")))
+    if not isinstance(given, Mapping) or not isinstance(name := given.get("name"), str):
+        how = "its name, or {name: …} with its fields, a space after each colon"
+        raise ValueError(f"got {shown(value)}, allowed is a step: {how}")
+    kind = known_steps().get(name)
     if kind is None:
-        raise ValueError(f"got {given.get('name')!r}, allowed is {', '.join(sorted(Step.known))}")
+        near = did_you_mean(name, Step.known)
+        raise ValueError(f"got {shown(name)}{near}, allowed is {', '.join(sorted(Step.known))}")
     try:
         return kind.model_validate(dict(given))
     except ValidationError as error:

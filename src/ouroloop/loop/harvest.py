@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ouroloop.config import CurationConfig, LoopConfig, Oracle
+from ouroloop.config import ConfigError, CurationConfig, LoopConfig, Oracle
 from ouroloop.learner.base import Fitted, Samples
 from ouroloop.science.curation.step import CurationStep, Given, Pool
 from ouroloop.science.dataset import Dataset, Source
@@ -75,7 +75,11 @@ def harvest(
 def _curated(curation: CurationConfig, pool: Pool, given: Given, streams: Streams) -> Pool:
     for place, step in enumerate(curation.steps):
         rng = streams.numpy(f"curation/{place}/{step.name}")
-        pool = cast(CurationStep, step).keep(pool, given.to(step, rng, pool))
+        kept = cast(CurationStep, step).keep(pool, given.to(step, rng, pool))
+        if not isinstance(kept, Pool):
+            allowed = "a Pool, such as pool.where(…) or pool.take(…)"
+            raise ConfigError(f"step {step.name}: keep gave a {type(kept).__name__}, allowed is {allowed}")
+        pool = kept
     return pool
 
 

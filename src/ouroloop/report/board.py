@@ -30,8 +30,8 @@ _COLUMNS = {
 _WORD = 10  # width that keeps each word of a method's name, or of what it knows, whole
 
 
-def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> None:
-    """Print a table for each cycle, and what is missing from it."""
+def show_board(rows: Sequence[Row], console: Console, config: StudyConfig, is_whole: bool = True) -> None:
+    """Print a table for each cycle, and what is missing from it; of a whole board also who should be run elsewhere."""
     for cycle in dict.fromkeys(row.cycle for row in rows):
         of_cycle = [row for row in rows if row.cycle == cycle]
         if scored := [row for row in of_cycle if row.scores]:
@@ -54,7 +54,7 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig) -> No
     ]
     if apart:
         console.print(f"Not run with any of these cycles: {', '.join(apart)}", markup=False, soft_wrap=True)
-    if names := not_chosen(rows, config):
+    if is_whole and (names := not_chosen(rows, config)):
         cycles = ", ".join(cycle.value for cycle in config.cycles[1:])
         said = f"Among the best {BEST} of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
         console.print(f"{said}The `cycles` of the preset say which methods are.", markup=False, soft_wrap=True)

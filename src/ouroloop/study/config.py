@@ -129,10 +129,11 @@ class StudyConfig(Section):
         narrower._elsewhere = frozenset(elsewhere)
         return narrower
 
-    def only(self, methods: Iterable[str]) -> Self:
-        """The study with these of its methods."""
+    def only(self, methods: Iterable[str], cycles: Sequence[DataCycle]) -> Self:
+        """The study with these of its methods and cycles."""
         given = self.model_dump()
-        return self.model_validate(given | {"methods": {name: given["methods"][name] for name in methods}})
+        kept = {name: given["methods"][name] for name in methods}
+        return self.model_validate(given | {"methods": kept, "cycles": cycles})
 
     @model_validator(mode="before")
     @classmethod

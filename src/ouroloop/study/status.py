@@ -77,11 +77,10 @@ def status(name: str | None) -> list[dict[str, Any]]:
 def _as_found(study: Recorded) -> dict[str, Any]:
     """The record of a study as another process finds it."""
     try:
-        config = study.config
+        config, tasks = study.config, study.tasks()
     except ConfigError as error:
         return {"study": study.name, "kind": "unknown", "loops": [], "seconds_left": None, "error": str(error)}
     assert config is not None
-    tasks = study.tasks()
     begun = [task for task in tasks.values() if task.state in ("runs", "stopped")]
     if begun and not locks.study_is_driven(study.name):
         for task in begun:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,6 +13,8 @@ State = Literal["waits", "runs", "done", "pruned", "stopped", "failed"]
 
 BEGUN = "begun"
 """The attribute of a study that holds, by task, the loop and the progress of what is not a trial yet."""
+
+Read = TypeVar("Read", LoopConfig, StudyConfig)
 
 KEY = "cell"
 """The attribute of a trial that holds the key of its task; databases of all versions have it under this name."""
@@ -92,17 +94,21 @@ class Recorded(NamedTuple):
         """What the study was started with; None before that.
 
         Raises:
-            ConfigError: it was recorded under another schema.
+            ConfigError: it was recorded under another schema, or with a step that is not known here.
         """
         recorded, elsewhere = self.attributes.get("config"), self.attributes.get("elsewhere", ())
+        return None if recorded is None else self._read(StudyConfig, recorded).without(elsewhere)
+
+    def _read(self, kind: type[Read], recorded: Any) -> Read:
         try:
-            return None if recorded is None else StudyConfig.model_validate(recorded).without(elsewhere)
+            return kind.model_validate(recorded)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise ConfigError(
-                f"study {self.name!r} was recorded by another version of ouroloop ({where}: {first['msg']}); "
-                "copy the preset under a new name to start another study"
+                f"study {self.name!r} cannot be read here ({where}: {first['msg']}): it was recorded by another "
+                "version of ouroloop, or has a step of your own, whose class has to be defined first, in Python; copy "
+                "the preset under a new name to start another study"
             ) from None
 
     @property
@@ -111,13 +117,16 @@ class Recorded(NamedTuple):
         return sum(KEY in trial.attributes and "progress" not in trial.attributes for trial in self.trials)
 
     def tasks(self) -> dict[str, Task]:
-        """One task for each loop, with its newest trial, in the order in which they were first asked for."""
+        """One task for each loop, with its newest trial, in the order in which they were first asked for.
+
+        Raises what `config` does.
+        """
         found: dict[str, Task] = {}
         for trial in self.trials:
             if KEY not in trial.attributes:
                 continue
             key = trial.attributes[KEY]
-            loop = LoopConfig.model_validate(trial.attributes["loop"])
+            loop = self._read(LoopConfig, trial.attributes["loop"])
             kept = dict(trial.intermediate)
             task = Task(loop, key, _STATES[trial.state], trial.number, kept, max(kept, default=0))
             task.error = trial.attributes.get("error")
@@ -129,7 +138,7 @@ class Recorded(NamedTuple):
             found[key] = task
         for key, begun in self.attributes.get(BEGUN, {}).items():
             if key not in found or found[key].state != "done":  # one that is done is struck off later
-                found[key] = Task(LoopConfig.model_validate(begun["loop"]), key, "stopped")
+                found[key] = Task(self._read(LoopConfig, begun["loop"]), key, "stopped")
                 found[key].take(begun["progress"])
         return found
 

@@ -206,15 +206,20 @@ class StepContract:
             if oracle in self.step.needs:
                 assert ask() is not None
             else:
-                with pytest.raises(UndeclaredError, match=oracle.value):
+                with pytest.raises(
+                    UndeclaredError, match=rf"asks for the {oracle.value}: let it declare needs = .*{oracle.name}"
+                ):
                     ask()
         if self.step.uses_sampler or Oracle.PREVIOUS_MODEL in self.step.needs:
             assert own.log_probs_at_1(["( not False )"]).tolist() == [0.0]
         else:
-            with pytest.raises(UndeclaredError, match=f"step {self.step.name} neither uses_sampler"):
+            with pytest.raises(
+                UndeclaredError,
+                match=f"step {self.step.name} asks for log_probs_at_1: let it declare uses_sampler = True",
+            ):
                 own.log_probs_at_1(["( not False )"])
         if self.step.uses_sampler and Oracle.PREVIOUS_MODEL not in self.step.needs:
-            with pytest.raises(UndeclaredError, match="needs previous_model for texts that M_t did not write"):
+            with pytest.raises(UndeclaredError, match="of texts that M_t did not write: let it declare that it needs"):
                 own.log_probs_at_1(["( not False )", LIAR])
 
 

@@ -5,6 +5,7 @@ import linecache
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -24,7 +25,7 @@ from ouroloop.science.curation.buffer import FreshBuffer, OriginalBuffer
 from ouroloop.science.curation.checks import Grammatical, Verified
 from ouroloop.science.curation.editing import Edited
 from ouroloop.science.curation.repeats import Unique
-from ouroloop.science.curation.step import CurationStep, Pool
+from ouroloop.science.curation.step import CurationStep, Given, Pool
 from ouroloop.science.curation.weights import Weighted
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.seeding import Streams
@@ -402,6 +403,32 @@ def test_a_step_of_ones_own_is_one_file_and_one_line(tmp_path: Path, monkeypatch
         assert [loop.curation.label for loop in study.loops()] == ["short"]
     finally:
         Step.known.pop("short")
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [
+        (lambda pool, _: pool.texts[:1], "step mistaken: keep gave a tuple, allowed is a Pool, such as pool.where"),
+        (
+            lambda pool, given: pool.where([given.verify(text) for text in pool.texts]),
+            "step mistaken asks for the verifier: let it declare needs = .*Oracle.VERIFIER",
+        ),
+    ],
+)
+def test_a_mistake_in_a_step_of_ones_own_is_said_in_one_line(keep: Callable[[Pool, Given], Pool], said: str) -> None:
+    class Mistaken(CurationStep):
+        name: Literal["mistaken"] = "mistaken"
+
+        def keep(self, pool: Pool, given: Given) -> Pool:
+            return keep(pool, given)
+
+    changes = {"model.kind": "empirical", "train": None, "curation.steps": ["mistaken"], "num_generations": 2}
+    try:
+        with pytest.raises(ConfigError, match=said):
+            ouroloop.run("smoke", changes, show=False)
+    finally:
+        Step.known.pop("mistaken")
 
 
 def test_a_step_of_ones_own_cannot_take_the_name_of_one_of_ours() -> None:

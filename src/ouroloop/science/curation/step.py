@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ouroloop.config.curation import Oracle, Step
+from ouroloop.errors import ConfigError
 from ouroloop.science.dataset import Dataset
 from ouroloop.testbed.base import Array
 
 
-class UndeclaredError(LookupError):
+class UndeclaredError(ConfigError):
     """A step asked for something that it has not declared it needs."""
 
 
@@ -76,20 +77,22 @@ class Given:
     rng: np.random.Generator
     """The step's own: it begins anew whenever the pool has grown, so that draws made in the pool's order repeat."""
     oracles: Mapping[Oracle, Any]
-    declared: frozenset[Oracle] = frozenset()
+    step: Step | None = None
+    """The step that is given it; None before it is cut to what one declares."""
 
     def to(self, step: Step, rng: np.random.Generator, pool: Pool) -> "Given":
         """What this step is given beside this pool."""
         oracles = {oracle: self.oracles[oracle] for oracle in step.needs & self.oracles.keys()}
-        given = replace(self, rng=rng, oracles=oracles, declared=step.needs)
+        given = replace(self, rng=rng, oracles=oracles, step=step)
         if Oracle.PREVIOUS_MODEL in step.needs:
             return given
         may_score = pool.written if step.uses_sampler else frozenset[str]()
         return replace(given, log_probs_at_1=partial(_of_written, step, given.log_probs_at_1, may_score))
 
     def _ask(self, oracle: Oracle) -> Any:
-        if oracle not in self.declared:
-            raise UndeclaredError(f"{oracle.value} is not among what the step needs: {sorted(self.declared)}")
+        if self.step is None or oracle not in self.step.needs:
+            needs = f"needs = frozenset({{Oracle.{oracle.name}}}), Oracle being of ouroloop.config.curation"
+            raise UndeclaredError(f"{_called(self.step)} asks for the {oracle.value}: let it declare {needs}")
         return self.oracles[oracle]
 
     @property
@@ -131,13 +134,18 @@ class Given:
         return found
 
 
+def _called(step: Step | None) -> str:
+    return f"step {step.name}" if step else "a step"
+
+
 def _of_written(
     step: Step, log_probs: Callable[[Sequence[str]], Array], written: Container[str], texts: Sequence[str]
 ) -> Array:
     if not step.uses_sampler:
-        raise UndeclaredError(f"log_probs_at_1: step {step.name} neither uses_sampler nor needs previous_model")
+        raise UndeclaredError(f"{_called(step)} asks for log_probs_at_1: let it declare uses_sampler = True")
     if any(text not in written for text in texts):
-        raise UndeclaredError(f"log_probs_at_1: step {step.name} needs previous_model for texts that M_t did not write")
+        asked = "log_probs_at_1 of texts that M_t did not write"
+        raise UndeclaredError(f"{_called(step)} asks for {asked}: let it declare that it needs Oracle.PREVIOUS_MODEL")
     return log_probs(texts)
 
 
