@@ -27,8 +27,8 @@ PLAIN = STUDY.plain_loops[0]
 
 
 OFTEN = {
-    "verified and unique", "importance weights", "accumulate-subsample", "tail buffer 10", "token editing", "drawn ancestors",
-    "ensemble of 4",
+    "verified and unique", "importance weights", "accumulate-subsample", "tail buffer 10", "token editing",
+    "drawn ancestors", "ensemble of 4",
 }  # fmt: skip
 """One of each kind. All of them take minutes."""
 
