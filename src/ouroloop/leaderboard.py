@@ -11,6 +11,9 @@ from ouroloop.options import Address, BoardPreset, Executor, Workers
 from ouroloop.preset_files import did_you_mean, shown
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ouroloop.record.track import Store
     from ouroloop.study.config import StudyConfig
 
 _IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]
@@ -52,34 +55,46 @@ def leaderboard(
     console = Console()
     with console.status("loading libraries"):
         from ouroloop.record.track import Store
-        from ouroloop.report.board import show_board, write_board
+        from ouroloop.report.board import show_board
         from ouroloop.report.leaderboard import board
-        from ouroloop.report.outcomes import RESULTS, Outcome, read_filed
+        from ouroloop.report.outcomes import RESULTS, read_filed
         from ouroloop.study.driver import run_study
     is_named, folder = folder is not None, folder or RESULTS
     filed = read_filed(folder / f"{name}.json")
     missing = study.without([fingerprint for fingerprint, outcome in filed.items() if not outcome.has_failed])
     failed = 0 if show or not missing.loops() else run_study(missing, name, console, workers, on, address)
-    store = Store.found()
-    rows = board(study, store, name, folder)
-    own, of_whole = ({loop.fingerprint() for loop in each.loops()} for each in (study, whole))
-    show_board(rows, console, study, is_whole=not own < of_whole)
-    if show:
-        return 0
-    others: list[Outcome] = []
-    if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
-        study, rows = whole, board(whole, store, name, folder)
-    elif own != of_whole:
-        if not is_named:
-            console.print("Not written: these are not the preset's own loops. --folder says where.", soft_wrap=True)
-            return 1 if failed else 0
+    store, (own, of_whole) = Store.found(), map(_fingerprints, (study, whole))
+    show_board(board(study, store, name, folder), console, study, is_whole=not own < of_whole)
+    if not show and not is_named and not own <= of_whole:
+        console.print("Not written: these are not the preset's own loops. --folder says where.", soft_wrap=True)
+    elif not show:
+        _write(whole, study, store, name, folder, console)
+    return 1 if failed else 0
+
+
+def _fingerprints(study: "StudyConfig") -> set[str]:
+    return {loop.fingerprint() for loop in study.loops()}
+
+
+def _write(
+    whole: "StudyConfig", study: "StudyConfig", store: "Store | None", name: str, folder: Path, console: "Console"
+) -> None:
+    """Write the whole board, also where a part was asked for; for other loops theirs, beside what the file has."""
+    from ouroloop.report.board import write_board
+    from ouroloop.report.leaderboard import board
+    from ouroloop.report.outcomes import read_filed
+
+    filed, own, of_whole = read_filed(folder / f"{name}.json"), _fingerprints(study), _fingerprints(whole)
+    others = []
+    if own <= of_whole:
+        study = whole
+    else:
         others = [one for key, one in filed.items() if key in of_whole - own]
-    for path in write_board(rows, study, folder, name, others):
+    for path in write_board(board(study, store, name, folder), study, folder, name, others):
         console.print(f"Written: {path}", highlight=False, soft_wrap=True)
     if dropped := len(filed.keys() - of_whole - own):
         said = f"{dropped} loop{'s' * (dropped > 1)} that the preset no longer gives are no longer in it"
         console.print(said, style="yellow", highlight=False, soft_wrap=True)
-    return 1 if failed else 0
 
 
 def _read(
