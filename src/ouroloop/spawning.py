@@ -1,4 +1,4 @@
-"""How our own processes are started."""
+"""How our own processes are started, and how many cores there are for them."""
 
 import atexit
 import multiprocessing
@@ -10,6 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+
+
+def num_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ouroloop.report.folder import write_report
 from ouroloop.report.results import read_results
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.driver import run_study
-from tests.report.test_headline import loop, results
+from tests.report.test_summary import loop, results
 
 
 @pytest.fixture

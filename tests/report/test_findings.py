@@ -12,7 +12,7 @@ from ouroloop.report.folder import study_metrics
 from ouroloop.report.results import Loop, Results
 from ouroloop.report.tables import figure_tables
 from tests.conftest import REPOSITORY
-from tests.report.test_headline import loop, results
+from tests.report.test_summary import loop, results
 
 FALSE = "( not True )"
 

@@ -18,8 +18,8 @@ from ouroloop.science.metrics import stage_of
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.logic.verify import judge
 from tests.conftest import CommandLine
-from tests.report.test_headline import loop as loop_of
 from tests.report.test_leaderboard import row, scored
+from tests.report.test_summary import loop as loop_of
 
 SHORT_SIGHTED = {"name": "verified", "max_depth": 3}
 STUDY = {

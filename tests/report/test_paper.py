@@ -8,7 +8,7 @@ from ouroloop.config import CycleConfig, DataCycle, LoopConfig
 from ouroloop.presets import load_preset
 from ouroloop.report.tables import figure_tables, published
 from ouroloop.testbed.logic.grammar import TruthLabel
-from tests.report.test_headline import loop, results
+from tests.report.test_summary import loop, results
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from ouroloop.report.tables import loops as loops_table
 from ouroloop.science.metrics import as_metrics, measure
 from ouroloop.testbed.base import Sample
 from tests.conftest import CommandLine
-from tests.report.test_headline import loop, results
+from tests.report.test_summary import loop, results
 
 FIGURES = ["retention", "half_life", "kept", "composition", "unique", "depth"]
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from ouroloop.config import LoopConfig
 from ouroloop.loop.loop import run_loop
 from ouroloop.record.track import Store
-from ouroloop.report.findings import findings_json, headline
+from ouroloop.report.findings import findings_json, summary
 from ouroloop.report.folder import write_report
 from ouroloop.report.models import find_model
 from ouroloop.report.registry import register
@@ -25,7 +25,7 @@ from ouroloop.report.tables import measures
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.driver import run_study
 from tests.report.test_findings import with_history
-from tests.report.test_headline import loop, results
+from tests.report.test_summary import loop, results
 
 UNIQUE = {"curation": {"steps": ["unique"]}}
 HOSTILE = [
@@ -51,8 +51,8 @@ def page(root: Path, config: LoopConfig) -> str:
     for seed in (1, 2):
         run_loop(config.changed(seed=seed), Store.open(), name=f"on-text-{seed}", study="on-text")
     results = read_results(Store.open(), "on-text")
-    assert "fixed" not in headline(results)[-1]
-    assert headline(results)[-1].startswith("Distinct-3 went from ")
+    assert "fixed" not in summary(results)[-1]
+    assert summary(results)[-1].startswith("Distinct-3 went from ")
     assert "true" not in findings_json(results).lower()
     return write_report(results, root / "report").read_text()
 

@@ -24,7 +24,7 @@ from ouroloop.science.statistics import UNBOUNDED, Bounds, Interval, bounds_of_k
 from ouroloop.testbed.base import as_words
 
 
-def headline(results: Results) -> list[str]:
+def summary(results: Results) -> list[str]:
     """Three sentences with their numbers, seeds and intervals; fewer where something was not measured."""
     if not results.cells:
         return ["No generation has been measured yet, so there is nothing to say."]

@@ -16,7 +16,7 @@ from ouroloop.console import in_words
 from ouroloop.plain import as_text
 from ouroloop.record import stores
 from ouroloop.report.figures import drawings
-from ouroloop.report.findings import at_end, findings_json, headline, progress
+from ouroloop.report.findings import at_end, findings_json, progress, summary
 from ouroloop.report.methods import drawing as methods_drawing
 from ouroloop.report.methods import methods_tables
 from ouroloop.report.page import Facts, page
@@ -47,7 +47,7 @@ def write_report(results: Results, folder: Path) -> Path:
         drawn = drawings(tables) | drawing(tables) | methods_drawing(tables)
         is_many = "depth" in drawn and len(results.loops) > _HEATMAPS
         few = drawings({"depth": tables["depth"]}, _HEATMAPS) if is_many else {}
-        sentences = [*headline(results), *_answer(results)]
+        sentences = [*summary(results), *_answer(results)]
         content = page(results.title, sentences, _facts(results), tables, drawn | few)
     path = folder / "report.html"
     path.write_text(content, encoding="utf-8")
@@ -126,7 +126,7 @@ def _description(results: Results) -> str:
         lines.append(
             " | ".join("" if v is None else f"{v:.4g}" if isinstance(v, float) else as_text(str(v)) for v in row)
         )
-    finding = [*(f"**{as_text(sentence)}**" for sentence in headline(results)), *map(as_text, _answer(results))]
+    finding = [*(f"**{as_text(sentence)}**" for sentence in summary(results)), *map(as_text, _answer(results))]
     where = "The whole report is under *Artifacts*: `report/report.html`."
     more = [f"{len(table) - _MOST_ROWS} more loops are in the report."] if len(table) > _MOST_ROWS else []
     return "\n\n".join([*finding, where, "\n".join(f"| {line} |" for line in lines), *more])

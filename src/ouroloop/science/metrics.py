@@ -18,6 +18,7 @@ from rapidfuzz.process import cdist
 
 from ouroloop.config import StageConfig
 from ouroloop.science.dataset import Dataset
+from ouroloop.spawning import num_cores
 from ouroloop.testbed.base import Estimate, Sample
 
 ALWAYS = "num_unique"
@@ -30,9 +31,7 @@ _PAIRS_PER_BLOCK = 4_000_000  # distances held at once: 16 MB
 def _num_threads() -> int:
     """As many as torch may take: one process of several must leave the others their cores."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else num_cores()
 
 
 class CollapseStage(StrEnum):

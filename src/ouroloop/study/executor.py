@@ -20,7 +20,7 @@ from ouroloop.record import stores
 from ouroloop.record.liveness import kept_handlers
 from ouroloop.record.track import Store
 from ouroloop.record.urls import is_server
-from ouroloop.spawning import become_worker, without_main
+from ouroloop.spawning import become_worker, num_cores, without_main
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class LocalProcesses(LoopExecutor):
 
     def __init__(self, workers: int, name: str) -> None:
         self.workers = workers
-        self._slots = [_Slot(name, number, max(1, _num_cores() // workers)) for number in range(1, workers + 1)]
+        self._slots = [_Slot(name, number, max(1, num_cores() // workers)) for number in range(1, workers + 1)]
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         for step in (step for one in args if isinstance(one, LoopConfig) for step in one.curation.steps):
@@ -123,10 +123,6 @@ class _Slot:
         self._pool = None
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class RayCluster(LoopExecutor):
     """Tasks of Ray Core, on a cluster or, without an address, on this machine. What a lost worker ran, runs elsewhere.
 
@@ -142,7 +138,7 @@ class RayCluster(LoopExecutor):
         except ImportError:
             raise needs("--on=ray", "Ray", "ray") from None
         self._ray, self._address = ray, address
-        self._own: dict[str, Any] = {} if address else {"num_cpus": workers or _num_cores(), "include_dashboard": False}
+        self._own: dict[str, Any] = {} if address else {"num_cpus": workers or num_cores(), "include_dashboard": False}
         self._start()
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
         names = [*_HANDED_ON] if address else [*_HANDED_ON, "OUROLOOP_ROOT"]

@@ -9,7 +9,7 @@ import pytest
 from ouroloop.config import LoopConfig
 from ouroloop.record.history import Written
 from ouroloop.record.run import Run
-from ouroloop.report.findings import headline, progress
+from ouroloop.report.findings import progress, summary
 from ouroloop.report.results import Loop, Results, interval
 
 
@@ -43,7 +43,7 @@ def test_the_interval_is_students() -> None:
 
 
 def test_a_study_says_most_and_least_with_intervals_and_seeds() -> None:
-    first, second, third = headline(
+    first, second, third = summary(
         results(
             *(loop("λ = 0.1", seed, [1.0, 0.9, 0.8 + seed / 100]) for seed in (1, 2, 3)),
             *(
@@ -67,7 +67,7 @@ def test_a_study_says_most_and_least_with_intervals_and_seeds() -> None:
 
 
 def test_one_seed_claims_no_interval() -> None:
-    first, second, _ = headline(results(loop("full synthetic", 1, [1.0, 0.9, 0.6])))
+    first, second, _ = summary(results(loop("full synthetic", 1, [1.0, 0.9, 0.6])))
     assert first == (
         "One loop (full synthetic), one seed, so no interval over seeds: "
         "after 2 generations 60.0% of D_0's diversity is left."
@@ -77,11 +77,11 @@ def test_one_seed_claims_no_interval() -> None:
 
 def test_what_was_not_measured_is_not_said() -> None:
     nothing = replace(loop("a", 1, [1.0]), history={})
-    assert headline(results(nothing)) == ["No generation has been measured yet, so there is nothing to say."]
+    assert summary(results(nothing)) == ["No generation has been measured yet, so there is nothing to say."]
     measured = loop("a", 1, [1.0, 0.5])
     flat = replace(measured, history={k: v for k, v in measured.history.items() if k != "diversity_retention"})
-    assert any("could not be computed" in sentence for sentence in headline(results(flat)))
-    assert "nan" not in " ".join(headline(results(flat))).lower()
+    assert any("could not be computed" in sentence for sentence in summary(results(flat)))
+    assert "nan" not in " ".join(summary(results(flat))).lower()
 
 
 def test_progress_names_what_is_not_finished() -> None:
@@ -92,14 +92,14 @@ def test_progress_names_what_is_not_finished() -> None:
 
 def test_both_ends_are_of_the_same_loops_and_say_of_how_many() -> None:
     failed = loop("λ = 1", 1, [1.0, 0.1], "FAILED", correctness=0.1)
-    first, _, third = headline(results(failed, *(loop("λ = 1", n, [1.0, 0.9, 0.9], correctness=0.9) for n in (2, 3))))
+    first, _, third = summary(results(failed, *(loop("λ = 1", n, [1.0, 0.9, 0.9], correctness=0.9) for n in (2, 3))))
     assert first.endswith("after 2 generations 90.0% of D_0's diversity is left (in 2 of 3 seeds).")
     assert third == "The share of True texts is 90.0% at generation 2, as at 1 (in 2 of 3 seeds), with 0.0% malformed."
     rising = loop("λ = 1", 3, [1.0, 0.9, 0.6])
     rising = replace(
         rising, history={**rising.history, "correctness": {1: 0.5, 2: 0.7}, "error_rate": {1: 0.0, 2: 0.3}}
     )
-    first, _, third = headline(results(failed, loop("λ = 1", 2, [1.0, 0.9, 0.9], correctness=0.9), rising))
+    first, _, third = summary(results(failed, loop("λ = 1", 2, [1.0, 0.9, 0.9], correctness=0.9), rising))
     assert "is left (95% interval " in first
     assert first.endswith(", n = 2 of 3 seeds).")
     assert third == (
@@ -111,7 +111,7 @@ def test_both_ends_are_of_the_same_loops_and_say_of_how_many() -> None:
 def test_a_mean_of_truth_says_what_it_is_of() -> None:
     """66.7 % is where none of these loops is."""
     ended = [loop("λ = 1", seed, [1.0, 0.4], correctness=true) for seed, true in enumerate((1.0, 1.0, 0.0))]
-    assert "is 66.7% at generation 1 (0.0% to 100.0% among 3 seeds)" in headline(results(*ended))[2]
+    assert "is 66.7% at generation 1 (0.0% to 100.0% among 3 seeds)" in summary(results(*ended))[2]
 
 
 def test_where_nothing_is_true_it_says_what_its_testbed_names_first() -> None:
@@ -125,7 +125,7 @@ def test_where_nothing_is_true_it_says_what_its_testbed_names_first() -> None:
     on_text = [
         replace(one, history={**one.history, **own}, config=config) for one, own in zip(loops, courses, strict=True)
     ]
-    assert headline(results(*on_text))[2] == (
+    assert summary(results(*on_text))[2] == (
         "Held-out cross-entropy went from 3.250 to 4.250 nats per token (4.000 to 4.500 among 2 seeds) and "
         "distinct-3 went from 80.0% to 30.0% (20.0% to 40.0% among 2 seeds), from generation 1 to 2."
     )
@@ -135,7 +135,7 @@ def test_cells_are_compared_where_the_last_of_them_end() -> None:
     """A search ended the third seed at 0.5, for it was low: the others say nothing of λ = 0.5 at t = 3."""
     low = loop("λ = 0.5", 3, [1.0, 0.3], "PRUNED")
     high = [loop("λ = 0.5", seed, [1.0, 0.99, 0.99, 0.99]) for seed in (1, 2)]
-    first, second, _ = headline(results(loop("λ = 0", 1, [1.0, 0.98, 0.97, 0.96]), *high, low))
+    first, second, _ = summary(results(loop("λ = 0", 1, [1.0, 0.98, 0.97, 0.96]), *high, low))
     assert first == (
         "4 loops, 2 settings with 1 to 3 seeds each: after 3 generations 96.0% of D_0's diversity is left at λ = 0; "
         "λ = 0.5 has not come so far."
@@ -149,7 +149,7 @@ def test_the_soonest_does_not_depend_on_how_far_a_cell_came() -> None:
     """One of three halved at t = 4, where they are; two of three at 3, whose last went on to 9."""
     begun = [loop("a", seed, [1.0, 1.0, 1.0, 1.0, kept], "RUNNING") for seed, kept in enumerate((0.4, 0.9, 0.9))]
     ended = [loop("b", seed, [1.0, 1.0, 1.0, *[kept] * 7]) for seed, kept in enumerate((0.4, 0.4, 0.9))]
-    second = headline(results(*begun, *ended))[1]
+    second = summary(results(*begun, *ended))[1]
     assert second == "Half of it was gone soonest, at generation 3 at b, in 2 of 3 seeds (median 3)."
 
 
@@ -157,13 +157,13 @@ def test_without_a_median_the_soonest_is_where_the_first_loop_halved() -> None:
     """Two of five at t = 2 and 5, against one of three at t = 3."""
     wide = [loop("a", seed, [1.0] * t + [0.4] * (6 - t)) for seed, t in enumerate((2, 5, 6, 6, 6))]
     narrow = [loop("b", seed, [1.0] * t + [0.4] * (6 - t)) for seed, t in enumerate((3, 6, 6))]
-    second = headline(results(*wide, *narrow))[1]
+    second = summary(results(*wide, *narrow))[1]
     assert second == "Half of it was gone soonest, at generation 2 to 5 at a, in 2 of 5 seeds."
 
 
 def test_cells_that_halve_at_the_same_time_are_both_named() -> None:
     halved = [loop(cell, seed, [1.0, 0.8, 0.4]) for cell in "ab" for seed in (1, 2)]
-    second = headline(results(*halved, loop("c", 1, [1.0, 0.9, 0.8])))[1]
+    second = summary(results(*halved, loop("c", 1, [1.0, 0.9, 0.8])))[1]
     assert second == (
         "Half of it was gone soonest, at generation 2 at a and b, in 4 of 4 loops (median 2); no loop lost half at c."
     )
@@ -171,7 +171,7 @@ def test_cells_that_halve_at_the_same_time_are_both_named() -> None:
 
 def test_names_with_commas_are_kept_apart_by_more() -> None:
     cells = {"balanced, T = 1": 0.9, "expanding, T = 1": 0.9, "full, T = 1": 0.1}
-    second = headline(results(*(loop(cell, 1, [1.0, kept]) for cell, kept in cells.items())))[1]
+    second = summary(results(*(loop(cell, 1, [1.0, kept]) for cell, kept in cells.items())))[1]
     assert second.endswith("at full, T = 1; no loop lost half at balanced, T = 1; expanding, T = 1.")
 
 
