@@ -12,7 +12,6 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
-export HF_HUB_OFFLINE = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 BIN := .venv/bin
@@ -87,7 +86,7 @@ test-slow: .venv/.installed-dev ## tests that take minutes: processes that are k
 test-browser: .venv/.installed-dev ## the report and the MLflow UI in a headless Chromium, where there is one
 	$(BIN)/pytest -m browser $(ARGS)
 
-check: lint types architecture test-heavy test-browser ## everything that CI runs
+check: lint types architecture test-heavy test-browser ## what CI runs first, and before a commit
 
 lint: .venv/.installed-dev ## style and forbidden calls
 	$(BIN)/ruff check .

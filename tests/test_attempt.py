@@ -103,6 +103,18 @@ def test_a_loop_that_nobody_wants_ends_before_its_next_generation(monkeypatch: p
 
 
 @pytest.mark.heavy
+def test_a_loop_goes_on_where_a_setting_differs_that_makes_no_other_loop_of_it() -> None:
+    """Without curation, nothing is drawn for it; MLflow takes a parameter once."""
+    with pytest.raises(KeyboardInterrupt):
+        run(At("sample", interrupt))
+    other = CONFIG.changed(curation={"max_drawn": 4.0})
+    assert other.fingerprint() == CONFIG.fingerprint()
+    found, _ = run_attempt(other, Store.open(), name="loop", study="study")
+    assert found.id == the_loop().id
+    assert (the_loop().status, the_loop().entity.data.params["curation.max_drawn"]) == ("FINISHED", "8.0")
+
+
+@pytest.mark.heavy
 def test_an_attempt_knows_what_each_generation_kept_those_of_earlier_attempts_too() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(At("sample", interrupt))

@@ -62,6 +62,21 @@ def test_only_what_no_process_holds_is_closed(tiny: LoopConfig) -> None:
 
 
 @pytest.mark.usefixtures("root")
+def test_what_ends_while_somebody_looks_is_not_dead(tiny: LoopConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has freed its lock, too."""
+    store = Store.open()
+    loop = create_loop(store, tiny, "loop", "study", None)
+
+    def ends(*_: object) -> bool:
+        loop.end("FINISHED")
+        return False
+
+    monkeypatch.setattr("ouroloop.record.locks.is_alone_held", ends)
+    close_dead_runs(store)
+    assert store.get(loop.id).status == "FINISHED"
+
+
+@pytest.mark.usefixtures("root")
 def test_a_driver_closes_all_of_its_study_wherever_it_ran_and_nothing_of_another(tiny: LoopConfig) -> None:
     store = Store.open()
     ours, other = (

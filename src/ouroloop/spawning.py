@@ -29,18 +29,10 @@ def without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def become_worker(log: Path, threads: int) -> None:
-    """Leave the terminal and its keys to the process that started this one, and end when that one has ended.
-
-    It is here, where nothing else is imported: torch and numpy have to be told how many threads they may use before
-    they are imported. A number that is set already stays.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+def follow_parent() -> None:
+    """Leave the terminal's keys to the process that started this one, and end when that one has ended."""
     for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)
-    with log.open("ab") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -49,4 +41,17 @@ def become_worker(log: Path, threads: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def become_worker(log: Path, threads: int) -> None:
+    """Leave the terminal and its keys to the process that started this one, and end when that one has ended.
+
+    It is here, where nothing else is imported: torch and numpy have to be told how many threads they may use before
+    they are imported. A number that is set already stays.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    follow_parent()
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     atexit.register(os._exit, 0)  # runs last: taking apart what torch and MLflow have made takes seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ouroloop.learner.base import Fitted, Report, Samples
+from ouroloop.learner.base import Fitted, Progress, Samples
 from ouroloop.science.dataset import Dataset
 from ouroloop.science.seeding import Streams
 from ouroloop.testbed.base import Array
@@ -52,7 +52,7 @@ class UniformLearner:
     def check(self) -> None: ...
 
     def fit(
-        self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None, previous: Sequence[Fitted] = ()
+        self, dataset: Dataset, streams: Streams, report: Progress = lambda *_: None, previous: Sequence[Fitted] = ()
     ) -> Uniform:
         return Uniform(tuple(dict.fromkeys(dataset.texts)))
 

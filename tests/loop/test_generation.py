@@ -107,7 +107,7 @@ def test_the_same_expressions_are_held_out_in_every_generation(tiny: LoopConfig)
     assert len(small) == 5 + 105 + 2 * 100
     assert len(many) == 44_205
     assert few == [*small[:110], *small[210:]]  # depth 4 is drawn all the same
-    held_out = config.data.testbed.distribution.held_out(lambda part: stream(5, "held_out", part), exact=False)
+    held_out = config.data.testbed.distribution.strata(lambda part: stream(5, "held_out", part), exact=False)
     assert small == [text for stratum in held_out for text in stratum.texts]
 
 

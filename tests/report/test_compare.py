@@ -86,7 +86,7 @@ def test_a_model_has_lost_nothing_to_itself() -> None:
 def test_a_model_that_cuts_unlikely_tokens_is_found_with_its_cut_and_compared_without(tmp_path: Path) -> None:
     """Its S_t has the cut, and so have the texts that it writes; a text that it would not write has a probability."""
     model = build_model(ModelConfig(num_layers=1, num_heads=1, hidden_size=8, context_length=32), TOKENIZER, seed=1)
-    save_model(model, TOKENIZER, SamplingConfig(temperature=0.5, min_p=0.9, max_new_tokens=31), tmp_path)
+    save_model(model, TOKENIZER, SamplingConfig(temperature=0.5, min_p=0.9, max_new_tokens=31), 32, tmp_path)
     found = find_model(str(tmp_path))
     assert (found.fitted.config.temperature, found.fitted.config.min_p) == (0.5, 0.9)
     ended = [text for text in found.write(50) if len(text.split()) < 31]

@@ -195,7 +195,7 @@ class TestbedContract:
         return testbed.distribution
 
     def held_out(self, distribution: Distribution, exact: bool = False, seed: int = 1) -> list[Stratum]:
-        return distribution.held_out(lambda part: stream(seed, "held_out", part), exact=exact)
+        return distribution.strata(lambda part: stream(seed, "held_out", part), exact=exact)
 
     def test_all_forms_together_are_all_of_it(self, distribution: Distribution) -> None:
         forms = distribution.forms

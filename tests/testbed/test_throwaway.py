@@ -67,7 +67,7 @@ class Uniform:
         every = np.ones(len(texts))
         return Forms(every, self.log_probabilities(texts), {"coverage": every > 0})
 
-    def held_out(self, stream: Callable[[int], np.random.Generator], exact: bool) -> list[Stratum]:
+    def strata(self, stream: Callable[[int], np.random.Generator], exact: bool) -> list[Stratum]:
         forms = self.forms_of(WORDS, {})
         return [Stratum(WORDS, forms.log_p, np.full(8, 1 / 8), True, forms.parts)]
 

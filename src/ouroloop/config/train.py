@@ -14,13 +14,13 @@ class TrainConfig(Section):
     """Length of the training of each generation, at most. Unit: optimizer steps."""
     batch_size: Whole = Field(ge=1)
     """How much is computed at once, drawn at random, and how much a step sees unless it accumulates. The epochs are
-    num_steps x batch_size / m, with m a tenth less for validation. Unit: expressions."""
+    num_steps x batch_size / m, with m a tenth less for validation. Unit: texts."""
     accumulate: Annotated[Whole, Added()] = Field(default=1, ge=1, le=100_000)
     """How many batches a step sums the gradients of: in effect one batch of that many times batch_size, in the
     memory of one. Unit: batches."""
     batching: Literal["packed", "padded"] = "packed"
     """Whether a batch is one row of all its tokens or, the plain way, which works for any causal LM, has a row for each
-    expression, padded to the longest."""
+    text, padded to the longest."""
     learning_rate: Number = Field(gt=0, le=1)
     """Peak of AdamW's learning rate. Unit: per optimizer step."""
     muon_learning_rate: Number | None = Field(default=None, gt=0, le=1)
@@ -41,12 +41,12 @@ class TrainConfig(Section):
     validation_fraction: Number = Field(default=0.1, gt=0, lt=1)
     """The part of a training set that is held back to choose the weights by. Unit: share."""
     max_validation_examples: Whole | None = Field(default=None, ge=1)
-    """At most this much of an expanding dataset is held back; null for no limit. Unit: expressions."""
+    """At most this much of an expanding dataset is held back; null for no limit. Unit: texts."""
     validate_every: Whole = Field(ge=1)
     """Interval between validations. Unit: optimizer steps."""
     stop_gap_nats: Number = Field(default=0.0, ge=0)
     """Training ends early once the validation loss is this close to the entropy of the validation set, below which no
-    model can go; 0 for never. Unit: nats per expression."""
+    model can go; 0 for never. Unit: nats per text."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """What it is trained on; `auto` takes a GPU where there is one."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

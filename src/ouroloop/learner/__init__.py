@@ -2,7 +2,7 @@
 
     base        what a learner is, in protocols
     empirical   the ideal learner: its training set, resampled
-    network/    a causal LM of transformers: learner, model, batches, train, muon, sampling
+    network/    a causal LM of transformers
 
 Knows nothing about generations, cycles or records. torch is imported when a network is made, not before.
 """

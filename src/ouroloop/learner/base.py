@@ -11,7 +11,7 @@ from ouroloop.science.dataset import Dataset
 from ouroloop.science.seeding import Streams
 from ouroloop.testbed.base import Array
 
-Report = Callable[[int, float], None]
+Progress = Callable[[int, float], None]
 """Told about (optimizer step, nats per token) now and then."""
 
 
@@ -28,7 +28,8 @@ class Training:
     """What a training left behind, beside the weights."""
 
     validation_nats: float
-    """Lowest validation loss, nats per text; the weights are those of that moment."""
+    """Lowest validation loss, nats per text, that of the weights unless they were extrapolated; of several members, the
+    mean of theirs."""
     train_losses: list[float]
     """Nats per token, one per optimizer step."""
     validation_losses: list[tuple[int, float]]
@@ -106,7 +107,7 @@ class Learner(Protocol):
         self,
         dataset: Dataset,
         streams: Streams,
-        report: Report = lambda *_: None,
+        report: Progress = lambda *_: None,
         previous: Sequence[Fitted] = (),
     ) -> Fitted:
         """M_t from D_{t-1} and the latest `num_previous` of M_1 .. M_{t-1}, or fewer where there are fewer.

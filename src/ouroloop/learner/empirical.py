@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ouroloop.learner.base import Fitted, Report, Samples
+from ouroloop.learner.base import Fitted, Progress, Samples
 from ouroloop.science.dataset import Dataset
 from ouroloop.science.seeding import Streams
 from ouroloop.testbed.base import Array
@@ -74,7 +74,7 @@ class EmpiricalLearner:
         self,
         dataset: Dataset,
         streams: Streams,
-        report: Report = lambda *_: None,
+        report: Progress = lambda *_: None,
         previous: Sequence[Fitted] = (),
     ) -> EmpiricalModel:
         return EmpiricalModel(dict(Counter(dataset.texts)), self.temperature)

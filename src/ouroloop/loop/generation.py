@@ -142,7 +142,7 @@ def _divergences(
     if probabilities is not None:
         judged = Sample.of(list(probabilities), sample.testbed)
         return divergence.from_probabilities(true, probabilities, judged)
-    strata = true.held_out(lambda part: stream(config.seed, "held_out", part), exact=number % config.exact_every == 0)
+    strata = true.strata(lambda part: stream(config.seed, "held_out", part), exact=number % config.exact_every == 0)
     scores = divergence.from_scores(strata, fitted.log_prob, config.sampling.temperature)
     return divergence.reverse(true, sample, drawn.texts, drawn.log_probs) | scores
 

@@ -53,7 +53,9 @@ def clean(store: Store, older_than_seconds: float, dry_run: bool) -> list[Freed]
     before, folder = time() - older_than_seconds, stores.runs_folder()
     kinds: dict[str, Iterable[Path]] = {
         "artifacts of deleted runs": _of_deleted_runs(store, folder, before),
-        "worker logs": (log for log in _old(folder, "logs/*.log", before) if not study_is_driven(_study_of(log))),
+        "worker logs": (
+            log for log in _old(folder, "logs/*-worker-*.log", before) if not study_is_driven(_study_of(log))
+        ),
         "locks of killed processes": _unheld(_old(folder, "generations/*.lock", before)),
         "first generations of version 0.1": _old(folder, "shared/*", before),
     }

@@ -147,7 +147,7 @@ def close_dead_runs(store: "Store", driven: str | None = None) -> None:
         owner, top = store.ancestry(run, by_id)
         if top.id not in dead:
             dead[top.id] = _is_dead(top, driven)
-        if dead[top.id]:
+        if dead[top.id] and store.get(run.id).status == "RUNNING":  # one that has ended since has freed its lock, too
             if driven is not None and owner.tag("level") == "loop":
                 owner.log_tags(attempt="none")
             run.end("KILLED")

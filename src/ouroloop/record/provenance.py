@@ -129,11 +129,14 @@ def record_origin(
     """
     environment = software(device, *libraries(config))
     began_on = run.tag("processor") or environment["processor"]
+    known = (
+        run.entity.data.params
+    )  # some may differ now that make no other loop of it, and MLflow takes no second value
     run.log_params(
         {
             key: value
             for key, value in flatten(config).items()
-            if not key.startswith(("description", "keep_weights", "resources"))
+            if key not in known and not key.startswith(("description", "keep_weights", "resources"))
         }
     )
     listed = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())

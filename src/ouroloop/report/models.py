@@ -92,7 +92,7 @@ def find_model(name: str) -> FoundModel:
 
         try:
             model = load_model(folder)
-            tokenizer = testbed.tokenizer or saved(folder, int(model.config.max_position_embeddings))
+            tokenizer = testbed.tokenizer or saved(folder)
             require_causal(model, tokenizer)
         except Exception as error:  # whatever transformers and safetensors make of a damaged file
             raise ConfigError(f"the model in {name} cannot be loaded: {reason(error)}") from None

@@ -287,7 +287,7 @@ await figure("depth", async (box, rows) => {
 const HIDDEN = /([\u{0}-\u{1f}\u{7f}-\u{9f}\u{ad}\u{61c}\u{180e}\u{200b}\u{200e}\u{200f}\u{2028}-\u{202e}\u{2060}-\u{206f}\u{d800}-\u{dfff}\u{feff}\u{fff9}-\u{fffb}\u{fffe}\u{ffff}\u{e0000}-\u{e007f}])/u;
 function spelled(part) {
   const code = part.codePointAt(0);
-  const shown = code < 0x20 ? String.fromCharCode(0x2400 + code) : `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
+  const shown = code < 0x20 || code === 0x7f ? String.fromCharCode(code === 0x7f ? 0x2421 : 0x2400 + code) : `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
   return node("span", { class: "hidden-character", title: `U+${code.toString(16).toUpperCase().padStart(4, "0")}` }, shown);
 }
 function plain(text) {

@@ -175,7 +175,7 @@ def _make_loadable(store: Store, model_id: str, card: str) -> None:
         )
         folder, length = Path(aside) / "added", tokenizer["model_max_length"]
         language = language_of(Path(aside))
-        own = language.tokenizer or saved(Path(aside), length)
+        own = language.tokenizer or saved(Path(aside))
         write_mlflow_model(folder, model_id, plain["architectures"][0], own.build(length, continues=True))
         (folder / "README.md").write_text(card, encoding="utf-8")
         store.client.log_model_artifacts(model_id, str(folder))

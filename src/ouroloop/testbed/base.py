@@ -45,6 +45,10 @@ class Tokenizer(Protocol):
     def size(self) -> int:
         """Size of the vocabulary, `<eos>` included."""
 
+    @property
+    def max_tokens(self) -> int | None:
+        """The length after which a text is cut, `<eos>` counted; None where none is."""
+
     def encode(self, text: str) -> list[int]:
         """Ids of start, text and `<eos>`: what a model is trained on. Raises KeyError on what it cannot spell."""
 
@@ -102,7 +106,7 @@ class Distribution(Protocol):
     def forms_of(self, texts: Sequence[str], judgements: Mapping[str, Any]) -> Forms:
         """Each of these texts, which P supports, as a form of its own."""
 
-    def held_out(self, stream: Callable[[int], np.random.Generator], exact: bool) -> list[Stratum]:
+    def strata(self, stream: Callable[[int], np.random.Generator], exact: bool) -> list[Stratum]:
         """A stratum for each part of P, complete where it can be enumerated; `stream(n)` makes the n-th one's draws.
 
         With `exact`, parts that take seconds to score are enumerated too. Draws are independent of D_0, hence may occur

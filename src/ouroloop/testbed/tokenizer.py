@@ -17,6 +17,8 @@ EOS = "<eos>"
 class WordTokenizer:
     """For texts of words joined by single spaces; a word's id is its place in `words`, and `<eos>` comes last."""
 
+    max_tokens = None
+
     def __init__(self, words: Sequence[str]) -> None:
         self.words = (*words, EOS)
         self.eos_id = self.start_id = len(words)

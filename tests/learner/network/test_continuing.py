@@ -14,7 +14,7 @@ from ouroloop.learner.network.fitted import Network
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.grammar import WORDS
 from ouroloop.testbed.logic.testbed import TOKENIZER
-from tests.learner.network.test_sampling import log_probability, model_of
+from tests.learner.network.test_sampling import Cut, log_probability, model_of
 
 CONFIG = SamplingConfig(temperature=0.9, max_new_tokens=6)
 BEGINNINGS = ["( not", "True", "( True and", "( not", "", "( ( True", "False", "( not"]
@@ -22,6 +22,14 @@ BEGINNINGS = ["( not", "True", "( True and", "( not", "", "( ( True", "False", "
 
 def written(config: SamplingConfig = CONFIG, seed: int = 1, beginnings: list[str] = BEGINNINGS) -> Samples:
     return continued(model_of(), TOKENIZER, beginnings, config, stream(seed, "sampling"))
+
+
+def test_no_text_is_longer_than_what_is_learnt_of_one() -> None:
+    """A tokenizer may cut texts before the model has no position left: what is beyond has no end to be learnt."""
+    fitted = Network(model_of(), Cut(TOKENIZER.words[:-1]), CONFIG.changed(max_new_tokens=20))
+    assert fitted.num_positions == Cut.max_tokens
+    lengths = [len(text.split()) for text in fitted.continued(["( not"] * 50, stream(1, "sampling")).texts]
+    assert max(lengths) == Cut.max_tokens
 
 
 def added(text: str, beginning: str) -> list[str]:
@@ -34,7 +42,7 @@ def test_each_text_goes_on_with_its_own_beginning_and_is_as_probable_as_it_says(
     batch_size: int, scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By one forward pass for each text alone, less what its beginning takes of it."""
-    monkeypatch.setattr(continuing, "_SCORES_AT_ONCE", scores)
+    monkeypatch.setattr(continuing, "_PROMPTED_AT_ONCE", scores)
     model, found = model_of(), written(CONFIG.changed(batch_size=batch_size))
     assert len(found.texts) == len(found.log_probs) == len(BEGINNINGS)
     for text, log_p, beginning in zip(*found, BEGINNINGS, strict=True):

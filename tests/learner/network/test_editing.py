@@ -8,7 +8,7 @@ from ouroloop.learner.network import editing
 from ouroloop.learner.network.editing import _redrawn, edit
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.testbed import TOKENIZER
-from tests.learner.network.test_sampling import model_of
+from tests.learner.network.test_sampling import Cut, model_of
 
 TEXTS = ("( not False )", "( True or ( not False ) )", "", "True")
 
@@ -20,6 +20,16 @@ def test_nothing_is_so_sure_and_everything_is() -> None:
     assert first == again
     assert first != list(TEXTS)
     assert [len(text.split()) for text in first] == [len(text.split()) for text in TEXTS]
+
+
+def test_what_is_not_drawn_anew_stays_letter_by_letter_and_what_is_cut_stays() -> None:
+    """Its tokens come back as another text: two spaces are one to this tokenizer."""
+    model = model_of("gpt2")
+    assert edit(model, TOKENIZER, ["( not  False )"], 1.0, stream(1, "test")) == ["( not  False )"]
+    cut = Cut(TOKENIZER.words[:-1])
+    short, long = "( not True )", "( True or ( not False ) )"
+    first, second = edit(model, cut, [short, long], 0.0, stream(1, "test"))
+    assert (first != short, second == long) == (True, True)
 
 
 def test_a_token_is_judged_and_drawn_by_what_follows_the_texts_own_beginning(monkeypatch: pytest.MonkeyPatch) -> None:

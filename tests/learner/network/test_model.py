@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])
 def test_the_saved_folder_is_plain_transformers(tmp_path: Path, model_type: str) -> None:
     model = build_model(ModelConfig(model_type=model_type, **SHAPE), TOKENIZER, 3).eval()
-    save_model(model, TOKENIZER, SamplingConfig(temperature=0.7, max_new_tokens=20), tmp_path)
+    save_model(model, TOKENIZER, SamplingConfig(temperature=0.7, max_new_tokens=20), 32, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".ckpt"))]

@@ -242,7 +242,7 @@ def test_large_vocabularies_are_split_as_small_ones_are(monkeypatch: pytest.Monk
     found = dict(zip(drawn.tokens[first].tolist(), drawn.copies[first].tolist(), strict=True))
     assert sum((found[i] - 20_000 * p[i]) ** 2 / (20_000 * p[i]) for i in range(10)) < 27.9
     assert sorted(zip(drawn.rows, drawn.tokens, strict=True)) == list(zip(drawn.rows, drawn.tokens, strict=True))
-    monkeypatch.setattr(sampling, "_LOGITS_AT_ONCE", 10)
+    monkeypatch.setattr(sampling, "_SPLIT_AT_ONCE", 10)
     pieces = _split_by_text(logits_RV, counts, decoding, stream(1, "sampling"))
     assert all((own == other).all() for own, other in zip(pieces[:3], drawn[:3], strict=True))
     assert pieces.log_p == pytest.approx(drawn.log_p)

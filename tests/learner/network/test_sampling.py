@@ -14,6 +14,16 @@ from ouroloop.learner.network.sampling import SlotLayer, assign_slots, log_proba
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.grammar import WORDS
 from ouroloop.testbed.logic.testbed import TOKENIZER
+from ouroloop.testbed.tokenizer import WordTokenizer
+
+
+class Cut(WordTokenizer):
+    """Learns only the beginning of a text, though the model has more positions."""
+
+    max_tokens = 7  # type: ignore[assignment]
+
+    def encode(self, text: str) -> list[int]:
+        return super().encode(text)[: self.max_tokens + 1]
 
 
 def model_of(model_type: str = "gpt2", sharpness: float = 8.0) -> PreTrainedModel:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ouroloop.config import ModelConfig, SamplingConfig, TrainConfig
-from ouroloop.learner.base import Fitted, Report
+from ouroloop.learner.base import Fitted, Progress
 from ouroloop.learner.network import sampling, world
 from ouroloop.learner.network.fitted import Network
 from ouroloop.learner.network.learner import NetworkLearner
@@ -111,7 +111,7 @@ class TestNetworkOnTwoDevices(contract.LearnerContract):
         assert (self.prepared().load(tmp_path).log_prob(texts, [self.temperature, 1.0]) == scores).all()
 
 
-def _fails_in_one(report: Report, rank: int) -> int:
+def _fails_in_one(report: Progress, rank: int) -> int:
     report(world.rank(), float(world.size()))
     if world.rank() == rank:
         raise FloatingPointError(f"rank {rank}")
@@ -120,7 +120,7 @@ def _fails_in_one(report: Report, rank: int) -> int:
     return world.rank()
 
 
-def _dies(report: Report) -> None:
+def _dies(report: Progress) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -129,7 +129,7 @@ def test_what_fails_in_one_process_ends_the_others_and_the_next_call_starts_anew
 ) -> None:
     reports: list[tuple[int, float]] = []
     both = world.World(2, is_gpu=False)
-    report: Report = lambda step, nats: reports.append((step, nats))  # noqa: E731
+    report: Progress = lambda step, nats: reports.append((step, nats))  # noqa: E731
     with pytest.raises(FloatingPointError, match="rank 1"):
         both.call(_fails_in_one, report, 1)
     reports.clear()

@@ -134,13 +134,13 @@ def test_each_depth_is_drawn_by_a_stream_of_its_own() -> None:
         asked.append(depth)
         return stream(1, "held_out", depth)
 
-    TRUE.held_out(own, exact=False)
+    TRUE.strata(own, exact=False)
     assert asked == [3, 4, 5]
 
 
 def test_the_same_expressions_are_held_out_wherever_the_streams_are_the_same() -> None:
     def held_out(seed: int, exact: bool) -> list[Stratum]:
-        return TRUE.held_out(lambda part: stream(seed, "held_out", part), exact=exact)
+        return TRUE.strata(lambda part: stream(seed, "held_out", part), exact=exact)
 
     first, again, other = (held_out(seed, exact=False) for seed in (1, 1, 2))
     assert [s.texts for s in first] == [s.texts for s in again] != [s.texts for s in other]

@@ -117,6 +117,14 @@ def test_a_column_that_a_parquet_file_lacks_is_named(tmp_path: Path) -> None:
         select(corpus(written(tmp_path, "parquet", ["a"]), text_column="body"), 1, 10, seed=1)
 
 
+def test_a_folder_named_like_a_file_is_a_folder(tmp_path: Path) -> None:
+    """As Spark writes one."""
+    inner = tmp_path / "corpus.txt"
+    inner.mkdir()
+    (inner / "part-0.txt").write_text("one two three")
+    assert list(documents(corpus(tmp_path))) == ["one two three"]
+
+
 def test_a_missing_file_an_empty_folder_and_an_unknown_library(tmp_path: Path) -> None:
     for path, says in ((tmp_path / "missing.txt", "no such file"), (tmp_path, "has no file that ends in")):
         with pytest.raises(ConfigError, match=says):

@@ -188,7 +188,7 @@ def _keeps_apart(model: PreTrainedModel, usual: str) -> bool:
     """Whether two texts, the longer as long as can be, get the same logits as each gets alone."""
     was_training = model.training
     model.eval()
-    lengths_B = np.array([7, min(model.config.max_position_embeddings, 256)])
+    lengths_B = np.array([7, min(getattr(model.config.get_text_config(), "max_position_embeddings", 256), 256)])
     ids_N = torch.arange(lengths_B.sum(), device=model.device) ** 2 % model.config.vocab_size
     positions_N = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths_B])).to(model.device)
     both_NV = packed_logits(model, ids_N, positions_N, layout(lengths_B, device=model.device))
@@ -329,11 +329,6 @@ class MixedDataModule(pl.LightningDataModule):
         self._validation_rows = rows[order[:num_validation]]
         self._config = config
         self._rng = rng
-
-    @property
-    def num_train_tokens(self) -> int:
-        """Predicted tokens of one epoch, `<eos>` included."""
-        return int(self._texts.lengths_U[self._train_rows].sum())
 
     @property
     def validation_floor_nats(self) -> float:

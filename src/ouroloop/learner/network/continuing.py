@@ -10,10 +10,11 @@ from transformers import PreTrainedModel
 
 from ouroloop.config import SamplingConfig
 from ouroloop.learner.base import Samples
+from ouroloop.learner.network.rows import most_tokens
 from ouroloop.learner.network.sampling import tree
 from ouroloop.testbed.base import Tokenizer
 
-_SCORES_AT_ONCE = 2**28  # logits: bounds the output of the first forward pass
+_PROMPTED_AT_ONCE = 2**28  # logits: bounds the output of the first forward pass
 
 
 @torch.inference_mode()
@@ -27,8 +28,7 @@ def continued(
     """A text for each beginning, in their order, drawn as `sample` draws it given that prompt.
 
     Equal beginnings share one row of the key-value cache until their texts part; those with equally many tokens are
-    evaluated together. A text is cut off after `config.max_new_tokens` more tokens, or where the model has no position
-    left.
+    evaluated together. A text is cut off after `config.max_new_tokens` more tokens, or where the model takes no more.
 
     Raises:
         FloatingPointError: the model gives no finite distribution.
@@ -37,9 +37,10 @@ def continued(
     model.eval()
     starts = [tuple(tokenizer.encode(text)[:-1]) for text in beginnings]
     drawn: dict[tuple[int, ...], list[tuple[tuple[int, ...], float]]] = {start: [] for start in starts}
+    limit = most_tokens(model, tokenizer)
     try:
         for group, counts in _groups(starts, config.batch_size, tokenizer.size):
-            room = int(model.config.max_position_embeddings) - len(group[0]) + 1
+            room = limit - len(group[0]) + 1
             within = config.changed(max_new_tokens=max(1, min(config.max_new_tokens, room)))
             for root, ids, log_p, copies in tree(model, tokenizer, group, counts, within, rng):
                 drawn[group[root]] += [(ids, log_p)] * copies
@@ -60,7 +61,7 @@ def _groups(
     counted = sorted(Counter(starts).items(), key=lambda item: len(item[0]))  # among equals in their order
     group, counts = list[tuple[int, ...]](), list[int]()
     for start, count in counted:
-        rows = max(1, _SCORES_AT_ONCE // (len(start) * vocabulary_size))
+        rows = max(1, _PROMPTED_AT_ONCE // (len(start) * vocabulary_size))
         while count:
             if group and (len(group[0]) != len(start) or len(group) >= rows or sum(counts) >= at_once):
                 yield group, np.array(counts)

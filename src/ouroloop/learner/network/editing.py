@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from ouroloop.learner.network.rows import padded
+from ouroloop.learner.network.rows import most_tokens, padded
 from ouroloop.testbed.base import Array, Tokenizer
 
 _AT_ONCE = 64  # texts of a forward pass
@@ -19,14 +19,15 @@ def edit(
 ) -> list[str]:
     """Each text with every token drawn anew that is at least `threshold` probable after the text's own beginning.
 
-    At temperature 1. The end stays where it is: no token becomes `<eos>`. A text without tokens, or with more than the
-    model has positions for, stays as it is.
+    At temperature 1. The end stays where it is: no token becomes `<eos>`. A text none of whose tokens turns out another
+    stays as it is, letter by letter; so does one without tokens, or with more than the model takes.
     """
     was_training = model.training
     model.eval()
-    edited, limit = list(texts), model.config.max_position_embeddings
+    edited, limit = list(texts), most_tokens(model, tokenizer)
     rows = {i: np.array(tokenizer.encode(text)) for i, text in enumerate(texts)}
-    order = sorted((i for i, ids in rows.items() if 2 < len(ids) <= limit), key=lambda i: (len(rows[i]), i))
+    whole = (i for i, ids in rows.items() if 2 < len(ids) <= limit and ids[-1] == tokenizer.eos_id)
+    order = sorted(whole, key=lambda i: (len(rows[i]), i))
     try:
         for start in range(0, len(order), _AT_ONCE):
             batch = order[start : start + _AT_ONCE]
@@ -35,7 +36,9 @@ def edit(
             p_BLV = torch.softmax(logits_BLV[..., : tokenizer.size].double(), dim=-1).numpy()
             for p_LV, i in zip(p_BLV, batch, strict=True):
                 words = rows[i][1:-1]
-                edited[i] = tokenizer.decode(_redrawn(p_LV[: len(words)], words, threshold, tokenizer.eos_id, rng))
+                redrawn = _redrawn(p_LV[: len(words)], words, threshold, tokenizer.eos_id, rng)
+                if redrawn != words.tolist():
+                    edited[i] = tokenizer.decode(redrawn)
     finally:
         model.train(was_training)
     return edited

@@ -19,6 +19,7 @@ from ouroloop.learner.network.continuing import continued
 from ouroloop.learner.network.editing import edit
 from ouroloop.learner.network.ensemble import Mean, mean_of
 from ouroloop.learner.network.model import load_model, save_model
+from ouroloop.learner.network.rows import most_tokens
 from ouroloop.testbed.base import Array, Tokenizer
 
 
@@ -61,8 +62,8 @@ class Network:
 
     @property
     def num_positions(self) -> int:
-        """How many tokens it has positions for, the start symbol counted."""
-        return int(self.model.config.max_position_embeddings)
+        """How many tokens of a text it takes, the start symbol counted."""
+        return most_tokens(self.model, self.tokenizer)
 
     @property
     def members(self) -> list[PreTrainedModel]:
@@ -71,7 +72,7 @@ class Network:
     def save(self, folder: Path) -> None:
         """Write a folder of transformers, which contains the folders of all members but the first."""
         for i, member in enumerate(self.members):
-            save_model(member, self.tokenizer, self.config, _of_member(folder, i))
+            save_model(member, self.tokenizer, self.config, self.num_positions, _of_member(folder, i))
 
 
 def _of_member(folder: Path, number: int) -> Path:

@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ouroloop.config import ConfigError, ModelConfig, PretrainedModelConfig, SamplingConfig, TrainConfig
-from ouroloop.learner.base import Fitted, Report, Samples, Training
+from ouroloop.learner.base import Fitted, Progress, Samples, Training
 from ouroloop.learner.network import pretrained, sampling, targets, world
 from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_attention
 from ouroloop.learner.network.ensemble import mean_of
@@ -109,7 +109,7 @@ class NetworkLearner:
         self,
         dataset: Dataset,
         streams: Streams,
-        report: Report = lambda *_: None,
+        report: Progress = lambda *_: None,
         previous: Sequence[Fitted] = (),
     ) -> Network:
         earlier = [model for model in previous if isinstance(model, Network)]
@@ -125,7 +125,9 @@ class NetworkLearner:
         device: torch.device = build_trainer(self.train, []).strategy.root_device
         return device
 
-    def _fit_together(self, dataset: Dataset, streams: Streams, report: Report, earlier: Sequence[Network]) -> Network:
+    def _fit_together(
+        self, dataset: Dataset, streams: Streams, report: Progress, earlier: Sequence[Network]
+    ) -> Network:
         ranks = world.of(self.train.devices, is_gpu=self.root_device.type == "cuda")
         spread = Spread(ranks, self)
         with TemporaryDirectory(prefix="ouroloop-earlier-") as aside:
@@ -137,7 +139,9 @@ class NetworkLearner:
         model = self.load(Path(spread.folder)).model.to(self.root_device)
         return Network(model, self.tokenizer, self.sampling, training, spread)
 
-    def fit_here(self, dataset: Dataset, streams: Streams, report: Report, earlier: Sequence[Network] = ()) -> Network:
+    def fit_here(
+        self, dataset: Dataset, streams: Streams, report: Progress, earlier: Sequence[Network] = ()
+    ) -> Network:
         """Fit in this process, which may be one of several that do so together."""
         teach = self._teach(earlier, streams.numpy("teachers"))
         starts = earlier[-1].members if earlier and self.train.start == "previous" else None
@@ -201,7 +205,7 @@ class NetworkLearner:
         model = members_in(folder, self.model.num_members)
         if isinstance(self.model, PretrainedModelConfig):
             return Network(model, self.tokenizer, self.sampling)
-        tokenizer = self.own_tokenizer or saved(folder, self.model.context_length)
+        tokenizer = self.own_tokenizer or saved(folder)
         return Network(model, tokenizer, self.sampling)
 
 
@@ -251,7 +255,7 @@ def _own(name: str) -> str:
 
 
 def _fit_in_rank(
-    report: Report, learner: NetworkLearner, dataset: Dataset, streams: Streams, folder: str, earlier: Sequence[Path]
+    report: Progress, learner: NetworkLearner, dataset: Dataset, streams: Streams, folder: str, earlier: Sequence[Path]
 ) -> Training | None:
     torch.set_num_threads(learner.train.num_threads)
     network = learner.fit_here(dataset, streams, report, [learner.load(place) for place in earlier])
@@ -261,7 +265,7 @@ def _fit_in_rank(
 
 
 def _sample_in_rank(
-    _: Report, learner: NetworkLearner, folder: str, shares: list[tuple[int, np.random.Generator]], prompt: str
+    _: Progress, learner: NetworkLearner, folder: str, shares: list[tuple[int, np.random.Generator]], prompt: str
 ) -> Samples:
     torch.set_num_threads(learner.train.num_threads)
     count, rng = shares[world.rank()]

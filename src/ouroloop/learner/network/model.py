@@ -95,7 +95,9 @@ def num_parameters(model: PreTrainedModel) -> int:
     return total - (int(positions.weight.numel()) if positions is not None else 0)
 
 
-def save_model(model: PreTrainedModel, tokenizer: Tokenizer, sampling: SamplingConfig, folder: Path) -> None:
+def save_model(
+    model: PreTrainedModel, tokenizer: Tokenizer, sampling: SamplingConfig, most_tokens: int, folder: Path
+) -> None:
     """A plain transformers folder: safetensors, configuration, tokenizer, and how S_t was sampled."""
     model.generation_config = GenerationConfig(
         do_sample=True,
@@ -109,7 +111,7 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, sampling: SamplingC
         pad_token_id=tokenizer.eos_id,
     )
     model.save_pretrained(folder)
-    tokenizer.build(model.config.max_position_embeddings).save_pretrained(folder)
+    tokenizer.build(most_tokens).save_pretrained(folder)
 
 
 def load_model(folder: Path) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""Which texts are computed at once, by their lengths, so that little is padded or wasted; and their padding."""
+"""How long texts may be, which are computed at once, so that little is padded or wasted; and their padding."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,8 +6,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
+
+from ouroloop.testbed.base import Tokenizer
 
 _MAX_STRETCH = 1.15  # the longest row of a batch over the shortest
+
+
+def most_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> int:
+    """How many tokens of a text the model takes, the start symbol counted: what it has positions for, less if texts
+    are cut before.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min(limit for limit in (positions, tokenizer.max_tokens) if limit is not None)
 
 
 def alike(lengths: Sequence[int], tokens_at_once: int) -> Iterator[list[int]]:

@@ -24,11 +24,11 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from ouroloop.config import ConfigError, SamplingConfig
 from ouroloop.learner.base import Samples
-from ouroloop.learner.network.rows import alike, padded
+from ouroloop.learner.network.rows import alike, most_tokens, padded
 from ouroloop.testbed.base import Array, Tokenizer
 
 _FEW_TOKENS = 1_024  # the largest vocabulary whose tokens' counts are drawn; with more, each text's token is
-_LOGITS_AT_ONCE = 2**22  # bounds the memory of many distributions
+_SPLIT_AT_ONCE = 2**22  # bounds the memory of many distributions
 _FIRST_CAPACITY = 32  # tokens that the cache has room for at first; doubled when they are used up
 
 
@@ -215,7 +215,7 @@ def _split_by_text(
     """
     num_tokens, parts = logits_RV.shape[1], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]]()
     numbers = np.split(rng.random(counts.sum()), np.cumsum(counts)[:-1])
-    size = max(1, _LOGITS_AT_ONCE // num_tokens)
+    size = max(1, _SPLIT_AT_ONCE // num_tokens)
     for first in range(0, len(counts), size):
         own = counts[first : first + size]
         is_text_RK = np.arange(own.max()) < own[:, None]
@@ -272,7 +272,7 @@ def log_probabilities(
     temperatures: Sequence[float] = (1.0,),
     min_p: float = 0.0,
 ) -> Array:
-    """Log-probability of each text, its `<eos>` included: that of `sample` writing just this text.
+    """Log-probability of each text, its `<eos>` included: that of `sample` writing just this text and ending it.
 
     In nats, [temperature, text]. Batches are of similar lengths, so little is padded; a text that occurs twice is
     evaluated once. Very many texts share the evaluation of their prefixes. What `min_p` cuts has -inf.
@@ -283,7 +283,7 @@ def log_probabilities(
         FloatingPointError: the model gives no finite distribution.
     """
     rows: dict[str, list[int]] = {text: tokenizer.encode(text) for text in texts}
-    longest, limit = max(map(len, rows.values()), default=1) - 1, model.config.max_position_embeddings
+    longest, limit = max(map(len, rows.values()), default=1) - 1, most_tokens(model, tokenizer)
     if longest > limit:
         raise ValueError(f"a text of {longest - 1} words does not fit a model with {limit} positions")
     was_training = model.training

@@ -114,6 +114,7 @@ def of_size(vocabulary_size: int, max_tokens: int) -> Subwords:
     return stand_in
 
 
-def saved(folder: Path, max_tokens: int) -> Subwords:
+def saved(folder: Path) -> Subwords:
     """The tokenizer that a model was saved with."""
-    return Subwords(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), max_tokens)
+    library = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return Subwords(library, library.model_max_length)

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from ouroloop.config import ConfigError, TrainConfig
 from ouroloop.errors import reason
-from ouroloop.learner.base import Report, Training
+from ouroloop.learner.base import Progress, Training
 from ouroloop.learner.network import graph, neox, world
 from ouroloop.learner.network.batches import (
     Batch,
@@ -52,11 +52,11 @@ warnings.filterwarnings("ignore", message=".*does not have many workers")  # bat
 class LanguageModel(pl.LightningModule):
     """Trains a causal LM by maximum likelihood: AdamW, or Muon and AdamW, warm-up, cosine decay, loss in nats.
 
-    The training loss is the mean over the tokens of a step; validation is the sum over an expression
-    (its `<eos>` included), averaged over the expressions of the validation set.
+    The training loss is the mean over the tokens of a step; validation is the sum over a text
+    (its `<eos>` included), averaged over the texts of the validation set.
     """
 
-    def __init__(self, model: PreTrainedModel, config: TrainConfig, report: Report) -> None:
+    def __init__(self, model: PreTrainedModel, config: TrainConfig, report: Progress) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = torch.compile(model, dynamic=True) if config.compile else model
@@ -70,7 +70,7 @@ class LanguageModel(pl.LightningModule):
         self.train_losses: list[Tensor] = []
         """Nats per token, one scalar per optimizer step; where there are several processes, this one's part of it."""
         self.validation_losses: list[tuple[int, float]] = []
-        """(optimizer step, nats per expression)."""
+        """(optimizer step, nats per text)."""
         self.num_tokens = 0
         """Predicted tokens trained on, padding excluded."""
         self._validation_sum = 0.0
@@ -86,7 +86,7 @@ class LanguageModel(pl.LightningModule):
         return len(self.train_losses)
 
     def summed_loss(self, batch: Batch) -> Tensor:
-        """Loss in nats, summed over the expressions of the batch."""
+        """Loss in nats, summed over the texts of the batch."""
         return self.nats(self._logits(batch), batch)
 
     def nats(self, logits_NV: Tensor, batch: Batch | Filled) -> Tensor:
@@ -297,7 +297,7 @@ def train(
     data: MixedDataModule,
     config: TrainConfig,
     seed: int,
-    report: Report,
+    report: Progress,
 ) -> Training:
     """Train `model` in place and leave it with its best weights, in evaluation mode.
 

@@ -10,9 +10,7 @@ because loading the libraries takes longer than many trainings do.
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,8 +25,8 @@ import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor, distributed
 
-from ouroloop.learner.base import Report
-from ouroloop.spawning import without_main
+from ouroloop.learner.base import Progress
+from ouroloop.spawning import follow_parent, without_main
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +82,7 @@ class World:
         self._stop: Callable[[], object] = lambda: None
 
     def call(
-        self, work: Callable[Concatenate[Report, P], T], report: Report, *args: P.args, **kwargs: P.kwargs
+        self, work: Callable[Concatenate[Progress, P], T], report: Progress, *args: P.args, **kwargs: P.kwargs
     ) -> list[T]:
         """What `work` returns in each process, by rank. What rank 0 reports on its way is reported here.
 
@@ -126,7 +124,7 @@ class World:
             processes.append(process)
             self._ranks.append(ours)
 
-    def _results(self, report: Report) -> list[Any]:
+    def _results(self, report: Progress) -> list[Any]:
         results: dict[int, Any] = {}
         while len(results) < self._num_ranks:
             waiting = [one for number, one in enumerate(self._ranks) if number not in results]
@@ -159,13 +157,12 @@ def _end(processes: Sequence[BaseProcess], folder: Path) -> None:
 
 def _serve(calls: Connection, meet: Callable[[], object], backend: str, number: int) -> None:
     """The life of a rank: it meets the others by way of a file, and does what it is sent."""
-    for key in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
-        signal.signal(key, signal.SIG_IGN)  # the terminal's keys are for the process that calls
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)  # on which gloo announces itself
     if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # this machine's name need not resolve
+        for library in ("GLOO", "NCCL"):  # all ranks are on this machine, whose name need not resolve
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     if backend == "nccl":
         torch.cuda.set_device(number)
     meet()
@@ -182,10 +179,3 @@ def _done(work: Callable[..., T], *args: Any, **kwargs: Any) -> _Message:
     except Exception as error:
         plain = type(error).__module__ == "builtins" or type(error).__module__.startswith("ouroloop.")
         return "failed", error if plain else RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -130,7 +130,7 @@ class LogicDistribution:
         log_q: Array = np.log(inclusion) - np.log(np.sum(num * inclusion))
         return log_q
 
-    def held_out(self, stream: Callable[[int], np.random.Generator], exact: bool) -> list[Stratum]:
+    def strata(self, stream: Callable[[int], np.random.Generator], exact: bool) -> list[Stratum]:
         """Depths 1 and 2 in full, with `exact` depth 3 too, and independent draws of each deeper one."""
         enumerated = 3 if exact else 2
         return [

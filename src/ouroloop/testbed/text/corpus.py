@@ -134,7 +134,9 @@ def documents(corpus: Corpus) -> Iterator[str]:
 
 
 def _files(place: Path) -> list[Path]:
-    found = sorted(file for file in place.rglob("*") if _kind(file) in KINDS) if place.is_dir() else [place]
+    found = [place]
+    if place.is_dir():
+        found = sorted(file for file in place.rglob("*") if _kind(file) in KINDS and file.is_file())
     if not found or _kind(found[0]) not in KINDS:
         what = "has no file" if place.is_dir() else "is not a file"
         raise ConfigError(f"data.path {place} {what} that ends in {', '.join(KINDS)}")
