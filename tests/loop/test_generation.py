@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ouroloop.config import LoopConfig
-from ouroloop.learner.base import Fitted, Report, Samples, Training
+from ouroloop.learner.base import Fitted, Progress, Samples, Training
 from ouroloop.learner.network.fitted import Network
 from ouroloop.learner.network.learner import NetworkLearner
 from ouroloop.loop.cache import CURVES, Generation
@@ -37,7 +37,7 @@ class Given:
     def check(self) -> None: ...
 
     def fit(
-        self, dataset: Dataset, streams: Streams, report: Report = lambda *_: None, previous: Sequence[Fitted] = ()
+        self, dataset: Dataset, streams: Streams, report: Progress = lambda *_: None, previous: Sequence[Fitted] = ()
     ) -> Fitted:
         return self.fitted
 
