@@ -13,7 +13,6 @@ from ouroloop.preset_files import did_you_mean, shown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ouroloop.record.track import Store
     from ouroloop.study.config import StudyConfig
 
 _IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]
@@ -55,7 +54,7 @@ def leaderboard(
     console = Console()
     with console.status("loading libraries"):
         from ouroloop.record.track import Store
-        from ouroloop.report.board import show_board
+        from ouroloop.report.board import show_board, write_board
         from ouroloop.report.leaderboard import board
         from ouroloop.report.outcomes import RESULTS, read_filed
         from ouroloop.study.driver import run_study
@@ -64,37 +63,28 @@ def leaderboard(
     missing = study.without([fingerprint for fingerprint, outcome in filed.items() if not outcome.has_failed])
     failed = 0 if show or not missing.loops() else run_study(missing, name, console, workers, on, address)
     store, (own, of_whole) = Store.found(), map(_fingerprints, (study, whole))
-    show_board(board(study, store, name, folder), console, study, is_whole=not own < of_whole)
+    rows = board(study, store, name, folder)
+    show_board(rows, console, study, is_whole=not own < of_whole)
     if not show and not is_named and not own <= of_whole:
         console.print("Not written: these are not the preset's own loops. --folder says where.", soft_wrap=True)
     elif not show:
-        _write(whole, study, store, name, folder, console)
+        if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
+            study, rows, own = whole, board(whole, store, name, folder), of_whole
+        others = [one for key, one in filed.items() if key in of_whole - own]
+        for path in write_board(rows, study, folder, name, others):
+            console.print(f"Written: {path}", highlight=False, soft_wrap=True)
+        _say_dropped(len(filed.keys() - of_whole - own), console)
     return 1 if failed else 0
+
+
+def _say_dropped(count: int, console: "Console") -> None:
+    if count:
+        said = f"{count} loop{'s' * (count > 1)} that the preset no longer gives are no longer in it"
+        console.print(said, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _fingerprints(study: "StudyConfig") -> set[str]:
     return {loop.fingerprint() for loop in study.loops()}
-
-
-def _write(
-    whole: "StudyConfig", study: "StudyConfig", store: "Store | None", name: str, folder: Path, console: "Console"
-) -> None:
-    """Write the whole board, also where a part was asked for; for other loops theirs, beside what the file has."""
-    from ouroloop.report.board import write_board
-    from ouroloop.report.leaderboard import board
-    from ouroloop.report.outcomes import read_filed
-
-    filed, own, of_whole = read_filed(folder / f"{name}.json"), _fingerprints(study), _fingerprints(whole)
-    others = []
-    if own <= of_whole:
-        study = whole
-    else:
-        others = [one for key, one in filed.items() if key in of_whole - own]
-    for path in write_board(board(study, store, name, folder), study, folder, name, others):
-        console.print(f"Written: {path}", highlight=False, soft_wrap=True)
-    if dropped := len(filed.keys() - of_whole - own):
-        said = f"{dropped} loop{'s' * (dropped > 1)} that the preset no longer gives are no longer in it"
-        console.print(said, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _read(
