@@ -169,6 +169,11 @@ class LoopConfig(Section):
         return self.changed(**pins) if pins else self
 
     @property
+    def of_first(self) -> tuple[Section | None, ...]:
+        """What M_1 and S_1 follow from, besides the seed."""
+        return self.data, self.model, self.sampling, self.train and self.train.of_first()
+
+    @property
     def is_ideal(self) -> bool:
         """Whether the learner is its training set, which has no weights."""
         return self.model.kind == "empirical"

@@ -147,18 +147,13 @@ def _enter(
     if loop is None:
         row.reason = "needs a network"
         return
-    row.has_usual_first = _first(loop) == _first(plain)
+    row.has_usual_first = loop.of_first == plain.of_first
     fingerprint = loop.fingerprint()
     run, outcome = found.get(fingerprint), filed.get(fingerprint)
     if run is not None and (run.status == "FINISHED" or (run.status == "FAILED" and outcome is None)):
         outcome = Outcome.of_run(run, MEASURES)
     if outcome is not None:
         (row.failures if outcome.has_failed else row.outcomes)[loop.seed] = outcome
-
-
-def _first(loop: LoopConfig) -> tuple[Any, ...]:
-    """What M_1 and S_1 follow from, besides the seed."""
-    return loop.data, loop.model, loop.sampling, loop.train and loop.train.of_first()
 
 
 def _cycle(config: StudyConfig, plain: LoopConfig) -> str:

@@ -218,15 +218,16 @@ class StudyConfig(Section):
             seed=seed,
         )
 
-    def lowest(self) -> list[LoopConfig]:
-        """Of a study that chooses its loops, one of each cycle at the lowest λ, which takes the most fresh data."""
+    def examples(self) -> list[LoopConfig]:
+        """The loops of a grid; of a study that chooses them one of each cycle, at the λ that takes most fresh data."""
+        if self.kind == "grid":
+            return self.loops()
         λ = self.search.lowest if self.kind == "search" else self.pareto.lowest
         return [self.loop_at(kind, self.temperatures[0], λ, self.seeds[0]) for kind in self.cycles]
 
     def hungriest(self) -> LoopConfig:
         """One of the loops that take the most fresh data."""
-        loops = self.loops() if self.kind == "grid" else self.lowest()
-        return max(loops, key=lambda loop: num_fresh(loop.cycle, loop.data.num_examples))
+        return max(self.examples(), key=lambda loop: num_fresh(loop.cycle, loop.data.num_examples))
 
     def applied(self, name: str, plain: LoopConfig) -> LoopConfig | None:
         """A plain loop with a method's changes; None where it is not for this cycle or not for the ideal learner.

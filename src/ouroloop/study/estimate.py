@@ -192,7 +192,7 @@ def loop_totals(config: LoopConfig, of: Cost) -> tuple[float, int]:
 def study_cost(config: StudyConfig, say: Callable[[str], None] = lambda _: None) -> Cost:
     """What one generation takes on average over the loops of a study: timed for one of each kind of loop."""
     kinds: dict[str, list[LoopConfig]] = {}
-    for loop in config.loops() if config.kind == "grid" else config.lowest():
+    for loop in config.examples():
         kinds.setdefault(_kind(loop), []).append(loop)
     costs = []
     for place, alike in enumerate(kinds.values(), 1):
@@ -224,17 +224,12 @@ def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
     """Seconds of one worker, and bytes, for the most loops that a study runs; M_1 once for loops that begin alike."""
     loops = most_loops(config)
     if config.kind == "grid":
-        beginnings = len({_beginning(loop) for loop in config.loops()})
+        beginnings = len({str((loop.seed, loop.of_first, loop.curation)) for loop in config.loops()})
     else:
         beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.each_truth_label())}))
     generations = loops * config.loop.num_generations
     models = loops * num_kept(config.loop) + beginnings
     return of.seconds * (generations - loops + beginnings), generations * of.record_bytes + models * of.model_bytes
-
-
-def _beginning(loop: LoopConfig) -> str:
-    """What M_1 and what is kept of its texts depend on."""
-    return str((loop.seed, loop.data, loop.model, loop.train and loop.train.of_first(), loop.sampling, loop.curation))
 
 
 def most_loops(config: StudyConfig) -> int:

@@ -26,7 +26,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from ouroloop.config import ConfigError, TrainConfig
 from ouroloop.errors import reason
 from ouroloop.learner.network import targets, world
-from ouroloop.learner.network.rows import cheapest_ranges
+from ouroloop.learner.network.rows import cheapest_ranges, positions
 from ouroloop.learner.network.targets import Ids, Targets
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.testbed.base import Tokenizer
@@ -188,7 +188,7 @@ def _keeps_apart(model: PreTrainedModel, usual: str) -> bool:
     """Whether two texts, the longer as long as can be, get the same logits as each gets alone."""
     was_training = model.training
     model.eval()
-    lengths_B = np.array([7, min(getattr(model.config.get_text_config(), "max_position_embeddings", 256), 256)])
+    lengths_B = np.array([7, min(positions(model.config) or 256, 256)])
     ids_N = torch.arange(lengths_B.sum(), device=model.device) ** 2 % model.config.vocab_size
     positions_N = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths_B])).to(model.device)
     both_NV = packed_logits(model, ids_N, positions_N, layout(lengths_B, device=model.device))

@@ -15,7 +15,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from ouroloop.config import ConfigError, NamedModel
 from ouroloop.errors import reason
 from ouroloop.learner.network import pretrained
-from ouroloop.learner.network.rows import alike, padded
+from ouroloop.learner.network.rows import alike, padded, positions
 from ouroloop.testbed.base import Array
 
 _LONGEST = 1_024  # tokens of a text, as in MAUVE's own code: what comes after is not read
@@ -33,8 +33,7 @@ class HiddenStates:
     @property
     def longest(self) -> int:
         """How many tokens of a text are read."""
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", _LONGEST)
-        return int(min(_LONGEST, positions, self.words.model_max_length))
+        return int(min(_LONGEST, positions(self.model.config) or _LONGEST, self.words.model_max_length))
 
     def __call__(self, texts: Sequence[str]) -> Array:
         torch.set_num_threads(self.num_threads)

@@ -25,6 +25,7 @@ from ouroloop.config import ConfigError, NamedModel, PretrainedModelConfig
 from ouroloop.errors import needs, reason
 from ouroloop.fetching import OFFLINE_BY_CHOICE, online
 from ouroloop.learner.network.model import in_own_memory
+from ouroloop.learner.network.rows import positions
 from ouroloop.learner.network.subwords import Subwords
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
@@ -146,7 +147,7 @@ def load_base(config: PretrainedModelConfig) -> PreTrainedModel:
 def num_positions(config: PretrainedModelConfig) -> int:
     """How many tokens its texts may have: `context_length`, or as many as the model has positions for."""
     shape = _causal_shape(config.named, folder_of(config.named))
-    has = getattr(shape.get_text_config(), "max_position_embeddings", None)
+    has = positions(shape)
     if has is not None and config.context_length is not None and config.context_length > has:
         raise ConfigError(
             f"model.context_length {config.context_length} must be at most {has}, the number of its positions, and "

@@ -6,19 +6,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ouroloop.testbed.base import Tokenizer
 
 _MAX_STRETCH = 1.15  # the longest row of a batch over the shortest
 
 
+def positions(shape: PretrainedConfig) -> int | None:
+    """How many positions a model has; None where its configuration names none."""
+    found: int | None = getattr(shape.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
 def most_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> int:
     """How many tokens of a text the model takes, the start symbol counted: what it has positions for, less if texts
     are cut before.
     """
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return min(limit for limit in (positions, tokenizer.max_tokens) if limit is not None)
+    return min(limit for limit in (positions(model.config), tokenizer.max_tokens) if limit is not None)
 
 
 def alike(lengths: Sequence[int], tokens_at_once: int) -> Iterator[list[int]]:

@@ -1,6 +1,6 @@
 """What a step is given, and what it gives back."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import compress
@@ -86,8 +86,7 @@ class Given:
         given = replace(self, rng=rng, oracles=oracles, step=step)
         if Oracle.PREVIOUS_MODEL in step.needs:
             return given
-        may_score = pool.written if step.uses_sampler else frozenset[str]()
-        return replace(given, log_probs_at_1=partial(_of_written, step, given.log_probs_at_1, may_score))
+        return replace(given, log_probs_at_1=partial(_of_written, step, given.log_probs_at_1, pool))
 
     def _ask(self, oracle: Oracle) -> Any:
         if self.step is None or oracle not in self.step.needs:
@@ -138,12 +137,10 @@ def _called(step: Step | None) -> str:
     return f"step {step.name}" if step else "a step"
 
 
-def _of_written(
-    step: Step, log_probs: Callable[[Sequence[str]], Array], written: Container[str], texts: Sequence[str]
-) -> Array:
+def _of_written(step: Step, log_probs: Callable[[Sequence[str]], Array], pool: Pool, texts: Sequence[str]) -> Array:
     if not step.uses_sampler:
         raise UndeclaredError(f"{_called(step)} asks for log_probs_at_1: let it declare uses_sampler = True")
-    if any(text not in written for text in texts):
+    if not pool.written.issuperset(texts):
         asked = "log_probs_at_1 of texts that M_t did not write"
         raise UndeclaredError(f"{_called(step)} asks for {asked}: let it declare that it needs Oracle.PREVIOUS_MODEL")
     return log_probs(texts)
