@@ -184,6 +184,24 @@ def test_a_curation_that_ran_short_in_a_worker_is_said(ouroloop: CommandLine, pr
         assert said in done.stdout
 
 
+@pytest.mark.heavy
+def test_what_is_copied_does_not_count_for_the_time_left(ouroloop: CommandLine, presets: Path) -> None:
+    """A study with more seeds under another name copies what there is: that says nothing of what is to be computed."""
+    assert ouroloop("sweep", "grid", "--seeds=[1]", "--workers=2", cwd=presets).returncode == 0
+    (presets / "experiments" / "more.yaml").write_bytes((presets / "experiments" / "grid.yaml").read_bytes())
+    assert ouroloop("sweep", "more", "--workers=2", cwd=presets).returncode == 0
+    trials = Trials.load("more")
+    assert trials is not None
+    computed = {1: list[int](), 2: list[int]()}
+    for task in trials.tasks().values():
+        computed[task.loop.seed].append(task.computed)
+    assert computed[1] == [0, 0]
+    assert min(computed[2]) > 0
+    assert sum(computed[2]) <= 7  # one has its M_1 from the other; an end that nobody read counts not
+    copied = [run.tag("copied") for run in Store.open().find(level="loop", study="more")]
+    assert sorted(copied, key=str) == ["1", "4", "4", None]
+
+
 @pytest.mark.slow
 def test_a_pareto_study_weighs_what_was_really_used(ouroloop: CommandLine, presets: Path) -> None:
     done = ouroloop("sweep", "pareto", cwd=presets)

@@ -90,7 +90,10 @@ def run_loop(
         record_origin(run, config, learner.device, original, measures, prompts(config, testbed))
         with Writer.open() as history:
             history.add(0, measures, Written.of(reference))
-            loop = _Loop(config, learner, study, run, reference, likeness, observer, history, new, reached=run.reached)
+            num_copied = int(run.tag("copied") or 0)
+            loop = _Loop(
+                config, learner, study, run, reference, likeness, observer, history, new, run.reached, num_copied
+            )
             is_frozen = gc.get_freeze_count() > 0
             gc.collect(1)  # or cycles that nobody needs any more are frozen too, and not looked at again
             gc.freeze()  # the libraries' half a million objects: collecting a generation's few takes 1 ms then, not 450
@@ -182,6 +185,8 @@ class _Loop:
     """Whether everything is computed here, even if it is on record."""
     reached: int
     """The last generation on the loop's record when it was taken up."""
+    num_copied: int
+    """How many generations on its record were copied rather than computed."""
     stages: list[str | None] = field(default_factory=list)
     first: dict[str, float] = field(default_factory=dict)
     """The metrics of generation 1."""
@@ -315,7 +320,9 @@ class _Loop:
         tags = {**made.tags, **({} if stage is None else {"stage": stage})}
         is_taken_up = bool(run.metrics)  # when it was read; a new run has none
         run.log_series({**made.curves, **points}, is_taken_up, note, tables, **tags)
-        self.run.log_series(points, number <= self.reached)
+        self.num_copied += bool(made.source)
+        copied = {"copied": str(self.num_copied)} if made.source else {}
+        self.run.log_series(points, number <= self.reached, **copied)
         self.history.add(number, metrics, Written.of(sample), made.tags["commit"])
 
     def _remember(self, number: int, child: Run) -> None:

@@ -297,10 +297,10 @@ class _Driver:
             task = running.get(run.tag("fingerprint") or "")
             if task is None:
                 continue
-            before = task.reached
+            before = task.reached - task.copied
             task.seconds += elapsed
             if read_progress(task, run):
-                task.computed += task.reached - before
+                task.computed += task.reached - task.copied - before
                 moved.append(task)
             if run.tag("wanted") != "no" and self._is_decided(task):
                 run.log_tags(wanted="no")
@@ -335,8 +335,8 @@ class _Driver:
             line = f"{self._config.label(task.loop)}, t = {t}: {said}{also}"
             self._console.print(line, style="yellow", markup=False, soft_wrap=True)
         if result.state == "done":
-            if task.reached < task.loop.num_generations:  # it came further since the record was read
-                task.computed += task.loop.num_generations - task.reached
+            if result.num_computed and not task.computed:  # it ended before the record was read
+                task.computed = result.num_computed
                 task.seconds += monotonic() - self._polled
             task.retention, task.reached = dict(result.retention), task.loop.num_generations
         if result.state == "done" and task.value is None:

@@ -36,7 +36,7 @@ def reached(run: "Run") -> int:
 
 def read_progress(task: Task, run: "Run") -> bool:
     """Take over how far the loop has come according to the record; return whether that is further than was known."""
-    task.worker = run.tag("worker")
+    task.worker, task.copied = run.tag("worker"), int(run.tag("copied") or 0)
     if reached(run) <= task.reached:
         return False
     retention = {step: kept for step, kept in run.history(RETENTION) if step > 0}

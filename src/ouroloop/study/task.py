@@ -46,6 +46,8 @@ class Task:
     seconds: float = 0.0
     computed: int = 0
     """Generations that `seconds` were spent on."""
+    copied: int = 0
+    """Generations on record that were copied from other loops, which takes next to no time."""
     error: str | None = None
     worker: str | None = None
 

@@ -29,15 +29,21 @@ class LoopResult:
     """By generation."""
     error: str | None = None
     ran_short: Sequence[tuple[int, str]] = ()
-    """Generations in which curation kept too few, and how few; empty where somebody watched, who has been told."""
+    """Generations in which curation kept too few, and how few."""
+    num_computed: int = 0
+    """Generations that were neither on record nor copied. This and `ran_short` are empty where somebody watched."""
 
 
-class _Shortfalls(Observer):
+class _Notes(Observer):
     def __init__(self) -> None:
-        self.found: list[tuple[int, str]] = []
+        self.ran_short_in: list[tuple[int, str]] = []
+        self.num_computed = 0
 
     def ran_short(self, generation: int, shortfall: str) -> None:
-        self.found.append((generation, shortfall))
+        self.ran_short_in.append((generation, shortfall))
+
+    def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
+        self.num_computed += not source
 
 
 def require_possible(loop: LoopConfig, hungriest: LoopConfig) -> None:
@@ -83,7 +89,7 @@ def run_one(
         from ouroloop.loop.attempt import run_attempt
 
         store, parent = _study(stores.tracking_uri(), str(stores.runs_folder()), parent_id)
-        short = _Shortfalls()
+        notes = _Notes()
         try:
             _, retention = run_attempt(
                 loop,
@@ -92,7 +98,7 @@ def run_one(
                 study=study,
                 method=method,
                 parent=parent,
-                observer=watch or short,
+                observer=watch or notes,
             )
         except Pruned:
             return LoopResult("pruned")
@@ -104,7 +110,7 @@ def run_one(
             if stores.is_full(error):
                 raise stores.no_room() from None
             return LoopResult("failed", error=masked(f"{type(error).__name__}: {error}"))
-    return LoopResult("done", sorted(retention.items()), ran_short=short.found)
+    return LoopResult("done", sorted(retention.items()), None, notes.ran_short_in, notes.num_computed)
 
 
 @lru_cache(maxsize=1)
