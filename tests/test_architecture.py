@@ -186,6 +186,7 @@ THROUGH_OTHERS = {
     "config/named": "learner/network/test_pretrained and test_features",
     "console": "test_cache and test_cli",
     "learner/network/fitted": "learner/network/test_learner and report/test_models",
+    "learner/network/next_token": "learner/network/test_sampling and test_scoring",
     "learner/base": "protocols; tests/learner/contract.py",
     "learner/network/sharding": "test_world",
     "loop/observer": "test_loop and test_generation",

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +16,11 @@ from ouroloop.loop import attempt
 from ouroloop.loop.attempt import run_alone, run_attempt
 from ouroloop.loop.observer import Observer
 from ouroloop.record import provenance, stores
-from ouroloop.record.liveness import Pruned, Superseded
+from ouroloop.record.liveness import Pruned, Steady, Superseded
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from tests.conftest import IDEAL
+from tests.loop.loops import forget, generations, outcome, sampled
 
 pytestmark = pytest.mark.usefixtures("root")
 CONFIG = LoopConfig.model_validate(IDEAL | {"num_generations": 4})
@@ -139,3 +142,46 @@ def test_generations_of_another_kind_of_processor_are_marked(monkeypatch: pytest
     marks = {g.tag("generation"): (g.tag("processor"), g.tag("moved_from")) for g in generations}
     moved = ("cpu of another kind", here)
     assert marks == {"1": (None, None), "2": moved, "3": moved, "4": moved}
+
+
+class Dead(BaseException):
+    """A process that is killed does nothing any more, not even tidy up."""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("is_made", [False, True], ids=["before", "after"])
+def test_killed_at_any_write_of_a_generation_a_loop_goes_on_as_if_nothing_had_been(
+    monkeypatch: pytest.MonkeyPatch, is_made: bool
+) -> None:
+    """Before the write or right after it; what a generation is comes in several."""
+    config = CONFIG.changed(num_generations=2)
+    whole = run_alone(config, Store.open(), name="loop", preset="whole")
+    expected = outcome(whole), sampled(whole)
+    ask, writes, left = Steady.__getattr__, ("log_inputs", "log_batch", "set_tag", "set_terminated"), [inf]
+
+    def dying(client: Steady, name: str) -> Any:
+        found = ask(client, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            if left[0] < 0:
+                raise Dead
+            left[0] -= name in writes
+            if left[0] >= 0:
+                return found(*given, **named)
+            if is_made:
+                found(*given, **named)
+            raise Dead
+
+        return call if callable(found) else found
+
+    monkeypatch.setattr(Steady, "__getattr__", dying)
+    for number in range(6):
+        forget()
+        killed_at = At("sample", lambda number=number: left.__setitem__(0, number))  # type: ignore[misc]
+        with pytest.raises(Dead):
+            run_alone(config, Store.open(), name="loop", preset=f"killed-{number}", observer=killed_at)
+        left[0] = inf
+        again = run_alone(config, Store.open(), name="loop", preset=f"killed-{number}")
+        assert (outcome(again), sampled(again)) == expected, number
+        assert [one.status for one in generations(again)] == ["FINISHED"] * 2
+        assert not Store.open().running()

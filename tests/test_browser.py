@@ -31,6 +31,7 @@ from ouroloop.report import methods
 from ouroloop.report.figures import drawings, evenly
 from ouroloop.report.leaderboard import board
 from ouroloop.report.looks import PARTS, look
+from ouroloop.report.outcomes import RESULTS, file_of, read_filed
 from ouroloop.report.page import page
 from ouroloop.report.tables import frame
 from ouroloop.science.dataset import Dataset, Source
@@ -414,7 +415,8 @@ def test_a_page_of_many_settings_says_what_it_leaves_out(tab: Any, tmp_path: Pat
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_committed_board_fits_its_page(tab: Any, tmp_path: Path, width: int) -> None:
     config = load_preset("leaderboard", [], StudyConfig)
-    standings = {"board": methods.table(board(config, None, "leaderboard", REPOSITORY / "experiments" / "results"))}
+    filed = read_filed(file_of("leaderboard", REPOSITORY / RESULTS))
+    standings = {"board": methods.table(board(config, None, "leaderboard", filed))}
     path = tmp_path / "report.html"
     path.write_text(page("leaderboard", [], FACTS, tables(**standings), methods.drawing(standings)))
     tab.set_viewport_size({"width": width, "height": 800})

@@ -9,7 +9,7 @@ from ouroloop.config import Added, ConfigError, CycleConfig, DataCycle, LoopConf
 from ouroloop.presets import load_preset
 from ouroloop.schema import fields
 from ouroloop.study.config import StudyConfig
-from tests.conftest import REPOSITORY
+from tests.conftest import IDEAL_LOOP, REPOSITORY
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +149,33 @@ def test_one_truth_about_the_synthetic_proportion() -> None:
         assert other.canonical() == other
     assert [full.effective_proportion, CycleConfig(kind=DataCycle.BALANCED).effective_proportion] == [1.0, 1.0]
     assert (full.proportion_label, CycleConfig(kind=DataCycle.BALANCED).proportion_label) == ("1", "none")
+
+
+MORE: dict[str, object] = {
+    "seeds": [1, 2],
+    "synthetic_proportions": [0.5, 1.0],
+    "truth_labels": ["true_only", "false_only"],
+    "cycles": ["incremental", "balanced"],
+    "temperatures": [0.8, 1.0],
+    "methods": {"baseline": {}},
+    "description": "Another",
+}
+
+
+@pytest.mark.parametrize("key", MORE)
+def test_more_of_what_a_study_spans_extends_it(key: str) -> None:
+    before = {"synthetic_proportions": [0.5], "seeds": [1], "loop": IDEAL_LOOP}
+    extended = StudyConfig.model_validate(before | {key: MORE[key]})
+    assert extended.changes_from(StudyConfig.model_validate(before)) == {}
+
+
+def test_whatever_else_changes_makes_another_study() -> None:
+    plain = {"synthetic_proportions": [0.5], "seeds": [1], "loop": IDEAL_LOOP}
+    before = StudyConfig.model_validate(plain)
+    longer = StudyConfig.model_validate(plain | {"loop": IDEAL_LOOP | {"num_generations": 4}})
+    assert longer.changes_from(before) == {"loop.num_generations": (3, 4)}
+    search = StudyConfig.model_validate(plain | {"kind": "search", "synthetic_proportions": []})
+    assert search.changes_from(before)["kind"] == ("grid", "search")
+    pareto = {"kind": "pareto", "cycles": ["incremental"], "loop": IDEAL_LOOP}
+    wider = StudyConfig.model_validate(pareto | {"cycles": ["incremental", "expanding"]})
+    assert "cycles" in wider.changes_from(StudyConfig.model_validate(pareto)), "its sampler chose from fewer"

@@ -103,7 +103,6 @@ def test_overrides_are_typed() -> None:
         (["train.adam_beta1=1"], "train.adam_beta1: got 1, allowed is a number of at least 0 and below 1"),
         (["train.max_validation_examples=0"], "got 0, allowed is a whole number of at least 1, or null"),
         (["train.compile=maybe"], "train.compile: got 'maybe', allowed is true or false"),
-        (["description=[1]"], r"description: got \[1\], allowed is text"),
         (["data.num_examples=44316"], "at most 44,315, all the unique expressions of depth 1 to 3"),
         (["data.num_examples=many"], "data.num_examples: got 'many', allowed is a whole number"),
         (["data.max_depth=5"], "sampling.max_new_tokens 100 must be at least 126"),
@@ -531,3 +530,51 @@ def test_a_broken_preset_does_not_break_the_lists(tmp_path: Path, monkeypatch: p
     listed = described_presets(studies=False).keys()
     assert listed - shipped == {"b", "c", "e"}
     assert {"laptop", "paper", "smoke"} < listed
+
+
+@pytest.mark.parametrize("path", ["a #b.txt", "[x].txt", "*.txt", "my: x.txt", "2024", "'q.txt", "é ü.txt"])
+def test_a_text_on_the_command_line_is_taken_as_it_is(path: str) -> None:
+    """A path is whatever a file may be called, and no YAML."""
+    config = load_preset("text-smoke", [f"data.path={path}"], LoopConfig)
+    assert config.data.model_dump()["path"] == path
+    quoted = load_preset("text-smoke", ["data.path='a b.txt'", "data.mauve_model=null"], LoopConfig)
+    assert (quoted.data.model_dump()["path"], quoted.data.feature_model) == ("a b.txt", None)
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "allowed"),
+    [
+        ("text-smoke", "data.num_examples=3", "from 4 to 10000000"),
+        ("smoke", "data.num_examples=1", "from 2 to 10000000"),
+        ("text-pretrained", "model.context_length=1", "from 8 to 1000000, or null"),
+        ("smoke", "model.context_length=1", "from 8 to 65536"),
+    ],
+)
+def test_what_is_allowed_is_that_of_the_kind_at_hand(preset: str, override: str, allowed: str) -> None:
+    with pytest.raises(ConfigError, match=rf"got \d, allowed is a whole number {allowed}$"):
+        load_preset(preset, [override], LoopConfig)
+
+
+@pytest.mark.parametrize(
+    ("key", "instead"),
+    [
+        ("cycle.kind", "cycles"),
+        ("data.path", "loop.data.path"),
+        ("sampling.temperature", "temperatures"),
+        ("T", "temperatures"),
+    ],
+)
+def test_a_key_of_a_loop_is_found_in_a_study(key: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\(did you mean {instead}\?\)"):
+        load_preset("sweep-text", [f"{key}=1"], StudyConfig)
+
+
+def test_a_method_takes_over_what_an_override_does(tmp_path: Path) -> None:
+    """Another model type drops the options of the one before, however it is asked for."""
+    methods = {"baseline": {}, "llama": {"changes": {"model": {"model_type": "llama"}}}}
+    path = write(tmp_path, "kinds", {"cycles": ["full_synthetic"], "loop": {"base": "laptop"}, "methods": methods})
+    of_type = [loop.model.model_dump() for loop in load_preset(str(path), ["seeds=[1]"], StudyConfig).loops()]
+    assert [(model["model_type"], model["options"]) for model in of_type] == [
+        ("gpt_neox", {"hidden_act": "relu", "use_parallel_residual": False}),
+        ("llama", {}),
+    ]

@@ -16,14 +16,14 @@ from rich.console import Console
 from ouroloop import presets
 from ouroloop.config import ConfigError, LoopConfig
 from ouroloop.console import LoopView, fitted
+from ouroloop.errors import shown
 from ouroloop.learner import require_runnable
 from ouroloop.loop.attempt import run_alone
 from ouroloop.loop.loop import prepared_testbed
-from ouroloop.preset_files import shown
 from ouroloop.record import stores
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.results import Loop, Results, as_number, read_results
+from ouroloop.report.results import Loop, Results, read_results
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.base import Sample
 
@@ -93,7 +93,7 @@ class StudyResults(Results):
                 loop.cell,
                 loop.run.tag("cycle"),
                 loop.proportion,
-                as_number(loop.run.tag("temperature")),
+                loop.run.value("temperature"),
             )
             for loop in self.loops
         ]
@@ -180,7 +180,7 @@ class StudyResults(Results):
 
 
 def _seed(loop: Loop) -> int:
-    return loop.config.seed if loop.config else int(as_number(loop.seed) or 0)
+    return loop.config.seed if loop.config else int(loop.run.value("seed") or 0)
 
 
 def load(study_or_loop: str) -> StudyResults:
@@ -235,10 +235,10 @@ def _chosen(
 ) -> tuple[presets.Config, str]:
     """The configuration, and the name that its runs are kept under."""
     if isinstance(preset, str | PathLike):
-        return presets.load_preset(str(preset), spelled, kind), name or presets.preset_name(str(preset))
+        return presets.load_preset(str(preset), spelled, kind), presets.preset_name(str(preset), name)
     if not isinstance(preset, kind):
         raise ConfigError(f"got {shown(preset)}, allowed is a preset, by name or path, or a {kind.__name__}")
-    return presets.changed(preset, spelled), name or "python"
+    return presets.changed(preset, spelled), presets.preset_name("python", name)
 
 
 def run(

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ouroloop import __version__
-from ouroloop.errors import ConfigError
+from ouroloop.errors import ConfigError, did_you_mean, shown
 from ouroloop.leaderboard import leaderboard
 from ouroloop.options import (
     Address,
@@ -26,6 +26,7 @@ from ouroloop.options import (
     Json,
     LoopCommand,
     LoopPreset,
+    Name,
     Port,
     Seed,
     Study,
@@ -36,15 +37,13 @@ from ouroloop.options import (
     recorded,
 )
 from ouroloop.plain import visible
-from ouroloop.preset_files import did_you_mean, shown
 
 # Everything else is imported by the command that needs it: a help page and a typing mistake are answered at once
 if TYPE_CHECKING:
     from ouroloop.report.compare import Comparison
 
 _MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL-ID, runs:/RUN-ID or a saved folder"
-
-_UI = "[bold]ouroloop ui[/bold] ([bold]make ui[/bold] in a checkout)"
+_UI = "ouroloop ui (make ui in a checkout)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -128,14 +127,16 @@ def run(
         bool, typer.Option("--dry-run", help="Print the configuration and an estimate of time and disk.")
     ] = False,
     new: Annotated[bool, typer.Option("--new", help="Start over, even if such a loop exists.")] = False,
+    name: Name = None,
 ) -> int:
     """Run one loop. With the same configuration and seed, resume a stopped loop or show a finished one."""
     from rich.console import Console
 
     from ouroloop.config import LoopConfig
+    from ouroloop.console import say
     from ouroloop.presets import load_preset, preset_name
 
-    name, loop, console = preset_name(preset), load_preset(preset, context.args, LoopConfig), Console()
+    kept, loop, console = preset_name(preset, name), load_preset(preset, context.args, LoopConfig), Console()
     if dry_run:
         from ouroloop.study.estimate import show_loop
 
@@ -143,8 +144,8 @@ def run(
         return 0
     with console.status("loading libraries"):
         from ouroloop.api import perform
-    done = perform(loop, name, console, new)
-    console.print(f"Recorded as run {done.id}. Look at it: {_UI}", highlight=False, soft_wrap=True)
+    done = perform(loop, kept, console, new)
+    say(console, f"Recorded as run {done.id}. Look at it: {_UI}")
     return 0
 
 
@@ -162,15 +163,16 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and an estimate of time and disk.")
     ] = False,
+    name: Name = None,
 ) -> int:
     """Run a study over the synthetic proportion. The same command again runs only what is missing."""
     from rich.console import Console
-    from rich.markup import escape
 
+    from ouroloop.console import say
     from ouroloop.presets import load_preset, preset_name
     from ouroloop.study.config import StudyConfig
 
-    name, study, console = preset_name(preset), load_preset(preset, context.args, StudyConfig), Console()
+    kept, study, console = preset_name(preset, name), load_preset(preset, context.args, StudyConfig), Console()
     with console.status("loading libraries"):
         from ouroloop.api import load
         from ouroloop.study.driver import run_study
@@ -178,9 +180,8 @@ def sweep(
     if dry_run:
         show_study(study, console, workers or 1)
         return 0
-    failed = run_study(study, name, console, workers, on, address)
-    page = escape(str(load(name).report()))
-    console.print(f"Report: {page}\nRuns: {_UI}", highlight=False, soft_wrap=True)
+    failed = run_study(study, kept, console, workers, on, address)
+    say(console, f"Report: {load(kept).report()}\nRuns: {_UI}")
     return 1 if failed else 0
 
 
@@ -200,7 +201,7 @@ def config(
     from ouroloop.presets import load_any
     from ouroloop.schema import fields, spelled
 
-    console, of = Console(), load_any(preset) if preset else None
+    console, of = Console(), None if preset is None else load_any(preset)
     if not console.is_terminal:
         print("key", "value", "default", "unit", "what it is", sep="\t")
     for key, *values, unit, meaning in with_steps(fields(type(of) if of else LoopConfig, of)):

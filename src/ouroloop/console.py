@@ -1,10 +1,9 @@
 """What a person sees of a running loop: phase, loss, time left, and the table of generations so far."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -48,29 +47,9 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-class StudyLines:
-    """A study for those who read a log: a line whenever a loop has come further, with the time left for all of them."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._shown: dict[str, tuple[str, int]] | None = None
-
-    def show(self, record: Mapping[str, Any]) -> None:
-        """Print what is new since the last record; `record` is one of `status.study_record`."""
-        now = {loop["loop"]: (loop["state"], loop["generation"]) for loop in record["loops"]}
-        before, self._shown = self._shown, now
-        left = "" if record["seconds_left"] is None else f"  about {duration(record['seconds_left'])} left"
-        for loop in record["loops"]:
-            name, kept = loop["loop"], loop["diversity_retention"]
-            if before is None or now[name] == before.get(name, ("waits", 0)):
-                continue
-            self._console.print(
-                f"{name:<28} {loop['state']:<7} generation {loop['generation']:>3}/{loop['num_generations']}"
-                f"  retention {f'{kept[-1]:.1%}' if kept else '–':>6}{left}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+def say(console: Console, line: str, style: str = "") -> None:
+    """Print a line as it is: a name or a path may look like markup."""
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class LoopView(Observer):
@@ -108,19 +87,19 @@ class LoopView(Observer):
     def __rich__(self) -> RenderableType:
         return Group(fitted(self.table(_ROWS), self._console), self._progress)
 
-    def _say(self, line: str, style: str = "") -> None:
-        """Print a line as it is: a name, or where a generation was copied from, may look like markup."""
-        self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-
     def loop_started(self, config: LoopConfig, name: str) -> None:
         self._config, self._title, self._rows, self._copied = config, visible(name), [], 0
         self._seconds.clear()
         self._progress.reset(self._generations, total=config.num_generations, description="generations", note="")
         if not self._live:
-            self._say(f"{self._title}: generations 1 to {config.num_generations}")
+            say(self._console, f"{self._title}: generations 1 to {config.num_generations}")
 
     def texts_lost(self, count: int, num_texts: int) -> None:
-        self._say(f"the model's tokens do not reproduce {count:,} of {num_texts:,} texts of D_0 exactly", "yellow")
+        say(
+            self._console,
+            f"the model's tokens do not reproduce {count:,} of {num_texts:,} texts of D_0 exactly",
+            "yellow",
+        )
 
     def generation_started(self, generation: int) -> None:
         self._started, self._generation = monotonic(), generation
@@ -136,10 +115,10 @@ class LoopView(Observer):
         self._progress.update(self._steps, completed=step, note=f"loss {nats_per_token:.3f} nats/token")
 
     def ran_short(self, generation: int, shortfall: str) -> None:
-        self._say(f"t = {generation}: {shortfall}", "yellow")
+        say(self._console, f"t = {generation}: {shortfall}", "yellow")
 
     def loop_is_complete(self) -> None:
-        self._say(f"{self._title}: already complete")
+        say(self._console, f"{self._title}: already complete")
 
     def generation_finished(self, generation: int, metrics: dict[str, float], source: str) -> None:
         assert self._config is not None
@@ -155,10 +134,11 @@ class LoopView(Observer):
         if not self._live:
             words = self._config.data.testbed.headline.items()
             shares = "  ".join(f"{word} {percent(metrics, key):>6}" for word, key in words)
-            self._say(
+            say(
+                self._console,
                 f"  generation {generation:>3}/{self._config.num_generations}"
                 f"  {shares}  retention {percent(metrics, 'diversity_retention'):>6}"
-                f"  unique {metrics['num_unique']:,.0f}  {source or left}"
+                f"  unique {metrics['num_unique']:,.0f}  {source or left}",
             )
 
     def table(self, rows: int | None = None) -> Table:

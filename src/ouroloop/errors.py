@@ -1,5 +1,7 @@
 """What a person can do wrong, in a module that imports none of ours: help and completion need nothing more."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from textwrap import TextWrapper
 
 # For what somebody else's error says. It cuts between words: half of an address would keep its password
@@ -8,6 +10,18 @@ _ONE_LINE = TextWrapper(200, max_lines=1, placeholder=" …", break_long_words=F
 
 class ConfigError(ValueError):
     """One line for the person who wrote the preset or typed the command: what was given, what is allowed."""
+
+
+def shown(value: object) -> str:
+    """The value as Python writes it, cut short."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:45]}… ({len(text):,} characters)"
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """A hint to follow the name of something unknown; empty if nothing known is near it."""
+    near = get_close_matches(given[:100], list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def reason(error: BaseException) -> str:

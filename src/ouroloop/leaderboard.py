@@ -1,18 +1,16 @@
 """The command that runs the leaderboard, and shows it."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ouroloop.errors import ConfigError
+from ouroloop.errors import ConfigError, did_you_mean, shown
 from ouroloop.options import Address, BoardPreset, Executor, Workers
-from ouroloop.preset_files import did_you_mean, shown
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ouroloop.study.config import StudyConfig
 
 _IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]
@@ -50,37 +48,36 @@ def leaderboard(
     """
     from rich.console import Console
 
-    name, whole, study = _read(preset, learner == "empirical", context.args, method or [])
+    name, whole, study, kept = _read(preset, learner == "empirical", context.args, method or [])
     console = Console()
     with console.status("loading libraries"):
+        from ouroloop.console import say
         from ouroloop.record.track import Store
         from ouroloop.report.board import show_board, write_board
         from ouroloop.report.leaderboard import board
-        from ouroloop.report.outcomes import RESULTS, read_filed
+        from ouroloop.report.outcomes import RESULTS, file_of, read_filed
         from ouroloop.study.driver import run_study
     is_named, folder = folder is not None, folder or RESULTS
-    filed = read_filed(folder / f"{name}.json")
+    filed = read_filed(file_of(name, folder))
     missing = study.without([fingerprint for fingerprint, outcome in filed.items() if not outcome.has_failed])
-    failed = 0 if show or not missing.loops() else run_study(missing, name, console, workers, on, address)
+    failed = 0 if show or not missing.loops() else run_study(missing, kept, console, workers, on, address)
     store, (own, of_whole) = Store.found(), map(_fingerprints, (study, whole))
-    rows = board(study, store, name, folder)
+    rows = board(study, store, kept, filed)
     show_board(rows, console, study, is_whole=not own < of_whole)
+    if kept != name:
+        say(console, f"These are not the preset's own loops: they are kept as study {kept}.")
     if not show and not is_named and not own <= of_whole:
-        console.print("Not written: these are not the preset's own loops. --folder says where.", soft_wrap=True)
+        say(console, "Not written: --folder says where.")
     elif not show:
         if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
-            study, rows, own = whole, board(whole, store, name, folder), of_whole
+            study, rows, own = whole, board(whole, store, name, filed), of_whole
         others = [one for key, one in filed.items() if key in of_whole - own]
         for path in write_board(rows, study, folder, name, others):
-            console.print(f"Written: {path}", highlight=False, soft_wrap=True)
-        _say_dropped(len(filed.keys() - of_whole - own), console)
+            say(console, f"Written: {path}")
+        if count := len(filed.keys() - of_whole - own):
+            loops = f"{count} loop{'s' * (count > 1)} that the preset no longer gives"
+            say(console, f"{loops} are no longer in it", "yellow")
     return 1 if failed else 0
-
-
-def _say_dropped(count: int, console: "Console") -> None:
-    if count:
-        said = f"{count} loop{'s' * (count > 1)} that the preset no longer gives are no longer in it"
-        console.print(said, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _fingerprints(study: "StudyConfig") -> set[str]:
@@ -89,10 +86,11 @@ def _fingerprints(study: "StudyConfig") -> set[str]:
 
 def _read(
     preset: str, is_ideal: bool, overrides: list[str], methods: Sequence[str] = ()
-) -> "tuple[str, StudyConfig, StudyConfig]":
-    """The board's name, the whole study that it is of, and the part of that study which is asked for.
+) -> "tuple[str, StudyConfig, StudyConfig, str]":
+    """The board's name, the whole study that it is of, the part of it that is asked for, and what its runs are kept as.
 
-    The ideal learner's task is derived from the network's, which is validated first.
+    Loops that are not the preset's own get a study of their own: a study is of one configuration for good. The ideal
+    learner's task is derived from the network's, which is validated first.
     """
     from ouroloop.presets import load_preset, preset_name
     from ouroloop.study.config import StudyConfig
@@ -104,7 +102,13 @@ def _read(
     study = load_preset(preset, [*fixed, *overrides], StudyConfig)
     if not study.methods:
         raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
-    return preset_name(preset) + ("-ideal" if is_ideal else ""), whole, _narrowed(study, methods)
+    if study.loop.data.testbed.is_finite:
+        raise ConfigError(
+            f"{shown(preset)} is on text, whose true distribution is not known: `ouroloop sweep` compares its methods"
+        )
+    name, others = preset_name(preset) + ("-ideal" if is_ideal else ""), _fingerprints(study) - _fingerprints(whole)
+    trial = f"-{hashlib.sha256(''.join(sorted(others)).encode()).hexdigest()[:8]}" if others else ""
+    return name, whole, _narrowed(study, methods), name + trial
 
 
 def _narrowed(study: "StudyConfig", names: Sequence[str]) -> "StudyConfig":

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ouroloop.errors import ConfigError
-from ouroloop.preset_files import described_presets, did_you_mean, shown
+from ouroloop.errors import ConfigError, did_you_mean, shown
+from ouroloop.preset_files import described_presets
 
 if TYPE_CHECKING:
     from ouroloop.config import LoopConfig
@@ -188,6 +188,10 @@ AnyPreset = Annotated[
     typer.Argument(
         metavar="PRESET", help="The preset whose values are shown; without it, the defaults.", autocompletion=_presets
     ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What the runs are kept under; by default the preset's name."),
 ]
 Study = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study, or the preset of lone loops.", autocompletion=recorded)

@@ -4,15 +4,13 @@ Knows nothing about what a preset may say: `presets` does.
 """
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ouroloop.errors import ConfigError
+from ouroloop.errors import ConfigError, did_you_mean, shown
 
 HERE = Path("experiments")
 _PACKAGE = Path(__file__).parent
@@ -146,18 +144,6 @@ def _num_values(value: Any) -> int:
         elif isinstance(inner, list):
             pending += inner
     return count
-
-
-def shown(value: object) -> str:
-    """The value as Python writes it, cut short."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:45]}… ({len(text):,} characters)"
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """A hint to follow the name of something unknown; empty if nothing known is near it."""
-    near = get_close_matches(given[:100], list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class _Loader(yaml.SafeLoader):

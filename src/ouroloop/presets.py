@@ -21,10 +21,12 @@ from ouroloop.config import (
     LoopConfig,
     ModelConfig,
     TrainConfig,
+    taken_over,
     with_new_names,
 )
-from ouroloop.preset_files import NotYamlError, did_you_mean, find, parse, read, shown
-from ouroloop.schema import allowed, below, fields, is_key, keys
+from ouroloop.errors import did_you_mean, shown
+from ouroloop.preset_files import NotYamlError, find, parse, read
+from ouroloop.schema import allowed, below, fields, is_key, keys, message
 from ouroloop.study.config import StudyConfig
 from ouroloop.study.method import MethodError
 
@@ -46,12 +48,12 @@ _LETTERS = {
     "lambda": "cycle.synthetic_proportion",
     "T": "sampling.temperature",
 }
-_USUAL_KIND = {
-    "data": LogicData.model_fields["kind"].default,
-    "model": ModelConfig.model_fields["kind"].default,
-    "cycle": CycleConfig.model_fields["kind"].default,
+_USUAL = {
+    "data": {"kind": LogicData.model_fields["kind"].default},
+    "model": {key: ModelConfig.model_fields[key].default for key in ("kind", "model_type")},
+    "cycle": {"kind": CycleConfig.model_fields["kind"].default},
 }
-_USUAL_TYPE = ModelConfig.model_fields["model_type"].default
+"""What holds of a section that does not say its kind or type."""
 
 
 def load_preset(preset: str, overrides: Sequence[str], kind: type[Config]) -> Config:
@@ -102,16 +104,17 @@ def load_any(preset: str, overrides: Sequence[str] = ()) -> LoopConfig | StudyCo
     return load_preset(preset, overrides, LoopConfig)
 
 
-def preset_name(preset: str) -> str:
-    """The name under which a preset's runs are kept.
+def preset_name(preset: str, name: str | None = None) -> str:
+    """What a preset's runs are kept under: `name` or, without one, what its file is called.
 
     Raises:
         ConfigError: it has characters that a store cannot search for, or too many.
     """
-    name = re.sub(r"\.ya?ml$", "", Path(preset).name)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
-        raise ConfigError(f"a preset is named by up to 100 letters, digits, '_', '.' and '-', not {shown(name)}")
-    return name
+    called = re.sub(r"\.ya?ml$", "", Path(preset).name) if name is None else name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", called):
+        what = "a preset" if name is None else "what runs are kept under"
+        raise ConfigError(f"{what} is named by up to 100 letters, digits, '_', '.' and '-', not {shown(called)}")
+    return called
 
 
 def current_key(key: str) -> str:
@@ -125,8 +128,9 @@ def unknown_key(kind: type[BaseModel], key: str, also: Iterable[str] = (), dashe
     options = list(also) if "." not in key else []
     section, inner = key.rpartition(".")[0], below(kind, key)
     here = ", ".join([*options, *inner])
-    if letter := _LETTERS.get(key):
-        field = letter if kind is LoopConfig else _SPANNED.get(f"loop.{letter}", f"loop.{letter}")
+    of_loop = _LETTERS.get(key, key)
+    if key in _LETTERS or is_key(kind, f"loop.{of_loop}"):
+        field = of_loop if kind is LoopConfig else _SPANNED.get(f"loop.{of_loop}", f"loop.{of_loop}")
         near = f" (did you mean {dashes}{field}?)"
     else:
         known = [*keys(kind), *(f"{section}.{name}" for name in inner if section)]
@@ -212,16 +216,26 @@ def _changes(overrides: Sequence[str], kind: type[Config]) -> Tree:
             raise ConfigError(unknown_key(kind, key))
         if key in _SPANNED and kind is StudyConfig:
             raise ConfigError(f"a study spans {key}: write --{_SPANNED[key]}=[{value}]")
-        try:
-            said = parse(value)
-        except NotYamlError:
-            raise ConfigError(
-                f"cannot read the value of --{key}, {shown(value)}; it must be a number, a word or a list"
-            ) from None
+        said = _value(kind, key, value)
         for part in reversed(key.split(".")):
             said = {part: said}
         _set(change, (), _with_new_names(said))
     return change
+
+
+def _value(kind: type[Config], key: str, text: str) -> Any:
+    """What an override says: the text itself where a text is wanted and it is not quoted, as a path may be anything."""
+    is_text = allowed(kind, key.split("."))[1] in ("text", "text, or null")
+    if is_text and not re.match(r"""['"]|(null|Null|NULL|~|)$""", text):
+        return text
+    try:
+        return parse(text)
+    except NotYamlError:
+        if is_text:
+            return text
+        raise ConfigError(
+            f"cannot read the value of --{key}, {shown(text)}; it must be a number, a word or a list"
+        ) from None
 
 
 class _Whole(Tree):
@@ -242,29 +256,17 @@ def _set(tree: Tree, path: Sequence[str], value: Any) -> None:
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any], path: str = "") -> Tree:
-    """`base` with what `change` says; {} clears a section.
-
-    A section of another kind takes nothing over, since its fields differ, and a model of another type no options.
-    """
+    """`base` with what `change` says; {} clears a section."""
     merged = dict(base)
-    if change.get("model_type", base.get("model_type", _USUAL_TYPE)) != base.get("model_type", _USUAL_TYPE):
-        merged.pop("options", None)
     for key, value in change.items():
         inner = merged.get(key)
         if isinstance(value, dict) and value and isinstance(inner, str | int | float):
             raise ConfigError(f"unknown key '{path}{key}.{next(iter(value))}': {path}{key} has no fields")
         is_change = isinstance(value, dict) and value and not isinstance(value, _Whole)
-        if is_change and isinstance(inner, dict) and _is_of_kind(key, inner, value):
-            value = _merged(inner, value, f"{path}{key}.")
+        if is_change and isinstance(inner, dict):
+            value = _merged(taken_over(inner, value, _USUAL.get(key, {})), value, f"{path}{key}.")
         merged[key] = value
     return merged
-
-
-def _is_of_kind(section: str, before: Tree, now: Tree) -> bool:
-    usual = _USUAL_KIND.get(section)
-    if section == "model" and now.get("pretrained") is not None and before.get("pretrained") is None:
-        return False
-    return now.get("kind") in (None, before.get("kind", usual))
 
 
 def _one_line(error: ValidationError, kind: type[BaseModel], tree: Tree) -> str:
@@ -282,14 +284,10 @@ def _one_line(error: ValidationError, kind: type[BaseModel], tree: Tree) -> str:
     if isinstance(method := first.get("ctx", {}).get("error"), MethodError):
         return f"{method.where}: {_one_line(method.error, LoopConfig, {})}"
     if first["type"] == "value_error":
-        return f"{where}: {_message(first)}" if where else _message(first)
+        return f"{where}: {message(first)}" if where else message(first)
     if first["type"] not in get_args(ErrorType):  # our own
-        words = _message(first)
+        words = message(first)
     return f"{where}: got {shown(first['input'])}, allowed is {words}"
-
-
-def _message(error: ErrorDetails) -> str:
-    return error["msg"].removeprefix("Value error, ")
 
 
 def _lacking_training(tree: Tree) -> list[str]:
@@ -298,7 +296,7 @@ def _lacking_training(tree: Tree) -> list[str]:
     model = loop.get("model") if isinstance(loop, dict) else None
     if (
         not isinstance(model, dict)
-        or model.get("kind", _USUAL_KIND["model"]) != _USUAL_KIND["model"]
+        or {**_USUAL["model"], **model}["kind"] != _USUAL["model"]["kind"]
         or loop.get("train") is not None
     ):
         return []

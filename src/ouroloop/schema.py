@@ -1,7 +1,7 @@
 """What can be configured, read off the sections of `config`: each dotted key, its meaning, and what it may be."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -25,6 +25,11 @@ class Described(NamedTuple):
 
 
 REQUIRED = "required"
+
+
+def message(error: Mapping[str, Any]) -> str:
+    """What pydantic says is wrong, or what our own code said to it."""
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def fields(kind: Kind, config: BaseModel | None = None, prefix: str = "") -> Iterator[Described]:
@@ -102,15 +107,27 @@ def _schema(kind: Kind) -> Node:
 
 
 def _walk(kind: Kind, path: Sequence[str | int]) -> tuple[list[str | int], Node, Node]:
-    """How far the schema goes along a path, without what it does not know, such as pydantic's names of alternatives."""
+    """How far the schema goes along a path, which between a section and its field may say which alternative it is."""
     node, walked = _schema(kind), list[str | int]()
     definitions = node.get("$defs", {})
-    for part in path:
+    for place, part in enumerate(path):
+        chosen = _called(node, part, definitions) if place < len(path) - 1 else None
+        if chosen is not None:
+            node = chosen
+            continue
         inner = _inner(node, part, definitions)
         if inner is not None:
             node = inner
             walked.append(part)
     return walked, node, definitions
+
+
+def _called(node: Node, name: str | int, definitions: Node) -> Node | None:
+    """The alternative that pydantic calls so: after its kind, or after what its class is called first."""
+    alternatives = [_resolved(one, definitions) for one in _alternatives(_resolved(node, definitions))]
+    by_class = [one for one in alternatives if one.get("title", "").lower().startswith(str(name))]
+    by_kind = [one for one in alternatives if one.get("properties", {}).get("kind", {}).get("const") == name]
+    return next(iter(by_class + by_kind), None)
 
 
 def _inner(node: Node, part: str | int, definitions: Node) -> Node | None:

@@ -7,11 +7,15 @@ from rich.console import Console
 
 from ouroloop.config import LoopConfig
 from ouroloop.console import LoopView
+from ouroloop.learner.base import Samples
+from ouroloop.learner.empirical import EmpiricalModel
 from ouroloop.loop.harvest import NothingKeptError
 from ouroloop.loop.observer import Observer
 from ouroloop.record.liveness import Interrupted
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
+from ouroloop.science.metrics import as_metrics, measure
+from ouroloop.testbed.base import Sample
 from tests.loop.loops import StopAfter, forget, generations, loop, note, watched
 
 UNIQUE = {"steps": ["unique"], "max_drawn": 1.5}
@@ -74,6 +78,25 @@ def test_a_curation_that_leaves_nothing_ends_the_loop_as_failed_and_says_why(ide
     assert only.metrics["acceptance_rate"] == 0
     assert "drawn_per_kept" not in only.metrics
     assert not any(name.startswith("curated_") for name in only.metrics)
+
+
+def test_one_text_is_nothing_to_learn_from_either(ideal: LoopConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EmpiricalModel, "sample", lambda _, n, __: Samples(["( not False )"] * n, [0.0] * n))
+    with pytest.raises(NothingKeptError, match="D_1 has 1 examples"):
+        loop(ideal.changed(curation={"steps": ["unique"]}))
+
+
+def test_what_was_kept_is_measured_as_s_t_is(ideal: LoopConfig) -> None:
+    run = loop(ideal.changed(curation=UNIQUE, num_generations=2))
+    last = generations(run)[1]
+    kept, original = (
+        Sample.of(one.read_dataset(name).texts, ideal.data.testbed)
+        for one, name in ((last, "curated.tsv.gz"), (run, "original_data.tsv.gz"))
+    )
+    found = {key.removeprefix("curated_"): v for key, v in last.metrics.items() if key.startswith("curated_")}
+    assert found == pytest.approx(as_metrics(measure(kept, original)))
+    assert found["num_unique"] == last.metrics["num_kept"] < 40
+    assert found["unique_fraction"] == 1 != last.metrics["unique_fraction"]
 
 
 def test_an_empty_curation_at_the_last_generation_is_an_outcome(ideal: LoopConfig) -> None:

@@ -32,7 +32,7 @@ from ouroloop.report.leaderboard import (
     told_apart,
 )
 from ouroloop.report.methods import methods_tables
-from ouroloop.report.outcomes import RESULTS, Outcome, read_filed
+from ouroloop.report.outcomes import RESULTS, Outcome, file_of, read_filed
 from ouroloop.report.results import read_results
 from ouroloop.report.stages import find_cells, registered_name
 from ouroloop.science.statistics import interval
@@ -261,6 +261,14 @@ def test_what_it_takes_to_keep(end: float, others: dict[str, float], keeps: bool
     assert _keeps(scored(baseline, one)[1], baseline, LAST) is keeps
 
 
+@pytest.mark.parametrize(("end", "keeps"), [(0.581, True), (0.579, False)])  # M_1 writes 0.6: less 2 points
+def test_membership_may_fall_by_two_points(end: float, keeps: bool) -> None:
+    one, baseline = row("one", {1: 0.5, 2: 0.5}), row("base", {1: 0.5, 2: 0.5})
+    for curves in one.curves.values():
+        curves["grammar_membership"][LAST] = end  # type: ignore[index]
+    assert _keeps(scored(baseline, one)[1], baseline, LAST) is keeps
+
+
 def test_what_it_takes_to_keep_is_the_baselines_m_1_and_not_its_own() -> None:
     """An untrained model keeps what it has, which is nothing; and seeds differ in their M_1."""
     baseline, untrained = row("base", {1: 0.1, 2: 0.1}), row("untrained", {1: 0.001, 2: 0.001}, grammar_membership=0.0)
@@ -295,7 +303,7 @@ def test_what_it_takes_to_keep_is_the_m_1_of_the_same_processor() -> None:
 
 def test_whose_m_1_is_the_baselines_is_read_off_its_changes() -> None:
     config = load_preset("leaderboard", [], StudyConfig)
-    rows = {(one.method, one.cycle): one for one in board(config, None, "leaderboard", RESULTS)}
+    rows = {(one.method, one.cycle): one for one in board(config, None, "leaderboard", {})}
     other = {name for (name, cycle), one in rows.items() if cycle == "full_synthetic" and not one.has_usual_first}
     assert other == {
         KEEP_M1, "temperature 1", "verified and unique T1", "unique T1", "min-p T1", "min-p and unique T1",
@@ -434,9 +442,11 @@ def test_what_a_method_changes_of_lambda_is_known_too() -> None:
 
 @pytest.mark.parametrize("learner", ["network", "empirical"])
 def test_the_committed_board_follows_from_its_loops(learner: str) -> None:
-    name, _, study = _read("leaderboard", learner == "empirical", [], [])
-    content = json.loads((REPOSITORY / RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    assert json.loads(json.dumps(record(board(study, None, name, REPOSITORY / RESULTS)))) == content["rows"]
+    name, _, study, kept = _read("leaderboard", learner == "empirical", [], [])
+    assert kept == name
+    file = file_of(name, REPOSITORY / RESULTS)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(record(board(study, None, name, read_filed(file))))) == content["rows"]
 
 
 @pytest.mark.heavy
@@ -473,7 +483,7 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
 
     elsewhere = on_another_machine(monkeypatch, empty_store, tmp_path / "elsewhere")
     others = ouroloop(*few[:-1], "--loop.num_generations=1", "--seeds=[1]", cwd=tmp_path)
-    assert "Not written: these are not the preset's own loops" in others.stdout
+    assert "Not written: --folder says where." in others.stdout
     assert (others.returncode, (tmp_path / "experiments").exists()) == (0, False)
     assert elsewhere.exists()
 
@@ -512,16 +522,14 @@ def on_another_machine(monkeypatch: pytest.MonkeyPatch, store: Path, path: Path)
     return path
 
 
-def test_each_temperature_of_a_study_has_a_board_of_its_own(tmp_path: Path) -> None:
+def test_each_temperature_of_a_study_has_a_board_of_its_own() -> None:
     """A row for each, with all its seeds: none takes another's place."""
     study = StudyConfig.model_validate({**FEW, "temperatures": [0.8, 1.0]})
-    loops = []
+    filed = {}
     for loop in study.loops():
         curves = {"coverage": dict.fromkeys((1, LAST), loop.sampling.temperature / 2 + loop.seed / 100)}
-        outcome = Outcome(loop.fingerprint(), curves, (), "", {})
-        loops.append(outcome.as_record(method="any", cycle="any", seed=loop.seed))
-    (tmp_path / "few.json").write_text(json.dumps({"loops": loops}))
-    rows = board(study, None, "few", tmp_path)
+        filed[loop.fingerprint()] = Outcome(loop.fingerprint(), curves, (), "", {})
+    rows = board(study, None, "few", filed)
     found = {(one.cycle, one.method): one.scores["coverage"].last.mean for one in rows}
     assert all(one.is_whole for one in rows)
     assert found == {

@@ -56,7 +56,7 @@ def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_d
     results = read_results(Store.existing(), "few")
     assert {len(loops) for loops in results.cells.values()} == {2}
     tables = methods_tables(results)
-    rows = {one.method: one for one in board(done, Store.existing(), "few")}
+    rows = {one.method: one for one in board(done, Store.existing(), "few", {})}
     assert list(tables["board"]["method"]) == list(rows)
     for one in tables["board"].to_dict("records"):
         score = rows[one["method"]].scores["coverage"].last

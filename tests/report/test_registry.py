@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ouroloop.config import ConfigError, CycleConfig, LoopConfig
 from ouroloop.learner import learner_of
-from ouroloop.learner.network.sampling import log_probabilities
+from ouroloop.learner.network.scoring import log_probabilities
 from ouroloop.loop.loop import draw_original, run_loop
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -57,6 +57,7 @@ def aliases(store: Store, name: str) -> dict[str, Any]:
         ({"kind": "expanding", "synthetic_proportion": 0.5}, 1.0, "ouroloop-expanding-0.50-T1"),
         ({"kind": "fresh_mix", "synthetic_proportion": 0}, 0.8, "ouroloop-fresh_mix-0.00"),
         ({"kind": "incremental", "synthetic_proportion": 0.125}, 0.8, "ouroloop-incremental-0.125"),
+        ({"kind": "incremental", "synthetic_proportion": 1e-5}, 0.8, "ouroloop-incremental-0.00001"),
         ({"kind": "full_synthetic"}, 0.8, "ouroloop-full_synthetic-1.00"),
         ({"kind": "balanced"}, 0.8, "ouroloop-balanced"),
     ],

@@ -22,6 +22,7 @@ from ouroloop.config.data import USUAL_TESTBED as USUAL_TESTBED
 from ouroloop.config.data import Data as Data
 from ouroloop.config.data import LogicData as LogicData
 from ouroloop.config.data import TextData as TextData
+from ouroloop.config.loop import NO_PART as NO_PART
 from ouroloop.config.loop import LoopConfig as LoopConfig
 from ouroloop.config.loop import NeedsNetworkError as NeedsNetworkError
 from ouroloop.config.loop import ResourceConfig as ResourceConfig
@@ -40,6 +41,7 @@ from ouroloop.config.section import Section as Section
 from ouroloop.config.section import Seed as Seed
 from ouroloop.config.section import Temperature as Temperature
 from ouroloop.config.section import Whole as Whole
+from ouroloop.config.section import taken_over as taken_over
 from ouroloop.config.section import with_new_names as with_new_names
 from ouroloop.config.train import TrainConfig as TrainConfig
 from ouroloop.errors import ConfigError as ConfigError

@@ -18,9 +18,8 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from ouroloop.config.section import Number, Section
-from ouroloop.errors import ConfigError
-from ouroloop.preset_files import did_you_mean, shown
-from ouroloop.schema import Described, allowed, below, fields
+from ouroloop.errors import ConfigError, did_you_mean, shown
+from ouroloop.schema import Described, allowed, below, fields, message
 
 _METHODS = "ouroloop.science.curation"  # imported when a configuration names a step: it is in a layer above this one
 
@@ -152,7 +151,7 @@ def _step(value: Any) -> Any:
         if first["type"] == "extra_forbidden":
             raise ValueError(f"unknown key {where!r}; allowed here: {', '.join(below(kind, ''))}") from None
         if first["type"] == "value_error":
-            raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+            raise ValueError(f"{where}: {message(first)}") from None
         got = "it is missing" if first["type"] == "missing" else f"got {first['input']!r}"
         raise ValueError(f"{where}: {got}, allowed is {allowed(kind, first['loc'])[1]}") from None
 

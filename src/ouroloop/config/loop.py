@@ -13,6 +13,9 @@ from ouroloop.config.model import EmpiricalConfig, Model, ModelConfig, Pretraine
 from ouroloop.config.section import Added, Number, Proportion, Section, Seed, Whole
 from ouroloop.config.train import TrainConfig
 
+NO_PART = ("description", "keep_weights", "resources")
+"""Fields that have no part in what a loop comes to: neither in its fingerprint nor in what tells it from others."""
+
 
 class NeedsNetworkError(ValueError):
     """The ideal learner was asked for what only a network can do."""
@@ -187,15 +190,17 @@ class LoopConfig(Section):
                 parts.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
         return self.named("-".join(parts))
 
+    @property
+    def setting(self) -> str:
+        """Cycle and proportion, and data that are not the usual."""
+        proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
+        return f"{self.cycle.kind.value}{proportion}" + (f"-{self.data.variant}" if self.data.variant else "")
+
     def named(self, method: str) -> str:
         """A loop's name with this method, or whatever is out of the ordinary; with neither where `method` is empty."""
-        proportion = "" if self.cycle.synthetic_proportion is None else f"-{self.cycle.synthetic_proportion:g}"
-        start = f"-{self.data.variant}" if self.data.variant else ""
-        method = f"-{method}" if method else ""
         learner = "" if self.model.kind == "transformers" else f"-{self.model.kind}"
-        return (
-            f"{self.cycle.kind.value}{proportion}{start}{learner}-T{self.sampling.temperature:g}{method}-s{self.seed}"
-        )
+        method = f"-{method}" if method else ""
+        return f"{self.setting}{learner}-T{self.sampling.temperature:g}{method}-s{self.seed}"
 
     def _identified(self, given: dict[str, Any]) -> dict[str, Any]:
         found = super()._identified(given)
@@ -206,7 +211,7 @@ class LoopConfig(Section):
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on: equal fingerprints give equal results."""
         given = self.identity()
-        for changes_nothing in ("description", "keep_weights", "resources"):
+        for changes_nothing in NO_PART:
             del given[changes_nothing]
         if isinstance(self.data, LogicData):  # a loop of 0.1 keeps its fingerprint
             del given["data"]["kind"]

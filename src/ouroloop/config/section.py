@@ -1,8 +1,10 @@
 """What every section of a configuration is: frozen, validated, without a free-form key; and its kinds of number."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
@@ -20,11 +22,11 @@ class Section(BaseModel):
         """The same with other values, validated anew; a mapping given for a section changes that section."""
         given = self.model_dump()
         for key, value in values.items():
-            inner = value.model_dump() if isinstance(value, BaseModel) else value
             before: Any = given.get(key)
-            is_change = isinstance(value, dict) and isinstance(before, dict)
-            is_change = is_change and value.get("kind") in (None, before.get("kind"))  # another kind has other fields
-            given[key] = before | value if is_change else inner
+            if isinstance(value, dict) and isinstance(before, dict):
+                given[key] = taken_over(before, value) | value
+            else:
+                given[key] = value.model_dump() if isinstance(value, BaseModel) else value
         return type(self).model_validate(given)
 
     def unusual(self) -> dict[str, Any]:
@@ -45,6 +47,24 @@ class Section(BaseModel):
             elif isinstance(value, Section):
                 given[name] = value._identified(given[name])
         return given
+
+
+def taken_over(
+    before: Mapping[str, Any], now: Mapping[str, Any], usual: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """What of a section stays under what is said now: nothing of another kind, and of another model type no options.
+
+    `usual` is what holds for a kind or a type that was not said before.
+    """
+    old = {**usual, **before}
+    is_other_kind = now.get("kind", old.get("kind")) not in (None, old.get("kind"))
+    is_other_kind |= now.get("pretrained") is not None and before.get("pretrained") is None
+    is_other_type = now.get("model_type", old.get("model_type")) != old.get("model_type")
+    return (
+        {}
+        if is_other_kind
+        else {key: value for key, value in before.items() if not (is_other_type and key == "options")}
+    )
 
 
 @cache

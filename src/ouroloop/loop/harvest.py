@@ -57,7 +57,7 @@ def harvest(
     texts, log_probs = list(first.texts), list(first.log_probs)
     enough = min(budget, round(max(step.num_candidates for step in curation.steps) * wanted))
     while True:
-        if missing := enough - len(texts):
+        if (missing := enough - len(texts)) > 0:
             drawn = fitted.sample(missing, more)
             texts += drawn.texts
             log_probs += drawn.log_probs

@@ -90,10 +90,7 @@ def run_loop(
         record_origin(run, config, learner.device, original, measures, prompts(config, testbed))
         with Writer.open() as history:
             history.add(0, measures, Written.of(reference))
-            num_copied = int(run.tag("copied") or 0)
-            loop = _Loop(
-                config, learner, study, run, reference, likeness, observer, history, new, run.reached, num_copied
-            )
+            loop = _Loop(config, learner, study, run, reference, likeness, observer, history, new)
             is_frozen = gc.get_freeze_count() > 0
             gc.collect(1)  # or cycles that nobody needs any more are frozen too, and not looked at again
             gc.freeze()  # the libraries' half a million objects: collecting a generation's few takes 1 ms then, not 450
@@ -183,16 +180,17 @@ class _Loop:
     history: Writer
     new: bool
     """Whether everything is computed here, even if it is on record."""
-    reached: int
-    """The last generation on the loop's record when it was taken up."""
-    num_copied: int
-    """How many generations on its record were copied rather than computed."""
     stages: list[str | None] = field(default_factory=list)
     first: dict[str, float] = field(default_factory=dict)
     """The metrics of generation 1."""
     lineage: Lineage = field(init=False)
+    reached: int = field(init=False)
+    """The last generation on the loop's record when it was taken up."""
+    num_copied: int = field(init=False)
+    """How many generations on its record were copied rather than computed."""
 
     def __post_init__(self) -> None:
+        self.reached, self.num_copied = self.run.reached, int(self.run.value("copied") or 0)
         self.lineage = Lineage(self.learner, self.config.seed, self.config.num_generations)
 
     def walk(self, original: Dataset, recorded: dict[int, Run]) -> None:

@@ -31,9 +31,22 @@ def holder() -> str:
     return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}"
 
 
-def _file(folder: Path, name: str) -> FileLock:
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{name}.lock")
+def _of_loop(preset: str, fingerprint: str) -> Path:
+    return stores.runs_folder() / "locks" / f"{preset}-{fingerprint[:16]}.lock"
+
+
+def _of_study(study: str) -> Path | None:
+    """None where PostgreSQL has the lock."""
+    url = stores.optuna_url()
+    if url.startswith("postgres"):
+        return None
+    path = sqlite_file(url)
+    return (path.resolve().parent if path else stores.runs_folder()) / "locks" / f"{study}-study.lock"
+
+
+def _file(path: Path) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
 
 
 @contextmanager
@@ -43,19 +56,16 @@ def alone(preset: str, fingerprint: str) -> Iterator[None]:
     Raises:
         HeldElsewhereError: another process of this root holds it.
     """
-    lock = _file(stores.runs_folder() / "locks", f"{preset}-{fingerprint[:16]}")
     try:
-        lock.acquire(timeout=_PATIENCE_SECONDS)
+        held = _file(_of_loop(preset, fingerprint)).acquire(timeout=_PATIENCE_SECONDS)
     except Timeout:
         raise HeldElsewhereError(f"this loop of {preset} is being run by another process on this machine") from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def is_alone_held(preset: str, fingerprint: str) -> bool:
-    return _is_held(stores.runs_folder() / "locks" / f"{preset}-{fingerprint[:16]}.lock")
+    return _is_held(_of_loop(preset, fingerprint))
 
 
 def _is_held(path: Path) -> bool:
@@ -76,8 +86,8 @@ class StudyLock:
     def __init__(self, study: str) -> None:
         self._study, self._url = study, stores.optuna_url()
         self._connection: Any = None
-        is_advisory = self._url.startswith("postgres")
-        self._lock = None if is_advisory else _file(_study_folder(), f"{study}-study")
+        path = _of_study(study)
+        self._lock = None if path is None else _file(path)
 
     def acquire(self, patience: float = _PATIENCE_SECONDS) -> bool:
         """Whether it was acquired within `patience` seconds.
@@ -138,14 +148,10 @@ class StudyLock:
 
 def study_is_driven(study: str) -> bool:
     """Whether a process drives it now; creates nothing."""
-    if stores.optuna_url().startswith("postgres"):
-        lock = StudyLock(study)
-        is_free = lock.acquire(patience=0)
-        lock.release()
-        return not is_free
-    return _is_held(_study_folder() / f"{study}-study.lock")
-
-
-def _study_folder() -> Path:
-    path = sqlite_file(stores.optuna_url())
-    return (path.resolve().parent if path else stores.runs_folder()) / "locks"
+    path = _of_study(study)
+    if path is not None:
+        return _is_held(path)
+    lock = StudyLock(study)
+    is_free = lock.acquire(patience=0)
+    lock.release()
+    return not is_free

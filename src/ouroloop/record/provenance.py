@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from ouroloop import __version__
-from ouroloop.config import LoopConfig, PretrainedModelConfig, flatten
+from ouroloop.config import NO_PART, LoopConfig, PretrainedModelConfig, flatten
 from ouroloop.record import stores
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
@@ -129,14 +129,13 @@ def record_origin(
     """
     environment = software(device, *libraries(config))
     began_on = run.tag("processor") or environment["processor"]
-    known = (
-        run.entity.data.params
-    )  # some may differ now that make no other loop of it, and MLflow takes no second value
+    # A setting that decides nothing may have changed since, and MLflow takes no second value
+    known = run.entity.data.params
     run.log_params(
         {
             key: value
             for key, value in flatten(config).items()
-            if key not in known and not key.startswith(("description", "keep_weights", "resources"))
+            if key not in known and key.partition(".")[0] not in NO_PART
         }
     )
     listed = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())

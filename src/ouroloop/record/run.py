@@ -141,9 +141,17 @@ class Run:
         outputs = self.entity.outputs.model_outputs if self.entity.outputs else []
         return str(outputs[-1].model_id) if outputs else None
 
+    def value(self, key: str) -> float | None:
+        """The number in one of our own tags, which anybody can edit; None if it is not a finite one."""
+        try:
+            number = float(self.tag(key) or "")
+        except ValueError:
+            return None
+        return number if math.isfinite(number) else None
+
     @property
     def number(self) -> int:
-        """The t of a generation; 0 where its tag, which anybody can edit, is no number."""
+        """The t of a generation; 0 where its tag is no whole number."""
         label = self.tag("generation") or ""
         return int(label) if label.isdecimal() else 0
 

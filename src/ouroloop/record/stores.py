@@ -18,8 +18,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 from ouroloop.config import ConfigError
-from ouroloop.errors import reason
-from ouroloop.preset_files import did_you_mean, shown
+from ouroloop.errors import did_you_mean, reason, shown
 from ouroloop.record.urls import VARIABLES, is_server, masked, named, sqlite_file, sqlite_url
 
 PATIENCE_SECONDS = 60.0

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 from ouroloop.config import ConfigError
-from ouroloop.preset_files import shown
+from ouroloop.errors import shown
 
 VARIABLES = ("MLFLOW_TRACKING_URI", "OUROLOOP_OPTUNA_URL")
 """The environment variables that name the stores."""

@@ -10,11 +10,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ouroloop.console import fitted
+from ouroloop.console import fitted, say
 from ouroloop.record import stores
 from ouroloop.report.leaderboard import BARS, BEST, KEEP_M1, Row, not_chosen, record, times
 from ouroloop.report.methods import drawing, table
-from ouroloop.report.outcomes import Outcome
+from ouroloop.report.outcomes import Outcome, file_of
 from ouroloop.report.render import png
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import Interval
@@ -38,32 +38,33 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig, is_wh
             console.print(fitted(_table(scored, f"{cycle}, t = {config.loop.num_generations}"), console))
         filed = [row.runs[seed] for row in of_cycle for seed in row.filed]
         if commits := dict.fromkeys(commit[:7] for outcome in filed for commit in outcome.commits):
-            console.print(f"* From the file, computed at {', '.join(commits)}", markup=False, soft_wrap=True)
+            say(console, f"* From the file, computed at {', '.join(commits)}")
         if failed := [f"{row.method} (seeds {_listed(row.failures)})" for row in of_cycle if row.failures]:
-            console.print(f"Failed, and so without a rank: {', '.join(failed)}", markup=False, soft_wrap=True)
+            say(console, f"Failed, and so without a rank: {', '.join(failed)}")
         if missing := sum(row.missing for row in of_cycle):
             wanted = sum(row.wanted for row in of_cycle if not row.reason and row.method != KEEP_M1)
             none = [row.method for row in of_cycle if row.missing == row.wanted]
             said = f"Loops still missing from {cycle}: {missing} of {wanted}"
             said += f", all those of {', '.join(none)}" if none else ""
-            console.print(said, markup=False, soft_wrap=True)
+            say(console, said)
         if cannot := [f"{row.method} ({row.reason})" for row in of_cycle if row.reason]:
-            console.print(f"Not applicable: {', '.join(cannot)}", markup=False, soft_wrap=True)
+            say(console, f"Not applicable: {', '.join(cannot)}")
     apart = [
         name for name, method in config.methods.items() if not {*(method.cycles or config.cycles)} & {*config.cycles}
     ]
     if apart:
-        console.print(f"Not run with any of these cycles: {', '.join(apart)}", markup=False, soft_wrap=True)
+        say(console, f"Not run with any of these cycles: {', '.join(apart)}")
     if is_whole and (names := not_chosen(rows, config)):
         cycles = ", ".join(cycle.value for cycle in config.cycles[1:])
         said = f"Among the best {BEST} of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
-        console.print(f"{said}The `cycles` of the preset say which methods are.", markup=False, soft_wrap=True)
-    console.print(
+        say(console, f"{said}The `cycles` of the preset say which methods are.")
+    say(
+        console,
         "Mean over seeds at the last generation [95 % interval], for coverage also (area under the curve). Only "
         "methods with all seeds are ranked; those that coverage cannot tell apart (95 %, paired seeds) share a rank. "
         f"over: how many ranked methods it is told apart from and beats. keeps: whether {BARS}.",
-        style="dim", markup=False, soft_wrap=True,
-    )  # fmt: skip
+        "dim",
+    )
 
 
 def _listed(seeds: Iterable[int]) -> str:
@@ -122,7 +123,7 @@ def write_board(
     if not loops:
         return []
     stores.require_writable(folder)
-    file = folder / f"{name}.json"
+    file = file_of(name, folder)
     content = {
         "study": name,
         "num_generations": config.loop.num_generations,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from ouroloop.config import ConfigError
-from ouroloop.console import print_listing
+from ouroloop.console import print_listing, say
 from ouroloop.plain import visible
 from ouroloop.record.track import Store
 from ouroloop.report.models import FoundModel, find_model, require_temperature
@@ -185,7 +185,8 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
         print_listing(console, ("before", "after", *comparison.columns), [(before, after, *row) for row in rows], "")
         return
     total, noun = comparison.summary(), noun_of(comparison.testbed)
-    console.print(
+    say(
+        console,
         f"{visible(before)}  ->  {visible(after)}\n"
         f"{visible(comparison.reference)}: {total[f'num_{noun}']:,} {noun}, softmax at temperature "
         f"{comparison.temperature:g}\n"
@@ -193,9 +194,6 @@ def print_comparison(console: Console, comparison: Comparison, limit: int) -> No
         f"{total['share_fell_1000x']:.1%}; it rose more than 10x for {total['share_rose_10x']:.1%}.\n"
         f"Mean log-probability {total['mean_log_p_before']:.2f} -> {total['mean_log_p_after']:.2f} nats; all of them "
         f"together have probability {total['mass_before']:.3g} -> {total['mass_after']:.3g}.",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
     keys = ("depth", f"num_{noun}", "mean_log_p_before", "mean_log_p_after", "mean_change", "share_fell_10x",
             "share_fell_1000x")  # fmt: skip

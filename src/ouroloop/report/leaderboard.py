@@ -8,7 +8,6 @@ above are told apart from all below. A method that lacks a seed, or lost one, ha
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from ouroloop.config import LoopConfig
 from ouroloop.record.history import Curves
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
-from ouroloop.report.outcomes import RESULTS, Outcome, read_filed
+from ouroloop.report.outcomes import Outcome
 from ouroloop.report.results import bounds_of
 from ouroloop.science.metrics import RETENTION
 from ouroloop.science.statistics import UNBOUNDED, Interval, bounds_of_kept, interval, most_kept
@@ -100,16 +99,11 @@ class Row:
         return sorted(seed for seed, outcome in self.runs.items() if outcome.is_filed)
 
 
-def board(config: StudyConfig, store: Store | None, name: str, folder: Path | None = None) -> list[Row]:
+def board(config: StudyConfig, store: Store | None, name: str, filed: Mapping[str, Outcome]) -> list[Row]:
     """The rows of each cycle, best first; what is not done, failed or cannot be run comes last.
 
-    Loops that the store lacks are taken from `NAME.json` in the folder, by default `experiments/results`, so that the
-    terminal and the page show the same board.
-
-    Raises:
-        ConfigError: that is not the file of a leaderboard.
+    Loops that the store lacks are taken from what is `filed`, by fingerprint.
     """
-    filed = read_filed((folder or RESULTS) / f"{name}.json")
     found = {run.tag("fingerprint"): run for run in ([] if store is None else store.one_loop_each(name))}
     rows: dict[tuple[str, str], Row] = {}
     for plain in config.plain_loops:
@@ -158,9 +152,8 @@ def _enter(
 
 def _cycle(config: StudyConfig, plain: LoopConfig) -> str:
     """What the loop's part of the board is called: the cycle with λ, and the temperature where there are several."""
-    label, _, temperature = plain.named("").removesuffix(f"-s{plain.seed}").rpartition("-T")
-    label = label.removesuffix(f"-{plain.model.kind}")
-    return label if len(set(config.temperatures)) == 1 else f"{label}-T{temperature}"
+    is_only = len(set(config.temperatures)) == 1
+    return plain.setting if is_only else f"{plain.setting}-T{plain.sampling.temperature:g}"
 
 
 def _baseline(config: StudyConfig) -> str | None:

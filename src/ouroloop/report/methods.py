@@ -15,6 +15,7 @@ from ouroloop.config import LoopConfig
 from ouroloop.report.layers import WHOLE, Chart, faceted, names_of, tick_step
 from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
 from ouroloop.report.looks import look
+from ouroloop.report.outcomes import file_of, read_filed
 from ouroloop.report.render import spec, svg
 from ouroloop.report.results import Loop, Results, compared, counted_at
 from ouroloop.report.tables import frame
@@ -41,7 +42,7 @@ def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
 
 def _board(results: Results) -> list[Row]:
     run, config = results.study, compared(results.study, results.name)
-    return board(config, run.store, results.name) if run and config else []
+    return board(config, run.store, results.name, read_filed(file_of(results.name))) if run and config else []
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:

@@ -10,8 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ouroloop.config import ConfigError, SamplingConfig
-from ouroloop.errors import reason
-from ouroloop.preset_files import did_you_mean, shown
+from ouroloop.errors import did_you_mean, reason, shown
 from ouroloop.record import stores
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Testbed
@@ -87,7 +86,7 @@ def find_model(name: str) -> FoundModel:
         sampling, testbed = _sampling(name, folder), language_of(folder)
         from ouroloop.learner.network.fitted import Network
         from ouroloop.learner.network.model import load_model
-        from ouroloop.learner.network.sampling import require_causal
+        from ouroloop.learner.network.prefixes import require_causal
         from ouroloop.learner.network.subwords import saved
 
         try:

@@ -59,6 +59,11 @@ class Outcome:
                 "curves": curves}  # fmt: skip
 
 
+def file_of(name: str, folder: Path = RESULTS) -> Path:
+    """The file of the leaderboard of this name, which the terminal and the page both read."""
+    return folder / f"{name}.json"
+
+
 def read_filed(path: Path) -> dict[str, Outcome]:
     """The loops of a leaderboard's file by fingerprint; none where there is no file.
 
@@ -68,7 +73,7 @@ def read_filed(path: Path) -> dict[str, Outcome]:
     try:
         loops = json.loads(path.read_text(encoding="utf-8")).get("loops", [])
         found = [_read(one) for one in loops]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not a leaderboard's file ({error}); delete it, and all is run again") from None

@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf, isfinite
+from math import inf
 from typing import Any, NamedTuple
 
-from ouroloop.config import USUAL_TESTBED, ConfigError, DataCycle, LoopConfig, StageConfig, flatten
+from ouroloop.config import NO_PART, USUAL_TESTBED, ConfigError, DataCycle, LoopConfig, StageConfig, flatten
 from ouroloop.record.history import Written, by_metric, history, read_entries, read_written
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
@@ -31,8 +31,6 @@ FIXED_SHARE = 0.99
 SPANNED = {"seed", "num_generations", "cycle.kind", "cycle.synthetic_proportion", "sampling.temperature"}
 """What may differ between the loops of a study while they are still one experiment; the rest names a cell."""
 
-_NO_PART = ("description", "keep_weights", "resources")  # these have no part in what a loop comes to
-
 
 class FixedText(NamedTuple):
     """A text that is at least 99 % of what a loop's models write, from some generation on to the last."""
@@ -44,15 +42,6 @@ class FixedText(NamedTuple):
 
     def as_record(self) -> dict[str, Any]:
         return {"since": self.since, **self.said, "text": self.text}
-
-
-def as_number(label: str | None) -> float | None:
-    """The number in a tag, which anybody can edit; None if it is not a finite one."""
-    try:
-        number = float(label or "")
-    except ValueError:
-        return None
-    return number if isfinite(number) else None
 
 
 def all_values(records: list[dict[str, str]]) -> dict[str, str]:
@@ -125,18 +114,15 @@ class Loop:
     @property
     def proportion(self) -> float | None:
         """λ, from the configuration where the run's tag does not say it."""
-        label = self.run.tag("synthetic_proportion") or "none"
-        known = as_number(label)
-        if known is None and label != "none" and self.config:
-            return self.config.cycle.synthetic_proportion
-        return known
+        known = self.run.value("synthetic_proportion")
+        return self.config.cycle.synthetic_proportion if known is None and self.config else known
 
     @property
     def problem(self) -> str:
         """What is wrong with the tags of its run, which anybody can edit; empty if nothing is."""
         for key in ("synthetic_proportion", "temperature", "seed"):
             label = self.run.tag(key)
-            if label and label != "none" and as_number(label) is None:
+            if label and label != "none" and self.run.value(key) is None:
                 return f"its tag ouroloop.{key} is {label[:40]!r}, not a number"
         return ""
 
@@ -152,7 +138,7 @@ class Loop:
 
     @property
     def half_life(self) -> int | None:
-        return half_life(dict(self.history.get(RETENTION, {})))
+        return half_life(self.history.get(RETENTION, {}))
 
     @property
     def fixed(self) -> FixedText | None:
@@ -303,7 +289,7 @@ def _named(store: Store, name: str) -> list[Run]:
 
 
 def in_order(run: Run) -> tuple[Any, ...]:
-    numbers = (as_number(run.tag(key)) for key in ("synthetic_proportion", "temperature", "seed"))
+    numbers = (run.value(key) for key in ("synthetic_proportion", "temperature", "seed"))
     return run.tag("cycle") or "", *(-1.0 if number is None else number for number in numbers), run.name
 
 
@@ -351,7 +337,8 @@ def _settings(loop: Loop) -> dict[str, str]:
     """From its configuration as it is read today: what an earlier version did not record has its default."""
     if loop.config is None:
         return dict(loop.run.entity.data.params)
-    return {key: str(value) for key, value in flatten(loop.config).items() if not key.startswith(_NO_PART)}
+    settings = flatten(loop.config).items()
+    return {key: str(value) for key, value in settings if key.partition(".")[0] not in NO_PART}
 
 
 def _read_loop(run: Run) -> Loop:

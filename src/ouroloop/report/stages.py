@@ -7,8 +7,10 @@ corpus and method. Its median seed stands for it.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from ouroloop.config import ConfigError, LoopConfig, SamplingConfig
-from ouroloop.preset_files import shown
+from ouroloop.errors import shown
 from ouroloop.record.history import history
 from ouroloop.record.provenance import recorded_config
 from ouroloop.record.run import Run
@@ -84,6 +86,8 @@ def registered_name(config: LoopConfig, method: str = "") -> str:
     its neighbours. Full synthetic is at 1.00; balanced has no proportion, and its name none.
     """
     label = config.cycle.proportion_label
+    if "e" in label:  # 1e-05, whose decimals are not written out
+        label = np.format_float_positional(float(label))
     name = f"ouroloop-{config.cycle.kind.value}"
     if label != "none":
         name += f"-{label if len(label.partition('.')[2]) > 2 else f'{float(label):.2f}'}"

@@ -10,7 +10,7 @@ from math import exp, hypot, inf, isinf, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import bdtr, ndtri, stdtrit
 
 LEVEL = 0.95
 
@@ -134,19 +134,12 @@ def _area(curve: Mapping[int, Fraction], horizon: int) -> float:
 def _median_limits(followed: Sequence[tuple[int, bool]], horizon: int) -> tuple[int | None, int | None]:
     """The k-th event from either end, k the largest for which each end misses the median at most 2.5 % of the time."""
     n = len(followed)
-    missing, k = 0.5**n, 0
-    while missing <= (1 - LEVEL) / 2:
-        k += 1
-        missing += _binomial(n, k) * 0.5**n
+    k = next(k for k in range(n + 1) if bdtr(k, n, 0.5) > (1 - LEVEL) / 2)
     if k == 0 or _some_left_early(followed, horizon):
         return None, None
     ordered = sorted(followed, key=lambda one: (one[0], not one[1]))
     ends = [time if event else None for time, event in (ordered[k - 1], ordered[n - k])]
     return ends[0], ends[1]
-
-
-def _binomial(n: int, k: int) -> float:
-    return float(np.prod([(n - i) / (i + 1) for i in range(k)]))
 
 
 def most_kept(kept: Iterable[float]) -> float:

@@ -106,9 +106,10 @@ def _beside(config: StudyConfig, loops: Iterable[Run]) -> list[str]:
         return []
     found: dict[str, dict[float, list[Curves]]] = defaultdict(lambda: defaultdict(list))
     for loop in loops:
-        if loop.status == "FINISHED" and (proportion := loop.tag("synthetic_proportion")):
+        proportion = loop.value("synthetic_proportion")  # balanced has none
+        if loop.status == "FINISHED" and proportion is not None:
             arm = f"{loop.tag('cycle')}, T = {loop.tag('temperature')}"
-            found[arm][float(proportion)].append(history(loop, list(testbed.headline.values())))
+            found[arm][proportion].append(history(loop, list(testbed.headline.values())))
     lines = []
     for arm, by_proportion in found.items():
         lines.append(f"{arm}: texts that fall apart keep their edit distances too, so read beside it, at t = {last}:")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ouroloop.config import ConfigError, DataCycle, flatten
-from ouroloop.console import LoopView, StudyLines, fitted
+from ouroloop.console import LoopView, fitted, say
 from ouroloop.plain import visible
 from ouroloop.record import stores
 from ouroloop.record.liveness import Pruned, close_dead_runs, running
@@ -32,6 +32,7 @@ from ouroloop.study.config import StudyConfig
 from ouroloop.study.executor import InProcess, LoopExecutor, make_executor
 from ouroloop.study.search import Search
 from ouroloop.study.status import (
+    StudyLines,
     newest_loops,
     note_retention,
     reached,
@@ -99,7 +100,7 @@ def run_study(
             run.end("FAILED")
     console.print(fitted(study_table(name, loops, config.loop.data.testbed.headline), console))
     for line in answer(config, driver.tasks, loops):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     return failed
 
 
@@ -126,7 +127,7 @@ def _refuse_changes(trials: Trials, config: StudyConfig) -> None:
             shown = ", ".join(f"{key} ({old} before, {new} now)" for key, (old, new) in changed.items())
             raise ConfigError(
                 f"study {trials.name!r} exists with another configuration: {shown}; "
-                "copy the preset under a new name to start another study"
+                "another name (--name) starts another study"
             )
     trials.note(config=config.model_dump(mode="json"), elsewhere=sorted(config.elsewhere))
 
@@ -147,7 +148,7 @@ def _study_run(store: Store, config: StudyConfig, trials: Trials) -> Run:
     if is_other and run.status == "RUNNING":
         raise HeldElsewhereError(
             f"a study {trials.name!r} of another root is being run by {run.tag('driver')} on the same MLflow store; "
-            "copy the preset under a new name (or, if that process is gone, end its run in the MLflow UI)"
+            "take another name (--name) or, if that process is gone, end its run in the MLflow UI"
         )
     run.log_tags(id=own, root=stores.root_id(), driver=holder())
     return run
@@ -202,7 +203,7 @@ class _Driver:
             if task.state == "done" and not is_whole:
                 gone.append(task)
         if gone:
-            self._console.print(f"{len(gone)} finished loops are no longer on record; those still needed are run again")
+            say(self._console, f"{len(gone)} finished loops are no longer on record; those still needed are run again")
         return gone
 
     def drive(self, first: Task, executor: LoopExecutor) -> None:
@@ -332,8 +333,7 @@ class _Driver:
         if result.ran_short:
             (t, said), more = result.ran_short[0], len(result.ran_short) - 1
             also = f"; too few in {more} later generations" if more else ""
-            line = f"{self._config.label(task.loop)}, t = {t}: {said}{also}"
-            self._console.print(line, style="yellow", markup=False, soft_wrap=True)
+            say(self._console, f"{self._config.label(task.loop)}, t = {t}: {said}{also}", "yellow")
         if result.state == "done":
             if result.num_computed and not task.computed:  # it ended before the record was read
                 task.computed = result.num_computed
@@ -358,10 +358,9 @@ class _Driver:
         for told in (task, *self._alike.pop(task.key, [])):
             self._trials.end(replace(task, number=told.number), self._config, values)
         if task.state == "failed":
-            said = f"{self._config.label(task.loop)} failed: {visible(str(task.error))}"
-            self._console.print(said, style="red", markup=False, soft_wrap=True)
+            say(self._console, f"{self._config.label(task.loop)} failed: {visible(str(task.error))}", "red")
         elif task.state == "pruned":
-            self._console.print(f"{task.loop.label} ended early: it can no longer change the answer", markup=False)
+            say(self._console, f"{task.loop.label} ended early: it can no longer change the answer")
 
     def _record(self) -> dict[str, Any]:
         return study_record(self._trials.name, self._config, self.tasks, self._num_asked)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ouroloop.config import DataCycle, LoopConfig, flatten
-from ouroloop.console import in_words
+from ouroloop.console import in_words, say
 from ouroloop.learner import learner_of, require_runnable
 from ouroloop.learner.base import Fitted, Learner
 from ouroloop.loop.loop import draw_original, likeness_of, prepared_testbed
@@ -178,7 +178,7 @@ def _fit_seconds(
 
 
 def num_kept(config: LoopConfig) -> int:
-    """How many models of a loop are kept, at most."""
+    """How many models of a loop stay on record, at most."""
     kept = {"all": config.num_generations, "stages": _STAGES_KEPT, "last": 1, "none": 0}[config.keep_weights]
     return min(kept, config.num_generations)
 
@@ -186,7 +186,7 @@ def num_kept(config: LoopConfig) -> int:
 def loop_totals(config: LoopConfig, of: Cost) -> tuple[float, int]:
     """Seconds and bytes of one loop that shares nothing with others."""
     records = of.record_bytes * config.num_generations
-    return of.seconds * config.num_generations, records + of.model_bytes * (num_kept(config) + 1)
+    return of.seconds * config.num_generations, records + of.model_bytes * num_kept(config)
 
 
 def study_cost(config: StudyConfig, say: Callable[[str], None] = lambda _: None) -> Cost:
@@ -228,8 +228,8 @@ def study_totals(config: StudyConfig, of: Cost) -> tuple[float, int]:
     else:
         beginnings = min(loops, len({*product(config.seeds, config.temperatures, config.each_truth_label())}))
     generations = loops * config.loop.num_generations
-    models = loops * num_kept(config.loop) + beginnings
-    return of.seconds * (generations - loops + beginnings), generations * of.record_bytes + models * of.model_bytes
+    seconds = of.seconds * (generations - loops + beginnings)
+    return seconds, generations * of.record_bytes + loops * num_kept(config.loop) * of.model_bytes
 
 
 def most_loops(config: StudyConfig) -> int:
@@ -284,9 +284,9 @@ def show_loop(config: LoopConfig, console: Console) -> None:
     with console.status("timing a few steps"):
         of = cost(config)
     for key, value in flatten(config).items():
-        console.print(f"{key} = {spelled(value)}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\n{learner.description}", highlight=False, markup=False)
-    console.print(f"{cost_line(loop_totals(config, of), of)}", highlight=False, soft_wrap=True)
+        say(console, f"{key} = {spelled(value)}")
+    say(console, f"\n{learner.description}")
+    say(console, cost_line(loop_totals(config, of), of))
 
 
 def show_study(config: StudyConfig, console: Console, workers: int) -> None:
@@ -295,4 +295,4 @@ def show_study(config: StudyConfig, console: Console, workers: int) -> None:
     with console.status("timing a few steps") as status:
         of = study_cost(config, status.update)
     console.print(plan_table(config))
-    console.print(cost_line(study_totals(config, of), of, workers), highlight=False, soft_wrap=True)
+    say(console, cost_line(study_totals(config, of), of, workers))

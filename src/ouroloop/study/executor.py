@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from ouroloop.config import ConfigError, LoopConfig
-from ouroloop.errors import needs, reason
+from ouroloop.errors import needs, reason, shown
 from ouroloop.record import stores
 from ouroloop.record.liveness import kept_handlers
 from ouroloop.record.track import Store
@@ -200,6 +200,9 @@ def make_executor(on: str, workers: int | None, address: str | None, store: Stor
     Raises:
         ConfigError: it is not available, or its machines could not reach the record.
     """
+    if on not in ("local", "ray") or (workers is not None and workers < 1):
+        allowed = 'on="local" or "ray", and workers as a whole number of at least 1'
+        raise ConfigError(f"got on={shown(on)} and workers={shown(workers)}, allowed is {allowed}")
     if on == "ray":
         if address is not None:
             _require_shared(store)

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from ouroloop.config import DataCycle, LoopConfig, NeedsNetworkError, Section
-from ouroloop.preset_files import did_you_mean
+from ouroloop.errors import did_you_mean
+from ouroloop.schema import message
 
 _CHANGEABLE = ("cycle", "curation", "model", "train", "sampling", "keep_weights", "resources")
 
@@ -32,7 +33,7 @@ class MethodError(ValueError):
         self.where, self.error = f"methods.{name}.changes", error
         first = error.errors(include_url=False)[0]
         at = ".".join(map(str, first["loc"]))
-        super().__init__(f"{self.where}: {at} {first['msg'].removeprefix('Value error, ')}")
+        super().__init__(f"{self.where}: {at} {message(first)}")
 
 
 class MethodConfig(Section):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ouroloop.config import ConfigError
-from ouroloop.console import duration, fitted, percent, sparkline
+from ouroloop.console import duration, fitted, percent, say, sparkline
 from ouroloop.plain import visible
 from ouroloop.record import locks, stores
 from ouroloop.science.metrics import ALWAYS, RETENTION, half_life
@@ -36,7 +36,7 @@ def reached(run: "Run") -> int:
 
 def read_progress(task: Task, run: "Run") -> bool:
     """Take over how far the loop has come according to the record; return whether that is further than was known."""
-    task.worker, task.copied = run.tag("worker"), int(run.tag("copied") or 0)
+    task.worker, task.copied = run.tag("worker"), int(run.value("copied") or 0)
     if reached(run) <= task.reached:
         return False
     retention = {step: kept for step, kept in run.history(RETENTION) if step > 0}
@@ -205,6 +205,29 @@ def seconds_left(tasks: Sequence[Task], still_to_come: int = 0) -> float | None:
     if not (computed and running):
         return None
     return seconds / computed * max((still_to_come + sum(stopped) + sum(running)) / len(running), *running, 0)
+
+
+class StudyLines:
+    """A study for those who read a log: a line whenever a loop has come further, with the time left for all of them."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: dict[str, tuple[str, int]] | None = None
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Print what is new since the last record; `record` is one of `status.study_record`."""
+        now = {loop["loop"]: (loop["state"], loop["generation"]) for loop in record["loops"]}
+        before, self._shown = self._shown, now
+        left = "" if record["seconds_left"] is None else f"  about {duration(record['seconds_left'])} left"
+        for loop in record["loops"]:
+            name, kept = loop["loop"], loop["diversity_retention"]
+            if before is None or now[name] == before.get(name, ("waits", 0)):
+                continue
+            say(
+                self._console,
+                f"{name:<28} {loop['state']:<7} generation {loop['generation']:>3}/{loop['num_generations']}"
+                f"  retention {f'{kept[-1]:.1%}' if kept else '–':>6}{left}",
+            )
 
 
 def newest_loops(store: "Store", name: str, config: StudyConfig) -> "list[Run]":

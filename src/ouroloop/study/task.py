@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from ouroloop.config import ConfigError, LoopConfig
+from ouroloop.schema import message
 from ouroloop.study.config import StudyConfig
 
 State = Literal["waits", "runs", "done", "pruned", "stopped", "failed"]
@@ -106,11 +107,11 @@ class Recorded(NamedTuple):
             return kind.model_validate(recorded)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
+            said = ": ".join(filter(None, [".".join(map(str, first["loc"])), message(first)]))
             raise ConfigError(
-                f"study {self.name!r} cannot be read here ({where}: {first['msg']}): it was recorded by another "
-                "version of ouroloop, or has a step of your own, whose class has to be defined first, in Python; copy "
-                "the preset under a new name to start another study"
+                f"study {self.name!r} cannot be read here ({said}): it was recorded by another "
+                "version of ouroloop, or has a step of your own, whose class has to be defined first, in Python; "
+                "another name (--name) starts another study"
             ) from None
 
     @property

@@ -64,8 +64,8 @@ def require_same_corpus(loop: LoopConfig, study: str, recorded: "Sequence[Run]")
     other = next((run.name for run in recorded if run.tag("corpus_digest") not in (None, digest)), None)
     if other is not None:
         raise ConfigError(
-            f"the corpus is not what it was when {other} of study {study!r} began; copy the preset under a new name to "
-            "start another study"
+            f"the corpus is not what it was when {other} of study {study!r} began; another name (--name) starts "
+            "another study"
         )
 
 

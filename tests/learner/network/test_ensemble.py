@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ouroloop.config import ModelConfig, SamplingConfig
-from ouroloop.learner.network import sampling
+from ouroloop.learner.network import sampling, scoring
 from ouroloop.learner.network.ensemble import Mean, mean_of
 from ouroloop.learner.network.model import build_model
 from ouroloop.science.seeding import stream
@@ -42,6 +42,6 @@ def test_it_is_sampled_with_a_cache_and_what_is_drawn_is_as_probable_as_it_score
     texts, log_probs = sampling.sample(mean, TOKENIZER, 50, config, stream(1, "sampling"))
     ended = {text: log_p for text, log_p in zip(texts, log_probs, strict=True) if len(text.split()) < 12}
     assert len(ended) > 3
-    scores = sampling.log_probabilities(mean, TOKENIZER, list(ended), [0.8])[0]
+    scores = scoring.log_probabilities(mean, TOKENIZER, list(ended), [0.8])[0]
     assert scores == pytest.approx(list(ended.values()), abs=1e-4)
     assert not mean.members[0].training

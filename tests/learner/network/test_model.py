@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ouroloop.config import ConfigError, LoopConfig, ModelConfig, SamplingConfig
 from ouroloop.learner.network.model import build_model, load_model, num_parameters, save_model
-from ouroloop.learner.network.sampling import require_causal
+from ouroloop.learner.network.prefixes import require_causal
 from ouroloop.presets import load_preset
 from ouroloop.testbed.logic.testbed import TOKENIZER
 from ouroloop.testbed.tokenizer import WordTokenizer

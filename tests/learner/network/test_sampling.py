@@ -8,9 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from ouroloop.config import ModelConfig, SamplingConfig
-from ouroloop.learner.network import sampling
+from ouroloop.learner.network import prefixes, sampling
 from ouroloop.learner.network.model import build_model
-from ouroloop.learner.network.sampling import SlotLayer, assign_slots, log_probabilities, sample
+from ouroloop.learner.network.sampling import sample
+from ouroloop.learner.network.scoring import log_probabilities
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.logic.grammar import WORDS
 from ouroloop.testbed.logic.testbed import TOKENIZER
@@ -95,7 +96,7 @@ def test_a_cached_row_is_evaluated_as_if_it_stood_alone(monkeypatch: pytest.Monk
     model = model_of("llama", sharpness=3.0)
     seen: list[torch.Tensor] = []
     split = sampling._split
-    monkeypatch.setattr(sampling, "_FIRST_CAPACITY", 3)
+    monkeypatch.setattr(prefixes, "_FIRST_CAPACITY", 3)
     monkeypatch.setattr(
         sampling, "_split", lambda logits, *rest: (seen.append(logits.clone()), split(logits, *rest))[1]
     )
@@ -107,9 +108,9 @@ def test_a_cached_row_is_evaluated_as_if_it_stood_alone(monkeypatch: pytest.Monk
             by_length.setdefault(length, set()).add(" ".join(words[:length]))
     assert len(by_length) > 24  # the cache had to grow from 3 to 6, 12, 24 and more
     assert [len(logits) for logits in seen] == [len(by_length[length]) for length in range(len(seen))]
-    for length, prefixes in by_length.items():
+    for length, beginnings in by_length.items():
         with torch.no_grad():
-            alone = model(input_ids=torch.tensor([TOKENIZER.encode(text)[:-1] for text in prefixes])).logits[:, -1]
+            alone = model(input_ids=torch.tensor([TOKENIZER.encode(text)[:-1] for text in beginnings])).logits[:, -1]
         alone, cached = (rows[rows[:, 0].sort().indices] for rows in (alone, seen[length]))
         assert torch.allclose(alone, cached, atol=1e-4)
 
@@ -181,28 +182,3 @@ def test_a_diverged_model_is_an_error() -> None:
         model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="diverged"):
         sample(model, TOKENIZER, 5, SamplingConfig(max_new_tokens=5), stream(1, "s"))
-
-
-def test_a_cache_that_grows_has_room_for_the_texts_that_are_left() -> None:
-    keys_RHLF = torch.randn(8, 2, 40, 4)
-    layer = SlotLayer(8)
-    layer.update(keys_RHLF[:, :, :32], keys_RHLF[:, :, :32])
-    layer.num_slots = 3
-    keys, values = layer.update(keys_RHLF[:2, :, 32:], keys_RHLF[:2, :, 32:])
-    assert layer.keys.shape[0] == 3
-    assert torch.equal(keys, keys_RHLF[:2])
-    assert torch.equal(values, keys_RHLF[:2])
-
-
-def test_slots_are_distinct_and_never_overwrite_a_live_parent() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        rows = int(rng.integers(1, 12))
-        children = rng.integers(0, 4, size=rows)
-        parents = np.repeat(np.arange(rows), children)
-        if not len(parents):
-            continue
-        slots = assign_slots(parents)
-        assert sorted(slots) == list(range(len(parents)))
-        moved = slots != parents
-        assert not set(slots[moved]) & set(parents[moved])

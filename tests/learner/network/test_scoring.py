@@ -8,8 +8,9 @@ import torch
 from transformers import PreTrainedModel
 
 from ouroloop.config import SamplingConfig
-from ouroloop.learner.network import sampling
-from ouroloop.learner.network.sampling import log_probabilities, sample
+from ouroloop.learner.network import scoring
+from ouroloop.learner.network.sampling import sample
+from ouroloop.learner.network.scoring import log_probabilities
 from ouroloop.science.seeding import stream
 from ouroloop.testbed.base import Array
 from ouroloop.testbed.logic.grammar import WORDS, enumerate_expressions
@@ -70,7 +71,7 @@ def test_batches_and_order_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (scores(model, texts) == at_once).all()
     assert (scores(model, texts[::-1])[::-1] == at_once).all()
     assert model.training
-    monkeypatch.setattr(sampling, "_TOKENS_AT_ONCE", 40)
+    monkeypatch.setattr(scoring, "_TOKENS_AT_ONCE", 40)
     assert scores(model, texts) == pytest.approx(at_once, abs=1e-5)
 
 
@@ -97,9 +98,9 @@ def test_a_tree_of_prefixes_scores_as_its_texts_do(model_type: str, monkeypatch:
     texts = [*(text for text, _ in enumerate_expressions(2)), "", "True", ") ) or", "( not " * 20 + "True"]
     expected = log_probabilities(model, TOKENIZER, texts, [0.8, 1.0])
     assert expected.shape == (2, len(texts))
-    monkeypatch.setattr(sampling, "_score", None)  # nobody asks for a text by itself
-    monkeypatch.setattr(sampling, "_MANY", len(texts) - 1)
+    monkeypatch.setattr(scoring, "_score", None)  # nobody asks for a text by itself
+    monkeypatch.setattr(scoring, "_MANY", len(texts) - 1)
     for piece in (1_000, 50):
-        monkeypatch.setattr(sampling, "_TEXTS_AT_ONCE", piece)
+        monkeypatch.setattr(scoring, "_TEXTS_AT_ONCE", piece)
         found = log_probabilities(model, TOKENIZER, texts, [0.8, 1.0])
         assert found == pytest.approx(expected, abs=1e-3)

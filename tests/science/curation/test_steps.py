@@ -16,7 +16,8 @@ import yaml
 import ouroloop
 import ouroloop.science.curation as room
 from ouroloop.config import ConfigError, LoopConfig
-from ouroloop.config.curation import Step
+from ouroloop.config.curation import Oracle, Step
+from ouroloop.learner.base import Samples
 from ouroloop.learner.empirical import EmpiricalModel
 from ouroloop.loop.harvest import harvest
 from ouroloop.presets import load_preset
@@ -29,10 +30,20 @@ from ouroloop.science.curation.step import CurationStep, Given, Pool
 from ouroloop.science.curation.weights import Weighted
 from ouroloop.science.dataset import Dataset, Source
 from ouroloop.science.seeding import Streams
-from ouroloop.study.config import StudyConfig
+from ouroloop.study.config import StudyConfig, knowledge
 from ouroloop.testbed.base import Sample
 from ouroloop.testbed.logic.verify import Verdict, judge
-from tests.science.curation.contract import LIAR, NOTHING, STREAMS, Editable, M, StepContract, kept_of, pool_of
+from tests.science.curation.contract import (
+    LIAR,
+    NOTHING,
+    STREAMS,
+    Editable,
+    M,
+    StepContract,
+    config_of,
+    kept_of,
+    pool_of,
+)
 
 
 class TestVerified(StepContract):
@@ -481,3 +492,37 @@ def test_a_step_beside_a_script_is_another_one_when_it_is_edited(
     assert kept["<="] + kept[">"] == 200
     assert 0 < kept["<="] < 200
     assert len(names) == 2  # the first and the third are one loop
+
+
+def test_one_text_short_of_m_a_quarter_more_is_drawn_and_the_rate_counts_all_that_passed() -> None:
+    """What is drawn is a method's cost on the board."""
+    first = Samples(["( not False )"] * (M - 1) + [LIAR], [0.0] * M)
+    found, _ = TestVerified.harvested(["( not False )"], first=first)
+    assert (found.num_drawn, found.num_accepted, len(found.kept)) == (M + M // 4, M + M // 4 - 1, M)
+    rate = found.num_accepted / found.num_drawn
+    stderr = (rate * (1 - rate) / found.num_drawn) ** 0.5
+    assert found.measures()["acceptance_rate"] == (pytest.approx(rate), pytest.approx(stderr))
+
+
+def test_a_step_may_ask_for_the_statistics_of_d_0_and_is_known_by_that() -> None:
+    class NoLonger(CurationStep):
+        name: Literal["no_longer"] = "no_longer"
+        needs: ClassVar[frozenset[Oracle]] = frozenset({Oracle.ORIGINAL_STATISTICS})
+
+        def keep(self, pool: Pool, given: Given) -> Pool:
+            assert given.original_statistics["correctness"] == 1.0
+            longest = given.original_statistics["mean_length_tokens"]
+            return pool.where([len(given.tokens(text)) <= longest for text in pool.texts])
+
+    try:
+        assert len(kept_of(NoLonger(), pool_of(["( not False )"] * 3))) == 3
+        config = config_of(NoLonger())
+        assert knowledge(config, config.changed(curation={"steps": []})) == "statistics of D_0"
+    finally:
+        Step.known.pop("no_longer")
+
+
+def test_a_step_that_needs_fewer_texts_than_m_draws_none_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Verified, "num_candidates", property(lambda _: 0.5))
+    found, _ = TestVerified.harvested(["( not False )"])
+    assert found.num_drawn == M

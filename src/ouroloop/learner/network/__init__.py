@@ -18,7 +18,10 @@
     ensemble    several models as one
     editing     the most predictable tokens of a text, written anew
     continuing  texts that go on where real beginnings end
-    sampling    draws texts, and says how probable they are, from trees of prefixes
+    prefixes    a tree of prefixes, in slots of the key-value cache
+    next_token  the distribution that texts are drawn from, token by token
+    sampling    draws texts from a tree of prefixes
+    scoring     how probable given texts are
 
 Knows a testbed by its tokenizer alone.
 """

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from ouroloop.config import SamplingConfig
 from ouroloop.learner.base import Samples
+from ouroloop.learner.network.model import evaluating
 from ouroloop.learner.network.rows import most_tokens
 from ouroloop.learner.network.sampling import tree
 from ouroloop.testbed.base import Tokenizer
@@ -33,19 +34,15 @@ def continued(
     Raises:
         FloatingPointError: the model gives no finite distribution.
     """
-    was_training = model.training
-    model.eval()
     starts = [tuple(tokenizer.encode(text)[:-1]) for text in beginnings]
     drawn: dict[tuple[int, ...], list[tuple[tuple[int, ...], float]]] = {start: [] for start in starts}
     limit = most_tokens(model, tokenizer)
-    try:
+    with evaluating(model):
         for group, counts in _groups(starts, config.batch_size, tokenizer.size):
             room = limit - len(group[0]) + 1
             within = config.changed(max_new_tokens=max(1, min(config.max_new_tokens, room)))
             for root, ids, log_p, copies in tree(model, tokenizer, group, counts, within, rng):
                 drawn[group[root]] += [(ids, log_p)] * copies
-    finally:
-        model.train(was_training)
     for texts in drawn.values():  # in an order that says nothing about how probable they are
         texts[:] = [texts[i] for i in rng.permutation(len(texts))]
     written = [(start, *drawn[start].pop()) for start in starts]

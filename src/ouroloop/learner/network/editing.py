@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
+from ouroloop.learner.network.model import evaluating
 from ouroloop.learner.network.rows import most_tokens, padded
 from ouroloop.testbed.base import Array, Tokenizer
 
@@ -22,13 +23,11 @@ def edit(
     At temperature 1. The end stays where it is: no token becomes `<eos>`. A text none of whose tokens turns out another
     stays as it is, letter by letter; so does one without tokens, or with more than the model takes.
     """
-    was_training = model.training
-    model.eval()
     edited, limit = list(texts), most_tokens(model, tokenizer)
     rows = {i: np.array(tokenizer.encode(text)) for i, text in enumerate(texts)}
     whole = (i for i, ids in rows.items() if 2 < len(ids) <= limit and ids[-1] == tokenizer.eos_id)
     order = sorted(whole, key=lambda i: (len(rows[i]), i))
-    try:
+    with evaluating(model):
         for start in range(0, len(order), _AT_ONCE):
             batch = order[start : start + _AT_ONCE]
             ids_BL = padded([rows[i] for i in batch], tokenizer.eos_id)
@@ -39,8 +38,6 @@ def edit(
                 redrawn = _redrawn(p_LV[: len(words)], words, threshold, tokenizer.eos_id, rng)
                 if redrawn != words.tolist():
                     edited[i] = tokenizer.decode(redrawn)
-    finally:
-        model.train(was_training)
     return edited
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ouroloop.config import SamplingConfig
 from ouroloop.learner.base import Samples, Training
-from ouroloop.learner.network import sampling
+from ouroloop.learner.network import sampling, scoring
 from ouroloop.learner.network.continuing import continued
 from ouroloop.learner.network.editing import edit
 from ouroloop.learner.network.ensemble import Mean, mean_of
@@ -49,7 +49,7 @@ class Network:
         return continued(self.model, self.tokenizer, beginnings, self.config, rng)
 
     def log_prob(self, texts: Sequence[str], temperatures: Sequence[float]) -> Array:
-        return sampling.log_probabilities(self.model, self.tokenizer, texts, temperatures, self.config.min_p)
+        return scoring.log_probabilities(self.model, self.tokenizer, texts, temperatures, self.config.min_p)
 
     def edit(self, texts: Sequence[str], threshold: float, rng: np.random.Generator) -> list[str]:
         return edit(self.model, self.tokenizer, texts, threshold, rng)

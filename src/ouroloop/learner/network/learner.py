@@ -24,6 +24,7 @@ from ouroloop.learner.network.batches import MixedDataModule, Teach, packed_atte
 from ouroloop.learner.network.ensemble import mean_of
 from ouroloop.learner.network.fitted import Network, members_in
 from ouroloop.learner.network.model import build_model, in_own_memory, num_parameters
+from ouroloop.learner.network.prefixes import require_causal
 from ouroloop.learner.network.subwords import Subwords, byte_pairs, of_size, saved
 from ouroloop.learner.network.targets import Ids, Targets
 from ouroloop.learner.network.train import build_trainer, train
@@ -93,7 +94,7 @@ class NetworkLearner:
         if isinstance(self.model, PretrainedModelConfig):
             pretrained.require_peft(self.model)
             pretrained.require_positions(self.model, self.sampling.max_new_tokens)
-        sampling.require_causal(model, self.tokenizer)
+        require_causal(model, self.tokenizer)
         if self.train.batching == "packed":
             with packed_attention(model):
                 pass  # entering it refuses a model that it would change

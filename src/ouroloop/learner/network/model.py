@@ -1,5 +1,7 @@
 """M_t before and after training: a causal LM of transformers, built from its configuration, saved, loaded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import logging as transformers_logging
 
 from ouroloop.config import ConfigError, ModelConfig, SamplingConfig
-from ouroloop.errors import reason
-from ouroloop.preset_files import did_you_mean, shown
+from ouroloop.errors import did_you_mean, reason, shown
 from ouroloop.testbed.base import Tokenizer
 
 transformers_logging.disable_progress_bar()
@@ -28,6 +29,17 @@ _DROPOUTS = (
     "attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout", "embed_dropout", "hidden_dropout", "resid_dropout",
     "dropout", "activation_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
 )  # fmt: skip
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """The model is in evaluation mode inside, and afterwards in the one that it was in before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def transformers_config(config: ModelConfig, tokenizer: Tokenizer) -> PretrainedConfig:
