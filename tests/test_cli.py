@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ouroloop.config import LoopConfig, SamplingConfig
 from ouroloop.console import LoopView, fitted
 from ouroloop.learner.base import Samples
 from ouroloop.learner.network import sampling as sampling
+from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.study.status import fitted_status, status_table
 from ouroloop.testbed.base import Tokenizer
@@ -577,18 +577,22 @@ def test_a_loop_that_fails_is_failed_and_the_others_go_on(
     assert {run.status for run in Store.open().find(study="tiny-study")} == {"FINISHED"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "options"), [(signal.SIGINT, []), (signal.SIGTERM, _IDEAL)])
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [
+        pytest.param(signal.SIGINT, [], marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, _IDEAL, marks=pytest.mark.heavy),
+    ],
+)
 def test_a_signal_closes_the_runs_and_the_same_command_goes_on(
     presets: Path, root: Path, number: int, options: list[str]
 ) -> None:
-    command = [sys.executable, "-m", "ouroloop", "run", "tiny", "--num_generations=60", *options]
+    command = [sys.executable, "-m", "ouroloop", "run", "tiny", "--num_generations=20", *options]
     process = subprocess.Popen(command, cwd=presets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     for line in process.stdout:
-        if "generation   2/60" in line:
+        if "generation   2/20" in line:
             break
-    time.sleep(0.1)
     process.send_signal(number)
     rest = process.stdout.read()
     assert process.wait(timeout=30) == 128 + number, rest
@@ -599,22 +603,37 @@ def test_a_signal_closes_the_runs_and_the_same_command_goes_on(
     assert run.status == "KILLED"
     assert {child.status for child in children} <= {"FINISHED", "KILLED"}
     assert not store.running()
+    _goes_on(command, presets, run)
 
 
-@pytest.mark.slow
-def test_a_killed_process_leaves_nothing_running_after_the_next_start(ouroloop: CommandLine, presets: Path) -> None:
-    command = [sys.executable, "-m", "ouroloop", "run", "tiny", "--num_generations=60", *_IDEAL]
+def _goes_on(command: list[str], folder: Path, stopped: Run) -> None:
+    again = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "on record" in again.stdout, "it does not start over"
+    (run,) = Store.open().find(level="loop", study="tiny", fingerprint=stopped.tag("fingerprint"))
+    assert (run.id, run.status, run.reached) == (stopped.id, "FINISHED", 20)
+    assert [step for step, _ in run.history("correctness")] == list(range(21))
+
+
+@pytest.mark.heavy
+def test_a_killed_process_leaves_nothing_running_after_the_next_start_and_its_loop_goes_on(
+    ouroloop: CommandLine, presets: Path
+) -> None:
+    command = [sys.executable, "-m", "ouroloop", "run", "tiny", "--num_generations=20", *_IDEAL]
     process = subprocess.Popen(command, cwd=presets, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
-        if "generation   2/60" in line:
+        if "generation   2/20" in line:
             break
     process.kill()
     process.wait()
     process.stdout.close()
-    assert len(Store.open().running()) >= 1
+    store = Store.open()
+    (killed,) = store.find(level="loop", study="tiny")
+    assert killed.id in {run.id for run in store.running()}
     assert ouroloop("run", "tiny", cwd=presets).returncode == 0  # another loop: this one is not resumed
     assert Store.open().running() == []
+    _goes_on(command, presets, killed)
 
 
 @pytest.mark.slow

@@ -3,9 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+import ouroloop
+from ouroloop.config.curation import Step
 from ouroloop.record.history import Written
 from ouroloop.record.track import Store
 from ouroloop.report.folder import write_report
@@ -14,6 +17,7 @@ from ouroloop.report.methods import _share_at, depth_shares, drawing, methods_ta
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.results import read_results
 from ouroloop.report.tables import frame
+from ouroloop.science.curation.step import CurationStep, Given, Pool
 from ouroloop.science.metrics import stage_of
 from ouroloop.study.config import StudyConfig
 from ouroloop.testbed.logic.verify import judge
@@ -87,6 +91,25 @@ def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_d
     assert f"<td data-is='method'>{KEEP_M1}</td>" in page
     for name in ("board.png", "board.csv", "depth_by_method.png", "depth_by_method.csv"):
         assert (tmp_path / "report" / name).stat().st_size > 500
+
+
+@pytest.mark.heavy
+def test_a_page_without_a_step_that_its_study_has_says_why_there_is_no_board(root: Path, tmp_path: Path) -> None:
+    class AnyText(CurationStep):
+        name: Literal["any_text"] = "any_text"
+
+        def keep(self, pool: Pool, given: Given) -> Pool:
+            return pool
+
+    methods = {"baseline": {}, "any": {"changes": {"curation": {"steps": ["any_text"]}}}}
+    try:
+        study = StudyConfig.model_validate(STUDY | {"seeds": [1], "methods": methods})
+        results = ouroloop.sweep(study, name="own", show=False)
+        assert "There is no board" not in write_report(results, tmp_path / "with").read_text()
+    finally:
+        Step.known.pop("any_text")
+    page = write_report(read_results(Store.existing(), "own"), tmp_path / "without").read_text()
+    assert "There is no board of its methods: its configuration cannot be read here." in page
 
 
 @pytest.mark.heavy

@@ -22,7 +22,7 @@ from ouroloop.report.methods import methods_tables
 from ouroloop.report.page import Facts, page
 from ouroloop.report.panels import drawing
 from ouroloop.report.render import png
-from ouroloop.report.results import Results, all_values, halving
+from ouroloop.report.results import Results, all_values, compared, halving
 from ouroloop.report.tables import figure_tables, loops, metrics, write_csv
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION
@@ -47,7 +47,7 @@ def write_report(results: Results, folder: Path) -> Path:
         drawn = drawings(tables) | drawing(tables) | methods_drawing(tables)
         is_many = "depth" in drawn and len(results.loops) > _HEATMAPS
         few = drawings({"depth": tables["depth"]}, _HEATMAPS) if is_many else {}
-        sentences = [*summary(results), *_answer(results)]
+        sentences = [*summary(results), *_answer(results), *_boardless(results)]
         content = page(results.title, sentences, _facts(results), tables, drawn | few)
     path = folder / "report.html"
     path.write_text(content, encoding="utf-8")
@@ -66,6 +66,17 @@ def write_report(results: Results, folder: Path) -> Path:
 def _answer(results: Results) -> list[str]:
     """The answer that the sweep recorded: by its kind, safe proportions, λ* or the front; empty before it ended."""
     return [str(line) for line in _recorded_answer(results).get("answer", [])]
+
+
+def _boardless(results: Results) -> list[str]:
+    """Why a study that compares methods has no board here; empty for any other, and where it has one."""
+    study = results.study
+    if study is None or "methods" not in study.entity.data.params or compared(study, results.name) is not None:
+        return []
+    return [
+        "There is no board of its methods: its configuration cannot be read here. If it has a step of your own, import "
+        f"the class in Python and call `ouroloop.load({results.name!r}).report()`."
+    ]
 
 
 def _recorded_answer(results: Results) -> dict[str, Any]:
@@ -109,8 +120,7 @@ def _log(results: Results, files: Mapping[str, bytes]) -> None:
     lone = results.loops[0].run if len(results.loops) == 1 else None
     run = results.study or lone
     if run is not None:
-        for name, content in files.items():
-            run.log_bytes(f"report/{name}", content)
+        run.log_files({f"report/{name}": content for name, content in files.items()})
     if results.study:
         before = results.study.metrics
         new = {key: [(0, value)] for key, value in study_metrics(results).items() if before.get(key) != value}
