@@ -102,15 +102,14 @@ def _group(cell: str, cycle: str) -> str:
 
 def retention(table: pd.DataFrame, is_page: bool = False, is_log: bool = False) -> Chart:
     """Line: mean over seeds; band, where there are several: lowest to highest; dotted: the paper."""
-    cells = names_of(table, "cell")
     base = chart_of("retention").transform_filter("indexof(hidden, datum.cell) < 0").encode(generation_axis(table))
     y = value_axis("mean", "diversity kept", share_scale([*table["mean"], *table["highest"]], is_log))
-    line = base.encode(y, color=color_of("cell", cells, table, is_page))
+    line = base.encode(y, color=color_of("cell", table, is_page))
     band = base.transform_filter("datum.seeds > 1").mark_area(opacity=0.16)
     layers = [
-        band.encode(y.field("lowest"), alt.Y2("highest:Q"), color=color_of("cell", cells, table, is_page)),
-        line.mark_line().encode(strokeDash=dash_of("cell", cells, table, is_page)),
-        marked(line, table, "cell", cells, is_page),
+        band.encode(y.field("lowest"), alt.Y2("highest:Q"), color=color_of("cell", table, is_page)),
+        line.mark_line().encode(strokeDash=dash_of("cell", table, is_page)),
+        marked(line, table, is_page),
         *paper_layers(line, table, "paper", y.field("paper")),
         *cursor(base, line, "datum.generation === at"),
     ]
@@ -119,20 +118,19 @@ def retention(table: pd.DataFrame, is_page: bool = False, is_log: bool = False) 
 
 def half_life(table: pd.DataFrame, is_page: bool = False) -> Chart:
     """A filled mark for each loop, an open triangle where half was not lost; the line joins medians."""
-    names = names_of(table, "group")
     base = chart_of("half_life").transform_filter("indexof(hidden, datum.group) < 0")
     base = base.transform_calculate(life="isValid(datum.half_life) ? datum.half_life : datum.reached")
     x = proportion_axis(table)
     top = max(value or 0 for key in ("reached", "half_life", "paper") for value in table[key])
     y = value_axis("life", "half of it gone at generation", alt.Scale(domain=[0, top * 1.04], nice=False), "d")
-    point = base.encode(x, y, color=color_of("group", names, table, is_page))
+    point = base.encode(x, y, color=color_of("group", table, is_page))
     medians = base.transform_filter("isValid(datum.proportion) && isValid(datum.median)").mark_line(strokeWidth=1.4)
     layers = [
-        medians.encode(x, y.field("median").aggregate("min"), color=color_of("group", names, table, is_page)),
+        medians.encode(x, y.field("median").aggregate("min"), color=color_of("group", table, is_page)),
         *paper_layers(point, table, "paper", y.field("paper"), where="isValid(datum.proportion)"),
         point.transform_filter("isValid(datum.half_life)")
         .mark_point(filled=True, size=70, opacity=1)
-        .encode(shape=shape_of("group", names, table, is_page)),
+        .encode(shape=shape_of("group", table, is_page)),
         point.transform_filter("!isValid(datum.half_life)").mark_point(
             shape="triangle-up", size=70, opacity=1, fill="var(--card)"
         ),
@@ -143,18 +141,17 @@ def half_life(table: pd.DataFrame, is_page: bool = False) -> Chart:
 
 def kept(table: pd.DataFrame, is_page: bool = False) -> Chart:
     """A mark for each cell, with the 95 % interval; the line joins those that differ in λ alone; dotted: the paper."""
-    names = names_of(table, "group")
     base = chart_of("kept").transform_filter("indexof(hidden, datum.group) < 0")
     known = [value for value in table["interval_high"] if value is not None]
     y = value_axis("mean", "diversity kept in the end", share_scale([*table["mean"], *known], False))
-    point = base.encode(proportion_axis(table), y, color=color_of("group", names, table, is_page))
+    point = base.encode(proportion_axis(table), y, color=color_of("group", table, is_page))
     line = point.transform_filter("isValid(datum.proportion)").mark_line(strokeWidth=1.4)
     interval = point.transform_filter("isValid(datum.interval_low)").mark_rule(opacity=0.5, strokeWidth=1.4)
     layers = [
         interval.encode(y.field("interval_low"), alt.Y2("interval_high:Q")),
-        line.encode(strokeDash=dash_of("group", names, table, is_page)),
+        line.encode(strokeDash=dash_of("group", table, is_page)),
         *paper_layers(point, table, "paper", y.field("paper"), where="isValid(datum.proportion)"),
-        point.mark_point(filled=True, size=70, opacity=1).encode(shape=shape_of("group", names, table, is_page)),
+        point.mark_point(filled=True, size=70, opacity=1).encode(shape=shape_of("group", table, is_page)),
         *cursor(None, point, "datum.id === at"),
     ]
     return _finish(layers, "kept", is_page)
@@ -162,17 +159,16 @@ def kept(table: pd.DataFrame, is_page: bool = False) -> Chart:
 
 def unique(table: pd.DataFrame, is_page: bool = False, is_log: bool = True) -> Chart:
     """Distinct texts over diversity, from generation 0 at the left; dotted: the paper."""
-    cells = names_of(table, "cell")
     base = chart_of("unique").transform_filter("indexof(hidden, datum.cell) < 0").encode(order="generation:Q")
     top = max(1.0, *table["diversity_retention"])
     scale, axis = alt.Scale(domain=[0, top], reverse=True, nice=False), alt.Axis(format="~%", tickCount=5)
     x = alt.X(field="diversity_retention", type="quantitative", scale=scale, axis=axis, title="diversity kept")
     y = value_axis("unique_fraction", "distinct texts / all sampled", share_scale(table["unique_fraction"], is_log))
-    line = base.encode(x, y, color=color_of("cell", cells, table, is_page))
+    line = base.encode(x, y, color=color_of("cell", table, is_page))
     there = [x.field("paper_diversity_retention"), y.field("paper_unique_fraction")]
     layers = [
-        line.mark_line(strokeWidth=1.6).encode(strokeDash=dash_of("cell", cells, table, is_page)),
-        marked(line, table, "cell", cells, is_page),
+        line.mark_line(strokeWidth=1.6).encode(strokeDash=dash_of("cell", table, is_page)),
+        marked(line, table, is_page),
         *paper_layers(line, table, "paper_unique_fraction", *there),
         *cursor(None, line, "datum.id === at"),
     ]

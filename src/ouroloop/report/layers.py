@@ -67,15 +67,15 @@ def _by_look(
     kind: str,
     of_paper: Any,
     key: str,
-    names: Sequence[str],
     table: pd.DataFrame,
     is_page: bool,
     **place: Any,
 ) -> Any:
     """A channel: a look for each name, and one for the paper's curves where there are any; a page has no legend."""
+    names = names_of(table, key)
     has_paper = any(any(joined(table, column)[1:]) for column in table.columns if column.startswith("paper"))
     looks = [getattr(look(i), kind) for i in range(len(names))]
-    domain, shown = ([*names, PAPER], [*looks, of_paper]) if has_paper else (list(names), looks)
+    domain, shown = ([*names, PAPER], [*looks, of_paper]) if has_paper else (names, looks)
     legend = None if is_page else alt.Legend(**_LEGEND | place)
     return channel(f"{key}:N", scale=alt.Scale(domain=domain, range=shown), legend=legend)
 
@@ -85,11 +85,11 @@ shape_of = partial(_by_look, alt.Shape, "mark", "stroke")
 dash_of = partial(_by_look, alt.StrokeDash, "dash", DOTTED)
 
 
-def marked(line: alt.Chart, table: pd.DataFrame, key: str, names: Sequence[str], is_page: bool) -> alt.Chart:
+def marked(line: alt.Chart, table: pd.DataFrame, is_page: bool) -> alt.Chart:
     """A mark on about twelve points of a line, so that it can be told from others without colour."""
     every = max(1, -(-int(max(table["generation"])) // 12))
     marks = line.transform_filter(f"datum.generation % {every} === 0").mark_point(filled=True, size=32, opacity=1)
-    return cast(alt.Chart, marks.encode(shape=shape_of(key, names, table, is_page)))
+    return cast(alt.Chart, marks.encode(shape=shape_of("cell", table, is_page)))
 
 
 def paper_layers(

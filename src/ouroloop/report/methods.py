@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ouroloop.config import LoopConfig
-from ouroloop.report.layers import WHOLE, Chart, faceted, names_of, tick_step
+from ouroloop.report.layers import WHOLE, Chart, faceted, generation_axis, names_of
 from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
 from ouroloop.report.looks import look
 from ouroloop.report.outcomes import file_of, read_filed
@@ -164,16 +164,11 @@ def depth_by_method(table: pd.DataFrame) -> Chart:
     names = names_of(table, "method")
     colors = alt.Scale(domain=names, range=[look(i).color for i in range(len(names))])
     legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, **WHOLE)
-    last = max(1, *table["generation"])
-    axis = alt.Axis(format="d", grid=False, values=list(range(0, last + 1, tick_step(last))))
-    base = alt.Chart().encode(
-        alt.X("generation:Q").scale(domain=[0, last], nice=False).axis(axis).title("generation"),
-        color=alt.Color("method:N").scale(colors).legend(legend),
-    )
+    base = alt.Chart().encode(generation_axis(table), color=alt.Color("method:N").scale(colors).legend(legend))
     y = alt.Y(field="share", type="quantitative").scale(domain=[0, 1]).axis(format="%", tickCount=4).title(None)
     layers = [
         base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16).encode(y.field("low"), alt.Y2("high:Q")),
-        base.mark_line(point=last < 3).encode(y),
+        base.mark_line(point=max(table["generation"]) < 3).encode(y),
         alt.Chart().mark_rule(color="var(--ink)", strokeDash=[6, 3]).encode(alt.Y("mean(true):Q").title(None)),
     ]
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelExpr="'depth ' + datum.value")

@@ -28,8 +28,8 @@ def measures(table: pd.DataFrame, is_page: bool = False) -> Chart:
     source = alt.Chart()
     if is_page:
         source = chart_of("measures").transform_filter("datum.measure === chosen")
-    cells, titles = names_of(table, "cell"), names_of(table, "title")
-    of_cell: dict[str, Any] = {"key": "cell", "names": cells, "table": table, "is_page": is_page}
+    titles = names_of(table, "title")
+    of_cell: dict[str, Any] = {"key": "cell", "table": table, "is_page": is_page}
     of_cell |= {"orient": "bottom", "columns": 4, "symbolSize": 100}
     last = max(1, *table["generation"])
     axis = alt.Axis(format="d", grid=False, values=list(range(1, last + 1, tick_step(last))))
