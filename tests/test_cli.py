@@ -83,7 +83,7 @@ def presets(tmp_path: Path) -> Path:
         (["run", "smoke", "--data.num_examples=0"], "data.num_examples: got 0, allowed is a whole number from 2 to"),
         (["run", "smoke", "--data.num_examples=50000"], "must be at most 44,315"),
         (["run", "smoke", "balanced"], "unexpected extra argument(s) (balanced); see ouroloop run --help"),
-        (["run", "smoke", "--verbose"], "unknown option '--verbose'; allowed here: --help, --dry-run, --new, descr"),
+        (["run", "smoke", "--verbose"], "unknown option '--verbose'; allowed here: --help, --dry-run, --new, --name, descr"),
         (["run", "smoke", "--dryrun"], "unknown option '--dryrun' (did you mean --dry-run?)"),
         (["run", "smoke", "-x"], "No such option: -x; see ouroloop run --help"),
         (["run", "smoke", "--new=yes"], "'--new' does not take a value"),
@@ -236,8 +236,9 @@ def test_help_lists_commands_and_presets(ouroloop: CommandLine) -> None:
     assert "sweep-smoke" not in run
     assert "sweep-smoke A whole study in under two minutes" in sweep
     leaderboard = " ".join(ouroloop("leaderboard", "--help").stdout.split())
-    assert "text-methods What stops" in leaderboard
+    assert "leaderboard What stops the collapse" in leaderboard
     assert "sweep-smoke" not in leaderboard
+    assert "text-methods" not in leaderboard, "what is true there is not known"
 
 
 def test_the_leaderboard_is_run_where_it_is_asked_to(ouroloop: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,11 +64,11 @@ def leaderboard(
     store, (own, of_whole) = Store.found(), map(_fingerprints, (study, whole))
     rows = board(study, store, kept, filed)
     show_board(rows, console, study, is_whole=not own < of_whole)
+    is_written = not show and (is_named or kept == name)
     if kept != name:
-        say(console, f"These are not the preset's own loops: they are kept as study {kept}.")
-    if not show and not is_named and not own <= of_whole:
-        say(console, "Not written: --folder says where.")
-    elif not show:
+        said = f"These are not the preset's own loops: they are kept as study {kept}."
+        say(console, said if show or is_written else f"{said} Not written: --folder says where.")
+    if is_written:
         if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
             study, rows, own = whole, board(whole, store, name, filed), of_whole
         others = [one for key, one in filed.items() if key in of_whole - own]

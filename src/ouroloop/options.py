@@ -156,20 +156,17 @@ def _temperature(text: str) -> float:
     return value
 
 
-def _loops(incomplete: str) -> list[tuple[str, str]]:
-    return [item for item in described_presets(studies=False).items() if item[0].startswith(incomplete)]
+_LOOP, _STUDY, _BOARD = {"studies": False}, {"studies": True}, {"studies": True, "methods": True}
 
 
-def _studies(incomplete: str) -> list[tuple[str, str]]:
-    return [item for item in described_presets(studies=True).items() if item[0].startswith(incomplete)]
+def _preset(*kinds: dict[str, bool], help: str = "A name below, or a path.") -> Any:
+    """An argument that is a preset of one of these kinds; completion shows what each is."""
 
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        every = [item for kind in kinds for item in described_presets(**kind).items()]
+        return [(name, said) for name, said in every if name.startswith(incomplete)]
 
-def _boards(incomplete: str) -> list[tuple[str, str]]:
-    return [item for item in described_presets(studies=True, methods=True).items() if item[0].startswith(incomplete)]
-
-
-def _presets(incomplete: str) -> list[tuple[str, str]]:
-    return _loops(incomplete) + _studies(incomplete)
+    return typer.Argument(metavar="PRESET", help=help, autocompletion=complete)
 
 
 def recorded(incomplete: str) -> list[str]:
@@ -180,14 +177,11 @@ def recorded(incomplete: str) -> list[str]:
     return []
 
 
-LoopPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_loops)]
-StudyPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_studies)]
-BoardPreset = Annotated[str, typer.Argument(metavar="PRESET", help="A name below, or a path.", autocompletion=_boards)]
+LoopPreset = Annotated[str, _preset(_LOOP)]
+StudyPreset = Annotated[str, _preset(_STUDY)]
+BoardPreset = Annotated[str, _preset(_BOARD)]
 AnyPreset = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="PRESET", help="The preset whose values are shown; without it, the defaults.", autocompletion=_presets
-    ),
+    str | None, _preset(_LOOP, _STUDY, help="The preset whose values are shown; without it, the defaults.")
 ]
 Name = Annotated[
     str | None,

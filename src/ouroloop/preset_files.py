@@ -53,7 +53,7 @@ def known_presets() -> list[str]:
 def described_presets(studies: bool, methods: bool = False) -> dict[str, str]:
     """The first sentence of each loop's description, or each study's, by name; one that cannot be read is left out.
 
-    With `methods`, only the studies that compare methods.
+    With `methods`, only the studies that compare methods where the true distribution is known, which text's is not.
     """
 
     @cache
@@ -63,20 +63,27 @@ def described_presets(studies: bool, methods: bool = False) -> dict[str, str]:
         except ConfigError:
             return {}
 
-    def says(key: str, path: Path, seen: tuple[Path, ...] = ()) -> bool:
-        base = tree(path).get("base")
-        if key in tree(path) or not isinstance(base, str) or path in seen:
-            return key in tree(path)
+    def said(key: str, section: dict[str, Any], path: Path, seen: tuple[Path, ...] = ()) -> Any:
+        base = section.get("base")
+        if key in section or not isinstance(base, str) or path in seen[:-1]:  # a loop's base may be in its own file
+            return section.get(key)
         try:
-            return says(key, find(base, path.parent), (*seen, path))
+            below = find(base, path.parent)
         except ConfigError:
-            return False
+            return None
+        return said(key, tree(below), below, (*seen, path))
+
+    def has_board(path: Path) -> bool:
+        loop = said("loop", tree(path), path)
+        data = said("data", loop, path) if isinstance(loop, dict) else None
+        is_text = isinstance(data, dict) and data.get("kind") == "text"
+        return said("methods", tree(path), path) is not None and not is_text
 
     paths = {name: find(name) for name in known_presets()}
     return {
         name: re.split(r"(?<=\.)\s", str(tree(path).get("description", "")))[0]
         for name, path in paths.items()
-        if tree(path) and says("loop", path) == studies and (says("methods", path) or not methods)
+        if tree(path) and (said("loop", tree(path), path) is not None) == studies and (has_board(path) or not methods)
     }
 
 

@@ -31,7 +31,7 @@ def without_main() -> Iterator[None]:
 
 def follow_parent() -> None:
     """Leave the terminal's keys to the process that started this one, and end when that one has ended."""
-    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+    for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

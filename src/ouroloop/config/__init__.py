@@ -10,7 +10,7 @@
     loop      one loop: all of these
 
 Everything that is wrong with what was given ends in one `ConfigError` of one line: what was given,
-what is allowed. Knows nothing about files: `presets.py` reads them.
+what is allowed. Knows nothing about preset files: `presets.py` reads them.
 """
 
 from ouroloop.config.curation import CurationConfig as CurationConfig

@@ -4,7 +4,7 @@
     empirical   the ideal learner: its training set, resampled
     network/    a causal LM of transformers
 
-Knows nothing about generations, cycles or records. torch is imported when a network is made, not before.
+Knows nothing about cycles or records. torch is imported when a network is made, not before.
 """
 
 from ouroloop.config import EmpiricalConfig, LoopConfig

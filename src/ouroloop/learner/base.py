@@ -16,7 +16,7 @@ Progress = Callable[[int, float], None]
 
 
 class Samples(NamedTuple):
-    """Texts drawn from a model, in random order."""
+    """Texts that a model wrote, and how probable each was."""
 
     texts: list[str]
     log_probs: list[float]

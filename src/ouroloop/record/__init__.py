@@ -10,5 +10,5 @@
     liveness     signals, and how no run stays RUNNING longer than its process
     clean        frees what nothing needs
 
-Knows nothing about learners, loops or studies.
+Knows a study and a loop as runs, and not how they are run.
 """

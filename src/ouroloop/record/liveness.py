@@ -21,7 +21,7 @@ _holding = 0  # how many blocks of `held` the main thread is in
 _signum: int | None = None  # the signal that came first
 _TWICE_SECONDS = 0.2  # a terminal that closes, and some supervisors, send two signals at once
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 class Interrupted(BaseException):
@@ -61,7 +61,7 @@ def catch_signals(signals: Sequence[int] = SIGNALS) -> None:
     global _signum
     _signum = None
     for number in signals:
-        if number not in SIGNALS[2:] or signal.getsignal(number) is not signal.SIG_IGN:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
 
 

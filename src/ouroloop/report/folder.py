@@ -26,7 +26,7 @@ from ouroloop.report.results import Results, all_values, compared, halving
 from ouroloop.report.tables import figure_tables, loops, metrics, write_csv
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION
-from ouroloop.testbed.base import words_of
+from ouroloop.testbed.base import noun_of, words_of
 
 _HEATMAPS = 3  # of depth on the page without scripts; with scripts it has one for each loop
 _MOST_ROWS = 50  # in the description of a run, for which MLflow has 8,000 characters
@@ -147,7 +147,7 @@ def _facts(results: Results) -> Facts:
     seeds = list(dict.fromkeys(loop.seed for loop in results.loops))
     m = configuration.get("data.num_examples", "?")
     t = configuration.get("num_generations", "?")
-    noun = "expressions" if results.testbed.composition else "examples"
+    noun = noun_of(results.testbed)
     lead = f"{len(results.loops)} loops" if len(results.loops) > 1 else "One loop"
     lead += f" of {t} generations, m = {int(m):,} {noun}" if m.isdecimal() else ""
     lead += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}."

@@ -1,6 +1,7 @@
 """Many loops: what runs next, where, and the answer.
 
-    config      what a study is, which loops it spans or chooses from, and what each method that it compares may know
+    config      what a study is, which loops it spans or chooses from, and what a method may know
+    method      one entry of a comparison: what it changes in a loop
     driver      the one process that decides and writes: read it first
     trials      what was asked for and what came back, in Optuna
     task        one loop of a study and what is known of it

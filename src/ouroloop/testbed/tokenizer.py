@@ -1,7 +1,7 @@
 """Words <-> token ids; `<eos>` also starts and pads a sequence.
 
 One symbol serves as start, end and padding, so a model cannot write a token that the language does not
-have. Padding never meets the loss: lengths are known, and labels past them are masked.
+have. Padding never meets a loss: only what follows within a text's own tokens is scored.
 """
 
 from collections.abc import Sequence
