@@ -71,12 +71,14 @@ def leaderboard(
     if is_written:
         if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
             study, rows, own = whole, board(whole, store, name, filed), of_whole
-        others = [one for key, one in filed.items() if key in of_whole - own]
-        for path in write_board(rows, study, folder, name, others):
+        for path in write_board(rows, study, folder, name, [filed[key] for key in filed if key in of_whole - own]):
             say(console, f"Written: {path}")
         if count := len(filed.keys() - of_whole - own):
-            loops = f"{count} loop{'s' * (count > 1)} that the preset no longer gives"
-            say(console, f"{loops} are no longer in it", "yellow")
+            say(
+                console,
+                f"{count} loop{'s' * (count > 1)} that the preset no longer gives are no longer in it",
+                "yellow",
+            )
     return 1 if failed else 0
 
 
