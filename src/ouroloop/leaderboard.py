@@ -17,6 +17,15 @@ _IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_example
 _IDEAL_GENERATIONS = 25  # minutes on one core; by then drift (t/m) has gone further than the network's by its last
 
 
+_Folder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where leaderboard.json is read and written; by default experiments/results of the working directory, "
+        "where only the preset's own loops are written."
+    ),
+]
+
+
 def leaderboard(
     context: typer.Context,
     preset: BoardPreset = "leaderboard",
@@ -27,13 +36,7 @@ def leaderboard(
     workers: Workers = None,
     on: Executor = "local",
     address: Address = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where leaderboard.json is read and written; by default experiments/results of the working "
-            "directory, where only the preset's own loops are written."
-        ),
-    ] = None,
+    folder: _Folder = None,
     method: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Run and print only this method beside the baseline; again for more."),
