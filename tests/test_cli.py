@@ -83,7 +83,10 @@ def presets(tmp_path: Path) -> Path:
         (["run", "smoke", "--data.num_examples=0"], "data.num_examples: got 0, allowed is a whole number from 2 to"),
         (["run", "smoke", "--data.num_examples=50000"], "must be at most 44,315"),
         (["run", "smoke", "balanced"], "unexpected extra argument(s) (balanced); see ouroloop run --help"),
-        (["run", "smoke", "--verbose"], "unknown option '--verbose'; allowed here: --help, --dry-run, --new, --name, descr"),
+        (
+            ["run", "smoke", "--verbose"],
+            "unknown option '--verbose'; allowed here: --help, --dry-run, --new, --name, descr",
+        ),
         (["run", "smoke", "--dryrun"], "unknown option '--dryrun' (did you mean --dry-run?)"),
         (["run", "smoke", "-x"], "No such option: -x; see ouroloop run --help"),
         (["run", "smoke", "--new=yes"], "'--new' does not take a value"),

@@ -13,11 +13,12 @@ from ouroloop.config import ConfigError, CycleConfig, LoopConfig
 from ouroloop.learner import learner_of
 from ouroloop.learner.network.scoring import log_probabilities
 from ouroloop.loop.loop import draw_original, run_loop
+from ouroloop.record.provenance import create_loop
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report.models import find_model
 from ouroloop.report.registry import register
-from ouroloop.report.stages import find_cells, registered_name
+from ouroloop.report.stages import Candidate, Cell, find_cells, find_stages, registered_name
 from ouroloop.science.metrics import half_life
 from ouroloop.science.seeding import Streams
 from ouroloop.testbed.base import Array
@@ -68,6 +69,21 @@ def test_the_name_of_a_cell(tiny: LoopConfig, cycle: dict[str, Any], temperature
     assert registered_name(changed.changed(data={"truth_label": "false_only"})) == f"{name}-false_only"
 
 
+@pytest.mark.usefixtures("root")
+def test_a_stage_rests_on_two_generations(tiny: LoopConfig) -> None:
+    """The reason says which generation it is that no weights were kept of: none is on record here."""
+    run = create_loop(Store.open(), tiny, "loop", "study", None)
+
+    def onset(*kept: float) -> str:
+        cell = Cell("ouroloop-x", (Candidate(run, tiny, dict(enumerate(kept, 1))),))
+        return next(one.reason for one in find_stages(cell) if one.stage == "onset")
+
+    assert "weights of M_4 " in onset(0.99, 0.6, 0.99, 0.6, 0.6)
+    assert "weights of M_2 " in onset(0.99, 0.6, 0.4, 0.3, 0.3)
+    assert "was not in it for two generations in a row" in onset(0.99, 0.6, 0.99)
+    assert "not reached by seed" in onset(0.99, 0.3, 0.3)
+
+
 @pytest.mark.usefixtures("collapsing")
 def test_each_alias_is_on_the_first_generation_of_its_stage_in_the_lower_median_seed() -> None:
     store = Store.open()
@@ -83,8 +99,11 @@ def test_each_alias_is_on_the_first_generation_of_its_stage_in_the_lower_median_
                 lives[seed] = (half_life(histories[seed]) or np.inf, histories[seed][3])
         seed = min(lives, key=lambda seed: (*lives[seed], seed))  # of two, the lower median is the faster
         bounds = {"healthy": (0.3, np.inf), "onset": (0.2, 0.3), "decline": (0.1, 0.2), "collapsed": (-1, 0.1)}
+        kept = histories[seed]
         expected = {
-            stage: next((t for t, r in sorted(histories[seed].items()) if low <= r < high), None)
+            stage: next(
+                (t for t in sorted(kept) if low <= kept[t] < high and (high > 1 or kept.get(t + 1, 1) < high)), None
+            )
             for stage, (low, high) in bounds.items()
         }
         found = aliases(store, name)

@@ -4,13 +4,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
-
 from ouroloop.config import LoopConfig
 from ouroloop.record.history import Written
 from ouroloop.record.run import Run
 from ouroloop.report.findings import progress, summary
-from ouroloop.report.results import Loop, Results, interval
+from ouroloop.report.results import Loop, Results
 
 
 def loop(cell: str, seed: int, retention: list[float], status: str = "FINISHED", **last: float) -> Loop:
@@ -32,14 +30,6 @@ def replace_entity(entity: Any) -> Run:
 
 def results(*loops: Loop) -> Results:
     return Results("study", None, list(loops))
-
-
-def test_the_interval_is_students() -> None:
-    found = interval([0.1, 0.2, 0.3])
-    # t(2 degrees of freedom, 97.5 %) = 4.3027, sd = 0.1: tables of any textbook
-    assert found.low == pytest.approx(0.2 - 4.3027 * 0.1 / 3**0.5, abs=1e-4)
-    assert found.high == pytest.approx(0.2 + 4.3027 * 0.1 / 3**0.5, abs=1e-4)
-    assert interval([0.4]) == (0.4, None, None, 1)
 
 
 def test_a_study_says_most_and_least_with_intervals_and_seeds() -> None:

@@ -21,6 +21,7 @@ def test_without_bounds_it_is_students() -> None:
     found = interval([0.1, 0.2, 0.3])
     half = T2 * 0.1 / 3**0.5
     assert found == (pytest.approx(0.2), pytest.approx(0.2 - half), pytest.approx(0.2 + half), 3)
+    assert interval([0.4]) == (0.4, None, None, 1)
 
 
 def test_with_bounds_it_is_students_on_the_logit_scale() -> None:
