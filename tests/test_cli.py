@@ -154,13 +154,10 @@ def test_an_override_may_be_one_word_or_two(ouroloop: CommandLine) -> None:
     ideal = ["--model.kind=empirical", "--train", "null"]
     apart = ouroloop("run", "--seed", "3", "smoke", "--cycle.kind", "incremental", "--dry-run", *ideal,
                      "--cycle.synthetic_proportion", "0.25", "--description", "a: b")  # fmt: skip
-    assert apart.returncode == 2  # "a: b" is keys and values, as it is in one word
-    apart = ouroloop("run", "--seed", "3", "smoke", "--cycle.kind", "incremental", "--dry-run", *ideal,
-                     "--cycle.synthetic_proportion", "0.25")  # fmt: skip
     together = ouroloop("run", "smoke", "--dry-run", "--seed=3", "--cycle.kind=incremental", *ideal,
-                        "--cycle.synthetic_proportion=0.25")  # fmt: skip
+                        "--cycle.synthetic_proportion=0.25", "--description=a: b")  # fmt: skip
     assert (apart.returncode, apart.stderr) == (0, "")
-    assert "seed = 3\n" in apart.stdout
+    assert apart.stdout.startswith("description = a: b\nseed = 3\n")
     assert "\ntrain = null\n" in apart.stdout  # as it is typed
     assert "cycle.synthetic_proportion = 0.25\n" in apart.stdout
     shown = [done.stdout.split("\nno network")[0] for done in (apart, together)]

@@ -176,6 +176,6 @@ def test_whatever_else_changes_makes_another_study() -> None:
     assert longer.changes_from(before) == {"loop.num_generations": (3, 4)}
     search = StudyConfig.model_validate(plain | {"kind": "search", "synthetic_proportions": []})
     assert search.changes_from(before)["kind"] == ("grid", "search")
-    pareto = {"kind": "pareto", "cycles": ["incremental"], "loop": IDEAL_LOOP}
-    wider = StudyConfig.model_validate(pareto | {"cycles": ["incremental", "expanding"]})
+    pareto = {"kind": "pareto", "cycles": ["fresh_mix"], "loop": IDEAL_LOOP}
+    wider = StudyConfig.model_validate(pareto | {"cycles": ["fresh_mix", "expanding"]})
     assert "cycles" in wider.changes_from(StudyConfig.model_validate(pareto)), "its sampler chose from fewer"

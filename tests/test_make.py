@@ -1,5 +1,6 @@
 """Each target of the Makefile is the command that CONTRIBUTING and README say it is."""
 
+import os
 import shutil
 import subprocess
 
@@ -12,8 +13,13 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is n
 
 def told(*target: str) -> str:
     """What `make` would run, were everything installed."""
-    command = ["make", "--dry-run", "--old-file=.venv/.installed", *target]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    return run("make", "--dry-run", "--old-file=.venv/.installed", *target)
+
+
+def run(*command: str) -> str:
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # the tests' own make
+    done = subprocess.run(command, cwd=REPOSITORY, env=alone, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,7 @@ def test_a_target_is_its_command(target: str, command: str) -> None:
 
 
 def test_without_a_target_all_of_them_are_listed() -> None:
-    said = subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    said = run("make")
     phony = next(line for line in (REPOSITORY / "Makefile").read_text().splitlines() if line.startswith(".PHONY"))
     assert {line.split()[1] for line in said.splitlines()} == set(phony.split()[1:])
 

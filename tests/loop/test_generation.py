@@ -11,8 +11,7 @@ from ouroloop.config import LoopConfig
 from ouroloop.learner.base import Fitted, Progress, Samples, Training
 from ouroloop.learner.network.fitted import Network
 from ouroloop.learner.network.learner import NetworkLearner
-from ouroloop.loop.cache import CURVES, Generation
-from ouroloop.loop.generation import compute, description
+from ouroloop.loop.generation import CURVES, Generation, compute, description
 from ouroloop.loop.loop import draw_original
 from ouroloop.loop.observer import Observer
 from ouroloop.science.dataset import Dataset, Source

@@ -302,7 +302,8 @@ def test_what_it_takes_to_keep_is_the_m_1_of_the_same_processor() -> None:
 
 def test_whose_m_1_is_the_baselines_is_read_off_its_changes() -> None:
     config = load_preset("leaderboard", [], StudyConfig)
-    rows = {(one.method, one.cycle): one for one in board(config, None, "leaderboard", {})}
+    filed = read_filed(file_of("leaderboard", REPOSITORY / RESULTS))
+    rows = {(one.method, one.cycle): one for one in board(config, None, "leaderboard", filed)}
     other = {name for (name, cycle), one in rows.items() if cycle == "full_synthetic" and not one.has_usual_first}
     assert other == {
         KEEP_M1, "temperature 1", "verified and unique T1", "unique T1", "min-p T1", "min-p and unique T1",

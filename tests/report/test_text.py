@@ -86,7 +86,7 @@ def test_it_speaks_of_text_and_never_of_truth(page: str, root: Path) -> None:
     for word in ("Beside real text", "distinct-3", "self-BLEU", "one half of D<sub>0</sub> beside the other"):
         assert word in said
     assert "<dt>self-BLEU</dt><dd>BLEU-4 of a text against the others, 0 to 1; higher is more alike</dd>" in said
-    assert "60 examples" in said
+    assert "60 texts" in said
     assert (root / "report" / "measures.png").stat().st_size > 1_000
     assert (root / "report" / "measures.csv").read_text().count("distinct_3,distinct-3,") == 3
     assert "correctness" not in (root / "report" / "loops.csv").read_text()

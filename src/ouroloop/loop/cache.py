@@ -10,9 +10,8 @@ file named by the key says which run has the result.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,37 +19,12 @@ from typing import Any
 from filelock import FileLock
 
 from ouroloop.config import LoopConfig
-from ouroloop.learner.base import Fitted
+from ouroloop.loop.generation import CURVES, Generation
 from ouroloop.record import stores
 from ouroloop.record.provenance import code, libraries, packages, processor
-from ouroloop.record.run import Run, Series
+from ouroloop.record.run import Run
 from ouroloop.record.track import NoSuchRunError, Store
 from ouroloop.science.dataset import Dataset, DatasetError
-from ouroloop.testbed.base import Sample
-
-CURVES = ("train_loss_nats_per_token", "validation_loss_nats")
-"""Metrics of a generation whose steps are optimizer steps."""
-
-
-@dataclass(frozen=True)
-class Generation:
-    """The result of a generation, computed or copied."""
-
-    samples: Dataset
-    """S_t, as M_t wrote it."""
-    curated: Dataset | None
-    """What curation leaves of it to learn from; None without curation, where that is all of it."""
-    metrics: dict[str, float]
-    curves: Series
-    tags: Mapping[str, str]
-    save: Callable[[Path], object] | None
-    """Puts M_t into a folder; None where M_t is not available."""
-    model: Fitted | None = field(default=None, compare=False)
-    """M_t, where it was computed here."""
-    sample: Sample | None = field(default=None, compare=False)
-    """S_t, judged, where it was computed here."""
-    source: str = field(default="", compare=False)
-    """Which run it was copied from, in words; empty when it was computed here."""
 
 
 def key(

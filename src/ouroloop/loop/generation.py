@@ -1,13 +1,14 @@
 """One generation: M_t fitted to D_{t-1}, S_t sampled from it, judged and measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from time import perf_counter
 
 from ouroloop.config import LoopConfig
 from ouroloop.learner.base import Continuing, Fitted, Learner, Samples, Training
-from ouroloop.loop.cache import CURVES, Generation
 from ouroloop.loop.harvest import Harvest, harvest
 from ouroloop.loop.observer import Observer
 from ouroloop.plain import as_text
@@ -22,6 +23,30 @@ from ouroloop.testbed.base import Estimate, Prompting, Sample, Testbed
 
 _CROSS_CHECKED = 100  # distinct texts per generation that a second judge checks too
 _CURVE_POINTS = 100  # a training curve is thinned to this many means
+
+CURVES = ("train_loss_nats_per_token", "validation_loss_nats")
+"""Metrics of a generation whose steps are optimizer steps."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The result of a generation, computed or copied."""
+
+    samples: Dataset
+    """S_t, as M_t wrote it."""
+    curated: Dataset | None
+    """What curation leaves of it to learn from; None without curation, where that is all of it."""
+    metrics: dict[str, float]
+    curves: Series
+    tags: Mapping[str, str]
+    save: Callable[[Path], object] | None
+    """Puts M_t into a folder; None where M_t is not available."""
+    model: Fitted | None = field(default=None, compare=False)
+    """M_t, where it was computed here."""
+    sample: Sample | None = field(default=None, compare=False)
+    """S_t, judged, where it was computed here."""
+    source: str = field(default="", compare=False)
+    """Which run it was copied from, in words; empty when it was computed here."""
 
 
 @contextmanager

@@ -24,8 +24,7 @@ from ouroloop.config import ConfigError, DataCycle, LoopConfig
 from ouroloop.learner import learner_of, reader_of
 from ouroloop.learner.base import Learner
 from ouroloop.loop import cache
-from ouroloop.loop.cache import Generation
-from ouroloop.loop.generation import compute, description, prompts
+from ouroloop.loop.generation import CURVES, Generation, compute, description, prompts
 from ouroloop.loop.harvest import NothingKeptError
 from ouroloop.loop.lineage import Lineage
 from ouroloop.loop.observer import Observer
@@ -325,7 +324,7 @@ class _Loop:
 
     def _remember(self, number: int, child: Run) -> None:
         """Put into the history what another attempt has recorded."""
-        metrics = {key: value for key, value in child.metrics.items() if key not in cache.CURVES}
+        metrics = {key: value for key, value in child.metrics.items() if key not in CURVES}
         written = read_written(child, self.reference.testbed)
         assert written is not None  # its samples have just been read
         self.history.add(number, metrics, written, child.tag("commit") or "")

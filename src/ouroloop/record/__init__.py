@@ -1,6 +1,6 @@
 """MLflow, and where things are kept.
 
-    urls         what the URL of a store may be, and which parts of it a person may see
+    urls         what the URL of a store may be, where it points to, and which parts of it a person may see
     stores       folders, and whether stores are there, reachable and writable
     track        study -> loop -> generation as nested runs, found and created
     run          one of them, written and read

@@ -12,8 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +19,7 @@ from ouroloop.config import ConfigError
 from ouroloop.record import stores
 from ouroloop.record.locks import study_is_driven
 from ouroloop.record.track import Store
+from ouroloop.record.urls import local_path
 
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 
@@ -89,9 +88,8 @@ def _unheld(found: Iterable[Path]) -> Iterator[Path]:
 def _of_deleted_runs(store: Store, folder: Path, before: float) -> Iterator[Path]:
     """Artifact folders of deleted runs within our own folder: those elsewhere are somebody else's to free."""
     for uri in store.deleted_artifacts(ended_before=before):
-        place = urlsplit(uri)
-        path = Path(url2pathname(place.path))
-        if place.scheme == "file" and path.is_relative_to(folder) and path.is_dir():
+        path = local_path(uri)
+        if path is not None and path.is_relative_to(folder) and path.is_dir():
             yield path
 
 

@@ -10,13 +10,11 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from mlflow.entities import (
     Dataset as DatasetEntity,
@@ -39,6 +37,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from ouroloop.plain import visible
 from ouroloop.record import stores
 from ouroloop.record.liveness import Superseded, held
+from ouroloop.record.urls import local_path
 from ouroloop.science.dataset import Dataset, DatasetError
 from ouroloop.science.metrics import ALWAYS
 from ouroloop.testbed.base import Sample
@@ -233,17 +232,14 @@ class Run:
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
         """Log artifacts, all in one go; a name may begin with a folder."""
-        place = urlsplit(self.entity.info.artifact_uri)
-        with ExitStack() as entered:
-            is_here = place.scheme == "file"  # MLflow's client would read the run first, and copy
-            folder = Path(url2pathname(place.path) if is_here else entered.enter_context(TemporaryDirectory()))
-            entered.enter_context(held())
+        own = local_path(self.entity.info.artifact_uri)  # MLflow's client would read the run first, and copy
+        with nullcontext() if own else TemporaryDirectory() as aside, held():
             for name, content in files.items():
-                path = folder / name
+                path = (own or Path(str(aside))) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            if not is_here:
-                self.store.client.log_artifacts(self.id, str(folder))
+            if aside:
+                self.store.client.log_artifacts(self.id, aside)
 
     def log_bytes(self, name: str, content: bytes) -> None:
         """Log an artifact; `name` may begin with a folder."""
@@ -364,10 +360,8 @@ class Run:
         Raises:
             DatasetError: it is missing or not text.
         """
-        try:
-            return self.read_bytes(name).decode()
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error
+        with self._artifact(name) as path:
+            return path.read_bytes().decode()
 
     def read_bytes(self, name: str) -> bytes:
         """An artifact of this run.
@@ -376,21 +370,16 @@ class Run:
             DatasetError: it is missing.
         """
         with self._artifact(name) as path:
-            try:
-                return path.read_bytes()
-            except OSError as error:
-                raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error
+            return path.read_bytes()
 
     @contextmanager
     def _artifact(self, name: str) -> Iterator[Path]:
-        """An artifact as a file: where it lies if that is on this machine, else a copy."""
-        place = urlsplit(self.entity.info.artifact_uri)
-        if place.scheme == "file":
-            yield Path(url2pathname(place.path)) / name
-            return
-        with TemporaryDirectory() as folder:
-            try:
-                path = self.store.client.download_artifacts(self.id, name, folder)
-            except Exception as error:  # each kind of artifact store raises its own
-                raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error
-            yield Path(path)
+        """An artifact as a file: where it lies if that is on this machine, else a copy. Raises DatasetError."""
+        own = local_path(self.entity.info.artifact_uri)
+        try:
+            with nullcontext() if own else TemporaryDirectory() as aside:
+                yield own / name if own else Path(self.store.client.download_artifacts(self.id, name, aside))
+        except DatasetError:
+            raise
+        except Exception as error:  # each kind of artifact store raises its own
+            raise DatasetError(f"{name} of run {self.id} cannot be read: {error}") from error

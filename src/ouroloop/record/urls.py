@@ -1,9 +1,10 @@
-"""What the URL of a store may be, and which parts of it a person may see."""
+"""What the URL of a store may be, where it points to, and which parts of it a person may see."""
 
 import os
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
+from urllib.request import url2pathname
 
 from ouroloop.config import ConfigError
 from ouroloop.errors import shown
@@ -50,6 +51,12 @@ def sqlite_file(url: str) -> Path | None:
     """Where an SQLite store lies, whether it is there or not; None for a store of another kind."""
     kind, _, path = url.partition(":///")
     return Path(unquote(path.partition("?")[0])) if kind.partition("+")[0] == "sqlite" else None
+
+
+def local_path(uri: str) -> Path | None:
+    """Where an artifact lies on this machine; None if it lies elsewhere."""
+    place = urlsplit(uri)
+    return Path(url2pathname(place.path)) if place.scheme == "file" else None
 
 
 _SECRETS = (

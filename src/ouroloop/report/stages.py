@@ -86,11 +86,10 @@ def registered_name(config: LoopConfig, method: str = "") -> str:
     its neighbours. Full synthetic is at 1.00; balanced has no proportion, and its name none.
     """
     label = config.cycle.proportion_label
-    if "e" in label:  # 1e-05, whose decimals are not written out
-        label = np.format_float_positional(float(label))
     name = f"ouroloop-{config.cycle.kind.value}"
     if label != "none":
-        name += f"-{label if len(label.partition('.')[2]) > 2 else f'{float(label):.2f}'}"
+        decimals = np.format_float_positional(float(label), trim="-")  # never 1e-05
+        name += f"-{decimals if len(decimals.partition('.')[2]) > 2 else f'{float(label):.2f}'}"
     temperature = config.sampling.temperature
     if temperature != _USUAL_TEMPERATURE:
         name += f"-T{temperature:g}"

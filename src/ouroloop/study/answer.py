@@ -94,8 +94,8 @@ def answer(config: StudyConfig, tasks: Sequence[Task], loops: Iterable[Run] = ()
                 for point in front(points)
             ]
         case "grid":
-            starts = product(config.arms(), config.each_truth_label())
-            lines = [line for arm, start in starts if (line := _safe(config, points, arm, start))]
+            each = product(config.arms(), config.each_truth_label())
+            lines = [line for arm, label in each if (line := _safe(config, points, arm, label))]
     return lines + _beside(config, loops)
 
 
@@ -206,13 +206,13 @@ def _contradicts(point: Point, config: StudyConfig, held: float | None, failed: 
     return (above and is_high) or (below and not is_high)
 
 
-def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: str | None) -> str | None:
+def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, label: str | None) -> str | None:
     """The largest λ of a grid up to which every λ stays above the stage of decline, with every seed.
 
     None where stages rest on another measure than retention.
     """
     proportions = sorted(p for p in config.proportions(arm[0]) if p is not None)
-    at = {p.proportion: p for p in points if (p.arm, p.truth_label) == (arm, start)}
+    at = {p.proportion: p for p in points if (p.arm, p.truth_label) == (arm, label)}
     if not proportions or not at or config.loop.stages.measure != RETENTION:
         return None
     limit, held, broke = config.loop.stages.onset, None, None
@@ -225,7 +225,7 @@ def _safe(config: StudyConfig, points: Sequence[Point], arm: Arm, start: str | N
             broke = f"λ = {proportion:g} does not: {point}"
             break
         held = point
-    named = _named(arm) if start is None or len(config.each_truth_label()) == 1 else f"{_named(arm)}, {start}"
+    named = _named(arm) if label is None or len(config.each_truth_label()) == 1 else f"{_named(arm)}, {label}"
     wanted = f"at least {limit:.0%} of D_0's diversity at t = {config.loop.num_generations}"
     if held is None:
         return f"{named}: no λ is known to keep {wanted}: {broke}"
@@ -254,8 +254,8 @@ def _as_record(config: StudyConfig, tasks: Sequence[Task], loops: Sequence[Run])
     """The answer for programs: the points with their seeds, and what the kind of study makes of them."""
 
     def record(point: Point) -> dict[str, Any]:
-        start = {} if point.truth_label is None else {"truth_label": point.truth_label}
-        return {"cycle": point.arm[0].value, "temperature": point.arm[1], **start,
+        label = {} if point.truth_label is None else {"truth_label": point.truth_label}
+        return {"cycle": point.arm[0].value, "temperature": point.arm[1], **label,
                 "synthetic_proportion": point.proportion, "fresh_share": point.fresh_share,
                 "mean_retention": point.mean, "retention_by_seed": point.by_seed}  # fmt: skip
 

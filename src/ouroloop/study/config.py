@@ -115,7 +115,7 @@ class StudyConfig(Section):
     methods: dict[MethodName, MethodConfig] = Field(default={})
     """For a grid: methods that are compared, by name; each cell is run with each of them."""
     loop: LoopConfig
-    """What all loops share; what the study spans (cycle, λ, start, temperature, seed) is not set here."""
+    """What all loops share; what the study spans (cycle, λ, truth label, temperature, seed) is not set here."""
     _elsewhere: frozenset[str] = PrivateAttr(frozenset())
     """Fingerprints of a grid's loops whose results lie elsewhere, and which it leaves out."""
 
@@ -249,8 +249,8 @@ class StudyConfig(Section):
     def plain_loops(self) -> list[LoopConfig]:
         """The distinct loops of a grid, without any method: all for the first seed, then all for the next one.
 
-        So a study that is half done shows every one of them. A cycle without λ occurs once for each start, temperature
-        and seed.
+        So a study that is half done shows every one of them. A cycle without λ occurs once for each truth label,
+        temperature and seed.
         """
         return list(self._plain.values())
 
