@@ -146,7 +146,7 @@ ALONE = {
     "cli": "what `python -m ouroloop` and the console script start",
     "leaderboard": "a command",
     "report/board": "the leaderboard for people",
-    "loop/generation": "one generation, as tests and learners know it, without the record",
+    "loop/cache": "what a generation follows from, and where it was computed already",
     "loop/lineage": "what becomes of earlier models is another matter than the order of generations",
     "record/clean": "a command",
     "report/captions": "what stands below a figure, in words and in Markdown; the page is markup",
