@@ -60,11 +60,9 @@ def taken_over(
     is_other_kind = now.get("kind", old.get("kind")) not in (None, old.get("kind"))
     is_other_kind |= now.get("pretrained") is not None and before.get("pretrained") is None
     is_other_type = now.get("model_type", old.get("model_type")) != old.get("model_type")
-    return (
-        {}
-        if is_other_kind
-        else {key: value for key, value in before.items() if not (is_other_type and key == "options")}
-    )
+    if is_other_kind:
+        return {}
+    return {key: value for key, value in before.items() if key != "options" or not is_other_type}
 
 
 @cache

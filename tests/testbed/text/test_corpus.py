@@ -75,6 +75,12 @@ def test_files_are_utf_8_and_a_mark_that_says_so_is_no_text(tmp_path: Path, name
         list(documents(corpus(path)))
 
 
+def test_a_csv_may_have_an_index_without_a_name(tmp_path: Path) -> None:
+    """As pandas writes it: what lies beyond the header is an error, a column whose name is empty is not."""
+    (tmp_path / "a.csv").write_text(',text\n0,one\n1,"two, with a comma"\n')
+    assert list(documents(corpus(tmp_path / "a.csv"))) == ["one", "two, with a comma"]
+
+
 def test_half_a_surrogate_pair_is_no_unicode(tmp_path: Path) -> None:
     path = tmp_path / "cut.jsonl"
     path.write_text('{"text": "cut \\ud83d off, whole \\ud83d\\udc0d"}\n{"text": null}\n')

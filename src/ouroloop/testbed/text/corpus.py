@@ -178,12 +178,12 @@ def _of_jsonl(file: Path, column: str) -> Iterator[str]:
 def _of_csv(file: Path, column: str) -> Iterator[str]:
     csv.field_size_limit(2**31 - 1)
     with _open(file, "") as stream:
-        rows = csv.DictReader(stream, restkey="", strict=True)  # an open quote would swallow the rest of the file
+        rows = csv.DictReader(stream, strict=True)  # an open quote would swallow the rest of the file
         names = rows.fieldnames or []
         if names.count(column) > 1:
             raise ValueError(f"{names.count(column)} of its columns are called {column!r}")
         for number, row in enumerate(rows, 1):
-            if beyond := row.pop("", None):
+            if beyond := row.pop(None, None):
                 fields = f"row {number} has {len(names) + len(beyond)} fields, the header {len(names)}"
                 raise ValueError(f"{fields}: a text with a comma needs quotes")
             yield _text_of(row, column, f"row {number}")
