@@ -22,7 +22,7 @@ from ouroloop.report.methods import methods_tables
 from ouroloop.report.page import Facts, page
 from ouroloop.report.panels import drawing
 from ouroloop.report.render import png
-from ouroloop.report.results import Results, all_values, compared, halving
+from ouroloop.report.results import Results, all_values, compares_methods, halving
 from ouroloop.report.tables import figure_tables, loops, metrics, write_csv
 from ouroloop.science.dataset import DatasetError
 from ouroloop.science.metrics import RETENTION
@@ -70,8 +70,7 @@ def _answer(results: Results) -> list[str]:
 
 def _boardless(results: Results) -> list[str]:
     """Why a study that compares methods has no board here; empty for any other, and where it has one."""
-    study = results.study
-    if study is None or "methods" not in study.entity.data.params or compared(study, results.name) is not None:
+    if not compares_methods(results.study) or results.compared is not None:
         return []
     return [
         "There is no board of its methods: its configuration cannot be read here. If it has a step of your own, import "

@@ -17,7 +17,7 @@ from ouroloop.report.leaderboard import KEEP_M1, SCORES, Row, board
 from ouroloop.report.looks import look
 from ouroloop.report.outcomes import file_of, read_filed
 from ouroloop.report.render import spec, svg
-from ouroloop.report.results import Loop, Results, compared, counted_at
+from ouroloop.report.results import Loop, Results, counted_at
 from ouroloop.report.tables import frame
 from ouroloop.science.statistics import SHARE, interval
 from ouroloop.study.config import KNOWLEDGE
@@ -41,7 +41,7 @@ def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def _board(results: Results) -> list[Row]:
-    run, config = results.study, compared(results.study, results.name)
+    run, config = results.study, results.compared
     return board(config, run.store, results.name, read_filed(file_of(results.name))) if run and config else []
 
 

@@ -174,6 +174,11 @@ class Results:
         return next((loop.testbed for loop in self.loops if loop.config), USUAL_TESTBED)
 
     @cached_property
+    def compared(self) -> StudyConfig | None:
+        """The configuration of a study that compares methods; None of any other, and where it is not known."""
+        return _compared(self.study, self.name)
+
+    @cached_property
     def cells(self) -> dict[str, list[Loop]]:
         """The loops that measured a generation, by what they have in common; of a seed, the one that came furthest."""
         cells: dict[str, dict[str, Loop]] = {}
@@ -258,7 +263,7 @@ def read_results(store: Store, name: str) -> Results:
     studies = store.find(level="study", study=name)
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for files, or for a server
         loops = list(pool.map(_read_loop, runs))
-    labels = _cell_labels(loops, compared(studies[0] if studies else None, name))
+    labels = _cell_labels(loops, _compared(studies[0] if studies else None, name))
     names = Counter(loop.run.name for loop in loops)  # they say nothing of most settings, and anybody can edit them
     loops = [
         replace(loop, cell=cell, label=f"{loop.name} ({loop.run.id[:8]})" if names[loop.name] > 1 else "")
@@ -267,9 +272,12 @@ def read_results(store: Store, name: str) -> Results:
     return Results(name, studies[0] if studies else None, loops)
 
 
-def compared(study: Run | None, name: str) -> StudyConfig | None:
-    """The configuration of a study that compares methods; None of any other, and where it is not known."""
-    if study is None or "methods" not in study.entity.data.params:
+def compares_methods(study: Run | None) -> bool:
+    return study is not None and "methods" in study.entity.data.params
+
+
+def _compared(study: Run | None, name: str) -> StudyConfig | None:
+    if not compares_methods(study):
         return None
     try:
         return next((one.config for one in recorded_studies() if one.name == name), None)
