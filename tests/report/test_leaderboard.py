@@ -18,7 +18,7 @@ from ouroloop.leaderboard import _narrowed, _read
 from ouroloop.presets import load_preset
 from ouroloop.record.provenance import processor
 from ouroloop.record.track import Store
-from ouroloop.report.board import show_board, write_board
+from ouroloop.report.board import _in_markdown, show_board, write_board
 from ouroloop.report.leaderboard import (
     KEEP_M1,
     Row,
@@ -444,8 +444,9 @@ def test_the_committed_board_follows_from_its_loops(learner: str) -> None:
     name, _, study, kept = _read("leaderboard", learner == "empirical", [], [])
     assert kept == name
     file = file_of(name, REPOSITORY / RESULTS)
-    content = json.loads(file.read_text(encoding="utf-8"))
-    assert json.loads(json.dumps(record(board(study, None, name, read_filed(file))))) == content["rows"]
+    content, rows = json.loads(file.read_text(encoding="utf-8")), board(study, None, name, read_filed(file))
+    assert json.loads(json.dumps(record(rows))) == content["rows"]
+    assert _in_markdown(rows, study, name) == file.with_suffix(".md").read_text(encoding="utf-8")
 
 
 @pytest.mark.heavy
@@ -475,6 +476,9 @@ def test_the_board_runs_what_is_missing_and_shows_what_there_is(
     assert rows[KEEP_M1]["keeps"] is None, "not before it has all seeds"
     assert rows["soft"]["not_applicable"] == "needs a network"
     assert (tmp_path / "board-ideal.png").stat().st_size > 1_000
+    page = (tmp_path / "board-ideal.md").read_text()
+    assert "| – | verified | 1/2 | oracle | – |" in page
+    assert "Not applicable: soft (needs a network)" in page
     assert ouroloop(*few).returncode == 0
     content = json.loads((tmp_path / "board-ideal.json").read_text())
     assert content["is_complete"], [(one["method"], one["seeds"], one["seeds_missing"]) for one in content["rows"]]
@@ -651,6 +655,6 @@ def test_the_standard_task_is_a_study() -> None:
 
     study = load_preset("leaderboard", [], StudyConfig)
     assert next(iter(study.methods)) == "baseline"
-    assert sum(method.cycles is None for method in study.methods.values()) == 7, "the baseline and six"
+    assert sum(method.cycles is None for method in study.methods.values()) == 11, "the baseline and ten"
     assert study.loop.num_generations == 50
-    assert len(study.loops()) == len({loop.fingerprint() for loop in study.loops()}) == 111
+    assert len(study.loops()) == len({loop.fingerprint() for loop in study.loops()}) == 123

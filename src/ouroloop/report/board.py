@@ -1,4 +1,4 @@
-"""The leaderboard as it is shown: a table on the terminal, a file for programs, a picture of quality against cost."""
+"""The leaderboard as it is shown: a table on the terminal, files for programs and readers, quality against cost."""
 
 import json
 import os
@@ -27,6 +27,12 @@ _COLUMNS = {
     "unique_fraction": "distinct",
     "kl_forward_nats": "KL",
 }
+_HEADINGS = ("", "method", "seeds", "knows", "keeps", *_COLUMNS.values(), "over", "drawn", "trained")
+_NOTE = (
+    "Mean over seeds at the last generation [95 % interval], for coverage also (area under the curve). Only methods "
+    "with all seeds are ranked; those that coverage cannot tell apart (95 %, paired seeds) share a rank. over: how "
+    f"many ranked methods it is told apart from and beats. keeps: whether {BARS}."
+)
 _WORD = 10  # width that keeps each word of a method's name, or of what it knows, whole
 
 
@@ -34,21 +40,13 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig, is_wh
     """Print a table for each cycle, and what is missing from it; of a whole board also who should be run elsewhere."""
     for cycle in dict.fromkeys(row.cycle for row in rows):
         of_cycle = [row for row in rows if row.cycle == cycle]
-        if scored := [row for row in of_cycle if row.scores]:
-            console.print(fitted(_table(scored, f"{cycle}, t = {config.loop.num_generations}"), console))
+        if any(row.scores for row in of_cycle):
+            console.print(fitted(_table(of_cycle, _title(cycle, config)), console))
         filed = [row.runs[seed] for row in of_cycle for seed in row.filed]
         if commits := dict.fromkeys(commit[:7] for outcome in filed for commit in outcome.commits):
             say(console, f"* From the file, computed at {', '.join(commits)}")
-        if failed := [f"{row.method} (seeds {_listed(row.failures)})" for row in of_cycle if row.failures]:
-            say(console, f"Failed, and so without a rank: {', '.join(failed)}")
-        if missing := sum(row.missing for row in of_cycle):
-            wanted = sum(row.wanted for row in of_cycle if not row.reason and row.method != KEEP_M1)
-            none = [row.method for row in of_cycle if row.missing == row.wanted]
-            said = f"Loops still missing from {cycle}: {missing} of {wanted}"
-            said += f", all those of {', '.join(none)}" if none else ""
-            say(console, said)
-        if cannot := [f"{row.method} ({row.reason})" for row in of_cycle if row.reason]:
-            say(console, f"Not applicable: {', '.join(cannot)}")
+        for line in _absent(of_cycle):
+            say(console, line)
     apart = [
         name for name, method in config.methods.items() if not {*(method.cycles or config.cycles)} & {*config.cycles}
     ]
@@ -58,36 +56,66 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig, is_wh
         cycles = ", ".join(cycle.value for cycle in config.cycles[1:])
         said = f"Among the best {BEST} of {config.cycles[0].value}, and not run with {cycles}: {', '.join(names)}. "
         say(console, f"{said}The `cycles` of the preset say which methods are.")
-    say(
-        console,
-        "Mean over seeds at the last generation [95 % interval], for coverage also (area under the curve). Only "
-        "methods with all seeds are ranked; those that coverage cannot tell apart (95 %, paired seeds) share a rank. "
-        f"over: how many ranked methods it is told apart from and beats. keeps: whether {BARS}.",
-        "dim",
-    )
+    say(console, _NOTE, "dim")
+
+
+def _absent(rows: Sequence[Row]) -> list[str]:
+    """What of a cycle failed, is still missing, or cannot be run: a line for each that there is."""
+    lines = []
+    if failed := [f"{row.method} (seeds {_listed(row.failures)})" for row in rows if row.failures]:
+        lines.append(f"Failed, and so without a rank: {', '.join(failed)}")
+    if missing := sum(row.missing for row in rows):
+        wanted = sum(row.wanted for row in rows if not row.reason and row.method != KEEP_M1)
+        none = [row.method for row in rows if row.missing == row.wanted]
+        lines.append(
+            f"Loops still missing from {rows[0].cycle}: {missing} of {wanted}"
+            + (f", all those of {', '.join(none)}" if none else "")
+        )
+    if cannot := [f"{row.method} ({row.reason})" for row in rows if row.reason]:
+        lines.append(f"Not applicable: {', '.join(cannot)}")
+    return lines
 
 
 def _listed(seeds: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(seeds)))
 
 
+def _title(cycle: str, config: StudyConfig) -> str:
+    return f"{cycle}, t = {config.loop.num_generations}"
+
+
 def _table(rows: Sequence[Row], title: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", justify="right")
-    table.add_column("method", min_width=_WORD)
-    table.add_column("seeds", justify="right")
-    table.add_column("knows", min_width=_WORD)
-    for heading in ("keeps", *_COLUMNS.values(), "over", "drawn", "trained"):
-        table.add_column(heading, justify="right")
+    for heading in _HEADINGS:
+        is_text = heading in ("method", "knows")
+        table.add_column(heading, justify="left" if is_text else "right", min_width=_WORD if is_text else None)
     for row in rows:
-        scores = [_shown(row, key) for key in _COLUMNS]
-        costs = [times(row.cost.get(key)) for key in ("num_drawn", "train_seconds")]
-        keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
-        rank = "–" if row.rank is None else f"{row.rank}"
-        seeds = f"{len(row.outcomes)}" + f"/{row.wanted}" * (not row.is_whole) + "*" * bool(row.filed)
-        over = "–" if row.rank is None else f"{row.beats}"
-        table.add_row(rank, row.method, seeds, row.knows, keeps, *scores, over, *costs)
+        if row.scores:
+            table.add_row(*_cells(row, "*" * bool(row.filed)))
     return table
+
+
+def _cells(row: Row, mark: str = "") -> list[str]:
+    """What is said of a row, as the headings have it; `mark` follows its number of seeds."""
+    scores = [_shown(row, key) for key in _COLUMNS]
+    costs = [times(row.cost.get(key)) for key in ("num_drawn", "train_seconds")]
+    keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
+    rank, over = ("–", "–") if row.rank is None else (f"{row.rank}", f"{row.beats}")
+    seeds = f"{len(row.outcomes)}" + f"/{row.wanted}" * (not row.is_whole) + mark
+    return [rank, row.method, seeds, row.knows, keeps, *scores, over, *costs]
+
+
+def _in_markdown(rows: Sequence[Row], config: StudyConfig, name: str) -> str:
+    """The same tables for a page: where a loop was computed is in the file for programs."""
+    said = f"# {name}\n\n{_NOTE}\n"
+    for cycle in dict.fromkeys(row.cycle for row in rows):
+        of_cycle = [row for row in rows if row.cycle == cycle]
+        rule = ["---" if heading in ("method", "knows") else "--:" for heading in _HEADINGS]
+        cells = [_cells(row) for row in of_cycle if row.scores]
+        lines = [f"| {' | '.join(line)} |" for line in (_HEADINGS, rule, *cells)] if cells else []
+        parts = (f"## {_title(cycle, config)}", "\n".join(lines), *_absent(of_cycle))
+        said += "".join(f"\n{part}\n" for part in parts if part)
+    return said
 
 
 def _shown(row: Row, key: str) -> str:
@@ -107,7 +135,7 @@ def _with_limits(value: Interval) -> str:
 def write_board(
     rows: Sequence[Row], config: StudyConfig, folder: Path, name: str, others: Sequence[Outcome] = ()
 ) -> list[Path]:
-    """Write `NAME.json` and `NAME.png`, quality kept against cost by what a method knows; neither if nothing is new.
+    """Write `NAME.json`, its tables as `NAME.md`, and `NAME.png`, quality against cost; none if nothing is new.
 
     `others` are loops of the file that are not among the rows; they stay in it.
 
@@ -133,16 +161,18 @@ def write_board(
         "knowledge": KNOWLEDGE,
         "rows": record(rows),
     }
-    written = _written(content, loops).encode()
-    image = folder / f"{name}.png"
-    if file.exists() and file.read_bytes() == written and image.exists():
+    written = {
+        file: _written(content, loops).encode(),
+        file.with_suffix(".md"): _in_markdown(rows, config, name).encode(),
+    }
+    image = file.with_suffix(".png")
+    if image.exists() and all(path.exists() and path.read_bytes() == new for path, new in written.items()):
         return []
-    _put(file, written)
     picture = drawing({"board": table(rows)}).get("board")
-    if picture is None:
-        return [file]
-    _put(image, png(picture))
-    return [file, image]
+    written |= {image: png(picture)} if picture is not None else {}
+    for path, new in written.items():
+        _put(path, new)
+    return list(written)
 
 
 def _put(path: Path, content: bytes) -> None:
