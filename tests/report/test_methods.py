@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -13,7 +13,7 @@ from ouroloop.record.history import Written
 from ouroloop.record.track import Store
 from ouroloop.report.folder import write_report
 from ouroloop.report.leaderboard import KEEP_M1, board
-from ouroloop.report.methods import _share_at, depth_shares, drawing, methods_tables, table
+from ouroloop.report.methods import _share_at, depth_shares, drawing, methods_tables, standings, table
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.results import read_results
 from ouroloop.report.tables import frame
@@ -161,6 +161,19 @@ def test_the_board_is_drawn_with_names_intervals_and_what_is_known() -> None:
     assert {"base", "<other>", KEEP_M1} == set(found["method"])
     both = frame(list(found), [*found.to_numpy().tolist(), *found.assign(cycle="incremental").to_numpy().tolist()])
     assert "incremental" in drawing({"board": both})["board"]
+    both.loc[both["cycle"] == "incremental", ["coverage", "coverage_high", "num_drawn"]] = 0.1, 0.12, 0.5
+    of_cycles = standings(both).to_dict()["vconcat"]
+    for panel in (0, 1):
+        domains = [json.dumps(_domains(of_cycle["hconcat"][panel])) for of_cycle in of_cycles]
+        assert domains[0] == domains[1], "one axis for all cycles"
+        assert domains[0] != "[]"
+
+
+def _domains(part: Any) -> list[Any]:
+    """Of every x axis in a chart, in its order."""
+    below = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    own = [part["x"]["scale"]["domain"]] if isinstance(part, dict) and "scale" in part.get("x", {}) else []
+    return own + [domain for one in below for domain in _domains(one)]
 
 
 def test_a_study_without_methods_has_no_board(collapsing_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

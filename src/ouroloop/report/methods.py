@@ -78,29 +78,38 @@ def standings(table: pd.DataFrame) -> Chart:
     color = alt.Color("knows:N").scale(domain=known, range=[f"var(--s{KNOWLEDGE.index(one)})" for one in known])
     color = color.legend(title="may know", orient="bottom", symbolOpacity=1, columns=4)
     cycles = list(dict.fromkeys(table["cycle"]))
-    each = [_of_cycle(table[table["cycle"] == cycle], cycle, color) for cycle in cycles]
+    x, cost = _across(table)
+    each = [_of_cycle(table[table["cycle"] == cycle], cycle, color, x, cost) for cycle in cycles]
     if len(each) > 1:
         titles = [alt.Title(cycle.replace("_", " "), anchor="start", color="var(--ink)") for cycle in cycles]
         each = [pair.properties(title=title) for pair, title in zip(each, titles, strict=True)]
     return alt.vconcat(*each)
 
 
-def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color) -> Chart:
+def _across(table: pd.DataFrame) -> tuple[alt.X, alt.X]:
+    """The axes of coverage and of cost, alike in all cycles, which can so be compared."""
+    most = max(value for key in ("coverage", "coverage_high") for value in table[key] if value is not None)
+    costs = [value for key in _COSTS for value in table[key] if value]
+    x = alt.X(field="coverage", type="quantitative").title("coverage").axis(tickCount=4, grid=False)
+    cost = alt.X(field="num_drawn", type="quantitative").title("cost, over the baseline’s")
+    x = x.scale(domain=[0, most or 1], nice=True)
+    cost = cost.scale(type="log", domain=[min(costs, default=1), max(costs, default=1)], nice=True)
+    return x, cost.axis(grid=False, tickCount=4, format="~r")
+
+
+def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color, x: alt.X, cost: alt.X) -> Chart:
     names = list(dict.fromkeys(table["method"]))
     y = alt.Y("method:N").sort(names).axis(labelLimit=170, ticks=False, domain=False, grid=True).title(None)
     is_shown = f"datum.cycle === {json.dumps(cycle)} && isValid(datum.coverage)"
     rows = alt.Chart(alt.NamedData(name="board")).transform_filter(is_shown)
     opacity = alt.when("isValid(datum.rank)").then(alt.value(1)).otherwise(alt.value(0.4))
     base, height = rows.encode(y=y, color=color, opacity=opacity), alt.Step(17)
-    x = alt.X(field="coverage", type="quantitative").title("coverage").axis(tickCount=4, grid=False)
     first = rows.transform_filter(f"datum.method === {json.dumps(KEEP_M1)}")
     kept = [
         base.mark_rule(strokeWidth=2.4).encode(x.field("coverage_low"), alt.X2("coverage_high:Q")),
         base.mark_point(filled=True, size=55).encode(x),
         first.mark_rule(color="var(--ink)", strokeDash=[6, 3]).encode(x),
     ]
-    cost = alt.X(field="num_drawn", type="quantitative").scale(type="log").title("cost, over the baseline’s")
-    cost = cost.axis(grid=False, tickCount=4, format="~r")
     beside = base.encode(y=y.axis(labels=False, ticks=False, domain=False, grid=True))
     drawn, trained = (beside.transform_filter(f"datum.{key} > 0") for key in _COSTS)
     spent = [
