@@ -149,6 +149,8 @@ def test_a_study_and_its_report(tmp_path: Path) -> None:
     for of_cells in (one.register, one.compare):
         with pytest.raises(ouroloop.ConfigError, match=r"is one loop, and .* by cell of a study"):
             of_cells()
+    with pytest.raises(ouroloop.ConfigError, match="few has no board"):
+        _ = results.board
     answered = "every λ up to 0 keeps" in (said := results.report().read_text("utf-8")) or "no λ is known" in said
     assert answered or "every λ up to 1 keeps" in said
     run = results.loops[0].run

@@ -572,11 +572,14 @@ def test_a_key_of_a_loop_is_found_in_a_study(key: str, instead: str) -> None:
 
 
 def test_a_method_takes_over_what_an_override_does(tmp_path: Path) -> None:
-    """Another model type drops the options of the one before, however it is asked for."""
-    methods = {"baseline": {}, "llama": {"changes": {"model": {"model_type": "llama"}}}}
+    """Another model type drops the options of the one before; of the same type, those stay that are not named."""
+    changes = {"llama": {"model_type": "llama"}, "gelu": {"options": {"hidden_act": "gelu"}}, "none": {"options": {}}}
+    methods = {name: {"changes": {"model": change}} for name, change in changes.items()}
     path = write(tmp_path, "kinds", {"cycles": ["full_synthetic"], "loop": {"base": "laptop"}, "methods": methods})
-    of_type = [loop.model.model_dump() for loop in load_preset(str(path), ["seeds=[1]"], StudyConfig).loops()]
-    assert [(model["model_type"], model["options"]) for model in of_type] == [
-        ("gpt_neox", {"hidden_act": "relu", "use_parallel_residual": False}),
-        ("llama", {}),
-    ]
+    study = load_preset(str(path), ["seeds=[1]"], StudyConfig)
+    found = {study.method(loop.fingerprint()): loop.model for loop in study.loops()}
+    assert found == {
+        "llama": model_of("model.model_type=llama", preset="laptop"),
+        "gelu": model_of("model.options.hidden_act=gelu", preset="laptop"),
+        "none": model_of("model.options={}", preset="laptop"),
+    }

@@ -100,6 +100,23 @@ class StudyResults(Results):
         columns = ["loop", "seed", "cell", "cycle", "synthetic_proportion", "temperature"]
         return pd.DataFrame(rows, columns=columns).astype({"synthetic_proportion": float, "temperature": float})
 
+    @property
+    def board(self) -> pd.DataFrame:
+        """A row for each method of a study that compares them, best first: what its page has of them.
+
+        Of each score there are mean, `_low` and `_high` (95 % over seeds) at the last generation, and `_area`, the mean
+        over generations; costs are over the baseline's; `rank` is None before a method has all its seeds.
+
+        Raises:
+            ConfigError: there are no methods, or nothing that ranks them was measured yet.
+        """
+        from ouroloop.report.methods import methods_tables
+
+        found = methods_tables(self).get("board")
+        if found is None or not len(found):
+            raise ConfigError(f"{self.title} has no board: none of its loops has a method and a score that ranks it")
+        return found
+
     def samples(self, generation: int) -> pd.DataFrame:
         """What each loop's M_t wrote, D_0 for 0: a row for each distinct text, the most frequent first.
 

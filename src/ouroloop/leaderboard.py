@@ -107,9 +107,10 @@ def _read(
     study = load_preset(preset, [*fixed, *overrides], StudyConfig)
     if not study.methods:
         raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
-    if study.loop.data.testbed.is_finite:
+    if study.loop.data.testbed.distribution is None:
         raise ConfigError(
-            f"{shown(preset)} is on text, whose true distribution is not known: `ouroloop sweep` compares its methods"
+            f"{shown(preset)} is on {study.loop.data.kind}, whose true distribution is not known: `ouroloop sweep` "
+            "compares its methods"
         )
     name, others = preset_name(preset) + ("-ideal" if is_ideal else ""), _fingerprints(study) - _fingerprints(whole)
     trial = f"-{hashlib.sha256(''.join(sorted(others)).encode()).hexdigest()[:8]}" if others else ""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import pytest
 
 import ouroloop
@@ -66,6 +67,7 @@ def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_d
         score = rows[one["method"]].scores["coverage"].last
         assert (one["coverage"], one["coverage_low"], one["coverage_high"]) == score[:3]
         assert one["rank"] == rows[one["method"]].rank
+    pd.testing.assert_frame_equal(ouroloop.load("few").board, tables["board"])
 
     shares = tables["depth_by_method"]
     assert list(dict.fromkeys(shares["method"])) == ["baseline", "to 3", "trusting"]

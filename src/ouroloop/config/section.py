@@ -19,12 +19,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     def changed(self, **values: Any) -> Self:
-        """The same with other values, validated anew; a mapping given for a section changes that section."""
+        """The same with other values, validated anew.
+
+        A mapping given for a section changes that section, as in a preset; so does one within it, where {} clears.
+        """
         given = self.model_dump()
         for key, value in values.items():
             before: Any = given.get(key)
             if isinstance(value, dict) and isinstance(before, dict):
-                given[key] = taken_over(before, value) | value
+                given[key] = _merged(taken_over(before, value), value)
             else:
                 given[key] = value.model_dump() if isinstance(value, BaseModel) else value
         return type(self).model_validate(given)
@@ -47,6 +50,15 @@ class Section(BaseModel):
             elif isinstance(value, Section):
                 given[name] = value._identified(given[name])
         return given
+
+
+def _merged(before: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    inner = {
+        key: before[key] | value
+        for key, value in change.items()
+        if isinstance(value, dict) and value and isinstance(before.get(key), dict)
+    }
+    return {**before, **change, **inner}
 
 
 def taken_over(
