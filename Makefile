@@ -16,6 +16,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 BIN := .venv/bin
 OUROLOOP := $(BIN)/ouroloop
+# Python compiles a module when it is first imported; to compile all of every package takes longer than the rest
+INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install sweep leaderboard run figure ui status register report bench pictures test test-heavy test-slow test-browser check lint types architecture format clean
@@ -28,12 +30,12 @@ install: .venv/.installed ## make .venv and install what running needs
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ouroloop needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-deps --retries 0 --timeout 20 --extra-index-url $(TORCH_INDEX) --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) --no-deps --retries 0 --timeout 20 --extra-index-url $(TORCH_INDEX) torch
+	$(INSTALL) --editable .
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 sweep: .venv/.installed ## run a study over the synthetic proportion (STUDY=sweep-smoke WORKERS=1)
