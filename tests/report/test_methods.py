@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +13,10 @@ import ouroloop
 from ouroloop.config.curation import Step
 from ouroloop.record.history import Written
 from ouroloop.record.track import Store
+from ouroloop.report.captions import METHODS
 from ouroloop.report.folder import write_report
 from ouroloop.report.leaderboard import KEEP_M1, board
-from ouroloop.report.methods import _share_at, depth_shares, drawing, methods_tables, standings, table
+from ouroloop.report.methods import _share_at, curves, depth_shares, drawing, methods_tables, standings, table
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.results import read_results
 from ouroloop.report.tables import frame
@@ -89,10 +91,11 @@ def test_the_page_of_a_study_shows_its_board_and_what_a_short_sighted_verifier_d
     for loop in results.loops:
         over_m_1 = loop.history["coverage"][2] / loop.history["coverage"][1]
         assert loop.generations[2].tag("stage") == stage_of(over_m_1, done.loop.stages)
-    assert page.index('id="board"') < page.index('id="depth_by_method"') < page.index('id="retention"')
+    places = [page.index(f'id="{name}"') for name in (*METHODS, "retention")]
+    assert places == sorted(places)
     assert f"<td data-is='method'>{KEEP_M1}</td>" in page
-    for name in ("board.png", "board.csv", "depth_by_method.png", "depth_by_method.csv"):
-        assert (tmp_path / "report" / name).stat().st_size > 500
+    for name, kind in product(METHODS, ("csv", "png")):
+        assert (tmp_path / "report" / f"{name}.{kind}").stat().st_size > 500
 
 
 @pytest.mark.heavy
@@ -151,6 +154,23 @@ def test_the_table_of_the_board_has_the_last_score_and_the_area_and_says_of_how_
     found = table(scored(row("base", {1: 0.4, 2: 0.4}), mortal)).set_index("method").loc["mortal"]
     assert found[["seeds", "wanted", "failed"]].tolist() == [2, 4, 1]
     assert found[["coverage", "coverage_area"]].tolist() == pytest.approx([0.15, 0.325])
+
+
+def test_coverage_by_generation_is_the_mean_over_seeds_beside_that_of_m_1() -> None:
+    """Coverage is 0.5 at t = 1; the methods of a cycle have a panel each there, and none in another cycle."""
+    rows = scored(row("base", {1: 0.4, 2: 0.2}), row("short-lived", {1: 0.1, 2: 0.2}))
+    found = curves(rows)
+    assert found[["method", "generation", "seeds"]].to_numpy().tolist() == [
+        [method, t, 2] for method in ("base", "short-lived") for t in (1, 2)
+    ]
+    assert found["coverage"].tolist() == pytest.approx([0.5, 0.3, 0.5, 0.15])
+    assert found["first"].tolist() == pytest.approx([0.5] * 4)
+    assert found["low"].isna().tolist() == [True, False, True, False], "no interval where no spread was seen"
+    other = found[found["method"] == "base"].assign(cycle="incremental-0.5", method="elsewhere")
+    both = frame(list(found), [*found.to_numpy().tolist(), *other.to_numpy().tolist()])
+    svg = drawing({"coverage_by_method": both})["coverage_by_method"]
+    assert [svg.count(f">{name}<") for name in ("base", "short-lived", "elsewhere", KEEP_M1)] == [1, 1, 1, 0]
+    assert "incremental-0.5" in svg
 
 
 def test_the_board_is_drawn_with_names_intervals_and_what_is_known() -> None:

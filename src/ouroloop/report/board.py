@@ -13,7 +13,7 @@ from rich.table import Table
 from ouroloop.console import fitted, say
 from ouroloop.record import stores
 from ouroloop.report.leaderboard import BARS, BEST, KEEP_M1, Row, not_chosen, record, times
-from ouroloop.report.methods import drawing, table
+from ouroloop.report.methods import curves, drawing, table
 from ouroloop.report.outcomes import Outcome, file_of
 from ouroloop.report.render import png
 from ouroloop.science.metrics import RETENTION
@@ -135,7 +135,7 @@ def _with_limits(value: Interval) -> str:
 def write_board(
     rows: Sequence[Row], config: StudyConfig, folder: Path, name: str, others: Sequence[Outcome] = ()
 ) -> list[Path]:
-    """Write `NAME.json`, its tables as `NAME.md`, and `NAME.png`, quality against cost; none if nothing is new.
+    """Write `NAME.json`, its tables as `NAME.md`, quality against cost and by generation as pictures, if it is new.
 
     `others` are loops of the file that are not among the rows; they stay in it.
 
@@ -165,11 +165,13 @@ def write_board(
         file: _written(content, loops).encode(),
         file.with_suffix(".md"): _in_markdown(rows, config, name).encode(),
     }
-    image = file.with_suffix(".png")
-    if image.exists() and all(path.exists() and path.read_bytes() == new for path, new in written.items()):
+    tables = {"board": table(rows), "coverage_by_method": curves(rows)}
+    images = {"board": file.with_suffix(".png"), "coverage_by_method": folder / f"{name}-coverage.png"}
+    if all(image.exists() for image in images.values()) and all(
+        path.exists() and path.read_bytes() == new for path, new in written.items()
+    ):
         return []
-    picture = drawing({"board": table(rows)}).get("board")
-    written |= {image: png(picture)} if picture is not None else {}
+    written |= {images[figure]: png(drawn) for figure, drawn in drawing(tables).items()}
     for path, new in written.items():
         _put(path, new)
     return list(written)

@@ -11,6 +11,7 @@ from ouroloop.report.leaderboard import BARS, KEEP_M1
 _WRITTEN = "What the models write"
 TITLES = {
     "board": "What each method keeps, and at what cost",
+    "coverage_by_method": "How fast each method loses it",
     "depth_by_method": "What a verifier of limited depth does below its limit",
     "retention": "How much diversity is left",
     "half_life": "When half of it is gone",
@@ -23,10 +24,14 @@ TITLES = {
     "texts": _WRITTEN,
 }
 
+METHODS = ("board", "coverage_by_method", "depth_by_method")
+"""The figures of a study that compares methods."""
+
 _RETENTION = "a generation with `diversity_retention`, which needs a D_0 of at least two different texts"
 _NOTHING_WRITTEN = "Nothing to show yet. This needs a finished generation with its `samples.json`, or its texts."
 MISSING = {
     "board": "Nothing to compare yet. This needs a finished loop with `coverage`.",
+    "coverage_by_method": "Nothing to draw yet. This figure needs a finished loop with `coverage`.",
     "depth_by_method": "Nothing to draw yet. This figure needs a finished generation.",
     "retention": f"Nothing to draw yet. This figure needs {_RETENTION}.",
     "half_life": f"Nothing to draw yet. This figure needs {_RETENTION}.",
@@ -45,6 +50,7 @@ def notes(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """A note for each figure, only about what is there: bands, marks and the paper's curves where they are drawn."""
     say: dict[str, Callable[[pd.DataFrame], str]] = {
         "board": _board,
+        "coverage_by_method": _coverage_by_method,
         "depth_by_method": _depth_by_method,
         "retention": _retention,
         "half_life": _half_life,
@@ -77,6 +83,13 @@ def _board(table: pd.DataFrame) -> str:
         "that cannot be told apart (95 %, paired seeds) share a rank. “Over” is how many ranked methods one is told "
         f"apart from and beats; “keeps”, whether {bars}."
     )
+
+
+def _coverage_by_method(table: pd.DataFrame) -> str:
+    said = "Coverage, the overlap with the true distribution, by generation."
+    if max(table["seeds"]) > 1:
+        said += " Line: mean over seeds; band: their 95 % interval."
+    return f"{said} Dashed: M_1, kept." if _has(table, "first") else said
 
 
 def _depth_by_method(table: pd.DataFrame) -> str:

@@ -1,10 +1,10 @@
-"""A study that compares methods, for its page: the board, and what happens deeper than a verifier sees.
+"""A study that compares methods, for its page: the board, what was lost when, and what a verifier does not see.
 
 Each figure is defined once, like those of figures.py; `ouroloop leaderboard` writes the board's as a picture.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -28,14 +28,15 @@ _COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "wanted", "failed", "fi
 
 
 def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
-    """`board`, a row for each method, and `depth_by_method`; empty if a study compares none, or has scored none yet.
+    """`board`, a row for each method, and by generation `coverage_by_method` and `depth_by_method`.
 
-    A language whose texts have no known distribution has nothing to rank by, so its finished loops have no board.
+    Empty if the study compares none, or has scored none yet. A language whose texts have no known distribution has
+    nothing to rank by, so its finished loops have no board.
     """
     rows = _board(results)
     if not rows:
         return {}
-    tables = {"board": table(rows), "depth_by_method": depth_shares(results)}
+    tables = {"board": table(rows), "coverage_by_method": curves(rows), "depth_by_method": depth_shares(results)}
     awaited = () if any(row.outcomes for row in rows) else ("board",)
     return {name: found for name, found in tables.items() if len(found) or name in awaited}
 
@@ -58,9 +59,26 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     return frame(_COLUMNS, found)
 
 
+def curves(rows: Sequence[Row]) -> pd.DataFrame:
+    """Coverage by generation of each method that has a score: mean over its seeds, and their 95 % interval.
+
+    Beside it that of M_1, kept, on average over the baseline's seeds: None where the baseline has no loop.
+    """
+    columns = ("cycle", "method", "knows", "generation", "seeds", "coverage", "low", "high", "first")
+    kept = {row.cycle: row.scores["coverage"].last.mean for row in rows if row.method == KEEP_M1 and row.scores}
+    found: list[tuple[Any, ...]] = []
+    for row in rows:
+        if "coverage" in row.scores and row.method != KEEP_M1:
+            of_seeds = [one["coverage"] for one in row.curves.values()]
+            for t in sorted(set.intersection(*map(set, of_seeds)) - {0}):  # D_0 is generation 0
+                mean, low, high, n = interval([of_seed[t] for of_seed in of_seeds], SHARE)
+                found.append((row.cycle, row.method, row.knows, t, n, mean, low, high, kept.get(row.cycle)))
+    return frame(columns, found)
+
+
 def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """An SVG by name for each of these tables that is there."""
-    define = {"board": standings, "depth_by_method": depth_by_method}
+    define = {"board": standings, "coverage_by_method": coverage_by_method, "depth_by_method": depth_by_method}
     there = {name: tables[name] for name in define if name in tables and len(tables[name])}
     room = {"padding": {"left": 30, "top": 6, "right": 30, "bottom": 6}}  # a browser's letters may be wider
     return {name: svg(spec(define[name](rows)) | room, name, rows) for name, rows in there.items()}
@@ -74,15 +92,22 @@ def standings(table: pd.DataFrame) -> Chart:
     cycle has its own chart.
     """
     table = table[table["coverage"].notna()]
+    color, (x, cost) = _by_knowledge(table), _across(table)
+    return _for_each_cycle(table, lambda own, cycle: _of_cycle(own, cycle, color, x, cost))
+
+
+def _by_knowledge(table: pd.DataFrame) -> alt.Color:
     known = [knows for knows in KNOWLEDGE if knows in set(table["knows"])]
     color = alt.Color("knows:N").scale(domain=known, range=[f"var(--s{KNOWLEDGE.index(one)})" for one in known])
-    color = color.legend(title="may know", orient="bottom", symbolOpacity=1, columns=4)
+    return color.legend(title="may know", orient="bottom", symbolOpacity=1, symbolStrokeWidth=2, columns=4)
+
+
+def _for_each_cycle(table: pd.DataFrame, draw: Callable[[pd.DataFrame, str], Chart]) -> Chart:
     cycles = list(dict.fromkeys(table["cycle"]))
-    x, cost = _across(table)
-    each = [_of_cycle(table[table["cycle"] == cycle], cycle, color, x, cost) for cycle in cycles]
+    each = [draw(table[table["cycle"] == cycle], cycle) for cycle in cycles]
     if len(each) > 1:
         titles = [alt.Title(cycle.replace("_", " "), anchor="start", color="var(--ink)") for cycle in cycles]
-        each = [pair.properties(title=title) for pair, title in zip(each, titles, strict=True)]
+        each = [chart.properties(title=title) for chart, title in zip(each, titles, strict=True)]
     return alt.vconcat(*each)
 
 
@@ -118,6 +143,29 @@ def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color, x: alt.X, cost:
     ]
     left, right = (alt.layer(*layers).properties(height=height) for layers in (kept, spent))
     return alt.hconcat(left.properties(width=230), right.properties(width=150))
+
+
+def coverage_by_method(table: pd.DataFrame) -> Chart:
+    """A panel for each method, the best first; line: mean coverage; band: 95 % interval over seeds; dashed: M_1's."""
+    color = _by_knowledge(table)
+    most = max(value for key in ("coverage", "high", "first") for value in table[key] if value is not None)
+    y = alt.Y(field="coverage", type="quantitative").scale(domain=[0, most or 1]).axis(tickCount=3).title(None)
+
+    def of_cycle(own: pd.DataFrame, cycle: str) -> Chart:
+        base, names = alt.Chart().encode(generation_axis(table), color=color), names_of(own, "method")
+        band = base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16)
+        kept = alt.Chart().transform_filter("isValid(datum.first)").mark_rule(color="var(--ink)", strokeDash=[6, 3])
+        layers = [
+            band.encode(y.field("low"), alt.Y2("high:Q")),
+            base.mark_line(point=max(table["generation"]) < 3).encode(y),
+            kept.encode(alt.Y("mean(first):Q").title(None)),
+        ]
+        chart = alt.layer(*layers, data=alt.NamedData(name="coverage_by_method")).properties(width=150, height=56)
+        header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=170)
+        panels = faceted(chart, alt.Facet("method:N").sort(names).title(None).header(header), len(names), 4)
+        return panels.transform_filter(f"datum.cycle === {json.dumps(cycle)}")
+
+    return _for_each_cycle(table, of_cycle)
 
 
 def depth_shares(results: Results) -> pd.DataFrame:

@@ -264,7 +264,7 @@ await figure("measures", async (box, rows) => {
   box.append(controls(legend(cells, false, set => { hidden = set; charts.forEach(chart => chart.set({ hidden: [...set] })); })));
   charts = await multiples(box, [...by(rows, "measure")], DATA.specs.measures, "measures", "By generation", marks, ([, own]) => own[0].title, ends);
 });
-for (const name of ["board", "depth_by_method"]) if (records[name]?.length) dataBelow(document.getElementById(name), name, [`${name}.csv`, `${name}.png`]);
+for (const name of ["board", "coverage_by_method", "depth_by_method"]) if (records[name]?.length) dataBelow(document.getElementById(name), name, [`${name}.csv`, `${name}.png`]);
 
 function chooser(label, options, changed) {
   return node("select", { "aria-label": label, onchange: event => changed(event.currentTarget.value) },

@@ -22,7 +22,7 @@ import pandas as pd
 
 from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
-from ouroloop.report.captions import TITLES, notes
+from ouroloop.report.captions import METHODS, TITLES, notes
 from ouroloop.report.layers import names_of
 from ouroloop.report.leaderboard import times
 from ouroloop.report.looks import DAY, DOTTED, PAPER, PARTS, look
@@ -70,7 +70,7 @@ def page(
     sections = {
         name: _section(name, said[name], tables[name], drawings.get(name, ""), below.get(name, "")) for name in said
     }
-    of_methods = [sections.pop(name) for name in ("board", "depth_by_method") if name in sections]
+    of_methods = [sections.pop(name) for name in METHODS if name in sections]
     pair = f'<div class="pair">{"".join(sections.pop(name) for name in _PAIR)}</div>'
     first, *others = sections.values()
     filled = {
