@@ -13,10 +13,9 @@ import ouroloop
 from ouroloop.config.curation import Step
 from ouroloop.record.history import Written
 from ouroloop.record.track import Store
-from ouroloop.report.captions import METHODS
 from ouroloop.report.folder import write_report
 from ouroloop.report.leaderboard import KEEP_M1, board
-from ouroloop.report.methods import _share_at, curves, depth_shares, drawing, methods_tables, standings, table
+from ouroloop.report.methods import METHODS, _share_at, curves, depth_shares, drawing, methods_tables, standings, table
 from ouroloop.report.outcomes import Outcome
 from ouroloop.report.results import read_results
 from ouroloop.report.tables import frame

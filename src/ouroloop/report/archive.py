@@ -27,7 +27,6 @@ from ouroloop.record.history import Written
 from ouroloop.record.run import Run
 from ouroloop.record.track import Store
 from ouroloop.report import methods
-from ouroloop.report.captions import METHODS
 from ouroloop.report.figures import drawings, headline
 from ouroloop.report.findings import findings_json
 from ouroloop.report.panels import drawing
@@ -176,7 +175,7 @@ def join(folder: Path, others: Sequence[Path]) -> None:
             if loop.name not in furthest or furthest[loop.name][1].reached < loop.reached:
                 furthest[loop.name] = part, loop
     names = [loop.name for _, loop in sorted(furthest.values(), key=lambda one: in_order(one[1].run))]
-    for stale in (f"{table}.{kind}" for table in METHODS for kind in ("csv", "png")):
+    for stale in (f"{table}.{kind}" for table in methods.METHODS for kind in ("csv", "png")):
         (folder / stale).unlink(missing_ok=True)  # only a report has them: they need the store
     for path in folder.glob("*.csv"):
         if "loop" in (first := read_csv(path)):  # tables without loops follow from those with

@@ -24,9 +24,6 @@ TITLES = {
     "texts": _WRITTEN,
 }
 
-METHODS = ("board", "coverage_by_method", "depth_by_method")
-"""The figures of a study that compares methods."""
-
 _RETENTION = "a generation with `diversity_retention`, which needs a D_0 of at least two different texts"
 _NOTHING_WRITTEN = "Nothing to show yet. This needs a finished generation with its `samples.json`, or its texts."
 MISSING = {

@@ -22,6 +22,9 @@ from ouroloop.report.tables import frame
 from ouroloop.science.statistics import SHARE, interval
 from ouroloop.study.config import KNOWLEDGE
 
+METHODS = ("board", "coverage_by_method", "depth_by_method")
+"""The figures of a study that compares methods."""
+
 _COSTS = {"num_drawn": "texts drawn", "train_seconds": "training"}
 _COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "wanted", "failed", "filed", "reason", "keeps", "beats",
             *(f"{key}{part}" for key in SCORES for part in ("", "_low", "_high", "_area")), *_COSTS)  # fmt: skip
@@ -65,10 +68,10 @@ def curves(rows: Sequence[Row]) -> pd.DataFrame:
     Beside it that of M_1, kept, on average over the baseline's seeds: None where the baseline has no loop.
     """
     columns = ("cycle", "method", "knows", "generation", "seeds", "coverage", "low", "high", "first")
-    kept = {row.cycle: row.scores["coverage"].last.mean for row in rows if row.method == KEEP_M1 and row.scores}
-    found: list[tuple[Any, ...]] = []
-    for row in rows:
-        if "coverage" in row.scores and row.method != KEEP_M1:
+    scored, found = [row for row in rows if "coverage" in row.scores], list[tuple[Any, ...]]()
+    kept = {row.cycle: row.scores["coverage"].last.mean for row in scored if row.method == KEEP_M1}
+    for row in scored:
+        if row.method != KEEP_M1:
             of_seeds = [one["coverage"] for one in row.curves.values()]
             for t in sorted(set.intersection(*map(set, of_seeds)) - {0}):  # D_0 is generation 0
                 mean, low, high, n = interval([of_seed[t] for of_seed in of_seeds], SHARE)
@@ -78,7 +81,7 @@ def curves(rows: Sequence[Row]) -> pd.DataFrame:
 
 def drawing(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """An SVG by name for each of these tables that is there."""
-    define = {"board": standings, "coverage_by_method": coverage_by_method, "depth_by_method": depth_by_method}
+    define = dict(zip(METHODS, (standings, coverage_by_method, depth_by_method), strict=True))
     there = {name: tables[name] for name in define if name in tables and len(tables[name])}
     room = {"padding": {"left": 30, "top": 6, "right": 30, "bottom": 6}}  # a browser's letters may be wider
     return {name: svg(spec(define[name](rows)) | room, name, rows) for name, rows in there.items()}

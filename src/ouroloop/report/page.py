@@ -22,10 +22,11 @@ import pandas as pd
 
 from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
-from ouroloop.report.captions import METHODS, TITLES, notes
+from ouroloop.report.captions import TITLES, notes
 from ouroloop.report.layers import names_of
 from ouroloop.report.leaderboard import times
 from ouroloop.report.looks import DAY, DOTTED, PAPER, PARTS, look
+from ouroloop.report.methods import METHODS
 from ouroloop.report.panels import measures
 from ouroloop.report.render import spec
 from ouroloop.testbed.base import as_words, is_share
