@@ -656,6 +656,6 @@ def test_the_standard_task_is_a_study() -> None:
 
     study = load_preset("leaderboard", [], StudyConfig)
     assert next(iter(study.methods)) == "baseline"
-    assert sum(method.cycles is None for method in study.methods.values()) == 11, "the baseline and ten"
+    assert sum(method.cycles is None for method in study.methods.values()) == 12, "the baseline and eleven"
     assert study.loop.num_generations == 50
-    assert len(study.loops()) == len({loop.fingerprint() for loop in study.loops()}) == 123
+    assert len(study.loops()) == len({loop.fingerprint() for loop in study.loops()}) == 126
