@@ -110,10 +110,10 @@ class StudyResults(Results):
         Raises:
             ConfigError: there are no methods, or nothing that ranks them was measured yet.
         """
-        from ouroloop.report.methods import methods_tables
+        from ouroloop.report.methods import board_of, table
 
-        found = methods_tables(self).get("board")
-        if found is None or not len(found):
+        found = table(board_of(self))
+        if found.empty:
             raise ConfigError(f"{self.title} has no board: none of its loops has a method and a score that ranks it")
         return found
 

@@ -40,8 +40,8 @@ def show_board(rows: Sequence[Row], console: Console, config: StudyConfig, is_wh
     """Print a table for each cycle, and what is missing from it; of a whole board also who should be run elsewhere."""
     for cycle in dict.fromkeys(row.cycle for row in rows):
         of_cycle = [row for row in rows if row.cycle == cycle]
-        if any(row.scores for row in of_cycle):
-            console.print(fitted(_table(of_cycle, _title(cycle, config)), console))
+        if scored := [row for row in of_cycle if row.scores]:
+            console.print(fitted(_table(scored, _title(cycle, config)), console))
         filed = [row.runs[seed] for row in of_cycle for seed in row.filed]
         if commits := dict.fromkeys(commit[:7] for outcome in filed for commit in outcome.commits):
             say(console, f"* From the file, computed at {', '.join(commits)}")
@@ -90,8 +90,7 @@ def _table(rows: Sequence[Row], title: str) -> Table:
         is_text = heading in ("method", "knows")
         table.add_column(heading, justify="left" if is_text else "right", min_width=_WORD if is_text else None)
     for row in rows:
-        if row.scores:
-            table.add_row(*_cells(row, "*" * bool(row.filed)))
+        table.add_row(*_cells(row, "*" * bool(row.filed)))
     return table
 
 
@@ -165,13 +164,13 @@ def write_board(
         file: _written(content, loops).encode(),
         file.with_suffix(".md"): _in_markdown(rows, config, name).encode(),
     }
-    tables = {"board": table(rows), "coverage_by_method": curves(rows)}
     images = {"board": file.with_suffix(".png"), "coverage_by_method": folder / f"{name}-coverage.png"}
     if all(image.exists() for image in images.values()) and all(
         path.exists() and path.read_bytes() == new for path, new in written.items()
     ):
         return []
-    written |= {images[figure]: png(drawn) for figure, drawn in drawing(tables).items()}
+    drawn = drawing({"board": table(rows), "coverage_by_method": curves(rows)})
+    written |= {images[figure]: png(picture) for figure, picture in drawn.items()}
     for path, new in written.items():
         _put(path, new)
     return list(written)

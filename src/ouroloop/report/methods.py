@@ -36,7 +36,7 @@ def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
     Empty if the study compares none, or has scored none yet. A language whose texts have no known distribution has
     nothing to rank by, so its finished loops have no board.
     """
-    rows = _board(results)
+    rows = board_of(results)
     if not rows:
         return {}
     tables = {"board": table(rows), "coverage_by_method": curves(rows), "depth_by_method": depth_shares(results)}
@@ -44,7 +44,8 @@ def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
     return {name: found for name, found in tables.items() if len(found) or name in awaited}
 
 
-def _board(results: Results) -> list[Row]:
+def board_of(results: Results) -> list[Row]:
+    """The rows of the study's board, best first; none where it compares no methods."""
     run, config = results.study, results.compared
     return board(config, run.store, results.name, read_filed(file_of(results.name))) if run and config else []
 
@@ -116,13 +117,17 @@ def _for_each_cycle(table: pd.DataFrame, draw: Callable[[pd.DataFrame, str], Cha
 
 def _across(table: pd.DataFrame) -> tuple[alt.X, alt.X]:
     """The axes of coverage and of cost, alike in all cycles, which can so be compared."""
-    most = max(value for key in ("coverage", "coverage_high") for value in table[key] if value is not None)
     costs = [value for key in _COSTS for value in table[key] if value]
     x = alt.X(field="coverage", type="quantitative").title("coverage").axis(tickCount=4, grid=False)
     cost = alt.X(field="num_drawn", type="quantitative").title("cost, over the baseline’s")
-    x = x.scale(domain=[0, most or 1], nice=True)
+    x = x.scale(domain=_from_zero(table, "coverage", "coverage_high"), nice=True)
     cost = cost.scale(type="log", domain=[min(costs, default=1), max(costs, default=1)], nice=True)
     return x, cost.axis(grid=False, tickCount=4, format="~r")
+
+
+def _from_zero(table: pd.DataFrame, *columns: str) -> list[float]:
+    """A domain that has all that is in these columns."""
+    return [0, max(value for column in columns for value in table[column] if value is not None) or 1]
 
 
 def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color, x: alt.X, cost: alt.X) -> Chart:
@@ -151,24 +156,28 @@ def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color, x: alt.X, cost:
 def coverage_by_method(table: pd.DataFrame) -> Chart:
     """A panel for each method, the best first; line: mean coverage; band: 95 % interval over seeds; dashed: M_1's."""
     color = _by_knowledge(table)
-    most = max(value for key in ("coverage", "high", "first") for value in table[key] if value is not None)
-    y = alt.Y(field="coverage", type="quantitative").scale(domain=[0, most or 1]).axis(tickCount=3).title(None)
+    domain = _from_zero(table, "coverage", "high", "first")
+    y = alt.Y(field="coverage", type="quantitative").scale(domain=domain).axis(tickCount=3).title(None)
 
     def of_cycle(own: pd.DataFrame, cycle: str) -> Chart:
         base, names = alt.Chart().encode(generation_axis(table), color=color), names_of(own, "method")
-        band = base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16)
-        kept = alt.Chart().transform_filter("isValid(datum.first)").mark_rule(color="var(--ink)", strokeDash=[6, 3])
-        layers = [
-            band.encode(y.field("low"), alt.Y2("high:Q")),
-            base.mark_line(point=max(table["generation"]) < 3).encode(y),
-            kept.encode(alt.Y("mean(first):Q").title(None)),
-        ]
+        layers = _with_band(table, base, y, "first")
         chart = alt.layer(*layers, data=alt.NamedData(name="coverage_by_method")).properties(width=150, height=56)
         header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelLimit=170)
         panels = faceted(chart, alt.Facet("method:N").sort(names).title(None).header(header), len(names), 4)
         return panels.transform_filter(f"datum.cycle === {json.dumps(cycle)}")
 
     return _for_each_cycle(table, of_cycle)
+
+
+def _with_band(table: pd.DataFrame, base: alt.Chart, y: alt.Y, beside: str) -> list[Chart]:
+    """A line by generation with the band of its interval, and dashed what stands beside it, where that is known."""
+    known = alt.Chart().transform_filter(f"isValid(datum.{beside})")
+    return [
+        base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16).encode(y.field("low"), alt.Y2("high:Q")),
+        base.mark_line(point=max(table["generation"]) < 3).encode(y),
+        known.mark_rule(color="var(--ink)", strokeDash=[6, 3]).encode(alt.Y(f"mean({beside}):Q").title(None)),
+    ]
 
 
 def depth_shares(results: Results) -> pd.DataFrame:
@@ -226,11 +235,7 @@ def depth_by_method(table: pd.DataFrame) -> Chart:
     legend = alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1, symbolStrokeWidth=2, **WHOLE)
     base = alt.Chart().encode(generation_axis(table), color=alt.Color("method:N").scale(colors).legend(legend))
     y = alt.Y(field="share", type="quantitative").scale(domain=[0, 1]).axis(format="%", tickCount=4).title(None)
-    layers = [
-        base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16).encode(y.field("low"), alt.Y2("high:Q")),
-        base.mark_line(point=max(table["generation"]) < 3).encode(y),
-        alt.Chart().mark_rule(color="var(--ink)", strokeDash=[6, 3]).encode(alt.Y("mean(true):Q").title(None)),
-    ]
+    layers = _with_band(table, base, y, "true")
     header = alt.Header(labelFontSize=12, labelColor="var(--ink)", labelExpr="'depth ' + datum.value")
     chart = alt.layer(*layers, data=alt.NamedData(name="depth_by_method")).properties(width=150, height=130)
     return faceted(chart, alt.Facet("depth:N").title(None).header(header), table["depth"].nunique(), 3)
