@@ -29,6 +29,7 @@ from ouroloop.report.leaderboard import (
     not_chosen,
     record,
     told_apart,
+    trained,
 )
 from ouroloop.report.methods import methods_tables
 from ouroloop.report.outcomes import RESULTS, Outcome, file_of, read_filed
@@ -371,13 +372,15 @@ def test_costs_are_over_the_baselines_with_the_same_seeds() -> None:
     for curves in baseline.curves.values():
         curves["train_seconds"] = {1: 1.0, LAST: 1.0}  # type: ignore[index]
     rows = {one.method: one for one in scored(baseline, greedy)}
-    assert rows["greedy"].cost == {"num_drawn": 2.5, "train_seconds": 3.0}
-    assert rows["baseline"].cost == {"num_drawn": 1.0, "train_seconds": 1.0}
-    assert rows[KEEP_M1].cost == {"num_drawn": 0.5, "train_seconds": 0.5}
+    for name, drawn, seconds in (("greedy", 2.5, 3.0), ("baseline", 1.0, 1.0), (KEEP_M1, 0.5, 0.5)):
+        of_training = dict.fromkeys(("train_seconds", "train_seconds_least", "train_seconds_most"), seconds)
+        assert rows[name].cost == {"num_drawn": drawn, **of_training}
     slept = row("greedy", {1: 0.3, 2: 0.3}, train_seconds=3.0)
     slept.curves[1]["train_seconds"] = {1: 3.0, LAST: 2.0, LAST + 1: 1_000.0}  # type: ignore[index]
     rows = {one.method: one for one in scored(baseline, slept)}
     assert rows["greedy"].cost["train_seconds"] == pytest.approx((3 * 3 + 2 * 3) / 4), "by medians"
+    assert trained(rows["greedy"].cost) == "3.8× (3.0× to 4.5×)", "the range over seeds"
+    assert trained(rows["baseline"].cost) == "1.0×"
 
 
 METHODS: dict[str, object] = {

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ouroloop.console import fitted, say
 from ouroloop.record import stores
-from ouroloop.report.leaderboard import BARS, BEST, KEEP_M1, Row, not_chosen, record, times
+from ouroloop.report.leaderboard import BARS, BEST, KEEP_M1, Row, not_chosen, record, times, trained
 from ouroloop.report.methods import curves, drawing, table
 from ouroloop.report.outcomes import Outcome, file_of
 from ouroloop.report.render import png
@@ -31,7 +31,9 @@ _HEADINGS = ("", "method", "seeds", "knows", "keeps", *_COLUMNS.values(), "over"
 _NOTE = (
     "Mean over seeds at the last generation [95 % interval], for coverage also (area under the curve). Only methods "
     "with all seeds are ranked; those that coverage cannot tell apart (95 %, paired seeds) share a rank. over: how "
-    f"many ranked methods it is told apart from and beats. keeps: whether {BARS}."
+    f"many ranked methods it is told apart from and beats. keeps: whether {BARS}. drawn, trained: texts and "
+    "seconds over the baseline's with the same seeds; seconds (least to most over seeds) only where both ran on the "
+    "same kind of processor."
 )
 _WORD = 10  # width that keeps each word of a method's name, or of what it knows, whole
 
@@ -97,7 +99,7 @@ def _table(rows: Sequence[Row], title: str) -> Table:
 def _cells(row: Row, mark: str = "") -> list[str]:
     """What is said of a row, as the headings have it; `mark` follows its number of seeds."""
     scores = [_shown(row, key) for key in _COLUMNS]
-    costs = [times(row.cost.get(key)) for key in ("num_drawn", "train_seconds")]
+    costs = [times(row.cost.get("num_drawn")), trained(row.cost)]
     keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
     rank, over = ("–", "–") if row.rank is None else (f"{row.rank}", f"{row.beats}")
     seeds = f"{len(row.outcomes)}" + f"/{row.wanted}" * (not row.is_whole) + mark

@@ -71,12 +71,14 @@ def _board(table: pd.DataFrame) -> str:
         said += ": mean over seeds, with the 95 % interval"
     bars = BARS.replace("'", "’")
     kept = " Dashed: M_1, kept." if (table["method"] == KEEP_M1).any() else ""
-    trained = "filled, texts drawn; open, seconds of training" if _has(table, "train_seconds") else "texts drawn"
+    spent = "texts drawn"
+    if _has(table, "train_seconds"):
+        spent = "filled, texts drawn; open, seconds of training, with their range over seeds"
     pale = " Pale: what has no rank." if table["rank"].isna().any() else ""
     filed = " *: seeds from the file of the board, not run here." if table["filed"].any() else ""
     return (
         f"{said}; “area” is its mean over all generations.{kept}{pale}{filed} Cost is over the "
-        f"baseline’s: {trained}. Only methods with all seeds are ranked; those "
+        f"baseline’s: {spent}. Only methods with all seeds are ranked; those "
         "that cannot be told apart (95 %, paired seeds) share a rank. “Over” is how many ranked methods one is told "
         f"apart from and beats; “keeps”, whether {bars}."
     )

@@ -69,7 +69,7 @@ class Row:
     """Whether its means at the end pass the `BARS`, M_1 having the same seeds; None before it has all its seeds, and
     where that cannot be judged, such as by an M_1 of its own processor."""
     cost: dict[str, float] = field(default_factory=dict)
-    """Relative to the baseline's with the same seeds."""
+    """Relative to the baseline's with the same seeds; of seconds also the least and the most over these seeds."""
     rank: int | None = None
     beats: int = 0
     """How many ranked rows of its cycle it is told apart from, and better than."""
@@ -247,10 +247,12 @@ def _cost(row: Row, baseline: Row, m: int, last: int) -> None:
         row.cost["num_drawn"] = (m * len(both) if row.method == KEEP_M1 else drawn) / usual
     alike = [seed for seed in both if row.outcomes[seed].processor == baseline.outcomes[seed].processor]
     mine, theirs = (
-        sum(_usual_seconds(of.curves[seed].get("train_seconds", {})) for seed in alike) for of in (row, baseline)
+        np.array([_usual_seconds(of.curves[seed].get("train_seconds", {})) for seed in alike]) for of in (row, baseline)
     )
-    if mine and theirs:
-        row.cost["train_seconds"] = mine / theirs
+    if mine.any() and theirs.all():
+        by_seed = mine / theirs
+        row.cost["train_seconds"] = float(mine.sum() / theirs.sum())
+        row.cost |= {"train_seconds_least": float(by_seed.min()), "train_seconds_most": float(by_seed.max())}
 
 
 def _usual_seconds(values: Mapping[int, float]) -> float:
@@ -262,6 +264,12 @@ def _usual_seconds(values: Mapping[int, float]) -> float:
 def times(cost: float | None) -> str:
     """A cost over the baseline's."""
     return "–" if cost is None else f"{cost:.1f}×" if cost >= 0.1 else f"{cost:.2f}×"
+
+
+def trained(cost: Mapping[str, Any]) -> str:
+    """Seconds of training over the baseline's, and their range over seeds: how even the machines were."""
+    shown, least, most = (times(cost.get(f"train_seconds{part}")) for part in ("", "_least", "_most"))
+    return shown if least == most else f"{shown} ({least} to {most})"
 
 
 def told_apart(one: Row, other: Row, last: int) -> float:

@@ -25,9 +25,10 @@ from ouroloop.study.config import KNOWLEDGE
 METHODS = ("board", "coverage_by_method", "depth_by_method")
 """The figures of a study that compares methods."""
 
-_COSTS = {"num_drawn": "texts drawn", "train_seconds": "training"}
+_COSTS = ("num_drawn", "train_seconds", "train_seconds_least", "train_seconds_most")
 _COLUMNS = ("cycle", "rank", "method", "knows", "seeds", "wanted", "failed", "filed", "reason", "keeps", "beats",
-            *(f"{key}{part}" for key in SCORES for part in ("", "_low", "_high", "_area")), *_COSTS)  # fmt: skip
+            *(f"{key}{part}" for key in SCORES for part in ("", "_low", "_high", "_area")),
+            *_COSTS)  # fmt: skip
 
 
 def methods_tables(results: Results) -> dict[str, pd.DataFrame]:
@@ -92,8 +93,8 @@ def standings(table: pd.DataFrame) -> Chart:
     """Quality kept, left, against what it cost, right, a line for each method, coloured by what it may know.
 
     Dot: mean coverage at the last generation; bar: its 95 % interval over seeds; dashed: M_1's. Cost is relative to the
-    baseline's, on a logarithmic scale: filled, texts drawn; open, seconds of training. What has no rank is pale. Each
-    cycle has its own chart.
+    baseline's, on a logarithmic scale: filled, texts drawn; open, seconds of training, and a line for their range over
+    seeds. What has no rank is pale. Each cycle has its own chart.
     """
     table = table[table["coverage"].notna()]
     color, (x, cost) = _by_knowledge(table), _across(table)
@@ -144,8 +145,9 @@ def _of_cycle(table: pd.DataFrame, cycle: str, color: alt.Color, x: alt.X, cost:
         first.mark_rule(color="var(--ink)", strokeDash=[6, 3]).encode(x),
     ]
     beside = base.encode(y=y.axis(labels=False, ticks=False, domain=False, grid=True))
-    drawn, trained = (beside.transform_filter(f"datum.{key} > 0") for key in _COSTS)
+    drawn, trained = (beside.transform_filter(f"datum.{key} > 0") for key in _COSTS[:2])
     spent = [
+        trained.mark_rule().encode(cost.field("train_seconds_least"), alt.X2("train_seconds_most:Q")),
         drawn.mark_point(filled=True, size=45).encode(cost),
         trained.mark_point(size=45).encode(cost.field("train_seconds")),
     ]

@@ -24,7 +24,7 @@ from ouroloop.record.history import MOST_FREQUENT
 from ouroloop.report import figures
 from ouroloop.report.captions import TITLES, notes
 from ouroloop.report.layers import names_of
-from ouroloop.report.leaderboard import times
+from ouroloop.report.leaderboard import times, trained
 from ouroloop.report.looks import DAY, DOTTED, PAPER, PARTS, look
 from ouroloop.report.methods import METHODS
 from ouroloop.report.panels import measures
@@ -155,8 +155,10 @@ def _standing(key: str, row: Mapping[str, Any]) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if key in ("num_drawn", "train_seconds"):
+    if key == "num_drawn":
         return times(value)
+    if key == "train_seconds":
+        return trained(row)
     if not isinstance(value, float):
         return html.escape(str(value))
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
