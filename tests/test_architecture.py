@@ -206,7 +206,6 @@ THROUGH_OTHERS = {
     "report/tables": "test_report and test_paper",
     "schema": "test_config",
     "spawning": "test_api and learner/network/test_world",
-    "leaderboard": "report/test_leaderboard",
     "report/board": "report/test_leaderboard",
     "report/outcomes": "report/test_leaderboard",
     **{

@@ -1,9 +1,10 @@
 """The command that runs the leaderboard, and shows it."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -11,6 +12,8 @@ from ouroloop.errors import ConfigError, did_you_mean, shown
 from ouroloop.options import Address, BoardPreset, Executor, Workers
 
 if TYPE_CHECKING:
+    from ouroloop.record.track import Store
+    from ouroloop.report.outcomes import Outcome
     from ouroloop.study.config import StudyConfig
 
 _IDEAL = ["loop.model.kind=empirical", "loop.train=null", "loop.data.num_examples=200"]
@@ -51,7 +54,7 @@ def leaderboard(
     """
     from rich.console import Console
 
-    name, whole, study, kept = _read(preset, learner == "empirical", context.args, method or [])
+    asked = _read(preset, learner == "empirical", context.args, method or [])
     console = Console()
     with console.status("loading libraries"):
         from ouroloop.console import say
@@ -61,22 +64,24 @@ def leaderboard(
         from ouroloop.report.outcomes import RESULTS, file_of, read_filed
         from ouroloop.study.driver import run_study
     is_named, folder = folder is not None, folder or RESULTS
-    filed = read_filed(file_of(name, folder))
-    missing = study.without([fingerprint for fingerprint, outcome in filed.items() if not outcome.has_failed])
-    failed = 0 if show or not missing.loops() else run_study(missing, kept, console, workers, on, address)
-    store, (own, of_whole) = Store.found(), map(_fingerprints, (study, whole))
-    rows = board(study, store, kept, filed)
-    show_board(rows, console, study, is_whole=not own < of_whole)
-    is_written = not show and (is_named or kept == name)
-    if kept != name:
-        said = f"These are not the preset's own loops: they are kept as study {kept}."
+    file, failed = file_of(asked.name, folder), 0
+    if not show and (missing := asked.missing(read_filed(file), Store.found())):
+        failed = run_study(missing, asked.kept, console, workers, on, address)
+    store, filed = Store.found(), read_filed(file)  # which may have changed in the meantime: that may take days
+    rows = board(asked.study, store, asked.kept, filed)
+    show_board(rows, console, asked.study, is_whole=asked.is_whole)
+    is_written = not show and (is_named or asked.kept == asked.name)
+    if asked.kept != asked.name:
+        said = f"These are not the preset's own loops: they are kept as study {asked.kept}."
         say(console, said if show or is_written else f"{said} Not written: --folder says where.")
     if is_written:
-        if own < of_whole:  # a part of the preset is run and shown; what is written stays whole
-            study, rows, own = whole, board(whole, store, name, filed), of_whole
-        for path in write_board(rows, study, folder, name, [filed[key] for key in filed if key in of_whole - own]):
+        if not asked.is_whole:  # a part is run and shown; what is written stays whole
+            rows = board(asked.whole, store, asked.kept, filed)
+        others = filed.keys() - _fingerprints(asked.whole)
+        stay = [key for key in filed if key in others & _fingerprints(asked.usual)]
+        for path in write_board(rows, asked.whole, folder, asked.name, [filed[key] for key in stay]):
             say(console, f"Written: {path}")
-        if count := len(filed.keys() - of_whole - own):
+        if count := len(others) - len(stay):
             say(
                 console,
                 f"{count} loop{'s' * (count > 1)} that the preset no longer gives are no longer in it",
@@ -89,21 +94,42 @@ def _fingerprints(study: "StudyConfig") -> set[str]:
     return {loop.fingerprint() for loop in study.loops()}
 
 
-def _read(
-    preset: str, is_ideal: bool, overrides: list[str], methods: Sequence[str] = ()
-) -> "tuple[str, StudyConfig, StudyConfig, str]":
-    """The board's name, the whole study that it is of, the part of it that is asked for, and what its runs are kept as.
+class _Asked(NamedTuple):
+    name: str
+    """The board's."""
+    usual: "StudyConfig"
+    """The preset's own."""
+    whole: "StudyConfig"
+    """The study that is on record: with the preset's loops or, where others are asked for, with those."""
+    study: "StudyConfig"
+    """The part of it that is asked for."""
+    kept: str
+    """What its runs are kept as. Loops that are not the preset's own get a study of their own: a study is of one
+    configuration for good, but for more values of what spans it."""
 
-    Loops that are not the preset's own get a study of their own: a study is of one configuration for good. The ideal
-    learner's task is derived from the network's, which is validated first.
-    """
+    @property
+    def is_whole(self) -> bool:
+        return _fingerprints(self.study) == _fingerprints(self.whole)
+
+    def missing(self, filed: "Mapping[str, Outcome]", store: "Store | None") -> "StudyConfig | None":
+        """The whole study without what is not asked for, or is in the file; None where nothing else is left of it."""
+        done = {key for key, outcome in filed.items() if not outcome.has_failed}
+        if not self.study.without(done).loops():
+            return None
+        runs = [] if store is None else store.one_loop_each(self.kept)
+        finished = {run.tag("fingerprint") for run in runs if run.status == "FINISHED"}  # part of the study on record
+        return self.whole.without(done | _fingerprints(self.whole) - _fingerprints(self.study) - finished)
+
+
+def _read(preset: str, is_ideal: bool, overrides: list[str], methods: Sequence[str] = ()) -> _Asked:
+    """What is asked for; the ideal learner's task is derived from the network's, which is validated first."""
     from ouroloop.presets import load_preset, preset_name
     from ouroloop.study.config import StudyConfig
 
-    whole, fixed = load_preset(preset, [], StudyConfig), list[str]()
+    usual, fixed = load_preset(preset, [], StudyConfig), list[str]()
     if is_ideal:
-        fixed = [*_IDEAL, f"loop.num_generations={min(whole.loop.num_generations, _IDEAL_GENERATIONS)}"]
-        whole = load_preset(preset, fixed, StudyConfig)
+        fixed = [*_IDEAL, f"loop.num_generations={min(usual.loop.num_generations, _IDEAL_GENERATIONS)}"]
+        usual = load_preset(preset, fixed, StudyConfig)
     study = load_preset(preset, [*fixed, *overrides], StudyConfig)
     if not study.methods:
         raise ConfigError(f"{shown(preset)} compares no methods; the preset leaderboard does")
@@ -112,13 +138,21 @@ def _read(
             f"{shown(preset)} is on {study.loop.data.kind}, whose true distribution is not known: `ouroloop sweep` "
             "compares its methods"
         )
-    name, others = preset_name(preset) + ("-ideal" if is_ideal else ""), _fingerprints(study) - _fingerprints(whole)
-    trial = f"-{hashlib.sha256(''.join(sorted(others)).encode()).hexdigest()[:8]}" if others else ""
-    return name, whole, _narrowed(study, methods), name + trial
+    name = kept = preset_name(preset) + ("-ideal" if is_ideal else "")
+    if _fingerprints(study) <= _fingerprints(usual):
+        whole = usual.changed(loop=study.loop)  # it may say where loops run, and what they keep
+    else:
+        whole, fixed_for_good = study, json.dumps(study.fixed, sort_keys=True, default=str)
+        kept += f"-{hashlib.sha256(fixed_for_good.encode()).hexdigest()[:8]}"
+    return _Asked(name, usual, whole, _narrowed(study, methods), kept)
 
 
 def _narrowed(study: "StudyConfig", names: Sequence[str]) -> "StudyConfig":
     """The study with these methods alone, beside those that change nothing, in the cycles of these methods."""
+    from pydantic import ValidationError
+
+    from ouroloop.schema import message
+
     for name in names:
         if name not in study.methods:
             there_are = ", ".join(study.methods)
@@ -126,5 +160,12 @@ def _narrowed(study: "StudyConfig", names: Sequence[str]) -> "StudyConfig":
     if not names:
         return study
     kept = [name for name, method in study.methods.items() if name in names or not method.changes]
-    theirs = [study.methods[name].cycles or study.cycles for name in names]
-    return study.only(kept, [cycle for cycle in study.cycles if any(cycle in cycles for cycles in theirs)])
+    theirs = {name: study.methods[name].cycles or study.cycles for name in names}
+    cycles = [cycle for cycle in study.cycles if any(cycle in own for own in theirs.values())]
+    if not cycles:
+        said = ", ".join(f"{shown(name)} only with {', '.join(own)}" for name, own in theirs.items())
+        raise ConfigError(f"nothing to run with {', '.join(study.cycles)}: {said}")
+    try:
+        return study.only(kept, cycles)
+    except ValidationError as error:  # none of them applies to this learner
+        raise ConfigError(message(error.errors()[0])) from None

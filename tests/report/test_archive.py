@@ -31,6 +31,21 @@ def test_findings_and_tables_follow_from_what_was_measured(study: str, tmp_path:
             assert (tmp_path / name).read_bytes() == (folder / f"{name}.csv").read_bytes(), name
 
 
+@pytest.mark.parametrize(
+    ("change", "is_beside"),
+    [({}, True), ({"curation.steps": "[], ['unique']"}, False), ({"train.targets": "soft"}, False)],
+)
+def test_the_paper_stands_beside_what_learns_as_its_models_do(
+    tmp_path: Path, change: dict[str, str], is_beside: bool
+) -> None:
+    shutil.copytree(RESULTS / "fig8-9", tmp_path / "fig8-9")
+    path = tmp_path / "fig8-9" / "configuration.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text("utf-8")) | change), "utf-8")
+    tables = figure_tables(read_folder(tmp_path / "fig8-9"))
+    assert tables["retention"]["paper"].notna().any() == is_beside
+    assert tables["half_life"]["paper"].notna().any() == is_beside
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_intervals_keep_to_their_range(study: str) -> None:
     """Nor do they exceed what the cell ever kept, unless a seed ends above 1: then there is no bound above."""

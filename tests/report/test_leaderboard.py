@@ -162,6 +162,8 @@ def test_who_lacks_a_seed_has_no_rank_yet_and_moves_none(
     shown = text_of(rows)
     assert "2/3" in shown
     assert "Loops still missing from full_synthetic: 1 of 9\n" in shown, "one of waits, which has others"
+    begun = text_of(scored(row("baseline", {1: 0.1}, wanted=2), row("other", {1: 0.2, 2: 0.3})))
+    assert "Loops still missing from full_synthetic: 1 of 4\n" in begun, "M_1 kept is not run"
 
 
 def test_who_failed_says_so_and_has_no_rank_and_the_board_is_complete(tmp_path: Path) -> None:
@@ -445,7 +447,7 @@ def test_what_a_method_changes_of_lambda_is_known_too() -> None:
 
 @pytest.mark.parametrize("learner", ["network", "empirical"])
 def test_the_committed_board_follows_from_its_loops(learner: str) -> None:
-    name, _, study, kept = _read("leaderboard", learner == "empirical", [], [])
+    name, _, study, _, kept = _read("leaderboard", learner == "empirical", [], [])
     assert kept == name
     file = file_of(name, REPOSITORY / RESULTS)
     content, rows = json.loads(file.read_text(encoding="utf-8")), board(study, None, name, read_filed(file))

@@ -316,6 +316,24 @@ def test_to_have_no_option_is_a_setting_of_its_own(tiny: LoopConfig, ideal: Loop
 
 
 @pytest.mark.usefixtures("root")
+def test_loops_of_a_method_share_a_cell_where_they_are_alike(ideal: LoopConfig) -> None:
+    """A study may span more than methods, and what a method does may have been changed since."""
+    store, original = Store.open(), draw_original(ideal)
+    other = ideal.changed(data={"truth_label": "half_and_half"})
+    tails = [ideal.changed(curation={"steps": [{"name": "original_buffer", "share": share}]}) for share in (0.1, 0.2)]
+    for config, method in ((ideal, "none"), (other, "none"), (tails[0], "tail"), (tails[1], "tail")):
+        for seed in (1, 2):
+            run = create_loop(store, own := config.changed(seed=seed), f"{method}-{seed}", "both", None)
+            run.log_tags(method=method)
+            record_origin(run, own, "cpu", original, {"num_unique": 40.0})
+    cells = Counter(loop.cell for loop in read_results(store, "both").loops)
+    of_none = {f"full synthetic, none, truth_label = {label}": 2 for label in ("true_only", "half_and_half")}
+    of_tail = [cell for cell in cells if "tail" in cell]
+    assert cells == of_none | dict.fromkeys(of_tail, 2)
+    assert [("0.1" in cell, "0.2" in cell) for cell in sorted(of_tail)] == [(True, False), (False, True)]
+
+
+@pytest.mark.usefixtures("root")
 def test_an_unknown_name_is_one_line(ouroloop: CommandLine) -> None:
     with pytest.raises(ConfigError, match="no study or loop 'x'"):
         read_results(Store.open(), "x")

@@ -102,14 +102,24 @@ def _loop(row: dict[str, Any], history: Any, written: Any, life: Any, configurat
     )
 
 
+_AS_THE_PAPER = {
+    "curation.steps": "[]",
+    "train.targets": "tokens",
+    "train.start": "scratch",
+    "train.loss_temperature": "1.0",
+}
 _NO_MATTER = {"num_generations": 1, "model": {"kind": "empirical"}, "train": None}  # required, and of no matter here
 
 
 def _config(configuration: dict[str, str], tags: dict[str, Any], cell: str) -> LoopConfig | None:
     """A loop's configuration, as far as it decides which of the paper's runs stands beside it.
 
-    Where loops differ in a field, its value is what their cell's name says; None where that says nothing.
+    Where loops differ in a field, its value is what their cell's name says; None where that says nothing, and where
+    some learn logic as the paper's do not.
     """
+    is_logic = configuration.get("data.kind", "logic") == "logic"
+    if is_logic and any(configuration.get(key, usual) != usual for key, usual in _AS_THE_PAPER.items()):
+        return None
     kept = ("data", "cycle", "sampling")
     sections: dict[str, dict[str, Any]] = {key: {} for key in kept}
     said = dict(part.split(" = ", 1) for part in cell.split(", ") if " = " in part)

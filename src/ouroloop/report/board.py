@@ -66,9 +66,10 @@ def _absent(rows: Sequence[Row]) -> list[str]:
     lines = []
     if failed := [f"{row.method} (seeds {_listed(row.failures)})" for row in rows if row.failures]:
         lines.append(f"Failed, and so without a rank: {', '.join(failed)}")
-    if missing := sum(row.missing for row in rows):
-        wanted = sum(row.wanted for row in rows if not row.reason and row.method != KEEP_M1)
-        none = [row.method for row in rows if row.missing == row.wanted]
+    run = [row for row in rows if row.method != KEEP_M1 and not row.reason]
+    if missing := sum(row.missing for row in run):
+        wanted = sum(row.wanted for row in run)
+        none = [row.method for row in run if row.missing == row.wanted]
         lines.append(
             f"Loops still missing from {rows[0].cycle}: {missing} of {wanted}"
             + (f", all those of {', '.join(none)}" if none else "")

@@ -185,8 +185,8 @@ def _with_band(table: pd.DataFrame, base: alt.Chart, y: alt.Y, beside: str) -> l
 def depth_shares(results: Results) -> pd.DataFrame:
     """Share of each depth of P in S_t, mean over seeds, and beside it the share that P gives to the depth.
 
-    For methods whose verifier sees only so deep, and before them for the same loops without curation. Where there are
-    several cycles, λ or temperatures, each is called by its cell. Malformed texts and other depths count among all.
+    For methods whose verifier sees only so deep, and before them for the same loops without curation. Where a method
+    has several cells, each is called by its cell. Malformed texts and other depths count among all.
     """
     columns = ("method", "depth", "generation", "seeds", "share", "low", "high", "true")
     limited = [loops for loops in results.cells.values() if any(_is_short_sighted(loop.config) for loop in loops)]
@@ -195,10 +195,11 @@ def depth_shares(results: Results) -> pd.DataFrame:
     cells = results.cells.values() if bare else ()
     plain = [cell for cell in cells if any(loop.config and loop.config.fingerprint() in bare for loop in cell)]
     rows: list[tuple[Any, ...]] = []
-    is_one_arm = len({(config.cycle, config.sampling.temperature) for config in configs}) == 1
-    for loops in (*plain, *limited):
-        short = loops[0].run.tag("method") or loops[0].cell.rpartition(", ")[2]
-        name = short if is_one_arm else loops[0].cell
+    shown = [*plain, *limited]
+    names = [loops[0].run.tag("method") or loops[0].cell.rpartition(", ")[2] for loops in shown]
+    if len(set(names)) < len(names):
+        names = [loops[0].cell for loops in shown]
+    for name, loops in zip(names, shown, strict=True):
         for level, true in _true_shares(loops[0]).items():
             rows += [(name, level, t, *own, true) for t, *own in _share_at(loops, level)]
     return frame(columns, rows)

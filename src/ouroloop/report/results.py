@@ -6,7 +6,7 @@ standard errors of a single loop do not. `end_of` says which loops are in it.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -310,12 +310,24 @@ def _cell_labels(loops: Sequence[Loop], study: StudyConfig | None = None) -> lis
     settings = [_settings(loop) for loop in loops]
     keys = sorted({key for own in settings for key in own} - SPANNED)
     differing = {key for key in keys if len({own[key] for own in settings if key in own}) > 1}
-    alike: dict[str, list[Mapping[str, str]]] = {}
-    for loop, own, label in zip(loops, settings, _labels(loops, settings, differing, study), strict=True):
-        if loop.config is not None:  # otherwise its options are not known
-            alike.setdefault(label, []).append(own)
-    lacked = {key for own in alike.values() for key in keys if len({key in one for one in own}) > 1}
-    return _labels(loops, settings, differing | lacked, study)
+
+    def alike(labels: Sequence[str]) -> dict[str, list[Mapping[str, str]]]:
+        found: dict[str, list[Mapping[str, str]]] = {}
+        for loop, own, label in zip(loops, settings, labels, strict=True):
+            if loop.config is not None:  # otherwise its options are not known
+                found.setdefault(label, []).append(own)
+        return found
+
+    called = alike(_labels(loops, settings, differing, study)).values()
+    lacked = {key for own in called for key in keys if len({key in one for one in own}) > 1}
+    labels = _labels(loops, settings, differing | lacked, study)
+    # a method's name does not say what else its study spans, nor what the method was before it was changed
+    unsaid = {label: [k for k in keys if len({one.get(k) for one in own}) > 1] for label, own in alike(labels).items()}
+    return [", ".join([label, *_said(own, unsaid.get(label, ()))]) for label, own in zip(labels, settings, strict=True)]
+
+
+def _said(own: Mapping[str, str], keys: Iterable[str]) -> list[str]:
+    return [f"{key.rpartition('.')[2]} = {own[key]}" for key in sorted(keys) if key in own]
 
 
 def _labels(
@@ -332,11 +344,10 @@ def _labels(
             parts.insert(0, kind.replace("_", " "))
         if several_temperatures:
             parts.append(f"T = {run.tag('temperature')}")
-        if method := run.tag("method") or (study and study.method(run.tag("fingerprint") or "")):
-            # it says all that differs; earlier runs have no such tag
-            parts.append(method)
-        else:
-            parts += [f"{key.rpartition('.')[2]} = {own[key]}" for key in sorted(differing) if key in own]
+        method = run.tag("method") or (
+            study and study.method(run.tag("fingerprint") or "")
+        )  # earlier runs lack the tag
+        parts += [method] if method else _said(own, differing)
         labels.append(", ".join(parts))
     return labels
 

@@ -296,10 +296,18 @@ class StudyConfig(Section):
 
     def changes_from(self, before: "StudyConfig") -> dict[str, tuple[Any, Any]]:
         """What makes this another study than `before`, by dotted key; more values of what spans it do not."""
-        old, new = flatten(before), flatten(self)
-        extensible = _CHANGEABLE if self.kind == "pareto" else (*_CHANGEABLE, "cycles", "temperatures")
-        fixed = [key for key in sorted(old.keys() | new.keys()) if not _within(key, extensible)]
-        return {key: (old.get(key), new.get(key)) for key in fixed if old.get(key) != new.get(key)}
+        old, new = before._fixed_as(self.kind), self.fixed
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        return {key: (old.get(key), new.get(key)) for key in changed}
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What makes it this study and no other, by dotted key."""
+        return self._fixed_as(self.kind)
+
+    def _fixed_as(self, kind: str) -> dict[str, Any]:
+        extensible = _CHANGEABLE if kind == "pareto" else (*_CHANGEABLE, "cycles", "temperatures")
+        return {key: value for key, value in flatten(self).items() if not _within(key, extensible)}
 
 
 def _within(key: str, names: Sequence[str]) -> bool:
