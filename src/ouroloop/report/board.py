@@ -100,7 +100,8 @@ def _table(rows: Sequence[Row], title: str) -> Table:
 def _cells(row: Row, mark: str = "") -> list[str]:
     """What is said of a row, as the headings have it; `mark` follows its number of seeds."""
     scores = [_shown(row, key) for key in _COLUMNS]
-    costs = [times(row.cost.get("num_drawn")), trained(row.cost)]
+    seconds, spread = trained(row.cost)
+    costs = [times(row.cost.get("num_drawn")), seconds + f" ({spread})" * bool(spread)]
     keeps = {True: "yes", False: "no", None: "–"}[row.keeps]
     rank, over = ("–", "–") if row.rank is None else (f"{row.rank}", f"{row.beats}")
     seeds = f"{len(row.outcomes)}" + f"/{row.wanted}" * (not row.is_whole) + mark

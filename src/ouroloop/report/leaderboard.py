@@ -266,10 +266,10 @@ def times(cost: float | None) -> str:
     return "–" if cost is None else f"{cost:.1f}×" if cost >= 0.1 else f"{cost:.2f}×"
 
 
-def trained(cost: Mapping[str, Any]) -> str:
-    """Seconds of training over the baseline's, and their range over seeds: how even the machines were."""
+def trained(cost: Mapping[str, Any]) -> tuple[str, str]:
+    """Seconds of training over the baseline's, and their range over seeds, or nothing: how even the machines were."""
     shown, least, most = (times(cost.get(f"train_seconds{part}")) for part in ("", "_least", "_most"))
-    return shown if least == most else f"{shown} ({least} to {most})"
+    return shown, "" if least == most else f"{least.rstrip('×')} to {most}"
 
 
 def told_apart(one: Row, other: Row, last: int) -> float:

@@ -158,7 +158,8 @@ def _standing(key: str, row: Mapping[str, Any]) -> str:
     if key == "num_drawn":
         return times(value)
     if key == "train_seconds":
-        return trained(row)
+        shown, spread = trained(row)
+        return f"<span>{shown} <small>{spread}</small></span>"
     if not isinstance(value, float):
         return html.escape(str(value))
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")

@@ -338,6 +338,7 @@ class _Driver:
             if result.num_computed and not task.computed:  # it ended before the record was read
                 task.computed = result.num_computed
                 task.seconds += monotonic() - self._polled
+            task.computed = min(task.computed, task.loop.num_generations - result.num_copied)  # a copy may be read half
             task.retention, task.reached = dict(result.retention), task.loop.num_generations
         if result.state == "done" and task.value is None:
             task.state, task.error = "failed", "its last generation has no retention: D_0 has no diversity"

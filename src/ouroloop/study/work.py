@@ -32,6 +32,8 @@ class LoopResult:
     """Generations in which curation kept too few, and how few."""
     num_computed: int = 0
     """Generations that were neither on record nor copied. This and `ran_short` are empty where somebody watched."""
+    num_copied: int = 0
+    """Generations on the record of a loop that is done which were copied."""
 
 
 class _Notes(Observer):
@@ -91,7 +93,7 @@ def run_one(
         store, parent = _study(stores.tracking_uri(), str(stores.runs_folder()), parent_id)
         notes = _Notes()
         try:
-            _, retention = run_attempt(
+            run, retention = run_attempt(
                 loop,
                 store,
                 name=loop.named(method) if method else loop.label,
@@ -110,7 +112,8 @@ def run_one(
             if stores.is_full(error):
                 raise stores.no_room() from None
             return LoopResult("failed", error=masked(f"{type(error).__name__}: {error}"))
-    return LoopResult("done", sorted(retention.items()), None, notes.ran_short_in, notes.num_computed)
+    copied = int(store.get(run.id).value("copied") or 0)
+    return LoopResult("done", sorted(retention.items()), None, notes.ran_short_in, notes.num_computed, copied)
 
 
 @lru_cache(maxsize=1)
