@@ -344,9 +344,8 @@ def _labels(
             parts.insert(0, kind.replace("_", " "))
         if several_temperatures:
             parts.append(f"T = {run.tag('temperature')}")
-        method = run.tag("method") or (
-            study and study.method(run.tag("fingerprint") or "")
-        )  # earlier runs lack the tag
+        # earlier runs have no such tag
+        method = run.tag("method") or (study and study.method(run.tag("fingerprint") or ""))
         parts += [method] if method else _said(own, differing)
         labels.append(", ".join(parts))
     return labels
