@@ -96,6 +96,7 @@ def own_handlers() -> Iterator[None]:
 def caught_signals() -> Iterator[None]:
     """Signals raise `Interrupted` in this process, as in the command line's."""
     with own_handlers():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and then stays so
         catch_signals()
         yield
         catch_signals()  # forgets what came
